@@ -1,0 +1,31 @@
+"""CIERec and its kin for RecBole: recommendation from pictures and annotations.
+
+Example:
+    >>> from recbole_cierec import run
+    >>> run("CIERec", "demo", config_dict={"epochs": 5})  # doctest: +SKIP
+
+Importing the package is cheap: RecBole, torch and the models are imported when first used. What
+current packages break in RecBole is mended by the sub-classes of :mod:`recbole_cierec.compat`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_cierec.numpy_names import numpy_aliases
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "run"]
+
+# RecBole uses names that numpy has dropped, in some places before any of its Config objects exists
+# to restore them; this is the only thing that importing the package changes outside of it.
+numpy_aliases()
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``run`` only when it is asked for (PEP 562)."""
+    if name == "run":
+        from recbole_cierec.quick_start import run
+
+        return run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

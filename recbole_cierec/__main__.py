@@ -1,0 +1,121 @@
+"""The command line: ``python -m recbole_cierec --model=CIERec --dataset=NAME --key=value``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.registry import MODELS, recbole_model_names
+from recbole_cierec.yaml_values import parse_command_line
+
+USAGE = """\
+usage: run_recbole.py [--model=NAME] [--dataset=NAME] [--config_files="A.yaml B.yaml"] [--key=value]
+       python -m recbole_cierec ...          (the same, from anywhere)
+
+Trains a model on a data set and prints its metrics for all, cold and warm users.
+
+  -m, --model         a model of the lists below (default: CIERec)
+  -d, --dataset       a folder under data_path, default dataset/ (default: demo, made when absent)
+  --config_files      yaml files, separated by blanks; later ones win
+  --nproc             processes on this machine (default: 1)
+  --world_size, --ip, --port, --group_offset
+                      for runs on several machines, as RecBole's
+  --key=value         any other key of properties/*.yaml or of RecBole; the value is read as YAML
+  -h, --help          print this
+
+examples:
+  run_recbole.py
+  run_recbole.py --model=CIERec --backbone=VBPR --dataset=hm-week --data_path=../data
+  run_recbole.py --model=LightGCN --dataset=hm-week --epochs=50 --learning_rate=1e-3
+  run_recbole.py -m BPR --eval_args="{mode: uni100}" --topk="[5, 10]"
+"""
+_SHORT = {"-m": "--model", "-d": "--dataset"}
+_SIGTERM_CODE = 128 + signal.SIGTERM
+
+
+def usage() -> str:
+    """The text of ``--help``, with all models."""
+    lines = [USAGE, f"models: {', '.join(MODELS)}", "", "models of RecBole:"]
+    line = " "
+    for name in recbole_model_names():
+        if len(line) + len(name) > 98:
+            lines.append(line)
+            line = " "
+        line += f" {name}"
+    return "\n".join([*lines, line])
+
+
+def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
+    """Arguments of :func:`recbole_cierec.quick_start.run` from a command line.
+
+    Args:
+        argv: The arguments, without the program's name.
+
+    Returns:
+        Keyword arguments; all flags but those of the launch are in ``cmd_line``.
+
+    Raises:
+        ConfigError: For a malformed command line.
+    """
+    words: list[str] = []
+    for word in argv:
+        head, equals, value = word.partition("=")
+        words.append(f"{_SHORT[head]}{equals}{value}" if head in _SHORT else word)
+    flags = parse_command_line(words)
+    arguments: dict[str, Any] = {key: flags.pop(key, None) for key in ("model", "dataset")}
+    arguments["config_file_list"] = flags.pop("config_files", "").split()
+    for key, default in (("ip", "localhost"), ("port", "5678")):
+        arguments[key] = flags.pop(key, default)
+    for key, default in (("nproc", "1"), ("world_size", "-1"), ("group_offset", "0")):
+        text = flags.pop(key, default)
+        try:
+            arguments[key] = int(text)
+        except ValueError as error:
+            message = f"command line: --{key} must be a whole number, not '{text}'"
+            raise ConfigError(message) from error
+    if arguments["nproc"] < 1:
+        raise ConfigError(f"command line: --nproc must be 1 or more, not {arguments['nproc']}")
+    return {**arguments, "cmd_line": flags}
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(_SIGTERM_CODE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: The arguments; None: those of the process.
+
+    Returns:
+        The exit code: 0, 2 for an error that the user can mend, 130 after Ctrl-C. SIGTERM raises
+        ``SystemExit(143)``.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if any(word in ("-h", "--help") for word in argv):
+        print(usage())
+        return 0
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        arguments = split_arguments(argv)
+        from recbole_cierec.quick_start import run
+
+        run(**arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Work-arounds for RecBole models that current scipy breaks.
+
+Reason: seven models build their adjacency matrix through ``scipy.sparse.dok_matrix._update``, a
+private method that scipy 1.13 dropped (AttributeError): lightgcn.py:111, ngcf.py:110, ncl.py:131,
+gcmc.py:174, spectralcf.py:123 under recbole/model/general_recommender; kgin.py:356, mcclk.py:425
+under recbole/model/knowledge_aware_recommender. Each gets a sub-class with that one method written
+anew; it yields the same matrix, in the same order of entries, so results do not change.
+
+Goes when: RecBole builds these matrices in another way.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+
+def _bipartite(interactions: sp.coo_matrix, n_users: int, n_others: int) -> sp.csr_matrix:
+    """Return the graph of users and items, float32 [n_users + n_others] squared, 0 or 1.
+
+    Args:
+        interactions: [n_users, at most n_others], with duplicates and any values.
+        n_users: Number of users; their rows come first.
+        n_others: Number of items or entities.
+    """
+    users, others = interactions.row, interactions.col + n_users
+    rows, columns = np.concatenate([users, others]), np.concatenate([others, users])
+    size = n_users + n_others
+    # Each edge once, where it first appears: RecBole has them in this order, unsorted, and sums
+    # over neighbours equal its sums to the last bit only in the same order.
+    _, first = np.unique(rows.astype(np.int64) * size + columns, return_index=True)
+    first.sort()
+    places = rows[first], columns[first]
+    graph = sp.coo_matrix((np.ones(len(first), np.float32), places), shape=(size, size))
+    graph.has_canonical_format = True  # no duplicates: keeps tocsr() from sorting
+    return graph.tocsr()
+
+
+def _to_tensor(matrix: sp.spmatrix) -> torch.Tensor:
+    """Return a float32 sparse COO tensor with the entries in the order of the matrix."""
+    matrix = matrix.tocoo()
+    places = torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64))
+    values = torch.from_numpy(matrix.data.astype(np.float32))
+    return torch.sparse_coo_tensor(places, values, matrix.shape, check_invariants=False)
+
+
+class _SymmetricMatrix:
+    """LightGCN, NGCF, NCL, GCMC: D^-1/2 A D^-1/2, with RecBole's 1e-7 added to the degrees."""
+
+    hook = "get_norm_adj_mat"
+
+    def get_norm_adj_mat(self) -> torch.Tensor:
+        graph = _bipartite(self.interaction_matrix, self.n_users, self.n_items)
+        scale = np.power(np.diff(graph.indptr) + 1e-7, -0.5)
+        scaling = sp.diags(scale)
+        return _to_tensor(scaling @ graph @ scaling)
+
+
+class _Laplacian:
+    """SpectralCF: I - D^-1 A, with RecBole's 1e-7 added to the degrees."""
+
+    hook = "get_laplacian_matrix"
+
+    def get_laplacian_matrix(self) -> torch.Tensor:
+        graph = _bipartite(self.interaction_matrix, self.n_users, self.n_items)
+        scaling = sp.diags(np.power(np.diff(graph.indptr) + 1e-7, -1))
+        return self.get_eye_mat(self.n_users + self.n_items) - _to_tensor(scaling @ graph)
+
+
+class _KnowledgeMatrix:
+    """KGIN, MCCLK: D^-1/2 A D^-1/2 ("bi") or D^-1 A ("si") over users and entities."""
+
+    hook = "get_norm_inter_matrix"
+
+    def get_norm_inter_matrix(self, mode: str = "bi") -> tuple[torch.Tensor, torch.Tensor]:
+        if mode not in ("bi", "si"):
+            raise NotImplementedError(f"Normalize mode [{mode}] has not been implemented.")
+        graph = _bipartite(self.inter_matrix, self.n_users, self.n_entities)
+        degrees = np.diff(graph.indptr).astype(np.float32)
+        scale = np.zeros_like(degrees)
+        np.power(degrees, -0.5 if mode == "bi" else -1.0, out=scale, where=degrees > 0)
+        scaled = sp.diags(scale) @ graph
+        if mode == "bi":
+            scaled = scaled @ sp.diags(scale)
+        between = scaled.tocoo().tocsr()[: self.n_users, self.n_users :]
+        return _to_tensor(between).to(self.device), _to_tensor(scaled).to(self.device)
+
+
+_GENERAL = "recbole.model.general_recommender"
+_KNOWLEDGE = "recbole.model.knowledge_aware_recommender"
+
+# (module, class) of RecBole -> its mend
+MENDS: dict[tuple[str, str], type] = {
+    (f"{_GENERAL}.lightgcn", "LightGCN"): _SymmetricMatrix,
+    (f"{_GENERAL}.ngcf", "NGCF"): _SymmetricMatrix,
+    (f"{_GENERAL}.ncl", "NCL"): _SymmetricMatrix,
+    (f"{_GENERAL}.gcmc", "GCMC"): _SymmetricMatrix,
+    (f"{_GENERAL}.spectralcf", "SpectralCF"): _Laplacian,
+    (f"{_KNOWLEDGE}.kgin", "KGIN"): _KnowledgeMatrix,
+    (f"{_KNOWLEDGE}.mcclk", "MCCLK"): _KnowledgeMatrix,
+}
+
+
+@functools.cache
+def mend_model(model_class: type) -> type:
+    """Return a model class that runs with the installed scipy.
+
+    Args:
+        model_class: Any model class.
+
+    Returns:
+        A sub-class of the same name if the class builds its matrix by a method of RecBole that
+        the installed scipy breaks, else the class itself. The same class each time.
+    """
+    if hasattr(sp.dok_matrix, "_update"):
+        return model_class
+    for base in model_class.__mro__:
+        mend = MENDS.get((base.__module__, base.__name__))
+        if mend is not None:
+            if mend in model_class.__mro__:
+                return model_class
+            # A sub-class of RecBole's model that has a method of its own needs no mend.
+            if getattr(model_class, mend.hook) is not getattr(base, mend.hook):
+                return model_class
+            names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}
+            return type(model_class.__name__, (mend, model_class), names)
+    return model_class

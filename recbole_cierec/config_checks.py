@@ -1,0 +1,287 @@
+"""Values of configuration keys: their types, choices and ranges, checked before anything runs.
+
+The type of a key's default is its type; the tables below name the exceptions. Keys of RecBole's own
+models are checked loosely (a number stays a number), because their yaml files write ``1`` where the
+model takes any float.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any
+
+from recbole.evaluator import metric_types
+
+from recbole_cierec.config_keys import nearest
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.yaml_values import parse_value
+
+# Enumerated keys; spelling is forgiven in upper and lower case only.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "item_vocabulary": ("interacted", "all"),
+    "image_resize": ("squash", "crop", "pad"),
+    "bad_image": ("error", "skip", "blank"),
+    "encoder_training": ("frozen", "adapter", "finetune"),
+    "feature_norm": ("none", "l2", "center", "standard"),
+    "train_negatives": ("seen", "all"),
+    "user_group_count": ("test", "train", "total"),
+    "backbone": ("MF", "VBPR"),
+    "gate_activation": ("linear", "sigmoid"),
+    "lstm_input": ("steps", "concat"),
+    "annotation_encoder": ("mean", "sequence"),
+    "fusion": ("mlp", "sum", "gated"),
+    "content_projection": ("linear", "none"),
+    "gr_mode": ("paper", "reinforce", "fixed", "off"),
+    "gr_reward": ("branch", "common"),
+    # RecBole takes Adam, or INFO, for anything it does not know.
+    "learner": ("adam", "sgd", "adagrad", "rmsprop", "sparse_adam"),
+    "state": ("debug", "info", "warning", "error", "critical"),
+}
+MINIMUM: dict[str, float] = {
+    "seed": 0,
+    "epochs": 0,
+    "train_batch_size": 1,
+    "eval_batch_size": 1,
+    "stopping_step": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "metric_decimal_place": 0,
+    "image_size": 1,
+    "max_image_pixels": 1,
+    "encoder_batch_size": 1,
+    "lr_decay": 0,
+    "lr_decay_epochs": 1,
+    "user_group_boundary": 0,
+    "feature_dim": 1,
+    "max_annotation_tokens": 1,
+    "encoder_learning_rate": 0,
+    "embedding_size": 1,
+    "init_std": 0,
+    "reg_weight": 0,
+    "content_reg_weight": 0,
+    "alignment_weight": 0,
+    "privileged_dropout": 0,
+    "gr_learning_rate": 0,
+}
+_NULL_DICT, _NULL_LIST, _NULL_TEXT = (dict, NoneType), (list, NoneType), (str, NoneType)
+_INTERVAL = (str, list, NoneType)  # RecBole makes a string of it
+# Keys that take more than the type of their default, or whose default is null.
+ALLOWED: dict[str, tuple[type, ...]] = {
+    "gpu_id": (str,),
+    "state": _NULL_TEXT,
+    "shuffle": (bool, NoneType),
+    "topk": (int, list),
+    "metrics": (str, list),
+    "clip_grad_norm": _NULL_DICT,
+    "train_neg_sample_args": _NULL_DICT,
+    "load_col": _NULL_DICT,
+    "unload_col": _NULL_DICT,
+    "unused_col": _NULL_DICT,
+    "seq_len": _NULL_DICT,
+    "threshold": _NULL_DICT,
+    "val_interval": _NULL_DICT,
+    "preload_weight": _NULL_DICT,
+    "discretization": _NULL_DICT,
+    "normalize_field": _NULL_LIST,
+    "normalize_all": (bool, NoneType),
+    "benchmark_filename": _NULL_LIST,
+    "alias_of_user_id": _NULL_LIST,
+    "alias_of_item_id": _NULL_LIST,
+    "alias_of_entity_id": _NULL_LIST,
+    "alias_of_relation_id": _NULL_LIST,
+    "additional_feat_suffix": (str, list, NoneType),
+    "user_inter_num_interval": _INTERVAL,
+    "item_inter_num_interval": _INTERVAL,
+    "entity_kg_num_interval": _INTERVAL,
+    "relation_kg_num_interval": _INTERVAL,
+    "rm_dup_inter": _NULL_TEXT,
+    "transform": _NULL_TEXT,
+    "dataset_save_path": _NULL_TEXT,
+    "dataloaders_save_path": _NULL_TEXT,
+    "image_dir": _NULL_TEXT,
+    "features_file": _NULL_TEXT,
+    "resume": _NULL_TEXT,
+    "feature_dim": (int, NoneType),
+}
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+_WORDS |= {list: "a list", dict: "a mapping", NoneType: "null"}
+_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_EVAL_KEYS = ("split", "order", "group_by", "mode")
+_EVAL_MODE = re.compile(r"full|labeled|(uni|pop)[1-9][0-9]*")
+_LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
+
+
+def check_value(
+    key: str, value: Any, default: Any, origin: str, *, text: str | None = None, loose: bool = False
+) -> Any:
+    """Check one value and give it its key's type.
+
+    Args:
+        key: The key.
+        value: The value, as read.
+        default: The key's default; its type decides. A null default takes anything.
+        origin: Where the value came from, for the error.
+        text: The command line's own text, which is what a key of type text wants.
+        loose: Only tell numbers, truth values, lists and mappings apart.
+
+    Returns:
+        The value, converted where that loses nothing (``3e2`` to 300, ``off`` to False).
+
+    Raises:
+        ConfigError: If it is of another type, no choice of the key, or out of range.
+    """
+    if key in CHOICES and value is not None:
+        return _choice(key, value if text is None else text, origin)
+    allowed = _types(key, default, loose)
+    if allowed is None:
+        return value
+    if text is not None and str in allowed and not isinstance(value, (*allowed, NoneType)):
+        value = text
+    converted = _convert(value, allowed)
+    if not isinstance(converted, allowed) or (isinstance(converted, bool) and bool not in allowed):
+        kinds = allowed if float not in allowed else [k for k in allowed if k is not int]
+        needed = " or ".join(_WORDS[kind] for kind in kinds)
+        shown = "null" if value is None else repr(value)
+        raise ConfigError(f"{origin}: '{key}' must be {needed}, not {shown}")
+    if isinstance(converted, int | float) and not isinstance(converted, bool):
+        _check_range(key, converted, origin)
+    return converted
+
+
+def _types(key: str, default: Any, loose: bool) -> tuple[type, ...] | None:
+    if key in ALLOWED:
+        return ALLOWED[key]
+    kind = type(default)
+    if kind not in _WORDS or default is None or (loose and kind is str):
+        return None
+    if kind in (list, dict):
+        return (kind, NoneType)
+    return (int, float) if loose and kind in (int, float) else (kind,)
+
+
+def _choice(key: str, value: Any, origin: str) -> str:
+    choices = CHOICES[key]
+    word = str(value)
+    for choice in choices:
+        if choice.lower() == word.lower():
+            return choice
+    ranked = sorted(choices, key=lambda choice: -SequenceMatcher(None, word, choice).ratio())
+    raise ConfigError(f"{origin}: '{key}' must be one of {', '.join(ranked)}, not '{word}'")
+
+
+def _convert(value: Any, allowed: tuple[type, ...]) -> Any:
+    """The value in one of the allowed types if that loses nothing, else the value itself."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str) and str not in allowed:
+        # Hyper-tuning and quoted yaml give lists and numbers as strings.
+        word = value.strip().lower()
+        value = _TRUTH[word] if bool in allowed and word in _TRUTH else parse_value(value)
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, bool) or value is None or isinstance(value, allowed):
+        return value
+    if isinstance(value, Real):
+        if int in allowed and (isinstance(value, Integral) or float(value).is_integer()):
+            return int(value)
+        if float in allowed:
+            return float(value)
+        if str in allowed:
+            return str(value)
+    return value
+
+
+def _check_range(key: str, value: float, origin: str) -> None:
+    if not math.isfinite(value):
+        raise ConfigError(f"{origin}: '{key}' must be finite, not {value}")
+    if key in MINIMUM and value < MINIMUM[key]:
+        raise ConfigError(f"{origin}: '{key}' must be {MINIMUM[key]} or more, not {value}")
+
+
+def check_eval_args(args: Any, origin: str) -> None:
+    """Check ``eval_args``: its four keys, the split, the order, the grouping and the modes."""
+    if not isinstance(args, Mapping):
+        raise ConfigError(f"{origin}: 'eval_args' must be a mapping, not {args!r}")
+    for key in args:
+        if key not in _EVAL_KEYS:
+            hint = nearest(str(key), _EVAL_KEYS) or f"; known are {', '.join(_EVAL_KEYS)}"
+            raise ConfigError(f"{origin}: unknown key '{key}' in eval_args{hint}")
+    _check_split(args.get("split"), origin)
+    for key, choices in (("order", ("TO", "RO")), ("group_by", ("user", "none", None))):
+        if args.get(key) not in choices:
+            listed = ", ".join(str(choice) for choice in choices if choice)
+            raise ConfigError(
+                f"{origin}: eval_args.{key} must be one of {listed}, not {args.get(key)!r}"
+            )
+    modes = args.get("mode")
+    if isinstance(modes, Mapping):
+        for phase in modes:
+            if phase not in ("valid", "test"):
+                raise ConfigError(f"{origin}: eval_args.mode takes valid and test, not '{phase}'")
+    for mode in modes.values() if isinstance(modes, Mapping) else (modes,):
+        if not isinstance(mode, str) or not _EVAL_MODE.fullmatch(mode):
+            raise ConfigError(
+                f"{origin}: eval_args.mode must be full, labeled, uniN or popN"
+                f" (N negatives, as uni100), not {mode!r}"
+            )
+
+
+def _check_split(split: Any, origin: str) -> None:
+    if not isinstance(split, Mapping) or len(split) != 1:
+        raise ConfigError(
+            f"{origin}: eval_args.split must be {{RS: [train, valid, test]}} or {{LS: WHICH}},"
+            f" not {split!r}"
+        )
+    ((kind, parts),) = split.items()
+    if kind == "RS":
+        numbers = isinstance(parts, Sequence) and not isinstance(parts, str) and len(parts) == 3
+        numbers = numbers and all(type(part) in (int, float) and part >= 0 for part in parts)
+        if not numbers or not sum(parts) > 0:
+            raise ConfigError(f"{origin}: eval_args.split RS must be three shares, not {parts!r}")
+    elif kind == "LS":
+        if parts not in _LEAVE_ONE_OUT:
+            listed = ", ".join(_LEAVE_ONE_OUT)
+            raise ConfigError(f"{origin}: eval_args.split LS must be one of {listed}")
+    else:
+        raise ConfigError(f"{origin}: eval_args.split must be RS or LS, not '{kind}'")
+
+
+def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """Check ``metrics``, ``topk`` and ``valid_metric``, also against each other.
+
+    RecBole finds a validation metric that is not computed only after the first epoch.
+    """
+
+    def origin(key: str) -> str:
+        return origins.get(key, "defaults")
+
+    metrics = values["metrics"]
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    if not names:
+        raise ConfigError(f"{origin('metrics')}: 'metrics' names no metric")
+    for name in names:
+        if str(name).lower() not in metric_types:
+            hint = nearest(str(name), metric_types)
+            raise ConfigError(f"{origin('metrics')}: there is no metric '{name}'{hint}")
+    topk = values["topk"]
+    topk = [topk] if isinstance(topk, int) else topk
+    if not topk or not all(type(k) is int and k > 0 for k in topk):
+        raise ConfigError(f"{origin('topk')}: 'topk' must be whole numbers above 0, not {topk!r}")
+    name, _, cut = str(values["valid_metric"]).partition("@")
+    if name.lower() not in {str(metric).lower() for metric in names}:
+        raise ConfigError(
+            f"{origin('valid_metric')}: valid_metric '{values['valid_metric']}' is not among the"
+            f" metrics {', '.join(map(str, names))}"
+        )
+    number = re.match(r"[0-9]+", cut)  # a group's name may follow: Recall@10_cold
+    if number and int(number[0]) not in topk:
+        raise ConfigError(
+            f"{origin('valid_metric')}: valid_metric '{values['valid_metric']}' needs"
+            f" {number[0]} in topk, which is {topk}"
+        )

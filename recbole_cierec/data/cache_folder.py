@@ -1,0 +1,90 @@
+"""Folders of a cache that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from recbole_cierec.errors import DataError
+
+# A builder that was killed could not tidy up; one at work has written within this time.
+_DEAD_AFTER_S = 6 * 3600
+
+
+@contextmanager
+def build_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; rename it to ``final`` when the block ends well.
+
+    A folder already at ``final`` is replaced: it is damaged, or another process built the same
+    content meanwhile, so that the last of two builders wins and either result is valid. Files of a
+    replaced folder stay readable to those who have them open. After an exception nothing is left.
+
+    Args:
+        final: The folder to make; its parents are made too.
+
+    Yields:
+        The temporary folder, beside ``final`` so that the rename stays on one file system.
+
+    Raises:
+        DataError: The folder cannot be written (no space, no permission).
+    """
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        temporary.mkdir(parents=True)
+        _clear_leftovers(final)
+        yield temporary
+        _sync(temporary)
+        _publish(temporary, final)
+    except OSError as error:
+        raise DataError(
+            f"cache {final}: cannot be written ({error.strerror or error}): "
+            "make room there, or set cache_dir to another folder"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _clear_leftovers(final: Path) -> None:
+    """Remove what killed builders of the same folder left behind."""
+    for path in final.parent.glob(f".{final.name}.*"):
+        with suppress(OSError):  # another process clears it as well
+            latest = max(part.stat().st_mtime for part in (path, *path.iterdir()))
+            if latest < time.time() - _DEAD_AFTER_S:
+                _remove(path)
+
+
+def _sync(folder: Path) -> None:
+    """Bring the files to the disk before the rename, so that a power cut leaves no empty ones."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """Rename ``temporary`` to ``final``, moving away what is there."""
+    for _ in range(100):  # another process may publish between the two renames; it ends soon
+        try:
+            temporary.rename(final)
+            return
+        except OSError:
+            if not os.path.lexists(final):
+                raise
+        old = temporary.with_name(f"{temporary.name}.old")
+        try:
+            final.rename(old)
+        except FileNotFoundError:
+            continue
+        _remove(old)
+    raise OSError(f"{final} is replaced again and again by another process")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

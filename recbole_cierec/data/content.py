@@ -1,0 +1,201 @@
+"""What is known of each item beside its interactions, by internal item id.
+
+Batches hold ids only; pictures, features and annotations stay here, in arrays whose row i belongs
+to the item with internal id i (row 0 is RecBole's padding). NAME.item is read when a model first
+asks, so that models without content pay nothing.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_cierec.data.atomic import read_atomic
+from recbole_cierec.data.feature_norm import FeatureNorm
+from recbole_cierec.data.features import extract_features, load_feature_file
+from recbole_cierec.data.picture_store import PictureStore, open_store
+from recbole_cierec.data.pictures import PictureSpec
+from recbole_cierec.errors import DataError
+
+
+class ItemContent:
+    """Pictures, features, annotation tokens and their masks for every item of a data set.
+
+    Args:
+        config: RecBole config with our keys (see properties/overall.yaml).
+        item_ids: External token of each internal id; entry 0 is the padding.
+    """
+
+    def __init__(self, config, item_ids: np.ndarray) -> None:
+        self._config = config
+        self.n_items = len(item_ids)
+        self._item_ids = item_ids
+        self.folder = Path(config["data_path"])
+        self.cache_dir = Path(config["cache_dir"])
+
+    @cached_property
+    def _table(self) -> dict[str, list]:
+        """Columns of NAME.item by internal id; an item without a row has empty cells."""
+        config = self._config
+        path = self.folder / f"{config['dataset']}.item"
+        if not path.is_file():
+            raise DataError(
+                f"{path}: not found; {config['model']} needs item content, so write this file "
+                "with the columns item_id:token, image_path:token and annotations:token_seq"
+            )
+        id_field = config["ITEM_ID_FIELD"]
+        wanted = [config["image_path_field"], config["annotations_field"]]
+        frame, _ = read_atomic(
+            path, separator=config["field_separator"], columns={id_field, *wanted}
+        )
+        if id_field not in frame:
+            raise DataError(f"{path}: no column {id_field}:token; add it as the items' key")
+        line_of_id = dict(zip(reversed(frame[id_field].tolist()), range(len(frame))[::-1]))
+        lines = [line_of_id.get(token, -1) for token in self._item_ids]
+        table: dict[str, list] = {"line": lines, "lines": [len(frame)]}
+        for field in wanted:
+            if field in frame:
+                cells = frame[field].fillna("").astype(str).tolist()
+                table[field] = [cells[k].strip() if k >= 0 else "" for k in lines]
+        self._log_states(path, table, wanted, len(frame) - len(line_of_id))
+        return table
+
+    def _log_states(self, path: Path, table: dict, wanted: list[str], repeated: int) -> None:
+        items = range(1, self.n_items)
+        counts = [f"{sum(table['line'][i] < 0 for i in items)} not in {path.name}"]
+        for field, name in zip(wanted, ("picture", "annotation"), strict=True):
+            lacking = sum(not table[field][i] for i in items) if field in table else len(items)
+            counts.append(f"{lacking} without {name}")
+        if repeated:
+            counts.append(f"{repeated} repeated rows of {path.name} ignored (the first counts)")
+        getLogger().info(f"Item content: {len(items)} items, " + ", ".join(counts))
+
+    def _column(self, field: str) -> list[str]:
+        if field not in self._table:
+            raise DataError(
+                f"{self.folder / self._config['dataset']}.item: no column {field}, which "
+                f"{self._config['model']} needs; add it or name another by its *_field key"
+            )
+        return self._table[field]
+
+    # ---------------------------------------------------------------- annotations
+
+    @cached_property
+    def _annotations(self) -> tuple[list[str], Tensor]:
+        limit = self._config["max_annotation_tokens"]
+        separator = self._config["seq_separator"]
+        cells = self._column(self._config["annotations_field"])
+        # A token counts once for an item, in the order of its first appearance.
+        per_item = [list(dict.fromkeys(t for t in c.split(separator) if t)) for c in cells]
+        cut = sum(len(tokens) > limit for tokens in per_item)
+        if cut:
+            getLogger().warning(
+                f"{cut} items have more than max_annotation_tokens={limit} tokens; cut"
+            )
+        # Sorted, so that ids do not depend on the order of rows.
+        vocabulary = ["[PAD]", *sorted({t for tokens in per_item for t in tokens})]
+        index = {token: k for k, token in enumerate(vocabulary)}
+        width = max(1, min(limit, max(map(len, per_item), default=1)))
+        matrix = torch.zeros(self.n_items, width, dtype=torch.long)
+        for i, tokens in enumerate(per_item):
+            ids = [index[t] for t in tokens[:limit]]
+            matrix[i, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        return vocabulary, matrix
+
+    @property
+    def token_names(self) -> list[str]:
+        """Annotation token of each token id; entry 0 is the padding."""
+        return self._annotations[0]
+
+    @property
+    def tokens(self) -> Tensor:
+        """Annotation token ids [n_items, L], 0 = padding."""
+        return self._annotations[1]
+
+    @property
+    def has_annotation(self) -> Tensor:
+        """bool [n_items]."""
+        return self.tokens[:, 0] > 0
+
+    # ------------------------------------------------------------------- pictures
+
+    @cached_property
+    def store(self) -> PictureStore:
+        """The pictures, decoded once; rows are found through ``store.rows[item]``."""
+        config = self._config
+        spec = PictureSpec(
+            config["image_size"], config["image_resize"], config["max_image_pixels"]
+        )
+        return open_store(
+            Path(config["image_dir"] or self.folder),
+            self._column(config["image_path_field"]),
+            spec,
+            bad_image=config["bad_image"],
+            cache_dir=self.cache_dir,
+            progress=config["show_progress"],
+        )
+
+    def encoder(self):
+        """A new :class:`VisualEncoder` with the weights that the config names."""
+        from recbole_cierec.model.encoders import VisualEncoder
+
+        return VisualEncoder(self._config["visual_encoder"], self._config["encoder_weights"])
+
+    @cached_property
+    def _raw_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rows [n, D], row of each item or -1) before normalisation."""
+        config = self._config
+        if config["features_file"]:
+            lines = np.asarray(self._table["line"])
+            return load_feature_file(Path(config["features_file"]), self._table["lines"][0]), lines
+        rows = extract_features(
+            self.store,
+            self.encoder().to(config["device"]),
+            cache_dir=self.cache_dir,
+            batch_size=config["encoder_batch_size"],
+            device=config["device"],
+            progress=config["show_progress"],
+        )
+        return rows, self.store.rows
+
+    @cached_property
+    def feature_norm(self) -> FeatureNorm:
+        """The affine map fitted on the features of all items that have a picture."""
+        raw, rows = self._raw_features
+        used = np.unique(rows[rows >= 0])
+        return FeatureNorm.fit(
+            torch.from_numpy(np.array(raw[used], dtype=np.float32)),
+            self._config["feature_norm"],
+            self._config["feature_dim"],
+        )
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Normalised features [n_items, D]; zero rows where there is no picture."""
+        raw, rows = self._raw_features
+        known = np.flatnonzero(rows >= 0)
+        values = torch.from_numpy(np.array(raw[rows[known]], dtype=np.float32))
+        values = self.feature_norm(values)
+        out = torch.zeros(self.n_items, values.shape[1])
+        out[torch.from_numpy(known)] = values
+        return out
+
+    @cached_property
+    def has_picture(self) -> Tensor:
+        """bool [n_items]: the item has a usable picture (or a ready-made feature row)."""
+        rows = (
+            np.asarray(self._table["line"])
+            if self._config["features_file"]
+            else self.store.rows
+        )
+        return torch.from_numpy(rows >= 0)
+
+    def pictures(self, items: Tensor) -> Tensor:
+        """uint8 [len(items), S, S, 3] of items that all have a picture."""
+        rows = self.store.rows[items.cpu().numpy()]
+        return torch.from_numpy(self.store.pictures[rows])

@@ -1,0 +1,116 @@
+"""RecBole data sets that carry item content and give every model the same items.
+
+RecBole's item vocabulary depends on which columns a model loads: items of NAME.item without any
+interaction become candidates and training negatives as soon as that file is read. Here the key
+``item_vocabulary`` decides instead, the same for every model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
+
+from recbole.utils import ModelType
+
+from recbole_cierec.compat import DatasetMends
+from recbole_cierec.data.atomic import read_atomic
+from recbole_cierec.data.content import ItemContent
+from recbole_cierec.errors import ConfigError, DataError
+
+
+class ContentMixin(DatasetMends):
+    """What we add to any RecBole data set: content, one vocabulary, clear refusals."""
+
+    content: ItemContent
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        folder = Path(dataset_path)
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder}: no such data set folder; put {token}.inter there, or set data_path"
+            )
+        super()._load_data(token, dataset_path)
+        if self.config["item_vocabulary"] == "all" and self.item_feat is None:
+            self.item_feat = self._item_ids_only(folder / f"{token}.item")
+
+    def _item_ids_only(self, path: Path) -> pd.DataFrame | None:
+        if not path.is_file():
+            return None
+        frame, _ = read_atomic(
+            path, separator=self.config["field_separator"], columns={self.iid_field}
+        )
+        return frame.drop_duplicates(subset=[self.iid_field])
+
+    def _remap_ID_all(self) -> None:
+        if self.config["item_vocabulary"] == "interacted" and self.item_feat is not None:
+            bought = self.item_feat[self.iid_field].isin(self.inter_feat[self.iid_field].unique())
+            self.item_feat = self.item_feat[bought].reset_index(drop=True)
+        super()._remap_ID_all()
+
+    def _data_processing(self) -> None:
+        super()._data_processing()
+        if len(self.inter_feat) == 0:
+            raise DataError(
+                f"{self.dataset_path}: no interaction is left after filtering; "
+                "look at user_inter_num_interval, item_inter_num_interval and val_interval"
+            )
+        self.content = ItemContent(self.config, self.field2id_token[self.iid_field])
+
+    def build(self) -> list:
+        order = self.config["eval_args"]["order"]
+        if order == "TO" and self.time_field not in self.inter_feat:
+            raise DataError(
+                f"{self.dataset_path}: eval_args order TO needs the column {self.time_field}:float "
+                "in the .inter file (and in load_col); add it or set eval_args order: RO"
+            )
+        return super().build()
+
+    def digest(self) -> str:
+        """sha256 over external ids, vocabulary and interactions: equal data, equal digest."""
+        state = hashlib.sha256()
+        for field in (self.uid_field, self.iid_field):
+            state.update("\0".join(map(str, self.field2id_token[field])).encode())
+            state.update(np.ascontiguousarray(self.inter_feat[field], dtype=np.int64).tobytes())
+        return state.hexdigest()
+
+
+class VisualDataset(ContentMixin, Dataset):
+    """For general, context-aware and traditional models."""
+
+
+class VisualSequentialDataset(ContentMixin, SequentialDataset):
+    """For sequential models."""
+
+
+class VisualKnowledgeDataset(ContentMixin, KnowledgeBasedDataset):
+    """For knowledge-aware models."""
+
+
+DATASETS = {
+    ModelType.SEQUENTIAL: VisualSequentialDataset,
+    ModelType.KNOWLEDGE: VisualKnowledgeDataset,
+}
+
+
+def create_dataset(config) -> Dataset:
+    """The data set of ``config``, filtered and remapped.
+
+    Unlike RecBole's function of that name it never unpickles an earlier data set that happens
+    to lie in ``checkpoint_dir``: such a file may be stale, and reading it runs what it holds.
+
+    Raises:
+        DataError: A file is missing or malformed.
+        ConfigError: ``dataset_save_path`` asks for a pickled data set.
+    """
+    if config["dataset_save_path"]:
+        raise ConfigError("dataset_save_path: pickled data sets are not read; remove this key")
+    dataset = DATASETS.get(config["MODEL_TYPE"], VisualDataset)(config)
+    if config["save_dataset"]:
+        dataset.save()
+    return dataset
+
+

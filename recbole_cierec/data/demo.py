@@ -1,0 +1,262 @@
+"""Embedded demo data: a small shop of drawn pictures whose right ranking is known.
+
+Every item is a composition of two to four *elements* (a colour with a pattern, ``red_discs``).
+The elements are drawn into its picture and named in its annotations. A user likes a few elements,
+belongs to a circle that the pictures do not show, and sees popular items more often; what the
+user takes is drawn from the softmax of
+
+    score(u, i) = taste_u . elements_i + CIRCLE_WEIGHT [circle_u = circle_i] + appeal_i.
+
+So content tells the taste from few interactions, ids alone tell the circle and the appeal, and a
+model needs both to come near the planted score. :func:`planted_truth` gives that score back.
+
+The bytes depend on the seed alone: randomness is the raw stream of PCG64, which numpy promises to
+keep, all scores lie on a binary grid so that sums are exact in any order, and pictures are written
+uncompressed, so that no zlib or Pillow version shows in them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recbole_cierec.errors import DataError
+
+NAME = "demo"
+FORMAT = 1  # raise it with every change that changes a byte of the data
+MARKER = "demo.json"
+
+# --- size ---------------------------------------------------------------------------------------
+N_USERS = 900
+N_ITEMS = 1000
+MIN_ACTIVITY, MAX_ACTIVITY = 5, 60  # interactions of a user
+MEAN_EXTRA_ACTIVITY = 8.0  # exponential above the minimum: two thirds of the users stay below 14
+
+# --- what items are -----------------------------------------------------------------------------
+COLOURS = {
+    "red": (214, 30, 36),
+    "orange": (246, 138, 20),
+    "yellow": (240, 224, 40),
+    "green": (34, 150, 50),
+    "cyan": (40, 200, 214),
+    "blue": (30, 60, 205),
+    "violet": (140, 40, 190),
+    "pink": (246, 130, 190),
+}
+PATTERNS = ("discs", "stripes", "checks")
+ELEMENTS = tuple(f"{colour}_{pattern}" for colour in COLOURS for pattern in PATTERNS)
+ELEMENT_COUNTS = (2, 3, 4)  # elements of an item, equally frequent
+N_CIRCLES = 6
+APPEAL_SCALE = 1.0  # exponential: the long tail of popularity
+LATE_SHARE, LATE_FROM = 0.09, 0.72  # items that arrive when this part of the period is over
+
+# --- what users like ----------------------------------------------------------------------------
+N_STYLES = 8  # a user follows one style and adds a whim of its own
+STYLE_COUNTS = (2, 3)  # elements that a style likes
+TASTE_WEIGHT = 2.5
+CIRCLE_WEIGHT = 1.5
+
+# --- what is missing ----------------------------------------------------------------------------
+N_WITHOUT_PICTURE = 40  # without picture only
+N_WITHOUT_ANNOTATIONS = 40  # without annotations only
+N_WITHOUT_BOTH = 4
+N_UNLISTED = 3  # in demo.inter, not in demo.item
+
+# --- drawing ------------------------------------------------------------------------------------
+SIDE = 64  # pixels; four tiles of half the side
+GROUND = 215
+SHADES = 8  # brightness levels of a colour: the grain
+
+PERIOD = 500_000  # minutes; below 2^24, so that RecBole's float32 keeps every minute apart
+
+
+class _Stream:
+    """Random numbers that no numpy version changes: PCG64's raw output, transformed here."""
+
+    def __init__(self, seed: int, purpose: int) -> None:
+        # One stream for each purpose: changing how much one part draws leaves the others alone.
+        self._bits = np.random.PCG64([seed, purpose])
+
+    def uniform(self, *shape: int) -> np.ndarray:
+        raw = self._bits.random_raw(int(np.prod(shape)))
+        return ((raw >> np.uint64(11)) * 2.0**-53 + 2.0**-54).reshape(shape)  # in (0, 1)
+
+    def integers(self, high: int, *shape: int) -> np.ndarray:
+        return (self.uniform(*shape) * high).astype(np.int64)
+
+    def exponential(self, *shape: int) -> np.ndarray:
+        return _on_grid(-np.log(self.uniform(*shape)))
+
+    def gumbel(self, *shape: int) -> np.ndarray:
+        return _on_grid(-np.log(-np.log(self.uniform(*shape))))
+
+    def permutation(self, n: int) -> np.ndarray:
+        return np.argsort(self.uniform(n), kind="stable")
+
+    def subsets(self, rows: int, n: int, sizes: tuple[int, ...]) -> np.ndarray:
+        """Random subsets as a mask [rows, n]; a row's size is drawn from `sizes`."""
+        size = np.array(sizes)[self.integers(len(sizes), rows)]
+        rank = np.argsort(np.argsort(self.uniform(rows, n), axis=1), axis=1)
+        return rank < size[:, None]
+
+
+def _on_grid(values: np.ndarray) -> np.ndarray:
+    """Round to multiples of 2^-20: hides the last bit of log, makes sums exact in any order."""
+    return np.round(values * 2.0**20) / 2.0**20
+
+
+@dataclass(frozen=True)
+class PlantedTruth:
+    """What the demo data is drawn from; row u is user ``u%04d``, column i is item ``i%04d``.
+
+    Attributes:
+        elements: bool [items, elements], in the order of :data:`ELEMENTS`.
+        tastes: float64 [users, elements], the utility of an element for a user.
+        user_circle: int64 [users].
+        item_circle: int64 [items].
+        appeal: float64 [items], utility of an item for everybody.
+        late: bool [items], True where the item arrives near the end of the period.
+        activity: int64 [users], number of interactions.
+    """
+
+    elements: np.ndarray
+    tastes: np.ndarray
+    user_circle: np.ndarray
+    item_circle: np.ndarray
+    appeal: np.ndarray
+    late: np.ndarray
+    activity: np.ndarray
+
+    @property
+    def scores(self) -> np.ndarray:
+        """float64 [users, items]: the utility without the noise; the best possible ranking."""
+        same_circle = self.user_circle[:, None] == self.item_circle[None, :]
+        taste = self.tastes @ self.elements.T.astype(np.float64)
+        return taste + CIRCLE_WEIGHT * same_circle + self.appeal
+
+
+def planted_truth(seed: int = 2307) -> PlantedTruth:
+    """Draw tastes, elements, circles, appeal and activity for a seed.
+
+    Args:
+        seed: As in :func:`ensure_demo`.
+
+    Returns:
+        The truth behind the data that ``ensure_demo`` makes with this seed.
+    """
+    items, users, circles = _Stream(seed, 1), _Stream(seed, 2), _Stream(seed, 3)
+    style = users.subsets(N_STYLES, len(ELEMENTS), STYLE_COUNTS)[users.integers(N_STYLES, N_USERS)]
+    whim = users.subsets(N_USERS, len(ELEMENTS), (1,))
+    # Activity takes evenly spaced quantiles, so that the share of cold users is no matter of luck.
+    quantiles = (users.permutation(N_USERS) + 0.5) / N_USERS
+    extra = (-np.log1p(-quantiles) * MEAN_EXTRA_ACTIVITY).astype(np.int64)
+    return PlantedTruth(
+        elements=items.subsets(N_ITEMS, len(ELEMENTS), ELEMENT_COUNTS),
+        tastes=TASTE_WEIGHT * (style | whim),
+        user_circle=circles.integers(N_CIRCLES, N_USERS),
+        item_circle=circles.integers(N_CIRCLES, N_ITEMS),
+        appeal=_on_grid(APPEAL_SCALE * items.exponential(N_ITEMS)),
+        late=items.permutation(N_ITEMS) < round(LATE_SHARE * N_ITEMS),
+        activity=np.minimum(MIN_ACTIVITY + extra, MAX_ACTIVITY),
+    )
+
+
+def planted_scores(seed: int = 2307) -> np.ndarray:
+    """The planted utility of each pair: float64 [users, items], see :class:`PlantedTruth`."""
+    return planted_truth(seed).scores
+
+
+def _draw_interactions(truth: PlantedTruth, seed: int) -> np.ndarray:
+    """Draw what users take: int64 [interactions, 3] of user, item, minute, in order of time.
+
+    The Gumbel-max trick draws from the softmax without replacement: the k best of score + noise.
+    A user's times are spread evenly over the whole period, so that the last 30 % of the
+    interactions of each user fall in the last 30 % of the period, where the late items are.
+    """
+    noise, times = _Stream(seed, 4), _Stream(seed, 5)
+    n_users, n_items = truth.scores.shape
+    early = truth.scores + noise.gumbel(n_users, n_items)
+    later = truth.scores + noise.gumbel(n_users, n_items)
+    early[:, truth.late] = -np.inf
+    jitter = times.uniform(n_users, MAX_ACTIVITY)
+    rows = []
+    for user, count in enumerate(truth.activity):
+        moment = (np.arange(count) + jitter[user, :count]) / count  # one in each of `count` slots
+        n_early = int((moment < LATE_FROM).sum())
+        first = np.argsort(-early[user], kind="stable")[:n_early]
+        later[user, first] = -np.inf
+        then = np.argsort(-later[user], kind="stable")[: count - n_early]
+        minute = (moment * PERIOD).astype(np.int64)
+        rows.append(np.stack([np.full(count, user), np.r_[first, then], minute], axis=1))
+    table = np.concatenate(rows)
+    return table[np.argsort(table[:, 2], kind="stable")]
+
+
+def _draw_pictures(truth: PlantedTruth, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw each item's elements as four tiles of pattern on a pale ground, with some grain.
+
+    An item of two elements shows each in two tiles, an item of three one of them twice.
+
+    Returns:
+        Palette indices uint8 [items, SIDE, SIDE] and palettes uint8 [items, colours, 3].
+    """
+    stream, n_items = _Stream(seed, 6), len(truth.elements)
+    count = truth.elements.sum(axis=1)
+    # The elements of an item come first in a random order of all; tile k shows number k mod count.
+    order = np.argsort(stream.uniform(*truth.elements.shape) - truth.elements, axis=1)
+    shown = np.take_along_axis(order, np.arange(4) % count[:, None], axis=1)  # [items, 4]
+    shown = np.take_along_axis(shown, np.argsort(stream.uniform(n_items, 4), axis=1), axis=1)
+
+    half = SIDE // 2
+    y, x = np.mgrid[:half, :half]
+    colour, pattern = np.divmod(shown[..., None, None], len(PATTERNS))
+    inside = np.select(
+        [pattern == 0, pattern == 1],
+        [(2 * (x % 16) - 15) ** 2 + (2 * (y % 16) - 15) ** 2 < 13**2, y % 8 < 4],
+        default=(x // 8 + y // 8) % 2 == 0,
+    )
+    tiles = np.where(inside, colour, len(COLOURS)).astype(np.uint8)  # the ground is the last one
+    whole = tiles.reshape(n_items, 2, 2, half, half).transpose(0, 1, 3, 2, 4)
+    grain = stream.integers(SHADES, n_items, SIDE, SIDE).astype(np.uint8)
+    indices = whole.reshape(n_items, SIDE, SIDE) * np.uint8(SHADES) + grain
+
+    ground = GROUND + stream.integers(31, n_items, 1, 3)
+    named = np.broadcast_to(np.array(list(COLOURS.values())), (n_items, len(COLOURS), 3))
+    colours = np.concatenate([named, ground], axis=1)[:, :, None, :]  # [items, colours, 1, 3]
+    light = (88 + 2 * np.arange(SHADES))[:, None]  # per cent
+    return indices, (colours * light // 100).reshape(n_items, -1, 3).astype(np.uint8)
+
+
+def _png(indices: np.ndarray, palette: np.ndarray) -> bytes:
+    """Encode a palette picture as PNG with one stored (uncompressed) block.
+
+    Stored, because compressed bytes differ between zlib versions and the data must not.
+    """
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(
+            ">I", zlib.crc32(kind + body)
+        )
+
+    height, width = indices.shape
+    lines = np.zeros((height, width + 1), dtype=np.uint8)  # column 0: filter type none
+    lines[:, 1:] = indices
+    raw = lines.tobytes()
+    block = b"\x01" + struct.pack("<HH", len(raw), len(raw) ^ 0xFFFF) + raw
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+            chunk(b"PLTE", palette.tobytes()),
+            chunk(b"IDAT", b"\x78\x01" + block + struct.pack(">I", zlib.adler32(raw))),
+            chunk(b"IEND", b""),
+        ]
+    )

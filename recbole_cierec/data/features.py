@@ -1,0 +1,244 @@
+"""Features of pictures: computed once and cached on disk, or read from a ready-made file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from datetime import datetime, timezone
+from itertools import chain
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from recbole_cierec.data.cache_folder import build_folder
+from recbole_cierec.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from recbole_cierec.data.picture_store import PictureStore
+    from recbole_cierec.model.encoders import VisualEncoder
+
+# Raise it when the code changes the numbers for the same pictures and weights.
+FORMAT_VERSION = 1
+_FEATURES, _MANIFEST = "features.npy", "manifest.json"
+_CHUNK = 8192  # rows looked at in one go
+_BYTES = 1 << 22  # bytes hashed in one go
+
+
+def extract_features(
+    store: PictureStore,
+    encoder: VisualEncoder,
+    *,
+    cache_dir: Path,
+    batch_size: int,
+    device: torch.device | str,
+    progress: bool = True,
+) -> np.ndarray:
+    """Return the features of every picture of a store, from the cache where they are there.
+
+    Args:
+        store: The pictures, uint8 [n_rows, S, S, 3].
+        encoder: The network; it is moved to ``device``, its train or eval mode is kept.
+        cache_dir: Holds one folder ``features-KEY`` for each set of pictures and weights.
+        batch_size: Pictures encoded at a time.
+        device: Where to run the network.
+        progress: Show a progress bar, if a person is watching.
+
+    Returns:
+        float32 [n_rows, out_dim], read-only, mapped from the disk.
+
+    Raises:
+        ConfigError: The batch size is not positive.
+        DataError: A feature is not finite, or the cache cannot be written.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"encoder_batch_size: {batch_size} pictures at a time; give 1 or more")
+    inputs = _inputs(store, encoder)
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    folder = Path(cache_dir) / f"features-{key}"
+    shape = (len(store.pictures), encoder.out_dim)
+    if folder.exists():
+        try:
+            features = _open(folder, inputs, shape)
+        except (OSError, ValueError) as error:
+            getLogger().warning(f"Features in {folder} are damaged ({error}); building them again")
+        else:
+            getLogger().info(f"Features of {shape[0]} pictures by {encoder.name}: {folder}")
+            return features
+    batches = _encode(store.pictures, encoder, batch_size, device, progress)
+    with build_folder(folder) as temporary, closing(batches):
+        digest = _write(temporary / _FEATURES, batches, shape)
+        features = np.load(temporary / _FEATURES, mmap_mode="r", allow_pickle=False)
+        _refuse_not_finite(features, f"features of {encoder.name}", "look at encoder_weights")
+        manifest = _manifest(inputs, store, encoder, digest)
+        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+    getLogger().info(f"Features of {shape[0]} pictures by {encoder.name}: built in {folder}")
+    return features  # the map stays valid whatever happens to the folder's name
+
+
+def _inputs(store: PictureStore, encoder: VisualEncoder) -> dict[str, Any]:
+    """Return all that the numbers depend on; the cache's key is made of it."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "store_digest": store.digest,
+        "encoder": encoder.name,
+        # As they are now: a network trained since it was loaded gives other features.
+        "weights_digest": encoder.digest(),
+        "normalisation": [list(values) for values in encoder.normalisation],
+    }
+
+
+def _manifest(
+    inputs: dict[str, Any], store: PictureStore, encoder: VisualEncoder, digest: str
+) -> dict[str, Any]:
+    """Return what a reader of the cache may want to know, and what proves it whole."""
+    import torchvision  # an encoder is here, so torchvision is
+
+    return {
+        **inputs,
+        "rows": len(store.pictures),
+        "out_dim": encoder.out_dim,
+        "image_size": int(store.pictures.shape[1]),
+        "picture_store": store.folder.name,  # its manifest says how pictures were resized
+        "features_sha256": digest,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _open(folder: Path, inputs: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
+    """Open a cache that is whole; raise OSError or ValueError saying what is wrong with it."""
+    manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
+    if not isinstance(manifest, dict) or any(manifest.get(k) != v for k, v in inputs.items()):
+        raise ValueError(f"{_MANIFEST} describes something else")
+    digest = hashlib.sha256()
+    with (folder / _FEATURES).open("rb") as file:
+        while block := file.read(_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != manifest.get("features_sha256"):
+        raise ValueError(f"{_FEATURES} is not the file that was written")
+    features = np.load(folder / _FEATURES, mmap_mode="r", allow_pickle=False)
+    if features.shape != shape or features.dtype != np.float32:
+        raise ValueError(f"{_FEATURES} is {features.dtype} {features.shape}, not {shape}")
+    return features
+
+
+def _encode(
+    pictures: np.ndarray,
+    encoder: VisualEncoder,
+    batch_size: int,
+    device: torch.device | str,
+    progress: bool,
+) -> Generator[np.ndarray, None, None]:
+    """Yield the features of one batch of pictures after the other, float32 [<= batch_size, D]."""
+    training = encoder.training
+    encoder.eval().to(device)
+    # disable=None: no bar where the output is no terminal, and so no control codes in a file.
+    bar = tqdm(
+        total=len(pictures),
+        desc=f"Encode pictures with {encoder.name}",
+        unit="picture",
+        disable=None if progress else True,
+    )
+    try:
+        with bar:
+            for start in range(0, len(pictures), batch_size):
+                # A copy: the map is read-only, which a tensor cannot be.
+                batch = torch.from_numpy(np.array(pictures[start : start + batch_size]))
+                with torch.inference_mode():
+                    features = encoder(batch.to(device)).cpu().numpy()
+                yield features
+                bar.update(len(batch))
+    finally:
+        encoder.train(training)
+
+
+def _write(path: Path, batches: Iterable[np.ndarray], shape: tuple[int, int]) -> str:
+    """Write batches as one .npy file and return its sha256 (hex).
+
+    Written, not mapped: a full disk is then an error, where a write to a map kills the process.
+    """
+    header = io.BytesIO()
+    form = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, form)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for block in chain([header.getvalue()], (b.astype("<f4").tobytes() for b in batches)):
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()
+
+
+def load_feature_file(path: Path, n_rows: int) -> np.ndarray:
+    """Read ready-made features.
+
+    Args:
+        path: A .npy file, [n_rows, D] of a real number type; row k belongs to the k-th data line
+            of NAME.item.
+        n_rows: Number of data lines of NAME.item.
+
+    Returns:
+        float32 [n_rows, D]; mapped from the disk, read-only, where the file is float32 already.
+
+    Raises:
+        DataError: The file is missing or no .npy file, holds Python objects or another shape, or a
+            number in it is not finite.
+    """
+    path = Path(path)
+    features = _read_npy(path)
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise DataError(
+            f"features_file {path}: has shape {features.shape}; give [rows of NAME.item, features]"
+        )
+    if len(features) != n_rows:
+        raise DataError(
+            f"features_file {path}: has {len(features)} rows, but the .item file has {n_rows} "
+            "data lines; row k must belong to data line k"
+        )
+    if features.dtype.kind not in "fiu":
+        raise DataError(f"features_file {path}: holds {features.dtype}; save it as float32")
+    if features.dtype != np.float32:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that below
+            features = features.astype(np.float32)
+    _refuse_not_finite(features, f"features_file {path}", "mend or drop those items")
+    return features
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    """Map a .npy file; anything else is a DataError in one line."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+    except OSError as error:
+        raise DataError(f"features_file {path}: cannot be read ({error.strerror})") from error
+    if magic != b"\x93NUMPY":
+        raise DataError(f"features_file {path}: is no .npy file; write it with numpy.save")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy fails in many ways on a damaged header
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"features_file {path}: cannot be read ({reason}); write a plain array of float32 "
+            "with numpy.save"
+        ) from error
+
+
+def _refuse_not_finite(features: np.ndarray, what: str, advice: str) -> None:
+    """Raise a DataError that names the first rows with NaN or infinity."""
+    rows: list[int] = []
+    for start in range(0, len(features), _CHUNK):
+        finite = np.isfinite(features[start : start + _CHUNK]).all(axis=1)
+        rows += (start + np.flatnonzero(~finite)).tolist()
+    if rows:
+        named = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        raise DataError(
+            f"{what}: {len(rows)} of {len(features)} rows hold NaN or infinity "
+            f"(counted from 0: {named}); {advice}"
+        )

@@ -1,0 +1,43 @@
+"""Errors that a user can mend.
+
+Each carries one line: what is wrong, where, and what to do. The command line prints that line
+and exits with code 2; Python callers can catch :class:`UserError` for all of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Base of all errors whose cause is the input, not the code."""
+
+
+class ConfigError(UserError, ValueError):
+    """A key or value of the configuration is unknown, misspelt or of the wrong type."""
+
+
+class DataError(UserError, ValueError):
+    """A data file is missing, empty or malformed."""
+
+
+class PictureError(UserError, ValueError):
+    """One picture cannot be used.
+
+    Args:
+        path: The file, as the user wrote it.
+        reason: Why it is refused, a few words.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint is missing, damaged or belongs to another model or data set."""
+
+
+class NonFiniteLossError(UserError, ArithmeticError):
+    """The training loss became NaN or infinite; nothing was updated with it."""

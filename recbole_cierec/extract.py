@@ -1,0 +1,62 @@
+"""Decode pictures and compute their features ahead of training, into the caches.
+
+``python -m recbole_cierec.extract --dataset=NAME [--model=CIERec] [--key=value ...]`` takes the
+flags of ``python -m recbole_cierec``; a run with the same keys then starts from the caches. With
+``features_file`` it checks that file against the data set instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from logging import getLogger
+from pathlib import Path
+
+from recbole_cierec.__main__ import split_arguments
+from recbole_cierec.errors import ConfigError, UserError
+
+
+def extract(argv: Sequence[str]) -> None:
+    """Build or check the features that a command line describes; the log says where they are."""
+    arguments = split_arguments(argv)
+    if arguments["nproc"] > 1 or arguments["world_size"] > 1:
+        raise ConfigError("command line: features are extracted by one process; drop --nproc")
+    names = ("model", "dataset", "config_file_list", "cmd_line")
+    # After the command line was found good: these imports take seconds.
+    from recbole_cierec.config import Config
+    from recbole_cierec.data.dataset import create_dataset
+    from recbole_cierec.logs import start_log
+
+    config = Config(**{name: arguments[name] for name in names})
+    start_log(config)
+    folder = Path(config["data_path"])
+    if config["dataset"] == "demo" and not folder.exists():
+        from recbole_cierec.data.demo import ensure_demo
+
+        ensure_demo(folder)
+    content = create_dataset(config).content
+    rows, size = content.features.shape  # row 0 is RecBole's padding
+    origin = config["features_file"] or f"{config['visual_encoder']} in {content.cache_dir}"
+    known = int(content.has_picture.sum())
+    getLogger().info(f"Features from {origin}: {size} for each of {known} of {rows - 1} items")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; return 0, 2 for an error that the user can mend, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    if any(word in ("-h", "--help") for word in argv):
+        print(__doc__)
+        return 0
+    try:
+        extract(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Several processes for one run: started here, or joined when torchrun has started them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from logging import getLogger
+from typing import Any
+
+from recbole_cierec import errors
+from recbole_cierec.errors import ConfigError, UserError
+
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_POLL_SECONDS = 1.0
+
+
+def torchrun_keys(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The configuration keys of the world that torchrun has made, if it has.
+
+    Args:
+        environ: The environment.
+
+    Returns:
+        RecBole's keys for one process of that world; empty outside of torchrun.
+    """
+    if not all(name in environ for name in _TORCHRUN):
+        return {}
+    local_rank = int(environ["LOCAL_RANK"])
+    world_size = int(environ["WORLD_SIZE"])
+    return {
+        "local_rank": local_rank,
+        "offset": int(environ["RANK"]) - local_rank,
+        "world_size": world_size,
+        "nproc": int(environ.get("LOCAL_WORLD_SIZE", world_size)),
+        "ip": environ["MASTER_ADDR"],
+        "port": environ["MASTER_PORT"],
+    }
+
+
+def choose_port(port: str | int, *, alone: bool) -> str:
+    """The port to meet at: the given one, or a free one if it is taken and nobody else needs it.
+
+    Args:
+        port: The port asked for.
+        alone: Whether all processes run on this machine.
+
+    Returns:
+        The port's number.
+
+    Raises:
+        ConfigError: If it is no port.
+    """
+    try:
+        number = int(port)
+        with socket.socket() as probe:
+            probe.bind(("", number))
+        return str(number)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"port '{port}' is not a number from 1 to 65535") from error
+    except OSError:
+        if not alone:
+            return str(port)  # the first machine may rightly hold it
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return str(probe.getsockname()[1])
+
+
+def spawn(job: Any, arguments: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any] | None:
+    """Run a job in ``keys['nproc']`` new processes and wait for them.
+
+    Args:
+        job: A function of the package that takes ``arguments`` and returns a result.
+        arguments: Its keyword arguments; ``config_dict`` gets the keys of each process.
+        keys: ``world_size``, ``ip``, ``port``, ``nproc`` and ``offset``.
+
+    Returns:
+        The result of the first process; None on a machine that does not hold it.
+
+    Raises:
+        UserError: The first one that a process raised, in its own class.
+    """
+    import torch.multiprocessing as mp
+
+    queue = mp.get_context("spawn").SimpleQueue()
+    arguments = {**arguments, "config_dict": {**(arguments["config_dict"] or {}), **keys}}
+    context = mp.spawn(_child, (job, arguments, queue), nprocs=keys["nproc"], join=False)
+    messages: list[tuple[str, Any]] = []
+    try:
+        while not context.join(_POLL_SECONDS):
+            _drain(queue, messages)  # a full pipe would block the child
+    except mp.ProcessExitedException:
+        _drain(queue, messages)
+        for kind, message in messages:
+            if kind != "result":
+                raise getattr(errors, kind, UserError)(message) from None
+        raise
+    finally:
+        for process in context.processes:  # after SIGTERM or Ctrl-C they would run on
+            process.terminate()
+    _drain(queue, messages)
+    return next((message for kind, message in messages if kind == "result"), None)
+
+
+def _drain(queue: Any, messages: list[tuple[str, Any]]) -> None:
+    while not queue.empty():
+        messages.append(queue.get())
+
+
+def _child(rank: int, job: Any, arguments: dict[str, Any], queue: Any) -> None:
+    arguments["config_dict"]["local_rank"] = rank
+    try:
+        result = job(**arguments)
+    except UserError as error:
+        # A PictureError is made of two parts; its text is enough to say it again.
+        kind = type(error).__name__ if type(error) is not errors.PictureError else "DataError"
+        queue.put((kind, str(error)))
+        getLogger().debug("process %d stops: %s", rank, error)
+        sys.exit(2)
+    if rank == 0 and arguments["config_dict"]["offset"] == 0:
+        queue.put(("result", result))

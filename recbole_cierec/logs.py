@@ -1,0 +1,140 @@
+"""The log of a run: one file and one stream, and nothing left over from the run before.
+
+RecBole's ``init_logger`` cannot start a second log in one process, names the files of two runs in
+one second alike, and writes colour codes into pipes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import sys
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import colorlog
+
+_CONTROL = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
+_COLORS = {"DEBUG": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
+_GROUP = re.compile(r"(?P<metric>.+@[0-9]+)_(?P<group>[a-z_]+)")
+
+_ours: list[logging.Handler] = []
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats without terminal control codes, leaving the record as it is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _CONTROL.sub("", super().format(record))
+
+
+def wants_color(stream: TextIO) -> bool:
+    """Whether a stream is a terminal whose user has not said NO_COLOR."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def start_log(config: Any) -> Path | None:
+    """Start the log of a run and close that of the run before it.
+
+    As with RecBole a program that has set up its own logging keeps its stream; the file comes on
+    top of it.
+
+    Args:
+        config: The run's configuration (``state``, ``model``, ``dataset``, ``local_rank``).
+
+    Returns:
+        The log file; None in all but the first of several processes.
+    """
+    stop_log()
+    root = logging.getLogger()
+    level = getattr(logging, str(config["state"] or "info").upper(), logging.INFO)
+    handlers: list[logging.Handler] = []
+    if not root.handlers:
+        handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[0].setFormatter(_stream_formatter(sys.stderr))
+    path = None
+    if config["local_rank"] == 0:
+        path = _log_path(config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        handlers[-1].setFormatter(
+            PlainFormatter("%(asctime)-15s %(levelname)s  %(message)s", "%a %d %b %Y %H:%M:%S")
+        )
+    for handler in handlers:
+        handler.setLevel(level)
+        root.addHandler(handler)
+    root.setLevel(level)
+    _ours.extend(handlers)
+    return path
+
+
+def stop_log() -> None:
+    """Close and remove the handlers that :func:`start_log` installed; a host's own stay."""
+    while _ours:
+        handler = _ours.pop()
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _stream_formatter(stream: TextIO) -> logging.Formatter:
+    if wants_color(stream):
+        return colorlog.ColoredFormatter(
+            "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s",
+            "%d %b %H:%M",
+            log_colors=_COLORS,
+        )
+    return PlainFormatter("%(asctime)-15s %(levelname)s  %(message)s", "%d %b %H:%M")
+
+
+def _log_path(config: Any) -> Path:
+    # The random part keeps two runs of the same second apart.
+    name = "-".join(
+        (
+            config["model"],
+            config["dataset"],
+            datetime.now().strftime("%b-%d-%Y_%H-%M-%S"),
+            uuid.uuid4().hex[:6],
+        )
+    )
+    return Path("log") / config["model"] / f"{name}.log"
+
+
+def result_table(result: Mapping[str, float]) -> str:
+    """Lay out a result with a row for each metric and a column for each group of users.
+
+    Args:
+        result: Metrics, keyed as ``recall@10`` for all users and ``recall@10_cold`` for a group.
+
+    Returns:
+        Lines of text; a group without a value shows ``-``.
+
+    Example:
+        >>> print(result_table({"recall@10": 0.5, "recall@10_cold": 0.25}))
+        metric         all     cold
+        recall@10  0.50000  0.25000
+    """
+    rows: dict[str, dict[str, float]] = {}
+    groups = ["all"]
+    for key, value in result.items():
+        match = _GROUP.fullmatch(key)
+        metric, group = (match["metric"], match["group"]) if match else (key, "all")
+        rows.setdefault(metric, {})[group] = value
+        if group not in groups:
+            groups.append(group)
+    width = max([len("metric"), *map(len, rows)])
+    column = max(7, *map(len, groups))
+
+    def cell(value: float | None) -> str:
+        known = value is not None and not math.isnan(value)  # nan: the group has no user
+        return f"{value:>{column}.5f}" if known else f"{'-':>{column}}"
+
+    lines = ["  ".join([f"{'metric':<{width}}", *(f"{group:>{column}}" for group in groups)])]
+    for metric, values in rows.items():
+        cells = [cell(values.get(group)) for group in groups]
+        lines.append("  ".join([f"{metric:<{width}}", *cells]))
+    return "\n".join(lines)

@@ -1,0 +1,170 @@
+"""CIERec: Cross-Modal Content Inference and Feature Enrichment (Ma et al., IJCNN 2023,
+arXiv 2307.02761), Eq. 1 to 8 with the backbones MF and VBPR.
+
+    p_u [d]  user vector                     q_i [d]  item vector                       Eq. 1
+    e_i [D]  unified embedding of the picture                                           Eq. 2
+    v_i [d]  = MLP_v(norm(e_i * delta(p_u || e_i || g_v)))   visual feature, sees u     Eq. 3
+    c_i [D]  = norm(e_i * delta(e_i || g_s))                 inferred feature           Eq. 4
+    s_i [d]  = LSTM(c_i || s^_i)                             semantic feature           Eq. 5
+    f_i [d]  = MLP(q_i || v_i || s_i)                        fused vector               Eq. 7
+    y_MF   = alpha + beta_u + beta_i + p_u . f_i                                        Eq. 8
+    y_VBPR = y_MF + beta' . c_i + a_u . (E c_i)
+
+Readings where the paper is silent (docs/models.md has the reasons): * is the elementwise product;
+delta is linear; the LSTM reads c_i and then s^_i, the mean of learned token vectors; annotations
+are privileged, read in training only (there dropped at random, so that the path without them is
+trained); beta_c is VBPR's visual bias on c_i and a_u is compared with a projection of c_i.
+Eq. 6, the gradient-regularization gate, lives in the trainer: it sets ``gradient_scales`` here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_cierec.model.layers import (
+    Fusion,
+    InferenceGate,
+    SemanticEncoder,
+    VisualGate,
+    scale_gradient,
+    unit_linear,
+)
+from recbole_cierec.model.ranking import UserGateRanking
+from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+
+
+class CIERec(VisualRecommender):
+    """Pictures at training and inference; annotations at training, at inference by key."""
+
+    use_gates = True  # Eq. 3 and 4 ("TA" in Table III)
+    use_gradient_gate = True  # Eq. 6 ("GR")
+    use_annotations = True  # s^_i of Eq. 5 ("PI")
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        d, gain = self.size, config["content_init_gain"]
+        self.user_embedding = self._table(self.n_users, d)  # p_u
+        self.item_embedding = self._table(self.n_items, d)  # q_i
+        self.encoder = self._item_encoder(config, dataset)  # e_i
+        content_size = self.encoder.out_size  # D
+        if self.use_gates:
+            activation = config["gate_activation"]
+            self.visual_gate = VisualGate(d, content_size, d, activation, gain)
+            self.inference_gate = InferenceGate(content_size, d, activation)
+        self._set_semantic(config, dataset, gain)
+        self.fusion = Fusion(d, 3 if self.use_gates else 2, config["fusion"])
+        self._set_backbone(config, content_size, gain)
+        self.gradient_scales = {"visual": 1.0, "semantic": 1.0}
+        self._alignment: Tensor | float = 0.0
+        self._ranking: UserGateRanking | None = None
+
+    def _set_semantic(self, config, dataset, gain: float) -> None:
+        content_size = self.encoder.out_size
+        self.alignment_weight = 0.0
+        if not self.use_annotations:
+            self.semantic = SemanticEncoder(self.size, content_size, gain=gain)
+            return
+        self.privileged_dropout = config["privileged_dropout"]
+        self.annotation_at_inference = config["annotation_at_inference"]
+        self.alignment_weight = config["alignment_weight"]
+        self.register_buffer("tokens", dataset.content.tokens, persistent=False)
+        n_tokens = len(dataset.content.token_names)
+        how = config["lstm_input"], config["annotation_encoder"]
+        self.semantic = SemanticEncoder(self.size, content_size, n_tokens, *how, gain)
+
+    def _set_backbone(self, config, content_size: int, gain: float) -> None:
+        self.with_vbpr = config["backbone"] == "VBPR"
+        if not self.with_vbpr:
+            return
+        self.project_content = config["content_projection"] == "linear"
+        width = self.size if self.project_content else content_size
+        self.user_content = self._table(self.n_users, width)  # a_u
+        self.content_bias = nn.Linear(content_size, 1, bias=False)  # beta'
+        nn.init.zeros_(self.content_bias.weight)
+        if self.project_content:
+            # E, without a bias: a_u . b would be the same for all items.
+            self.content_map = unit_linear(content_size, self.size, gain, bias=False)
+
+    # ---------------------------------------------------------------------- Eq. 1 to 8
+
+    def user_side(self, users: Tensor) -> Side:
+        side = {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
+        if self.with_vbpr:
+            side["content"] = self.user_content(users)
+        return side
+
+    def item_side(self, items: Tensor) -> Side:
+        e = self.encoder(items)  # Eq. 2
+        # R acts on the edges from e to the two branches, backward only.
+        e_v = scale_gradient(e, self.gradient_scales["visual"])
+        e_s = scale_gradient(e, self.gradient_scales["semantic"])
+        c = self.inference_gate(e_s) if self.use_gates else e_s  # Eq. 4
+        side = {
+            "q": self.seen_rows(self.item_embedding, items),  # Eq. 1
+            "s": self._semantic(c, items),  # Eq. 5
+            "bias": self.item_biases(items),
+        }
+        if self.use_gates:
+            side |= {"e": e_v, "gate": self.visual_gate.item_part(e_v)}
+        if self.with_vbpr:
+            side["bias"] = side["bias"] + self.content_bias(c).squeeze(1)  # beta_c
+            side["content"] = self.content_map(c) if self.project_content else c
+        return side
+
+    def _semantic(self, c: Tensor, items: Tensor) -> Tensor:
+        if not self.use_annotations:
+            return self.semantic(c, None, None)
+        tokens = self.tokens[items]
+        known = tokens[:, 0] > 0
+        if not self.training:
+            readable = known if self.annotation_at_inference else torch.zeros_like(known)
+            return self.semantic(c, tokens, readable)
+        if self.alignment_weight:
+            full, short = self.semantic(c, tokens, known), self.semantic(c, None, None)
+            self._alignment = F.mse_loss(short[known], full[known].detach())
+        kept = torch.rand(len(items), device=c.device) >= self.privileged_dropout
+        return self.semantic(c, tokens, known & kept)
+
+    def pair_parts(self, user: Side, item: Side) -> Side:
+        p = user["vector"]
+        v = self.visual_gate(p, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
+        f = self.fusion(item["q"], v, item["s"])  # Eq. 7
+        score = user["bias"] + item["bias"] + (p * f).sum(1)  # Eq. 8
+        if self.with_vbpr:
+            score = score + (user["content"] * item["content"]).sum(1)
+        if v is None:
+            return {"score": score}
+        return {"score": score, "visual": (p * v).sum(1), "semantic": (p * item["s"]).sum(1)}
+
+    def block_scores(self, user: Side, item: Side) -> Tensor:
+        if self._ranking is None:
+            self._ranking = UserGateRanking(self, item)
+        scores = self._ranking.scores(user["vector"])
+        if self.with_vbpr:
+            scores = scores + user["content"] @ item["content"].T
+        return scores + user["bias"].unsqueeze(1) + item["bias"]
+
+    # ------------------------------------------------------------------------ training
+
+    def calculate_loss(self, interaction) -> Tensor:
+        loss = super().calculate_loss(interaction)
+        return loss + self.alignment_weight * self._alignment if self.alignment_weight else loss
+
+    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
+        rows = [self.user_embedding(users), self.seen_rows(self.item_embedding, items)]
+        rows.append(self.item_biases(items))
+        return [*rows, self.user_content(users)] if self.with_vbpr else rows
+
+    def content_weights(self) -> list[Tensor]:
+        modules = [self.semantic, self.fusion]
+        if self.use_gates:
+            modules += [self.visual_gate, self.inference_gate]
+        if self.with_vbpr:
+            modules += [self.content_bias, *([self.content_map] if self.project_content else [])]
+        return [w for m in modules for w in m.parameters() if w.dim() > 1]
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._ranking = None

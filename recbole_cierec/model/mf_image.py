@@ -1,0 +1,41 @@
+"""MF(Image): the picture in place of the item's id vector (CIERec, Table II; Base of Table III).
+
+    y_ui = alpha + beta_u + beta_i + p_u . (W e_i)
+
+The paper says only that the visual feature replaces the collaborative embedding. W brings e_i
+[D] to the tuned dimension d; without it the user vector would be fixed at D numbers. No bias
+goes with W: it would add the same p_u . b to every item of a user.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from recbole_cierec.model.layers import unit_linear
+from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+
+
+class MF_Image(VisualRecommender):
+    """Pictures at training and at inference; an item without one is scored by its bias."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        self.user_embedding = self._table(self.n_users, self.size)  # p_u
+        self.encoder = self._item_encoder(config, dataset)  # e_i
+        gain = config["content_init_gain"]
+        self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # W
+
+    def user_side(self, users: Tensor) -> Side:
+        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
+
+    def item_side(self, items: Tensor) -> Side:
+        return {
+            "vector": self.projection(self.encoder(items)),
+            "bias": self.item_biases(items),
+        }
+
+    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
+        return [self.user_embedding(users), self.item_biases(items)]
+
+    def content_weights(self) -> list[Tensor]:
+        return [self.projection.weight]

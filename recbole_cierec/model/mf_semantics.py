@@ -1,0 +1,39 @@
+"""MF(Semantics): the annotations in place of the item's id vector (CIERec, Table II).
+
+    y_ui = alpha + beta_u + beta_i + p_u . x_i,    x_i = mean of the vectors of i's tokens
+
+The mean of learned token vectors is a linear map of the multi-hot row divided by its sum, which
+is the reading taken of "semantic feature". Annotations are read at inference as well.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+
+
+class MF_Semantics(VisualRecommender):
+    """Annotations at training and inference; an item without any is scored by its bias."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        self.user_embedding = self._table(self.n_users, self.size)  # p_u
+        self.register_buffer("tokens", dataset.content.tokens, persistent=False)
+        self.token_embedding = self._table(len(dataset.content.token_names), self.size)
+
+    def user_side(self, users: Tensor) -> Side:
+        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
+
+    def item_side(self, items: Tensor) -> Side:
+        tokens = self.tokens[items]  # [m, L]
+        real = (tokens > 0).unsqueeze(2)
+        total = (self.token_embedding(tokens) * real).sum(1)
+        x = total / real.sum(1).clamp(min=1)
+        return {"vector": x, "bias": self.item_biases(items)}
+
+    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
+        return [self.user_embedding(users), self.item_biases(items)]
+
+    def content_weights(self) -> list[Tensor]:
+        return [self.token_embedding.weight]

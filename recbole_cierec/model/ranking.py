@@ -1,0 +1,98 @@
+"""Exact scores of all items where the item vector depends on the user (Eq. 3).
+
+The visual gate sees the user, so v_i is another vector for each pair. With a linear gate
+delta = A_i + B_u (A_i = W_e e_i + W_g g + b, B_u = W_p p_u) everything still splits:
+
+    x_ui      = e_i * (A_i + B_u)
+    |x_ui|^2  = sum (e A)^2  +  2 (e^2 A) . B_u  +  (e^2) . (B_u^2)
+    W_v x_ui  = W_v (e A)    +  e . (diag(B_u) W_v^T)
+
+so no users x items x D tensor is ever made: three [I, D] matrices serve all users, and a user
+costs one [I, D] x [D, d] product. The expansion of the norm cancels where A is near -B, so it is
+done in float64, and pairs where even that leaves few digits go through the literal form.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recbole_cierec.model.layers import EPS, SLOPE
+
+BLOCK_BYTES = 64 * 2**20  # of the largest temporary
+CANCELLED = 1e-6  # |x|^2 below this share of its terms is computed literally
+
+
+class UserGateRanking:
+    """What ranking keeps of the items of a CIERec model.
+
+    Args:
+        model: The model, in evaluation mode.
+        item: Its :meth:`item_side` of all I items.
+    """
+
+    def __init__(self, model, item: dict[str, Tensor]) -> None:
+        self.fusion, self.item = model.fusion, item
+        self.fixed = self.fusion.fixed(item["q"], item["s"])  # [I, d]
+        self.gate = model.visual_gate if model.use_gates else None
+        if self.gate is None:
+            self.vectors = self.fusion.finish(self.fixed, item["q"], None, item["s"])
+        elif self.gate.activation == "linear":
+            self._prepare_expansion()
+
+    def _prepare_expansion(self) -> None:
+        e, a = self.item["e"], self.item["gate"]
+        e64, a64 = e.double(), a.double()
+        self.square = e64.square()  # e^2 [I, D]
+        self.cross = self.square * a64  # e^2 A [I, D]
+        self.constant = (e64 * a64).square().sum(1)  # [I]
+        self.mapped = F.linear(e * a, self.gate.mlp.weight)  # W_v (e A) [I, d]
+
+    def scores(self, p: Tensor) -> Tensor:
+        """p [B, d] -> p . f_ui for all items [B, I]."""
+        if self.gate is None:
+            return p @ self.vectors.T
+        score = self._expanded if self.gate.activation == "linear" else self._literal
+        items, d = self.fixed.shape
+        users = max(1, BLOCK_BYTES // (items * d * p.element_size()))
+        return torch.cat([score(part) for part in p.split(users)])
+
+    def _fuse(self, p: Tensor, v: Tensor) -> Tensor:
+        """p [B, d], v [I, B, d] -> scores [B, I]."""
+        q, s, fixed = (x.unsqueeze(1) for x in (self.item["q"], self.item["s"], self.fixed))
+        f = self.fusion.finish(fixed, q, v, s)
+        return torch.einsum("ibd,bd->bi", f, p)
+
+    def _expanded(self, p: Tensor) -> Tensor:
+        b = self.gate.user_map(p)  # B_u [B, D]
+        b64 = b.double()
+        pure = b64.square() @ self.square.T + self.constant  # [B, I], the terms that add up
+        square = pure + 2.0 * (b64 @ self.cross.T)
+        norm = square.clamp(min=0.0).sqrt().clamp(min=EPS).to(p.dtype)
+        e, weight = self.item["e"], self.gate.mlp.weight  # [I, D], [d, D]
+        joined = (b.unsqueeze(2) * weight.T).transpose(0, 1).flatten(1)  # [D, B * d]
+        mapped = (e @ joined).view(len(e), len(p), -1) + self.mapped.unsqueeze(1)
+        v = F.leaky_relu(mapped / norm.T.unsqueeze(2) + self.gate.mlp.bias, SLOPE)
+        scores = self._fuse(p, v)
+        rows, columns = (square < CANCELLED * pure).nonzero(as_tuple=True)
+        if len(rows):
+            scores[rows, columns] = self._pairs(p, rows, columns)
+        return scores
+
+    def _pairs(self, p: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        """Literal scores of single pairs."""
+        step = max(1, BLOCK_BYTES // (self.item["e"].shape[1] * p.element_size()))
+        parts = []
+        for u, i in zip(users.split(step), items.split(step), strict=True):
+            v = self.gate(p[u], self.item["e"][i], self.item["gate"][i])
+            f = self.fusion.finish(self.fixed[i], self.item["q"][i], v, self.item["s"][i])
+            parts.append((p[u] * f).sum(1))
+        return torch.cat(parts)
+
+    def _literal(self, p: Tensor) -> Tensor:
+        """A gate that is not linear does not split: the full product, in blocks."""
+        items = torch.arange(len(self.fixed), device=p.device)
+        users = torch.arange(len(p), device=p.device)
+        pairs = torch.cartesian_prod(users, items)
+        return self._pairs(p, pairs[:, 0], pairs[:, 1]).view(len(p), -1)

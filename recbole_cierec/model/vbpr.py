@@ -1,0 +1,52 @@
+"""VBPR: Visual Bayesian Personalized Ranking (He and McAuley, AAAI 2016).
+
+    y_ui = alpha + beta_u + beta_i + gamma_u . gamma_i + theta_u . (E e_i) + beta' . e_i
+
+gamma: id vectors [d]; theta_u: visual taste [d]; E [d, D]; beta' [D] the visual bias, which
+CIERec's Eq. 8 calls beta_c. The visual bias has shape [B] here: public code that keeps it
+[B, 1] turns the loss into one over all B x B pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recbole_cierec.model.layers import unit_linear
+from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+
+
+class VBPR(VisualRecommender):
+    """Ids and pictures; an unseen item is scored by its picture alone."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        self.user_embedding = self._table(self.n_users, self.size)  # gamma_u
+        self.item_embedding = self._table(self.n_items, self.size)  # gamma_i
+        self.user_visual = self._table(self.n_users, self.size)  # theta_u
+        self.encoder = self._item_encoder(config, dataset)  # e_i
+        gain = config["content_init_gain"]
+        self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
+        self.visual_bias = nn.Linear(self.encoder.out_size, 1, bias=False)  # beta'
+        nn.init.zeros_(self.visual_bias.weight)
+
+    def user_side(self, users: Tensor) -> Side:
+        gamma, theta = self.user_embedding(users), self.user_visual(users)
+        return {"vector": torch.cat([gamma, theta], 1), "bias": self.user_biases(users)}
+
+    def item_side(self, items: Tensor) -> Side:
+        e = self.encoder(items)  # [m, D]
+        gamma = self.seen_rows(self.item_embedding, items)
+        bias = self.item_biases(items) + self.visual_bias(e).squeeze(1)  # [m]
+        return {"vector": torch.cat([gamma, self.projection(e)], 1), "bias": bias}
+
+    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
+        return [
+            self.user_embedding(users),
+            self.user_visual(users),
+            self.seen_rows(self.item_embedding, items),
+            self.item_biases(items),
+        ]
+
+    def content_weights(self) -> list[Tensor]:
+        return [self.projection.weight, self.visual_bias.weight]

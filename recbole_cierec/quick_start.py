@@ -1,0 +1,206 @@
+"""Train and evaluate one model on one data set: what the command line and notebooks call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from recbole.utils import get_environment, init_seed
+
+from recbole_cierec.config import Config
+from recbole_cierec.launch import choose_port, spawn, torchrun_keys
+from recbole_cierec.logs import result_table, start_log
+from recbole_cierec.registry import get_trainer_class
+
+Files = Iterable[str | os.PathLike[str]]
+
+
+def run(
+    model: str | type | None = None,
+    dataset: str | None = None,
+    config_file_list: Files | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    saved: bool = True,
+    nproc: int = 1,
+    world_size: int = -1,
+    ip: str = "localhost",
+    port: str | int = "5678",
+    group_offset: int = 0,
+    cmd_line: Mapping[str, str] | None = None,
+) -> dict[str, Any] | None:
+    """Train a model, evaluate the best epoch on the test part, and report.
+
+    Args:
+        model: A model of ours or RecBole's, or a class; None: CIERec, unless a file names one.
+        dataset: The data set's folder under ``data_path``; None: the embedded demo, likewise.
+        config_file_list: Yaml files, later ones win.
+        config_dict: Keys and values over the files.
+        saved: Whether to keep checkpoints; without them the last epoch is evaluated.
+        nproc: Processes on this machine. Under torchrun its world is joined instead.
+        world_size: Processes on all machines; -1: ``nproc``.
+        ip: The address of the first machine.
+        port: Its port; if taken, another one is used where all processes are on this machine.
+        group_offset: The rank of this machine's first process.
+        cmd_line: Flags, from :func:`recbole_cierec.yaml_values.parse_command_line`.
+
+    Returns:
+        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
+        ``test_result``, and also ``model``, ``dataset``, ``checkpoint`` (path or None), ``epochs``
+        (trained in all), ``seconds`` (``fit`` and ``evaluate``), ``parameters`` (trainable),
+        ``config_digest`` and ``log_file``. None on a machine without the first process.
+
+    Raises:
+        UserError: For any input that the user can mend.
+    """
+    arguments = {
+        "model": model,
+        "dataset": dataset,
+        "config_file_list": [config_file_list]
+        if isinstance(config_file_list, str | os.PathLike)
+        else list(config_file_list or []),
+        "config_dict": dict(config_dict or {}),
+        "saved": saved,
+        "cmd_line": dict(cmd_line or {}),
+    }
+    joined = torchrun_keys()
+    if joined:
+        arguments["config_dict"].update(joined)
+    elif nproc > 1 or world_size > 1:
+        world_size = nproc if world_size <= 0 else world_size
+        keys = {"world_size": world_size, "nproc": nproc, "ip": ip, "offset": group_offset}
+        keys["port"] = choose_port(port, alone=world_size == nproc)
+        return spawn(run_one, arguments, keys)
+    return run_one(**arguments)
+
+
+def run_one(
+    model: str | type | None,
+    dataset: str | None,
+    config_file_list: Files | None,
+    config_dict: Mapping[str, Any] | None,
+    saved: bool,
+    cmd_line: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """The run of one process; arguments and result as for :func:`run`."""
+    try:
+        config = Config(model, dataset, config_file_list, config_dict, cmd_line)
+        log_file = start_log(config)
+        _log_start(config, cmd_line)
+        job = prepare(config)
+        result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
+        _log_end(config, result)
+        return result
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+@dataclass
+class Job:
+    """All that a run needs, made and not yet trained.
+
+    Attributes:
+        config: The configuration.
+        model: The model on its device.
+        trainer: Its trainer.
+        loaders: Training, validation and test data.
+    """
+
+    config: Config
+    model: torch.nn.Module
+    trainer: Any
+    loaders: tuple[Any, Any, Any]
+
+    def train_and_evaluate(self, saved: bool = True) -> dict[str, Any]:
+        """Fit, evaluate on the test part, and collect the result (see :func:`run`)."""
+        config, trainer = self.config, self.trainer
+        train, valid, test = self.loaders
+        show = config["show_progress"]
+        start = perf_counter()
+        score, valid_result = trainer.fit(train, valid, saved=saved, show_progress=show)
+        fitted = perf_counter()
+        test_result = trainer.evaluate(test, load_best_model=saved, show_progress=show)
+        ended = perf_counter()
+        losses = getattr(trainer, "train_loss_dict", None) or {}
+        checkpoint = str(getattr(trainer, "saved_model_file", "")) if saved else ""
+        return {
+            "best_valid_score": score,
+            "valid_score_bigger": config["valid_metric_bigger"],
+            "best_valid_result": valid_result,
+            "test_result": test_result,
+            "model": config["model"],
+            "dataset": config["dataset"],
+            "checkpoint": checkpoint or None,
+            "epochs": max(losses, default=-1) + 1,
+            "seconds": {"fit": fitted - start, "evaluate": ended - fitted},
+            "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "config_digest": config.digest(),
+        }
+
+
+def prepare(config: Config) -> Job:
+    """Load the data, split it, and make model and trainer, resumed if ``resume`` says so.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The job, ready to train.
+    """
+    from recbole_cierec.data.dataset import create_dataset
+    from recbole_cierec.data.sampling import prepare as prepare_data
+
+    logger = getLogger()
+    init_seed(config["seed"], config["reproducibility"])
+    _make_demo(config)
+    dataset = create_dataset(config)
+    logger.info(dataset)
+    loaders = prepare_data(config, dataset)
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    logger.info(model)
+    trainer = get_trainer_class(config)(config, model)
+    if config["resume"]:
+        trainer.resume_checkpoint(config["resume"])
+    return Job(config, model, trainer, tuple(loaders))
+
+
+def _make_demo(config: Config) -> None:
+    folder = Path(config["data_path"])
+    if config["dataset"] != "demo":
+        return
+    if config["local_rank"] == 0 and not folder.exists():
+        from recbole_cierec.data.demo import ensure_demo
+
+        ensure_demo(folder)
+    if not config["single_spec"]:
+        torch.distributed.barrier()
+
+
+def _log_start(config: Config, cmd_line: Mapping[str, str] | None) -> None:
+    logger = getLogger()
+    if not sys.stderr.isatty() and "show_progress" not in config.origins:
+        config["show_progress"] = False  # bars are for terminals; in a file they are control codes
+    if cmd_line:
+        logger.info("Command line: " + " ".join(f"--{k}={v}" for k, v in cmd_line.items()))
+    logger.info(config)
+    for note in config.notes:
+        logger.warning(note)
+
+
+def _log_end(config: Config, result: Mapping[str, Any]) -> None:
+    logger = getLogger()
+    table = get_environment(config).draw()
+    logger.info("The running environment of this training is as follows:\n" + table)
+    if result["best_valid_result"]:
+        logger.info("Best validation result\n" + result_table(result["best_valid_result"]))
+    if result["test_result"]:
+        title = f"Test result of {result['model']} on {result['dataset']}"
+        logger.info(f"{title}\n{result_table(result['test_result'])}")

@@ -1,0 +1,181 @@
+"""Checkpoints that survive a crash, run no code when read, and hold all that a run needs.
+
+Written to a temporary file, flushed to the disk and renamed, so that a reader finds the old file
+or the new one, never half of one. Read with ``weights_only=True``: everything in the file is a
+tensor or plain Python data; arrays and sparse matrices of RecBole's models are taken apart first.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import struct
+import zipfile
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from recbole_cierec.errors import CheckpointError
+
+FORMAT = "recbole_cierec checkpoint 1"
+# What zipfile and torch raise on files that are cut off, overwritten or something else altogether.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
+
+
+def to_plain(value: Any) -> Any:
+    """Tensors and plain data for ``value``; modules (their weights are elsewhere) become None."""
+    if isinstance(value, Tensor):
+        if value.layout is torch.strided:
+            return value.detach().cpu()
+        dense = value.detach().cpu().coalesce() if value.is_sparse else value.detach().cpu()
+        return {"__sparse_tensor__": [dense.indices(), dense.values(), list(dense.shape)]}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return {"__array__": torch.from_numpy(np.ascontiguousarray(value))}
+    if scipy.sparse.issparse(value):
+        coo = value.tocoo()
+        parts = [to_plain(x) for x in (coo.row, coo.col, coo.data)]
+        return {"__sparse__": [*parts, list(coo.shape), value.format]}
+    if isinstance(value, dict):
+        return {k: to_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [to_plain(v) for v in value]
+    if value is None or isinstance(value, nn.Module):
+        return None
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def from_plain(value: Any) -> Any:
+    """Inverse of :func:`to_plain` for arrays and sparse matrices; tuples come back as lists."""
+    if not isinstance(value, dict):
+        return [from_plain(v) for v in value] if isinstance(value, list) else value
+    if "__array__" in value:
+        return value["__array__"].numpy()
+    if "__sparse_tensor__" in value:
+        return torch.sparse_coo_tensor(*value["__sparse_tensor__"]).coalesce()
+    if "__sparse__" in value:
+        row, column, data, shape, form = value["__sparse__"]
+        index = (from_plain(row), from_plain(column))
+        return scipy.sparse.coo_matrix((from_plain(data), index), shape=shape).asformat(form)
+    return {k: from_plain(v) for k, v in value.items()}
+
+
+def write_checkpoint(path: Path, state: dict) -> None:
+    """Write ``state`` so that ``path`` is always a whole file.
+
+    Raises:
+        CheckpointError: The disk is full or the folder cannot be written; what stood at ``path``
+            before still stands there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: the checkpoint cannot be written: {reason}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
+    """The state in ``path``.
+
+    Raises:
+        CheckpointError: Missing, damaged, or not a checkpoint of this package. Nothing in the
+            file is executed.
+    """
+    try:
+        # torch does not compare the checksums that it writes: a flipped bit would load silently.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except _DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise CheckpointError(
+            f"{path}: damaged or not a checkpoint of recbole_cierec ({reason}); use another file"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: not written by this version of recbole_cierec (wanted {FORMAT!r})"
+        )
+    return state
+
+
+def rng_state(generator: torch.Generator | None = None) -> dict:
+    """State of every random generator that training draws from."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    state = {
+        "torch": torch.get_rng_state(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    if generator is not None:
+        state["loader"] = generator.get_state()
+    return state
+
+
+def set_rng_state(state: dict, generator: torch.Generator | None = None) -> None:
+    """Continue every generator where :func:`rng_state` found it."""
+    torch.set_rng_state(state["torch"].cpu())
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    if generator is not None and "loader" in state:
+        generator.set_state(state["loader"].cpu())
+
+
+def newest_checkpoint(folder: Path, model: str, dataset: str) -> Path:
+    """The newest readable ``*.last.pth`` of this model and data set (``--resume=auto``).
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    files = sorted(folder.glob(f"{model}-*.last.pth"), key=lambda p: p.stat().st_mtime_ns)
+    for path in reversed(files):
+        try:
+            state = read_checkpoint(path)
+        except CheckpointError:
+            continue  # a damaged file is no reason to lose the one before it
+        if state["model"] == model and state["dataset"] == dataset:
+            return path
+    raise CheckpointError(
+        f"{folder}: no checkpoint of {model} on {dataset} to resume; start without --resume"
+    )
+
+
+def ordered(result: dict | None) -> OrderedDict | None:
+    """RecBole keeps metric results as an OrderedDict."""
+    return None if result is None else OrderedDict(result)

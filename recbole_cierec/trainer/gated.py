@@ -1,0 +1,80 @@
+"""Trainer of the models with gradient-regularization gates (CIERec, Eq. 6)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from recbole.trainer import Trainer
+
+from recbole_cierec.trainer.gradient_gate import GradientGate
+from recbole_cierec.trainer.trainer import TrainerMixin
+
+BRANCHES = ("visual", "semantic")
+
+
+class GatedTrainer(TrainerMixin, Trainer):
+    """Owns the gates: picks the scales before a batch, rewards the last choice after it."""
+
+    def __init__(self, config, model) -> None:
+        super().__init__(config, model)
+        self.gates: dict[str, GradientGate] = {}
+        self._seen: dict[str, list[float]] = defaultdict(list)
+        mode = config["gr_mode"] if getattr(model, "use_gradient_gate", False) else "off"
+        if mode == "fixed":
+            model.gradient_scales = dict(zip(BRANCHES, config["gr_fixed_scales"], strict=True))
+        elif mode != "off":
+            for k, name in enumerate(BRANCHES):
+                self.gates[name] = GradientGate(
+                    config["gr_scales"], mode, config["gr_learning_rate"], config["seed"] + k
+                )
+            self._decay({f"gate_{name}": gate.optimizer for name, gate in self.gates.items()})
+        if mode != "off" and not model.encoder.trainable:
+            self.logger.warning(
+                "gr_mode has no effect with encoder_training: frozen, as no parameter lies below "
+                "e_i; use adapter or finetune"
+            )
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        if self.gates:
+            loss_func = self._gated_loss
+        losses = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        self._log_gates(epoch_idx)
+        return losses
+
+    def _gated_loss(self, interaction):
+        for name, gate in self.gates.items():
+            self.model.gradient_scales[name] = gate.choose()
+        loss = self.model.calculate_loss(interaction)
+        for name, value in self._reward_losses(loss).items():
+            for what, number in self.gates[name].learn(value).items():
+                self._seen[f"{name}/{what}"].append(number)
+        return loss
+
+    def _reward_losses(self, loss: torch.Tensor) -> dict[str, float]:
+        """L_v and L_s: each branch's own BPR loss, or the common one (``gr_reward``)."""
+        common = self.config["gr_reward"] == "common"
+        losses = torch.stack(
+            [loss.detach() if common else self.model.branch_losses[name] for name in BRANCHES]
+        )
+        if torch.distributed.is_initialized():  # one decision for all processes
+            torch.distributed.all_reduce(losses)
+            losses /= torch.distributed.get_world_size()
+        return dict(zip(BRANCHES, losses.tolist(), strict=True))
+
+    def _log_gates(self, epoch_idx: int) -> None:
+        """Means over the epoch: the scale chosen, its reward J and its probability (Q)."""
+        means = {key: sum(values) / len(values) for key, values in self._seen.items()}
+        for key, value in means.items():
+            self.tensorboard.add_scalar(f"gradient_gate/{key}", value, epoch_idx)
+        if means:
+            text = ", ".join(f"{key} {value:.4f}" for key, value in means.items())
+            self.logger.info(f"epoch {epoch_idx} gradient gates [{text}]")
+        self._seen.clear()
+
+    def extra_state(self) -> dict:
+        return {name: gate.state_dict() for name, gate in self.gates.items()}
+
+    def load_extra_state(self, state: dict) -> None:
+        for name, gate in self.gates.items():
+            gate.load_state_dict(state[name])

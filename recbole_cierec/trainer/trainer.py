@@ -1,0 +1,253 @@
+"""What every trainer gains here, RecBole's own included: safe checkpoints, exact resume, decay,
+a stop before a bad update, and results by user group.
+
+:func:`compose` puts :class:`TrainerMixin` over any RecBole trainer class. Each hook does its part
+and calls RecBole's; no loop is written again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import StepLR
+
+from recbole_cierec.compat import TrainerMends
+from recbole_cierec.errors import CheckpointError, NonFiniteLossError
+from recbole_cierec.evaluation.groups import GroupCollector, GroupEvaluator
+from recbole_cierec.trainer.checkpoint import (
+    from_plain,
+    newest_checkpoint,
+    ordered,
+    read_checkpoint,
+    rng_state,
+    set_rng_state,
+    to_plain,
+    write_checkpoint,
+)
+
+
+class TrainerMixin(TrainerMends):
+    """Over a RecBole trainer; use :func:`compose`."""
+
+    def __init__(self, config, model) -> None:
+        super().__init__(config, model)
+        self.eval_collector = GroupCollector(config)
+        self.evaluator = GroupEvaluator(config)
+        self._name_files()
+        self.schedulers: dict[str, StepLR] = {}
+        self._decay(self._optimizers())
+        self._built_with = _counters(model)
+        self.stopped_early = False
+        self._saving = True
+        self._valid_result: dict | None = None
+        self._resumed: dict | None = None
+        self._generator: torch.Generator | None = None
+        self._digest = ""
+        self._at = (0, 0)  # epoch and batch, for messages
+
+    def _name_files(self) -> None:
+        """RecBole names by the second; two runs in one second would share a file."""
+        stem = Path(self.saved_model_file).with_suffix("")
+        name = [f"{stem}-{uuid.uuid4().hex[:6]}"]
+        if torch.distributed.is_initialized():
+            torch.distributed.broadcast_object_list(name)
+        self.saved_model_file = f"{name[0]}.pth"
+
+    @property
+    def last_file(self) -> Path:
+        """State at the end of the last whole epoch; ``saved_model_file`` is the best one."""
+        return Path(self.saved_model_file).with_suffix(".last.pth")
+
+    def _optimizers(self) -> dict[str, Optimizer]:
+        """By attribute name; an optimizer with two names (RecVAE swaps its two) counts once."""
+        named = sorted((n, v) for n, v in vars(self).items() if isinstance(v, Optimizer))
+        return dict(sorted({id(v): (n, v) for n, v in named}.values()))
+
+    def _decay(self, optimizers: dict[str, Optimizer]) -> None:
+        """Sec. IV-A3: every ``lr_decay_epochs`` epochs the rate is multiplied by ``lr_decay``."""
+        step, factor = self.config["lr_decay_epochs"], self.config["lr_decay"]
+        if factor != 1.0:
+            self.schedulers |= {n: StepLR(o, step, factor) for n, o in optimizers.items()}
+
+    def _build_optimizer(self, **kwargs) -> Optimizer:
+        if "params" not in kwargs and hasattr(self.model, "parameter_groups"):
+            kwargs["params"] = self.model.parameter_groups()
+        return super()._build_optimizer(**kwargs)
+
+    # ------------------------------------------------------------------------ training
+
+    def fit(self, train_data, valid_data=None, verbose=True, saved=True, **kwargs):
+        self._saving = saved
+        self._generator = getattr(train_data, "generator", None)
+        dataset = train_data._dataset
+        self._digest = dataset.digest() if hasattr(dataset, "digest") else ""
+        resumed = self._resumed
+        if resumed is not None:
+            if resumed["data_digest"] != self._digest:
+                raise CheckpointError(
+                    f"{self._resumed_file}: was trained on other data than "
+                    f"{self.config['dataset']} holds now; start without --resume"
+                )
+            if resumed["stopped_early"] or self.start_epoch >= self.epochs:
+                self.logger.info("The resumed run had finished; its best model is evaluated")
+                return self.best_valid_score, self.best_valid_result
+        result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
+        last = max(self.train_loss_dict, default=self.start_epoch - 1)
+        self.stopped_early = last + 1 < self.epochs
+        self._save_last(last)
+        return result
+
+    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
+        if self._resumed is not None:
+            # Here and not on reading: what was built since has drawn random numbers.
+            set_rng_state(self._resumed["rng"], self._generator)
+            self._resumed = None
+        elif epoch_idx > self.start_epoch:
+            self._save_last(epoch_idx - 1)
+        self._at = (epoch_idx, 0)
+        losses = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        for scheduler in self.schedulers.values():
+            scheduler.step()
+        return losses
+
+    def _check_nan(self, loss) -> None:
+        epoch, batch = self._at
+        self._at = (epoch, batch + 1)
+        if not bool(torch.isfinite(loss)):
+            kept = self.last_file if self.last_file.is_file() else "none yet"
+            raise NonFiniteLossError(
+                f"{self.config['model']}: the training loss is {loss.item()} in epoch {epoch}, "
+                f"batch {batch}; nothing was updated with it. Lower learning_rate or set "
+                f"clip_grad_norm. Last good checkpoint: {kept}"
+            )
+
+    def _valid_epoch(self, valid_data, show_progress=False):
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        self._valid_result = result
+        return score, result
+
+    # --------------------------------------------------------------------- checkpoints
+
+    def state(self, epoch: int) -> dict:
+        """All that a run needs to go on after ``epoch`` as if it had never stopped."""
+        return {
+            "model": self.config["model"],
+            "dataset": self.config["dataset"],
+            "data_digest": self._digest,
+            "config": to_plain(dict(self.config.final_config_dict)),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "stopped_early": self.stopped_early,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": to_plain(self.best_valid_result),
+            "train_loss": to_plain(self.train_loss_dict),
+            "state_dict": to_plain(dict(self.model.state_dict())),
+            "other_parameter": to_plain(self.model.other_parameter()),
+            "counters": {
+                k: v for k, v in _counters(self.model).items() if self._built_with.get(k) != v
+            },
+            "optimizers": {k: v.state_dict() for k, v in self._optimizers().items()},
+            "schedulers": {k: to_plain(v.state_dict()) for k, v in self.schedulers.items()},
+            "extra": to_plain(self.extra_state()),
+            "rng": rng_state(self._generator),
+        }
+
+    def extra_state(self) -> dict:
+        """State of what a sub-class adds (the gates)."""
+        return {}
+
+    def load_extra_state(self, state: dict) -> None:
+        """Inverse of :meth:`extra_state`."""
+
+    def _first_process(self) -> bool:
+        return bool(self.config["single_spec"]) or self.config["local_rank"] == 0
+
+    def _save_last(self, epoch: int) -> None:
+        if self._saving and self._first_process():
+            write_checkpoint(self.last_file, self.state(epoch))
+
+    def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
+        """RecBole calls this when validation improved, before it notes the result."""
+        if epoch < 0 or not self._first_process():  # -1: nothing left to train, nothing to save
+            return
+        path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
+        known, self.best_valid_result = self.best_valid_result, self._valid_result
+        write_checkpoint(path, self.state(epoch))
+        self.best_valid_result = known
+        if verbose:
+            self.logger.info(f"Saving current: {path}")
+
+    def resume_checkpoint(self, resume_file) -> None:
+        """Go on from a checkpoint (``auto``: the newest of this model and data set).
+
+        Raises:
+            CheckpointError: It is missing, damaged, or of another model, data set or size.
+        """
+        folder = Path(self.checkpoint_dir)
+        names = (self.config["model"], self.config["dataset"])
+        path = newest_checkpoint(folder, *names) if resume_file == "auto" else Path(resume_file)
+        state = read_checkpoint(path, self.device)
+        for what, ours in zip(("model", "dataset"), names, strict=True):
+            if state[what] != ours:
+                raise CheckpointError(f"{path}: holds {what} {state[what]}, this run has {ours}")
+        self._load_weights(path, state)
+        for name, optimizer in self._optimizers().items():
+            if name in state["optimizers"]:
+                optimizer.load_state_dict(state["optimizers"][name])
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][name])
+        self.load_extra_state(from_plain(state["extra"]))
+        for name, value in state["counters"].items():
+            setattr(self.model, name, value)
+        self.start_epoch = state["epoch"] + 1
+        self.cur_step = state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        self.best_valid_result = ordered(state["best_valid_result"])
+        self.train_loss_dict = state["train_loss"]
+        self.saved_model_file = str(path).replace(".last.pth", ".pth")
+        self._resumed, self._resumed_file = state, path
+        self.logger.info(f"Resuming {path} after epoch {state['epoch']}")
+
+    def _load_weights(self, path: Path, state: dict) -> None:
+        ours = self.model.state_dict()
+        theirs = from_plain(state["state_dict"])
+        for name in sorted(ours.keys() | theirs.keys()):
+            there, here = theirs.get(name), ours.get(name)
+            if there is None or here is None or there.shape != here.shape:
+                shapes = ["absent" if x is None else str(list(x.shape)) for x in (there, here)]
+                raise CheckpointError(
+                    f"{path}: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in this run; "
+                    "use the data and the settings it was trained with"
+                )
+        self.model.load_state_dict(theirs)
+        others = from_plain(state["other_parameter"]) or {}
+        self.model.load_other_parameter({k: v for k, v in others.items() if v is not None})
+
+    # ---------------------------------------------------------------------- evaluation
+
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+        if load_best_model and eval_data:
+            if torch.distributed.is_initialized():
+                torch.distributed.barrier()  # the first process may still be writing
+            path = Path(model_file or self.saved_model_file)
+            self._load_weights(path, read_checkpoint(path, self.device))
+            self.logger.info(f"Loading model structure and parameters from {path}")
+        self.evaluator.groups = getattr(eval_data, "user_groups", None)
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+
+def _counters(model) -> dict:
+    """Plain numbers on the model. RecBole's VAEs count their updates in one, for annealing."""
+    return {k: v for k, v in vars(model).items() if type(v) in (int, float)}
+
+
+@cache
+def compose(base: type) -> type:
+    """``base`` with :class:`TrainerMixin` over it, under its own name."""
+    if issubclass(base, TrainerMixin):
+        return base
+    return type(base.__name__, (TrainerMixin, base), {"__doc__": base.__doc__})

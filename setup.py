@@ -1,0 +1,20 @@
+"""Packages and their folders; everything else about the distribution is in pyproject.toml.
+
+``properties`` and ``dataset_converters`` lie at the top of the repository, as in RecBole's other
+plug-ins, but are installed *inside* ``recbole_cierec``: top-level packages with such common names
+would collide with those of other projects. The map below does that for wheels and for editable
+installations (``pip install -e .``) alike.
+"""
+
+from setuptools import find_packages, setup
+
+OUTSIDE = {
+    "recbole_cierec.properties": "properties",
+    "recbole_cierec.dataset_converters": "dataset_converters",
+}
+
+setup(
+    packages=find_packages(include=["recbole_cierec", "recbole_cierec.*"]) + list(OUTSIDE),
+    package_dir=OUTSIDE,
+    package_data={"recbole_cierec.properties": ["**/*.yaml"]},
+)

@@ -1,0 +1,119 @@
+"""Shared fixtures: a small data set with known holes, and configs that never read sys.argv."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads fight over busy cores
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+N_USERS, N_ITEMS, FEATURES, TOKENS = 30, 40, 6, 7
+
+
+@pytest.fixture
+def shared_dir() -> Path:
+    """Real data and encoder weights, which may not be redistributed."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"needs the real data in {SHARED}, which are not part of this project")
+    return SHARED
+
+
+def write_tiny(folder: Path, seed: int = 0) -> Path:
+    """Data set ``tiny``: 30 users, 40 items of which the last five come late.
+
+    Item i39 has no line in tiny.item, i38 no annotations, i37 neither picture nor annotations.
+    features.npy has a row for each line of tiny.item.
+    """
+    rng = np.random.default_rng(seed)
+    home = folder / "tiny"
+    home.mkdir(parents=True)
+    rows = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for user in range(N_USERS):
+        count = int(rng.integers(5, 16))
+        early = rng.choice(N_ITEMS - 5, size=count, replace=False)
+        late = rng.choice(np.arange(N_ITEMS - 5, N_ITEMS), size=2, replace=False)
+        for when, item in enumerate([*early, *late]):
+            rows.append(f"u{user}\ti{item}\t{when}")
+    (home / "tiny.inter").write_text("\n".join(rows) + "\n")
+    lines = ["item_id:token\timage_path:token\tannotations:token_seq"]
+    for item in range(N_ITEMS - 1):
+        picked = rng.choice(TOKENS, size=int(rng.integers(1, 4)), replace=False)
+        tokens = "" if item in (37, 38) else " ".join(f"t{t}" for t in picked)
+        path = "" if item == 37 else f"images/{item}.png"
+        lines.append(f"i{item}\t{path}\t{tokens}")
+    (home / "tiny.item").write_text("\n".join(lines) + "\n")
+    np.save(home / "features.npy", rng.standard_normal((N_ITEMS - 1, FEATURES)).astype("float32"))
+    return home
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """Folder that holds the data set ``tiny``; read only."""
+    folder = tmp_path_factory.mktemp("data")
+    write_tiny(folder)
+    return folder
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    """A working folder of its own (RecBole writes log/ and saved/ there), loggers put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["test"])
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield tmp_path
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(level)
+
+
+@pytest.fixture
+def tiny(tiny_folder, in_tmp):
+    """``tiny(model, **keys)`` -> dict of keys for that model on the tiny data set."""
+
+    def keys(**extra) -> dict:
+        return {
+            "data_path": str(tiny_folder),
+            "features_file": str(tiny_folder / "tiny" / "features.npy"),
+            "embedding_size": 5,
+            "train_batch_size": 32,
+            "init_std": 0.5,  # large enough that every branch shows in the scores
+            "epochs": 2,
+            "show_progress": False,
+            "use_gpu": False,
+            "state": "error",
+            **extra,
+        }
+
+    return keys
+
+
+@pytest.fixture
+def make(tiny):
+    """``make(name, **keys)`` -> (config, dataset, train part, model) on the tiny data set."""
+    from recbole.utils import init_seed
+
+    from recbole_cierec.config import Config
+    from recbole_cierec.data.dataset import create_dataset
+    from recbole_cierec.registry import get_model_class
+
+    def build(name: str, **extra):
+        config = Config(name, "tiny", None, tiny(**extra), {})
+        init_seed(config["seed"], True)
+        dataset = create_dataset(config)
+        train = dataset.build()[0]
+        init_seed(config["seed"], True)
+        return config, dataset, train, get_model_class(name)(config, train)
+
+    return build

@@ -1,0 +1,332 @@
+"""The feature cache: right numbers, reused when it may be and only then; ready-made files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_cierec.data.cache_folder import build_folder
+from recbole_cierec.data.features import extract_features, load_feature_file
+from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.model.encoders import VisualEncoder
+
+
+@dataclass
+class Pictures:
+    """What of a picture store the extraction uses."""
+
+    pictures: np.ndarray
+    digest: str = "d" * 64
+    folder: Path = Path("cache/pictures-0")
+
+
+def make_store(n: int = 7, digest: str = "d" * 64) -> Pictures:
+    pictures = np.random.default_rng(n).integers(0, 256, (n, 40, 40, 3), dtype=np.uint8)
+    pictures.flags.writeable = False  # as a store's map is
+    return Pictures(pictures, digest)
+
+
+@pytest.fixture
+def encoder() -> VisualEncoder:
+    return VisualEncoder("squeezenet1_1", "random", seed=1)
+
+
+@pytest.fixture
+def calls(encoder) -> list[int]:
+    """Sizes of the batches that pass through the encoder."""
+    sizes: list[int] = []
+    encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    return sizes
+
+
+def extract(store: Pictures, encoder: VisualEncoder, cache: Path, **options) -> np.ndarray:
+    options = {"batch_size": 3, "device": "cpu", "progress": False, **options}
+    return extract_features(store, encoder, cache_dir=cache, **options)
+
+
+def folders(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir())
+
+
+# -------------------------------------------------------------------------------- the cache
+
+
+def test_features_are_those_of_each_picture_alone(encoder, calls, tmp_path):
+    store = make_store()
+    features = extract(store, encoder, tmp_path)
+    assert calls == [3, 3, 1]
+    with torch.no_grad():
+        expected = [encoder(torch.tensor(picture[None]))[0].numpy() for picture in store.pictures]
+    np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5)
+    assert isinstance(features, np.memmap)
+    assert (features.dtype, features.flags.writeable) == (np.float32, False)
+
+
+def test_a_second_call_reads_the_cache(encoder, calls, tmp_path):
+    first = np.array(extract(make_store(), encoder, tmp_path))
+    calls.clear()
+    again = extract(make_store(), encoder, tmp_path, batch_size=5)
+    assert calls == []
+    np.testing.assert_array_equal(again, first)
+
+
+def test_the_manifest_describes_the_features(encoder, tmp_path):
+    extract(make_store(), encoder, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert folder.name.startswith("features-")
+    assert manifest["encoder"] == "squeezenet1_1"
+    assert manifest["weights_digest"] == encoder.weights_digest
+    assert manifest["store_digest"] == "d" * 64
+    assert (manifest["rows"], manifest["out_dim"], manifest["image_size"]) == (7, 512, 40)
+    assert manifest["picture_store"] == "pictures-0"
+    assert manifest["normalisation"] == [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]
+    file = (folder / "features.npy").read_bytes()
+    assert manifest["features_sha256"] == hashlib.sha256(file).hexdigest()
+
+
+def test_other_pictures_weights_or_network_have_another_cache(encoder, tmp_path):
+    extract(make_store(), encoder, tmp_path)
+    extract(make_store(digest="e" * 64), encoder, tmp_path)
+    assert len(folders(tmp_path)) == 2
+    extract(make_store(), VisualEncoder("squeezenet1_1", "random", seed=2), tmp_path)
+    assert len(folders(tmp_path)) == 3
+    extract(make_store(), VisualEncoder("squeezenet1_0", "random", seed=1), tmp_path)
+    assert len(folders(tmp_path)) == 4
+
+
+def test_an_encoder_trained_since_does_not_get_its_old_features(encoder, tmp_path):
+    before = np.array(extract(make_store(), encoder, tmp_path))
+    with torch.no_grad():
+        encoder.trunk.features[0].bias += 1
+    assert np.abs(extract(make_store(), encoder, tmp_path) - before).max() > 1e-3
+
+
+def truncate(folder: Path) -> None:
+    os.truncate(folder / "features.npy", 900)
+
+
+def flip_one_bit(folder: Path) -> None:
+    content = bytearray((folder / "features.npy").read_bytes())
+    content[2000] ^= 1
+    (folder / "features.npy").write_bytes(content)
+
+
+def lose_the_features(folder: Path) -> None:
+    (folder / "features.npy").unlink()
+
+
+def empty_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_bytes(b"")
+
+
+def swap_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[1]")
+
+
+def put_a_file_in_its_place(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    folder.write_text("x")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        flip_one_bit,
+        lose_the_features,
+        empty_the_manifest,
+        swap_the_manifest,
+        put_a_file_in_its_place,
+    ],
+)
+def test_a_damaged_cache_is_built_again(damage, encoder, calls, tmp_path, caplog):
+    expected = np.array(extract(make_store(), encoder, tmp_path))
+    (folder,) = tmp_path.iterdir()
+    damage(folder)
+    calls.clear()
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(extract(make_store(), encoder, tmp_path), expected)
+    assert "damaged" in caplog.text
+    assert sum(calls) == 7
+    calls.clear()
+    extract(make_store(), encoder, tmp_path)
+    assert calls == []
+    assert folders(tmp_path) == [folder.name]
+
+
+def test_no_pictures_give_no_rows(encoder, tmp_path):
+    for _ in range(2):  # built, then read
+        assert extract(make_store(0), encoder, tmp_path).shape == (0, 512)
+
+
+def test_features_that_are_not_finite_name_their_rows(encoder, tmp_path):
+    encoder.register_forward_hook(lambda _, inputs, out: out.index_fill(0, torch.tensor(1), np.nan))
+    with pytest.raises(DataError, match=r"3 of 8 rows .*: 1, 4, 7\)") as caught:
+        extract(make_store(8), encoder, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_extraction_runs_in_eval_mode_and_keeps_the_callers(training, encoder, tmp_path):
+    seen = []
+    encoder.train(training).register_forward_hook(lambda *_: seen.append(encoder.training))
+    extract(make_store(), encoder, tmp_path)
+    assert not any(seen)
+    assert encoder.training is training
+
+
+def test_an_interrupted_extraction_leaves_nothing(encoder, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    encoder.train().register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        extract(make_store(), encoder, tmp_path)
+    assert folders(tmp_path) == []
+    assert encoder.training
+
+
+def test_a_batch_size_of_zero_is_refused(encoder, tmp_path):
+    with pytest.raises(ConfigError, match="encoder_batch_size: 0"):
+        extract(make_store(), encoder, tmp_path, batch_size=0)
+
+
+def test_a_cache_that_cannot_be_written_says_so_in_one_line(encoder, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(DataError, match="set cache_dir") as caught:
+        extract(make_store(), encoder, tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+
+
+def build_at_once(cache: Path, barrier, answers) -> None:
+    """Build the same cache when all processes are ready; send back what was returned."""
+    torch.set_num_threads(1)
+    network = VisualEncoder("squeezenet1_1", "random", seed=1)
+    barrier.wait()
+    features = extract(make_store(), network, cache)
+    answers.put(hashlib.sha256(features.tobytes()).hexdigest())
+
+
+def test_processes_that_build_at_once_leave_one_valid_cache(encoder, calls, tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(3), context.Queue()
+    arguments = (tmp_path, barrier, answers)
+    workers = [context.Process(target=build_at_once, args=arguments) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    returned = {answers.get(timeout=60) for _ in workers}
+    for worker in workers:
+        worker.join(60)
+    features = extract(make_store(), encoder, tmp_path)
+    assert calls == []
+    assert returned == {hashlib.sha256(features.tobytes()).hexdigest()}
+    assert len(folders(tmp_path)) == 1
+
+
+def test_a_folder_replaced_while_it_is_read_stays_readable(tmp_path):
+    final = tmp_path / "cache"
+    for value in (1.0, 2.0):
+        with build_folder(final) as folder:
+            np.save(folder / "x.npy", np.full(5000, value))
+        if value == 1.0:
+            old = np.load(final / "x.npy", mmap_mode="r")
+    assert old.sum() == 5000
+    assert np.load(final / "x.npy").sum() == 10000
+    assert folders(tmp_path) == ["cache"]
+
+
+def test_only_old_leftovers_of_killed_builders_are_cleared(tmp_path):
+    long_dead, at_work = tmp_path / ".cache.0123", tmp_path / ".cache.4567"
+    for folder in (long_dead, at_work):
+        folder.mkdir()
+        (folder / "features.npy").write_text("half")
+    for path in (long_dead / "features.npy", long_dead, at_work):  # at_work still writes its file
+        os.utime(path, (0, 0))
+    with build_folder(tmp_path / "cache"):
+        pass
+    assert folders(tmp_path) == [".cache.4567", "cache"]
+
+
+# ------------------------------------------------------------------------ ready-made files
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2", "<i8", "u1"])
+def test_a_ready_made_file_keeps_its_rows(dtype, tmp_path):
+    rows = np.arange(12).reshape(4, 3).astype(dtype)
+    np.save(tmp_path / "f.npy", rows)
+    features = load_feature_file(tmp_path / "f.npy", 4)
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, rows.astype(np.float32))
+
+
+def bad_file(path: Path, kind: str) -> None:
+    rows = np.ones((4, 3), dtype=np.float32)
+    if kind == "objects":
+        np.save(path, np.array([[{}]] * 4, dtype=object), allow_pickle=True)
+    elif kind == "archive":
+        with path.open("wb") as file:
+            np.savez(file, rows=rows)
+    elif kind == "text":
+        path.write_text("1 2 3\n")
+    elif kind == "truncated":
+        np.save(path, rows)
+        os.truncate(path, path.stat().st_size - 4)
+    elif kind == "header":
+        path.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + b"(" * 118)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind != "missing":
+        shapes = {"one dimension": rows[:, 0], "no features": rows[:, :0], "rows": rows[:3]}
+        values = {**shapes, "complex": rows * 1j, "words": rows.astype(str)}
+        np.save(path, values[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "cannot be read"),
+        ("folder", "cannot be read"),
+        ("text", "is no .npy file"),
+        ("archive", "is no .npy file"),
+        ("objects", "Python objects"),
+        ("truncated", "cannot be read"),
+        ("header", "cannot be read"),
+        ("one dimension", "has shape (4,)"),
+        ("no features", "has shape (4, 0)"),
+        ("rows", "has 3 rows, but the .item file has 4"),
+        ("complex", "holds complex64"),
+        ("words", "holds <U"),
+    ],
+)
+def test_a_file_without_proper_features_is_refused_in_one_line(kind, words, tmp_path):
+    path = tmp_path / "f.npy"
+    bad_file(path, kind)
+    with pytest.raises(DataError) as caught:
+        load_feature_file(path, 4)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("f4", np.nan), ("f4", np.inf), ("f8", -np.inf), ("f8", 1e300)]
+)
+def test_rows_that_are_not_finite_are_named(dtype, value, tmp_path):
+    rows = np.ones((20_000, 2), dtype=dtype)
+    rows[[5, 19_999], [0, 1]] = value
+    np.save(tmp_path / "f.npy", rows)
+    with pytest.raises(DataError, match=r"2 of 20000 rows .*: 5, 19999\)"):
+        load_feature_file(tmp_path / "f.npy", 20_000)

@@ -1,0 +1,248 @@
+"""What holds for every model of this package; a new model adds one line to MODELS."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from oracle import Oracle
+from recbole.data.interaction import Interaction
+from recbole.utils import init_seed
+
+from recbole_cierec.registry import MODELS as REGISTERED
+
+VARIANTS = [
+    ("MF", {}),
+    ("VBPR", {}),
+    ("VBPR", {"encoder_training": "adapter"}),
+    ("MF_Image", {}),
+    ("MF_Semantics", {}),
+    ("CIERec_Base", {}),
+    ("CIERec_Base", {"backbone": "VBPR"}),
+    ("CIERec_CI", {}),
+    ("CIERec_CI", {"backbone": "VBPR"}),
+    ("CIERec_CI_TA", {}),
+    ("CIERec_CI_TA", {"backbone": "VBPR"}),
+    ("CIERec_CI_TA_GR", {}),
+    ("CIERec_CI_TA_GR", {"backbone": "VBPR"}),
+    ("CIERec", {}),
+    ("CIERec", {"backbone": "VBPR"}),
+    ("CIERec", {"backbone": "VBPR", "content_projection": "none"}),
+    ("CIERec", {"gate_activation": "sigmoid"}),
+    ("CIERec", {"lstm_input": "concat"}),
+    ("CIERec", {"annotation_encoder": "sequence"}),
+    ("CIERec", {"fusion": "sum"}),
+    ("CIERec", {"fusion": "gated", "backbone": "VBPR"}),
+    ("CIERec", {"encoder_training": "frozen"}),
+]
+every_variant = pytest.mark.parametrize(
+    ("name", "keys"), VARIANTS, ids=["-".join([n, *map(str, k.values())]) for n, k in VARIANTS]
+)
+# alpha and beta_u cancel in BPR and in rankings: their gradient is zero by construction.
+CANCEL = {"global_bias", "user_bias.weight"}
+
+
+def test_every_registered_model_is_under_the_contract():
+    assert {name for name, _ in VARIANTS} == set(REGISTERED)
+
+
+def shake(model, seed=3):
+    """Random weights everywhere, so that zero-initialised parts show in the scores as well."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+            if name.endswith(("semantic.tokens.weight", "token_embedding.weight")):
+                parameter[0] = 0.0
+    return model.eval()
+
+
+def oracle_of(config, dataset, train, model):
+    content = dataset.content
+    tokens = [[int(t) for t in row if t > 0] for row in content.tokens]
+    counts = np.bincount(train.inter_feat["item_id"].numpy(), minlength=model.n_items)
+    keys = ("gate_activation", "lstm_input", "annotation_encoder", "fusion", "backbone")
+    options = {k: config[k] for k in keys} | {"name": type(model).__name__}
+    features = content.features.double().numpy()
+    return Oracle(model, features, content.has_picture.numpy(), tokens, counts > 0, **options)
+
+
+def pairs(model):
+    users, items = torch.meshgrid(
+        torch.arange(1, model.n_users), torch.arange(1, model.n_items), indexing="ij"
+    )
+    return users.reshape(-1), items.reshape(-1)
+
+
+def batch(model, size=48, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda n: torch.randint(1, n, (size,), generator=generator)  # noqa: E731
+    return Interaction(
+        {
+            "user_id": draw(model.n_users),
+            "item_id": draw(model.n_items),
+            "neg_item_id": draw(model.n_items),
+        }
+    )
+
+
+def full_scores(model):
+    users = torch.arange(1, model.n_users)
+    scores = model.full_sort_predict(Interaction({"user_id": users}))
+    return scores.view(len(users), model.n_items)[:, 1:]
+
+
+@every_variant
+def test_scores_equal_the_literal_equations(make, name, keys):
+    config, dataset, train, model = make(name, **keys)
+    shake(model)
+    oracle = oracle_of(config, dataset, train, model)
+    users, items = pairs(model)
+    predicted = model.predict(Interaction({"user_id": users, "item_id": items}))
+    ranked = full_scores(model).reshape(-1)
+    some = np.random.default_rng(0).choice(len(users), 150, replace=False)
+    special = [k for k in range(len(users)) if int(items[k]) >= model.n_items - 4][:40]
+    for k in [*some, *special]:
+        truth = oracle.score(int(users[k]), int(items[k]))
+        assert float(predicted[k]) == pytest.approx(truth, abs=1e-5)
+        assert float(ranked[k]) == pytest.approx(truth, abs=1e-5)
+    torch.testing.assert_close(predicted, ranked, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+@pytest.mark.parametrize("keys", [{}, {"backbone": "VBPR"}, {"annotation_encoder": "sequence"}])
+def test_annotations_at_inference_follow_the_key(make, keys, annotated):
+    config, dataset, train, model = make("CIERec", annotation_at_inference=annotated, **keys)
+    shake(model)
+    oracle = oracle_of(config, dataset, train, model)
+    ranked = full_scores(model)
+    for u, i in [(1, 1), (2, 7), (3, 20), (4, model.n_items - 1), (5, model.n_items - 2)]:
+        truth = oracle.score(u, i, annotated)
+        assert float(ranked[u - 1, i - 1]) == pytest.approx(truth, abs=1e-5)
+
+
+@every_variant
+def test_loss_equals_the_hand_computed_one(make, name, keys):
+    config, dataset, train, model = make(name, reg_weight=0.03, privileged_dropout=0.0, **keys)
+    shake(model)
+    model.train()
+    data = batch(model)
+    loss = float(model.calculate_loss(data))
+    model.eval()
+    columns = [data[k].tolist() for k in ("user_id", "item_id", "neg_item_id")]
+    annotated = name in ("CIERec", "MF_Semantics")
+    truth = oracle_of(config, dataset, train, model).loss(*columns, 0.03, annotated)
+    assert loss == pytest.approx(truth, abs=1e-5)
+
+
+def test_privileged_dropout_of_one_trains_without_annotations(make):
+    config, dataset, train, model = make("CIERec", privileged_dropout=1.0, reg_weight=0.0)
+    shake(model).train()
+    data = batch(model)
+    loss = float(model.calculate_loss(data))
+    columns = [data[k].tolist() for k in ("user_id", "item_id", "neg_item_id")]
+    truth = oracle_of(config, dataset, train, model).loss(*columns, 0.0, annotated=False)
+    assert loss == pytest.approx(truth, abs=1e-5)
+
+
+@every_variant
+def test_gradient_reaches_every_parameter_and_no_other(make, name, keys):
+    *_, model = make(name, reg_weight=0.0, **keys)
+    shake(model).train()
+    for k in range(4):
+        model.calculate_loss(batch(model, seed=k)).backward()
+    dead = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    zero_by_construction = {n for n, p in model.named_parameters() if n in CANCEL}
+    if keys.get("lstm_input") == "concat" or name in ("CIERec_CI", "CIERec_CI_TA"):
+        zero_by_construction.add("semantic.cell.weight_hh")  # one time step: nothing recurs
+    if name == "CIERec_CI_TA_GR":
+        zero_by_construction.add("semantic.cell.weight_hh")
+    close = {n for n, p in model.named_parameters() if n in CANCEL and p.grad is not None
+             and float(p.grad.abs().max()) < 1e-6}  # fmt: skip
+    assert dead | close == zero_by_construction
+
+
+@every_variant
+def test_a_pair_is_scored_the_same_in_any_company(make, name, keys):
+    *_, model = make(name, **keys)
+    shake(model)
+    users, items = pairs(model)
+    alone = model.predict(Interaction({"user_id": users[7:8], "item_id": items[7:8]}))
+    model._forget()
+    among = model.predict(Interaction({"user_id": users, "item_id": items}))[7:8]
+    torch.testing.assert_close(alone, among, atol=1e-6, rtol=1e-6)
+
+
+@every_variant
+def test_untrained_ids_of_unseen_items_do_not_touch_scores(make, name, keys):
+    *_, model = make(name, **keys)
+    shake(model)
+    unseen = (model.seen == 0).nonzero().squeeze(1)
+    unseen = unseen[unseen > 0]
+    assert len(unseen) >= 2, "the data set must have unseen items for this test to say anything"
+    before = full_scores(model).clone()
+    with torch.no_grad():
+        for table in ("item_embedding", "item_bias"):
+            if hasattr(model, table):
+                weight = getattr(model, table).weight
+                weight[unseen] = weight[unseen.flip(0)] * 10 + 1
+    model._forget()
+    assert torch.equal(full_scores(model), before)
+
+
+@every_variant
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(make, name, keys):
+    def steps(seed):
+        *_, model = make(name, seed=seed, **keys)
+        init_seed(seed, True)
+        optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
+        for k in range(3):
+            optimizer.zero_grad()
+            model.calculate_loss(batch(model, seed=k)).backward()
+            optimizer.step()
+        return full_scores(model.eval())
+
+    first = steps(1)
+    assert torch.equal(first, steps(1))
+    assert not torch.equal(first, steps(2))
+
+
+@every_variant
+def test_saved_weights_give_the_same_scores_in_a_new_model(make, name, keys):
+    *_, model = make(name, **keys)
+    shake(model)
+    wanted = full_scores(model)
+    weights = copy.deepcopy(model.state_dict())
+    *_, other = make(name, seed=99, **keys)
+    other.eval()
+    full_scores(other)  # fills its cache, which loading must empty
+    other.load_state_dict(weights)
+    assert torch.equal(full_scores(other), wanted)
+
+
+@every_variant
+def test_training_lowers_the_loss(make, name, keys):
+    *_, model = make(name, init_std=0.1, **keys)
+    model.train()
+    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
+    data, losses = batch(model), []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = model.calculate_loss(data)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@every_variant
+@pytest.mark.parametrize("size", [1, 2])
+def test_batches_of_one_and_two_train(make, name, keys, size):
+    *_, model = make(name, **keys)
+    model.train()
+    loss = model.calculate_loss(batch(model, size=size))
+    loss.backward()
+    assert torch.isfinite(loss)

@@ -1,0 +1,202 @@
+"""A run that stops and goes on equals one that never stopped, bit for bit (F3, F6, F8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_cierec import run
+from recbole_cierec.errors import CheckpointError
+from recbole_cierec.trainer.checkpoint import read_checkpoint, write_checkpoint
+
+RUNS = [
+    ("CIERec", {}),
+    ("CIERec", {"backbone": "VBPR", "gr_mode": "reinforce", "lr_decay_epochs": 1}),
+    ("CIERec_CI_TA_GR", {}),
+    ("VBPR", {"encoder_training": "adapter"}),
+    ("MF", {"learner": "adam", "clip_grad_norm": {"max_norm": 0.5}}),
+    ("MF_Semantics", {}),
+    ("BPR", {}),
+    ("LightGCN", {"embedding_size": 8}),
+    ("NeuMF", {"embedding_size": 8}),
+    ("Pop", {}),
+    ("MultiVAE", {"mlp_hidden_size": [8], "latent_dimension": 4}),
+    ("RecVAE", {"latent_dimension": 4, "hidden_dimension": 8}),
+]
+runs = pytest.mark.parametrize(
+    ("name", "keys"), RUNS, ids=["-".join([n, *map(str, k.values())]) for n, k in RUNS]
+)
+
+
+def same(a, b, where="") -> None:
+    """Equal to the last bit, for any nesting of dicts, lists, tensors and numbers."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for k, pair in enumerate(zip(a, b, strict=True)):
+            same(*pair, f"{where}/{k}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b or (a != a and b != b), where
+
+
+def last_of(result) -> dict:
+    return read_checkpoint(Path(result["checkpoint"]).with_suffix(".last.pth"))
+
+
+@runs
+def test_two_epochs_resumed_for_two_more_equal_four(tiny, name, keys):
+    if name in ("Pop",):
+        keys = {**keys, "epochs": 1}
+    whole = run(name, "tiny", config_dict=tiny(**{"epochs": 4, **keys}))
+    half = run(name, "tiny", config_dict=tiny(**{"epochs": 2, **keys}))
+    file = str(Path(half["checkpoint"]).with_suffix(".last.pth"))
+    rest = run(name, "tiny", config_dict=tiny(**{"epochs": 4, **keys}, resume=file))
+    a, b = last_of(whole), last_of(rest)
+    a.pop("config"), b.pop("config")  # differ in the key resume
+    same(a, b)
+    assert whole["test_result"] == rest["test_result"]
+    assert whole["best_valid_result"] == rest["best_valid_result"]
+
+
+def test_resuming_the_best_checkpoint_also_equals_the_whole_run(tiny):
+    keys = {"learning_rate": 0.05}
+    whole = run("CIERec", "tiny", config_dict=tiny(epochs=4, **keys))
+    part = run("CIERec", "tiny", config_dict=tiny(epochs=1, **keys))
+    rest = run("CIERec", "tiny", config_dict=tiny(epochs=4, resume=part["checkpoint"], **keys))
+    same(last_of(whole)["state_dict"], last_of(rest)["state_dict"])
+
+
+def test_auto_takes_the_newest_of_this_model_and_data(tiny):
+    run("MF", "tiny", config_dict=tiny(epochs=1))
+    half = run("MF", "tiny", config_dict=tiny(epochs=2, learning_rate=0.01))
+    run("VBPR", "tiny", config_dict=tiny(epochs=1))
+    rest = run("MF", "tiny", config_dict=tiny(epochs=3, learning_rate=0.01, resume="auto"))
+    assert rest["checkpoint"] == half["checkpoint"]
+    assert last_of(rest)["epoch"] == 2
+
+
+def test_auto_passes_over_a_damaged_file(tiny):
+    good = run("MF", "tiny", config_dict=tiny(epochs=1))
+    Path("saved/MF-zz.last.pth").write_bytes(b"PK\x03\x04 cut off")
+    rest = run("MF", "tiny", config_dict=tiny(epochs=2, resume="auto"))
+    assert rest["checkpoint"] == good["checkpoint"]
+
+
+def test_a_finished_run_resumed_is_only_evaluated(tiny):
+    done = run("VBPR", "tiny", config_dict=tiny(epochs=2))
+    file = Path(done["checkpoint"]).with_suffix(".last.pth")
+    before = file.read_bytes(), Path(done["checkpoint"]).read_bytes()
+    again = run("VBPR", "tiny", config_dict=tiny(epochs=2, resume=str(file)))
+    assert again["test_result"] == done["test_result"]
+    assert (file.read_bytes(), Path(done["checkpoint"]).read_bytes()) == before
+
+
+def test_a_resumed_early_stop_stays_stopped(tiny):
+    keys = {"epochs": 50, "stopping_step": 1, "learning_rate": 0.5}
+    done = run("MF", "tiny", config_dict=tiny(**keys))
+    stopped = last_of(done)["epoch"]
+    assert stopped < 49
+    file = str(Path(done["checkpoint"]).with_suffix(".last.pth"))
+    again = run("MF", "tiny", config_dict=tiny(**keys, resume=file))
+    assert last_of(again)["epoch"] == stopped
+
+
+@pytest.mark.parametrize(
+    ("change", "both"),
+    [
+        ({"model": "VBPR"}, ["MF", "VBPR"]),
+        ({"embedding_size": 9}, ["[41, 5]", "[41, 9]"]),
+        ({"user_inter_num_interval": "[9,inf)"}, ["user_bias.weight", "[31, 1]"]),
+        ({"eval_args": {"split": {"RS": [0.5, 0.2, 0.3]}}}, ["other data", "tiny"]),
+    ],
+    ids=["model", "size", "users", "split"],
+)
+def test_another_model_size_or_data_is_refused_in_one_line(tiny, change, both):
+    done = run("MF", "tiny", config_dict=tiny(epochs=1))
+    change = dict(change)
+    name = change.pop("model", "MF")
+    with pytest.raises(CheckpointError) as error:
+        run(name, "tiny", config_dict=tiny(epochs=2, resume=done["checkpoint"], **change))
+    message = str(error.value)
+    assert "\n" not in message
+    assert done["checkpoint"] in message
+    for value in both:
+        assert value in message
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny):
+    first, second = (run("CIERec", "tiny", config_dict=tiny()) for _ in range(2))
+    other = run("CIERec", "tiny", config_dict=tiny(seed=7))
+    same(last_of(first)["state_dict"], last_of(second)["state_dict"])
+    assert first["test_result"] == second["test_result"]
+    weights = [last_of(r)["state_dict"]["user_embedding.weight"] for r in (first, other)]
+    assert not torch.equal(*weights)
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypatch):
+    path = tmp_path / "model.pth"
+    write_checkpoint(path, {"epoch": 1})
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        write_checkpoint(path, {"epoch": 2})
+    assert read_checkpoint(path)["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pth"]
+
+
+class _Payload:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {self.target}",)
+
+
+def test_a_malicious_checkpoint_is_refused_and_not_executed(tmp_path):
+    target, path = tmp_path / "ran", tmp_path / "evil.pth"
+    torch.save({"format": "recbole_cierec checkpoint 1", "x": _Payload(target)}, path)
+    with pytest.raises(CheckpointError, match="evil.pth"):
+        read_checkpoint(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_cut_off_checkpoint_is_refused_by_name(tmp_path, share):
+    path = tmp_path / "model.pth"
+    write_checkpoint(path, {"w": torch.randn(1000), "epoch": 3})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(CheckpointError, match="model.pth"):
+        read_checkpoint(path)
+
+
+def test_flipped_bytes_are_refused_or_harmless(tmp_path):
+    path = tmp_path / "model.pth"
+    state = {"w": torch.arange(500.0), "epoch": 3}
+    write_checkpoint(path, state)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.choice(len(whole), 100, replace=False):
+        flipped = bytearray(whole)
+        flipped[place] ^= 0xFF
+        path.write_bytes(bytes(flipped))
+        try:
+            read = read_checkpoint(path)
+        except CheckpointError as error:
+            assert "model.pth" in str(error)
+            continue
+        same({k: read[k] for k in state}, state)
