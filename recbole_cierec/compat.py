@@ -147,19 +147,6 @@ class FeatureFrame(pd.DataFrame):
 class DatasetMends:
     """For ``recbole.data.dataset.Dataset`` and its sub-classes."""
 
-    def _get_download_url(self, url_file: str, allow_none: bool = False) -> str | None:
-        """Say in one line that a data set does not exist.
-
-        Reason: RecBole raises a bare ValueError, which the command line would show as a traceback.
-        """
-        try:
-            return super()._get_download_url(url_file, allow_none)
-        except ValueError:
-            raise DataError(
-                f"{self.dataset_path}: no such folder, and RecBole knows no data set named "
-                f"{self.dataset_name}; check dataset and data_path"
-            ) from None
-
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         """Refuse a missing .inter file as any other fault of the data."""
         parts = self.benchmark_filename_list

@@ -415,10 +415,6 @@ def test_missing_files_are_refused_in_one_line(config, tmp_path):
         Dataset(made)
     with pytest.raises(DataError, match=r"train\.inter: no such file"):
         Dataset(config(benchmark_filename=["train", "test"]))
-    made = config()
-    made["dataset"], made["data_path"] = "nowhere", str(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no such folder, and RecBole knows no data set"):
-        Dataset(made)
 
 
 def test_equal_times_keep_the_order_of_the_file(config, tmp_path):

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from pathlib import Path
 
 import pytest
+import recbole
 import yaml
 from recbole.config import Config as RecBoleConfig
 from recbole.model.general_recommender.bpr import BPR
 
-import recbole_cierec
 from recbole_cierec.config import Config, property_files
-from recbole_cierec.config_checks import CHOICES, MINIMUM
 from recbole_cierec.config_keys import keys_read, properties_dir
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.registry import MODELS
-from recbole_cierec.yaml_values import parse_command_line, parse_value, read_yaml
+from recbole_cierec.yaml_values import read_yaml
 
-PACKAGE = Path(recbole_cierec.__file__).parent
-RECBOLE = Path(__import__("recbole").__file__).parent
-YAML_FILES = sorted(properties_dir().rglob("*.yaml"))
-# Set while RecBole's Config is made, so in no yaml file.
-MADE_KEYS = {"model", "dataset", "device", "single_spec", "local_rank", "MODEL_TYPE"}
+RECBOLE = Path(recbole.__file__).parent
 
 
 def config(model="BPR", dataset="tiny", files=None, values=None, **flags):
@@ -48,45 +40,6 @@ def write(folder: Path, text: str, name: str = "mine.yaml") -> str:
 # -- values ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-3", 0.001),
-        ("1E5", 100000.0),
-        ("-.5", -0.5),
-        ("3", 3),
-        ("True", True),
-        ("false", False),
-        ("[1,2]", [1, 2]),
-        ("{a: b}", {"a": "b"}),
-        (
-            "{'split': {'RS':[0.8,0.1,0.1]}, 'x': None}",
-            {"split": {"RS": [0.8, 0.1, 0.1]}, "x": None},
-        ),
-        ("None", None),
-        ("null", None),
-        ("~", None),
-        ('"None"', "None"),
-        ("/a=b", "/a=b"),
-        ("~/pictures", "~/pictures"),
-        ("[5,inf)", "[5,inf)"),
-        ("off", "off"),
-        ("010", "010"),
-        ("12:30", "12:30"),
-        ("2020-01-01", "2020-01-01"),
-        ("1_000", "1_000"),
-        ("# x", "# x"),
-        ("a # b", "a # b"),
-        ("...", "..."),
-        ("[" * 5000, "[" * 5000),
-        ("!!python/object/apply:os.system [x]", "!!python/object/apply:os.system [x]"),
-    ],
-)
-def test_command_line_text_is_read_as_yaml(text, value):
-    assert parse_value(text) == value
-    assert type(parse_value(text)) is type(value)
-
-
 def test_python_on_the_command_line_is_text_and_is_not_run(tmp_path):
     target = tmp_path / "made"
     text = f"__import__('pathlib').Path('{target}').touch()"
@@ -108,40 +61,6 @@ def test_global_yaml_loaders_are_left_alone():
     for name, rules in before.items():
         assert getattr(yaml, name).yaml_implicit_resolvers == rules
     assert yaml.safe_load("yes") is True
-
-
-@pytest.mark.parametrize(
-    ("argv", "flags"),
-    [
-        (["--epochs=3"], {"epochs": "3"}),
-        (["--epochs", "3", "--seed=1"], {"epochs": "3", "seed": "1"}),
-        (["--data_path=/a=b"], {"data_path": "/a=b"}),
-        (["--data_path", "/a b"], {"data_path": "/a b"}),
-        (["--x", "-0.5"], {"x": "-0.5"}),
-        (["--x=1", "--x=1"], {"x": "1"}),
-        (["--gpu_id="], {"gpu_id": ""}),
-    ],
-)
-def test_flags_are_split(argv, flags):
-    assert parse_command_line(argv) == flags
-
-
-@pytest.mark.parametrize(
-    ("argv", "part"),
-    [
-        (["--epochs"], "--epochs has no value"),
-        (["--epochs", "--seed=1"], "--epochs has no value"),
-        (["--image_dir="], "--image_dir has no value"),
-        (["epochs=3"], "'epochs=3' is not of the form"),
-        (["-x"], "'-x' is not of the form"),
-        (["--"], "'--' is not of the form"),
-        (["--=3"], "'--=3' is not of the form"),
-        (["--seed=1", "--seed=2"], "--seed is given twice, as '1' and as '2'"),
-    ],
-)
-def test_malformed_command_lines_are_refused(argv, part):
-    with pytest.raises(ConfigError, match=re.escape(part)):
-        parse_command_line(argv)
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -273,7 +192,7 @@ def test_model_and_data_set_may_come_from_a_file_and_have_defaults(tmp_path):
     assert (made["model"], made["dataset"], made["data_path"]) == ("BPR", "mine", "dataset/mine")
     made = Config()
     assert (made["model"], made["dataset"]) == ("CIERec", "demo")
-    assert config(None, None, model="BPR", dataset="010")["dataset"] == "010"
+    assert Config(cmd_line={"model": "BPR", "dataset": "010"})["dataset"] == "010"
     assert Config(BPR, "tiny")["model"] == "BPR"
 
 
@@ -352,6 +271,15 @@ def test_misspelt_key_is_refused_from_each_source_with_the_nearest(tmp_path):
 )
 def test_nearest_key_is_named(model, key, near):
     assert f"unknown key '{key}'; did you mean '{near}'?" in message(model, **{key: "1"})
+
+
+def test_keys_are_recognised_in_source():
+    source = (
+        "a = config['one'] + self.config['two']\n"
+        "b = 'three' in config and 'x' in other\n"
+        "c = self.final_config_dict.get('four', 1) or other['y'] or config[name]\n"
+    )
+    assert keys_read(source) == {"one", "two", "three", "four"}
 
 
 def test_key_like_no_other_is_refused_without_a_guess():
@@ -493,75 +421,3 @@ def test_tuples_and_paths_in_config_dict_are_taken(tmp_path):
 @pytest.mark.parametrize("name", ["../x", "a/b", ".", ""])
 def test_data_set_names_that_are_paths_are_refused(name):
     assert "is not the name of a folder" in message(dataset=name)
-
-
-# -- our yaml files ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
-def test_yaml_of_ours_parses_and_explains_each_key(path):
-    keys = read_yaml(path)
-    explained = re.compile(r"\s*([\w-]+):.*?\s#\s\([a-z ]+\) \S+")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = {match[1] for line in lines if (match := explained.match(line))}
-    nested = {name for value in keys.values() if isinstance(value, dict) for name in value}
-    assert set(keys) <= found
-    assert found <= set(keys) | nested
-    assert all(len(line) < 200 for line in lines)
-
-
-@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
-def test_defaults_of_ours_pass_their_own_checks(path):
-    values = read_yaml(path)
-    for key in values.keys() & CHOICES.keys():
-        assert values[key] in CHOICES[key], key
-    for key in values.keys() & MINIMUM.keys():
-        assert values[key] is None or values[key] >= MINIMUM[key], key
-
-
-def test_there_is_a_yaml_file_for_each_model_of_the_table_and_no_other():
-    ours = {entry.properties for entry in MODELS.values()}
-    files = {path.stem for path in (properties_dir() / "model").glob("*.yaml")}
-    assert ours <= files
-    assert all(config(name)["model"] == name for name in files)
-
-
-def _literal_reads(source: str) -> set[str]:
-    return set(re.findall(r'config\["([\w-]+)"\]', source))
-
-
-def test_every_key_that_our_package_reads_has_a_default():
-    known = set(MADE_KEYS)
-    for folder in (properties_dir(), RECBOLE / "properties"):
-        known |= set(read_yaml(folder / "overall.yaml"))
-    for path in (properties_dir() / "model").glob("*.yaml"):
-        known |= set(read_yaml(path))
-    read = {}
-    for path in PACKAGE.rglob("*.py"):
-        for key in _literal_reads(path.read_text(encoding="utf-8")):
-            read.setdefault(key, path.name)
-    assert len(read) > 20
-    assert {key: file for key, file in read.items() if key not in known} == {}
-
-
-def test_every_default_of_ours_is_read_somewhere():
-    """A key that nothing reads would be a promise without a deed."""
-    sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
-    constants = {
-        node.value
-        for source in sources
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    recboles = set(read_yaml(RECBOLE / "properties/overall.yaml"))
-    for path in YAML_FILES:
-        assert set(read_yaml(path)) - recboles <= constants, path.name
-
-
-def test_keys_are_recognised_in_source():
-    source = (
-        "a = config['one'] + self.config['two']\n"
-        "b = 'three' in config and 'x' in other\n"
-        "c = self.final_config_dict.get('four', 1) or other['y'] or config[name]\n"
-    )
-    assert keys_read(source) == {"one", "two", "three", "four"}

@@ -55,8 +55,11 @@ class ItemContent:
         )
         if id_field not in frame:
             raise DataError(f"{path}: no column {id_field}:token; add it as the items' key")
-        line_of_id = dict(zip(reversed(frame[id_field].tolist()), range(len(frame))[::-1]))
+        line_of_id: dict[str, int] = {}
+        for line, token in enumerate(frame[id_field].tolist()):
+            line_of_id.setdefault(token, line)
         lines = [line_of_id.get(token, -1) for token in self._item_ids]
+        lines[0] = -1  # the padding item
         table: dict[str, list] = {"line": lines, "lines": [len(frame)]}
         for field in wanted:
             if field in frame:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
-
 from recbole.utils import ModelType
 
 from recbole_cierec.compat import DatasetMends
@@ -51,13 +50,17 @@ class ContentMixin(DatasetMends):
             self.item_feat = self.item_feat[bought].reset_index(drop=True)
         super()._remap_ID_all()
 
-    def _data_processing(self) -> None:
-        super()._data_processing()
-        if len(self.inter_feat) == 0:
+    def _data_filtering(self) -> None:
+        try:
+            super()._data_filtering()
+        except ValueError as error:  # RecBole: "Some feat is empty, please check ..."
             raise DataError(
                 f"{self.dataset_path}: no interaction is left after filtering; "
                 "look at user_inter_num_interval, item_inter_num_interval and val_interval"
-            )
+            ) from error
+
+    def _data_processing(self) -> None:
+        super()._data_processing()
         self.content = ItemContent(self.config, self.field2id_token[self.iid_field])
 
     def build(self) -> list:

@@ -17,18 +17,11 @@ uncompressed, so that no zlib or Pillow version shows in them.
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-
-from recbole_cierec.errors import DataError
 
 NAME = "demo"
 FORMAT = 1  # raise it with every change that changes a byte of the data
@@ -54,15 +47,14 @@ COLOURS = {
 PATTERNS = ("discs", "stripes", "checks")
 ELEMENTS = tuple(f"{colour}_{pattern}" for colour in COLOURS for pattern in PATTERNS)
 ELEMENT_COUNTS = (2, 3, 4)  # elements of an item, equally frequent
-N_CIRCLES = 6
-APPEAL_SCALE = 1.0  # exponential: the long tail of popularity
+N_CIRCLES = 4
+APPEAL_SCALE = 0.8  # exponential: the long tail of popularity
 LATE_SHARE, LATE_FROM = 0.09, 0.72  # items that arrive when this part of the period is over
 
 # --- what users like ----------------------------------------------------------------------------
-N_STYLES = 8  # a user follows one style and adds a whim of its own
-STYLE_COUNTS = (2, 3)  # elements that a style likes
-TASTE_WEIGHT = 2.5
-CIRCLE_WEIGHT = 1.5
+LIKED_COUNTS = (2, 3, 4)  # elements that a user likes
+TASTE_WEIGHT = 4.0
+CIRCLE_WEIGHT = 3.0
 
 # --- what is missing ----------------------------------------------------------------------------
 N_WITHOUT_PICTURE = 40  # without picture only
@@ -71,8 +63,8 @@ N_WITHOUT_BOTH = 4
 N_UNLISTED = 3  # in demo.inter, not in demo.item
 
 # --- drawing ------------------------------------------------------------------------------------
-SIDE = 64  # pixels; four tiles of half the side
-GROUND = 215
+SIDE = 64  # pixels
+GROUND = 40
 SHADES = 8  # brightness levels of a colour: the grain
 
 PERIOD = 500_000  # minutes; below 2^24, so that RecBole's float32 keeps every minute apart
@@ -153,14 +145,12 @@ def planted_truth(seed: int = 2307) -> PlantedTruth:
         The truth behind the data that ``ensure_demo`` makes with this seed.
     """
     items, users, circles = _Stream(seed, 1), _Stream(seed, 2), _Stream(seed, 3)
-    style = users.subsets(N_STYLES, len(ELEMENTS), STYLE_COUNTS)[users.integers(N_STYLES, N_USERS)]
-    whim = users.subsets(N_USERS, len(ELEMENTS), (1,))
     # Activity takes evenly spaced quantiles, so that the share of cold users is no matter of luck.
     quantiles = (users.permutation(N_USERS) + 0.5) / N_USERS
     extra = (-np.log1p(-quantiles) * MEAN_EXTRA_ACTIVITY).astype(np.int64)
     return PlantedTruth(
         elements=items.subsets(N_ITEMS, len(ELEMENTS), ELEMENT_COUNTS),
-        tastes=TASTE_WEIGHT * (style | whim),
+        tastes=TASTE_WEIGHT * users.subsets(N_USERS, len(ELEMENTS), LIKED_COUNTS),
         user_circle=circles.integers(N_CIRCLES, N_USERS),
         item_circle=circles.integers(N_CIRCLES, N_ITEMS),
         appeal=_on_grid(APPEAL_SCALE * items.exponential(N_ITEMS)),
@@ -201,32 +191,32 @@ def _draw_interactions(truth: PlantedTruth, seed: int) -> np.ndarray:
 
 
 def _draw_pictures(truth: PlantedTruth, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw each item's elements as four tiles of pattern on a pale ground, with some grain.
+    """Draw each item's elements as layers, top to bottom in the order of :data:`ELEMENTS`.
 
-    An item of two elements shows each in two tiles, an item of three one of them twice.
+    Ground and grain differ between items; the rest of the picture follows from the elements.
 
     Returns:
         Palette indices uint8 [items, SIDE, SIDE] and palettes uint8 [items, colours, 3].
     """
     stream, n_items = _Stream(seed, 6), len(truth.elements)
     count = truth.elements.sum(axis=1)
-    # The elements of an item come first in a random order of all; tile k shows number k mod count.
-    order = np.argsort(stream.uniform(*truth.elements.shape) - truth.elements, axis=1)
-    shown = np.take_along_axis(order, np.arange(4) % count[:, None], axis=1)  # [items, 4]
-    shown = np.take_along_axis(shown, np.argsort(stream.uniform(n_items, 4), axis=1), axis=1)
+    own = np.argsort(~truth.elements, axis=1, kind="stable")  # first an item's own, in order
+    layer = np.arange(SIDE) * count[:, None] // SIDE  # [items, SIDE]
+    shown = np.take_along_axis(own, layer, axis=1)[:, :, None]  # [items, SIDE, 1]: one a line
+    colour, pattern = np.divmod(shown, len(PATTERNS))
 
-    half = SIDE // 2
-    y, x = np.mgrid[:half, :half]
-    colour, pattern = np.divmod(shown[..., None, None], len(PATTERNS))
-    inside = np.select(
-        [pattern == 0, pattern == 1],
-        [(2 * (x % 16) - 15) ** 2 + (2 * (y % 16) - 15) ** 2 < 13**2, y % 8 < 4],
-        default=(x // 8 + y // 8) % 2 == 0,
+    y, x = np.mgrid[:SIDE, :SIDE]
+    figures = np.stack(
+        [
+            (2 * (x % 16) - 15) ** 2 + (2 * (y % 16) - 15) ** 2 < 14**2,  # discs
+            y % 8 < 4,  # stripes
+            (x // 8 + y // 8) % 2 == 0,  # checks
+        ]
     )
-    tiles = np.where(inside, colour, len(COLOURS)).astype(np.uint8)  # the ground is the last one
-    whole = tiles.reshape(n_items, 2, 2, half, half).transpose(0, 1, 3, 2, 4)
+    inside = figures[pattern[:, :, 0], np.arange(SIDE)]  # [items, SIDE, SIDE]
+    whole = np.where(inside, colour, len(COLOURS)).astype(np.uint8)  # the ground comes last
     grain = stream.integers(SHADES, n_items, SIDE, SIDE).astype(np.uint8)
-    indices = whole.reshape(n_items, SIDE, SIDE) * np.uint8(SHADES) + grain
+    indices = whole * np.uint8(SHADES) + grain
 
     ground = GROUND + stream.integers(31, n_items, 1, 3)
     named = np.broadcast_to(np.array(list(COLOURS.values())), (n_items, len(COLOURS), 3))

@@ -21,8 +21,13 @@ def prepare(config, dataset):
     """Split ``dataset`` and build (train, valid, test) loaders.
 
     Raises:
-        DataError: A part is empty, or a user has no negative to draw.
+        DataError: A part is empty, a user has no negative to draw, or topk exceeds the items.
     """
+    if max(config["topk"]) >= dataset.item_num:
+        raise DataError(
+            f"{config['dataset']}: topk {max(config['topk'])} is more than its "
+            f"{dataset.item_num - 1} items; lower topk"
+        )
     if config["save_dataloaders"] or config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         loaders = data_preparation(config, dataset)
     else:

@@ -169,7 +169,7 @@ class _Payload:
 def test_a_malicious_checkpoint_is_refused_and_not_executed(tmp_path):
     target, path = tmp_path / "ran", tmp_path / "evil.pth"
     torch.save({"format": "recbole_cierec checkpoint 1", "x": _Payload(target)}, path)
-    with pytest.raises(CheckpointError, match="evil.pth"):
+    with pytest.raises(CheckpointError, match=r"evil\.pth"):
         read_checkpoint(path)
     assert not target.exists()
 
@@ -180,7 +180,7 @@ def test_a_cut_off_checkpoint_is_refused_by_name(tmp_path, share):
     write_checkpoint(path, {"w": torch.randn(1000), "epoch": 3})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(CheckpointError, match="model.pth"):
+    with pytest.raises(CheckpointError, match=r"model\.pth"):
         read_checkpoint(path)
 
 
@@ -189,14 +189,15 @@ def test_flipped_bytes_are_refused_or_harmless(tmp_path):
     state = {"w": torch.arange(500.0), "epoch": 3}
     write_checkpoint(path, state)
     whole = path.read_bytes()
-    rng = np.random.default_rng(0)
+    rng, refused = np.random.default_rng(0), 0
     for place in rng.choice(len(whole), 100, replace=False):
         flipped = bytearray(whole)
         flipped[place] ^= 0xFF
         path.write_bytes(bytes(flipped))
         try:
             read = read_checkpoint(path)
-        except CheckpointError as error:
-            assert "model.pth" in str(error)
-            continue
-        same({k: read[k] for k in state}, state)
+        except CheckpointError:
+            refused += 1
+        else:  # a byte that means nothing, such as a date in the archive
+            same({k: read[k] for k in state}, state)
+    assert refused > 50

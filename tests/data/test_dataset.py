@@ -1,0 +1,252 @@
+"""One vocabulary and the same interactions for every model; declared states of items (F10-F15)."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_cierec import run
+from recbole_cierec.config import Config
+from recbole_cierec.data.dataset import create_dataset
+from recbole_cierec.data.sampling import prepare, seen_sampler
+from recbole_cierec.errors import DataError
+
+TOP3 = {"topk": [3], "valid_metric": "Recall@3"}
+FAIR = ["CIERec", "MF", "MF_Semantics", "BPR", "LightGCN", "Pop", "MultiVAE", "SASRec", "FM"]
+
+
+def dataset_of(name, keys):
+    config = Config(name, keys.pop("dataset", "tiny"), None, keys, {})
+    return config, create_dataset(config)
+
+
+@pytest.mark.parametrize("vocabulary", ["interacted", "all"])
+def test_every_model_sees_the_same_items_and_interactions(tiny, vocabulary):
+    digests = {n: dataset_of(n, tiny(item_vocabulary=vocabulary))[1].digest() for n in FAIR}
+    assert len(set(digests.values())) == 1, digests
+
+
+def test_loading_item_columns_does_not_change_the_vocabulary(tiny, tiny_folder, in_tmp):
+    home = in_tmp / "more" / "tiny"
+    shutil.copytree(tiny_folder / "tiny", home)
+    with (home / "tiny.item").open("a") as file:
+        file.write("never_bought\t\tt1\n")
+    keys = {"data_path": str(in_tmp / "more")}
+    plain = dataset_of("BPR", tiny(**keys))[1]
+    load = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "annotations"]}
+    loaded = dataset_of("BPR", tiny(**keys, load_col=load))[1]
+    everything = dataset_of("BPR", tiny(**keys, item_vocabulary="all"))[1]
+    assert plain.digest() == loaded.digest()
+    assert loaded.item_num == plain.item_num == everything.item_num - 1
+    assert "never_bought" in everything.field2token_id["item_id"]
+
+
+def test_content_does_not_depend_on_the_order_of_rows(tiny, tiny_folder, in_tmp):
+    home = in_tmp / "shuffled" / "tiny"
+    shutil.copytree(tiny_folder / "tiny", home)
+    head, *rows = (home / "tiny.item").read_text().splitlines()
+    order = np.random.default_rng(3).permutation(len(rows))
+    (home / "tiny.item").write_text("\n".join([head, *(rows[k] for k in order)]) + "\n")
+    features = np.load(home / "features.npy")
+    np.save(home / "features.npy", features[order])
+    one = dataset_of("CIERec", tiny())[1].content
+    keys = {"data_path": str(in_tmp / "shuffled"), "features_file": str(home / "features.npy")}
+    other = dataset_of("CIERec", tiny(**keys))[1].content
+    assert one.token_names == other.token_names
+    assert torch.equal(one.tokens, other.tokens)
+    torch.testing.assert_close(one.features, other.features)
+
+
+def test_declared_states_are_masks_and_are_counted_in_the_log(tiny, caplog):
+    caplog.set_level("INFO")
+    _, dataset = dataset_of("CIERec", tiny())
+    content, ids = dataset.content, dataset.field2token_id["item_id"]
+    assert not content.has_annotation[[ids["i37"], ids["i38"], ids["i39"]]].any()
+    assert content.has_annotation.sum() == dataset.item_num - 1 - 3
+    assert not content.has_picture[ids["i39"]]
+    assert not content.features[ids["i39"]].any()
+    assert content.features[ids["i38"]].any()
+    (line,) = [r.getMessage() for r in caplog.records if "Item content" in r.getMessage()]
+    assert "1 not in tiny.item" in line
+    assert "3 without annotation" in line
+    assert "2 without picture" in line  # i37 has an empty path, i39 no row
+
+
+def test_features_belong_to_the_item_of_their_line(tiny, tiny_folder):
+    _, dataset = dataset_of("CIERec", tiny(feature_norm="none"))
+    rows = np.load(tiny_folder / "tiny" / "features.npy")
+    for token in ("i0", "i17", "i38"):
+        item = dataset.field2token_id["item_id"][token]
+        np.testing.assert_array_equal(dataset.content.features[item].numpy(), rows[int(token[1:])])
+
+
+def with_cells(folder: Path, source: Path, cells: dict[str, str]) -> Path:
+    home = folder / "cells" / "tiny"
+    shutil.copytree(source / "tiny", home)
+    lines = (home / "tiny.item").read_text().splitlines()
+    for k, line in enumerate(lines):
+        item, path, _ = line.split("\t")
+        if item in cells:
+            lines[k] = f"{item}\t{path}\t{cells[item]}"
+    (home / "tiny.item").write_text("\n".join(lines) + "\n")
+    return home
+
+
+def test_odd_annotations_are_read_as_stated(tiny, tiny_folder, in_tmp, caplog):
+    many = " ".join(f"x{k}" for k in range(10_000))
+    home = with_cells(in_tmp, tiny_folder, {"i0": many, "i1": "t1 t1  t2 t1", "i2": "   "})
+    keys = {"data_path": str(home.parent), "features_file": str(home / "features.npy")}
+    caplog.set_level("WARNING")
+    _, dataset = dataset_of("CIERec", tiny(**keys, max_annotation_tokens=20))
+    content, ids = dataset.content, dataset.field2token_id["item_id"]
+    assert content.tokens.shape[1] == 20
+    assert (content.tokens[ids["i0"]] > 0).all()
+    names = [content.token_names[t] for t in content.tokens[ids["i1"]] if t > 0]
+    assert names == ["t1", "t2"]
+    assert not content.has_annotation[ids["i2"]]
+    assert any("max_annotation_tokens" in r.getMessage() for r in caplog.records)
+
+
+@pytest.mark.parametrize("name", ["CIERec", "MF_Semantics"])
+def test_data_without_any_annotation_train(tiny, tiny_folder, in_tmp, name):
+    home = with_cells(in_tmp, tiny_folder, {f"i{k}": "" for k in range(39)})
+    keys = {"data_path": str(home.parent), "features_file": str(home / "features.npy")}
+    assert np.isfinite(run(name, "tiny", config_dict=tiny(**keys, epochs=1))["best_valid_score"])
+
+
+def write(home: Path, rows: list[str]) -> Path:
+    home.mkdir(parents=True)
+    head = "user_id:token\titem_id:token\ttimestamp:float"
+    (home / f"{home.name}.inter").write_text("\n".join([head, *rows]) + "\n")
+    return home
+
+
+@pytest.mark.parametrize(
+    ("count", "parts"),
+    [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (5, (3, 1, 1)), (10, (6, 1, 3))],
+)
+def test_short_histories_are_split_as_stated_and_in_time_order(tiny, in_tmp, count, parts):
+    rows = [f"few\ti{k}\t{count - k}" for k in range(count)]
+    rows += [f"other\ti{k}\t{k}" for k in range(40)]
+    write(in_tmp / "short", rows)
+    _, dataset = dataset_of("BPR", tiny(dataset="short", data_path=str(in_tmp)))
+    few = dataset.field2token_id["user_id"]["few"]
+    times = []
+    for part in dataset.build():
+        mine = part.inter_feat["user_id"].numpy() == few
+        times.append(part.inter_feat["timestamp"].numpy()[mine])
+    assert tuple(map(len, times)) == parts
+    for earlier, later in pairwise(times):
+        if len(earlier) and len(later):
+            assert earlier.max() <= later.min()
+
+
+def test_equal_timestamps_keep_the_order_of_the_file(tiny, in_tmp):
+    write(in_tmp / "ties", [f"u\ti{k}\t7" for k in range(20)])
+    _, dataset = dataset_of("BPR", tiny(dataset="ties", data_path=str(in_tmp)))
+    items = [dataset.id2token("item_id", part.inter_feat["item_id"]) for part in dataset.build()]
+    assert [i for part in items for i in part] == [f"i{k}" for k in range(20)]
+
+
+def test_one_user_and_one_item_are_refused_in_one_line(tiny, in_tmp):
+    write(in_tmp / "one", ["u\ti\t1"])
+    with pytest.raises(DataError) as error:
+        run("MF", "one", config_dict=tiny(data_path=str(in_tmp)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_user_with_every_item_is_refused_instead_of_sampling_for_ever(tiny, in_tmp):
+    rows = [f"all\ti{k}\t{k}" for k in range(9)] + [f"u{j}\ti{j}\t{j}" for j in range(9)]
+    write(in_tmp / "full", rows + [f"u{j}\ti{j + 1}\t{j}" for j in range(8)])
+    with pytest.raises(DataError, match="interacted with all"):
+        run("MF", "full", config_dict=tiny(data_path=str(in_tmp), **TOP3))
+
+
+def test_topk_larger_than_the_catalogue_and_batch_larger_than_the_data(tiny):
+    keys = tiny(topk=[10, 500], train_batch_size=100_000, epochs=1)
+    with pytest.raises(DataError, match=r"topk"):
+        run("MF", "tiny", config_dict=keys)
+    assert run("MF", "tiny", config_dict=tiny(train_batch_size=100_000, epochs=1))["test_result"]
+
+
+@pytest.mark.parametrize("mode", ["seen", "all"])
+def test_negatives_come_from_the_stated_items_and_never_are_positives(tiny, mode):
+    config, dataset = dataset_of("MF", tiny(train_negatives=mode))
+    train, *_ = prepare(config, dataset)
+    bought = set(train._dataset.inter_feat["item_id"].tolist())
+    mine = {}
+    for u, i in zip(*(train._dataset.inter_feat[k].tolist() for k in ("user_id", "item_id")),
+                    strict=True):  # fmt: skip
+        mine.setdefault(u, set()).add(i)
+    drawn = set()
+    for _ in range(30):
+        for data in train:
+            for u, j in zip(data["user_id"].tolist(), data["neg_item_id"].tolist(), strict=True):
+                assert j not in mine[u]
+                drawn.add(j)
+    assert (drawn <= bought) == (mode == "seen")
+    assert drawn == bought if mode == "seen" else drawn == set(range(1, dataset.item_num))
+
+
+def test_seen_negatives_are_uniform(tiny):
+    config, dataset = dataset_of("MF", tiny(train_negatives="all"))
+    train, *_ = prepare(config, dataset)
+    sampler = seen_sampler(train._sampler, train._dataset)
+    np.random.seed(0)
+    seen = np.unique(train._dataset.inter_feat["item_id"].numpy())
+    counts = np.bincount(sampler.sampling(70_000), minlength=dataset.item_num)[seen]
+    expected = 70_000 / len(seen)
+    chi2 = ((counts - expected) ** 2 / expected).sum()
+    assert chi2 < len(seen) + 5 * np.sqrt(2 * len(seen))
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"data_path": "nowhere"}, ["nowhere", "no such data set folder"]),
+        ({"image_path_field": "photo", "features_file": None}, ["photo", "no column"]),
+        ({"annotations_field": "labels"}, ["labels", "no column"]),
+        ({"features_file": "gone.npy"}, ["gone.npy"]),
+        ({"item_inter_num_interval": "[1000,inf)"}, ["no interaction is left", "interval"]),
+        ({"dataset_save_path": "x.pth"}, ["dataset_save_path", "remove"]),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line(tiny, keys, words):
+    with pytest.raises(Exception) as error:  # noqa: PT011 (any of our errors)
+        run("CIERec", "tiny", config_dict=tiny(**keys))
+    assert type(error.value).__module__ == "recbole_cierec.errors"
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_time_order_without_timestamps_is_refused(tiny, in_tmp):
+    home = in_tmp / "untimed"
+    home.mkdir()
+    rows = [f"u{u}\ti{(u + k) % 9}" for u in range(9) for k in range(6)]
+    (home / "untimed.inter").write_text("user_id:token\titem_id:token\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError, match="timestamp"):
+        run("MF", "untimed", config_dict=tiny(data_path=str(in_tmp), **TOP3))
+    random_order = {"eval_args": {"order": "RO"}, "data_path": str(in_tmp), "epochs": 1}
+    assert run("MF", "untimed", config_dict=tiny(**random_order, **TOP3))
+
+
+def test_a_feature_that_is_not_finite_is_refused(tiny, tiny_folder, in_tmp):
+    rows = np.load(tiny_folder / "tiny" / "features.npy").copy()
+    rows[11, 2] = np.nan
+    np.save(in_tmp / "broken.npy", rows)
+    with pytest.raises(DataError, match="11"):
+        run("VBPR", "tiny", config_dict=tiny(features_file=str(in_tmp / "broken.npy")))
+
+
+def test_zero_features_and_constant_pictures_have_finite_gradients(tiny, tiny_folder, in_tmp):
+    rows = np.zeros_like(np.load(tiny_folder / "tiny" / "features.npy"))
+    np.save(in_tmp / "zero.npy", rows)
+    for norm in ("none", "l2", "center", "standard"):
+        keys = tiny(features_file=str(in_tmp / "zero.npy"), feature_norm=norm, epochs=1)
+        assert np.isfinite(run("CIERec", "tiny", config_dict=keys)["best_valid_score"])

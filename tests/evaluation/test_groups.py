@@ -1,0 +1,88 @@
+"""Cold, warm and all users against a plain numpy count of hits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_cierec.config import Config
+from recbole_cierec.evaluation.groups import UserGroups
+from recbole_cierec.quick_start import prepare
+
+
+def reference(scores, positives, history, k):
+    """Recall@k and NDCG@k of one user by sorting all items."""
+    scores = scores.copy()
+    scores[0] = -np.inf
+    scores[list(history)] = -np.inf
+    top = np.argsort(-scores, kind="stable")[:k]
+    hits = np.array([i in positives for i in top])
+    ideal = (1 / np.log2(np.arange(2, min(len(positives), k) + 2))).sum()
+    return hits.sum() / len(positives), (hits / np.log2(np.arange(2, k + 2))).sum() / ideal
+
+
+def by_user(part):
+    users = part.inter_feat["user_id"].numpy()
+    items = part.inter_feat["item_id"].numpy()
+    return {int(u): set(items[users == u].tolist()) for u in np.unique(users)}
+
+
+@pytest.mark.parametrize("count", ["test", "train", "total"])
+@pytest.mark.parametrize("name", ["VBPR", "BPR"])
+def test_groups_equal_a_numpy_reference(tiny, name, count):
+    boundary = {"test": 3, "train": 6, "total": 11}[count]
+    keys = tiny(user_group_count=count, user_group_boundary=boundary)
+    keys |= {"topk": [5], "valid_metric": "Recall@5"}
+    config = Config(name, "tiny", None, keys, {})
+    job = prepare(config)
+    test = job.loaders[2]
+    job.trainer.fit(*job.loaders[:2], saved=False)
+    result = job.trainer.evaluate(test, load_best_model=False)
+    parts = [by_user(loader._dataset) for loader in job.loaders]
+    sizes = {"test": [2], "train": [0], "total": [0, 1, 2]}[count]
+    job.model.eval()
+    groups = {"all": [], "cold": [], "warm": []}
+    for user, positives in parts[2].items():
+        history = set().union(*(p.get(user, set()) for p in parts[:2]))
+        with torch.no_grad():
+            row = job.model.full_sort_predict({"user_id": torch.tensor([user])})
+        values = reference(row.numpy().reshape(-1), positives, history, 5)
+        total = sum(len(parts[k].get(user, ())) for k in sizes)
+        for group in ("all", "cold" if total <= boundary else "warm"):
+            groups[group].append(values)
+    assert groups["cold"]
+    assert groups["warm"]
+    for group, values in groups.items():
+        suffix = "" if group == "all" else f"_{group}"
+        recall, ndcg = np.mean(values, axis=0)
+        assert result[f"recall@5{suffix}"] == pytest.approx(recall, abs=1e-6)
+        assert result[f"ndcg@5{suffix}"] == pytest.approx(ndcg, abs=1e-6)
+
+
+def test_sampled_candidates_have_groups_too(tiny):
+    keys = tiny(eval_args={"mode": "uni10"}, user_group_boundary=3)
+    job = prepare(Config("VBPR", "tiny", None, keys, {}))
+    job.trainer.fit(*job.loaders[:2], saved=False)
+    result = job.trainer.evaluate(job.loaders[2], load_best_model=False)
+    cold = job.trainer.evaluator.shares["cold"]
+    mixed = cold * result["recall@10_cold"] + (1 - cold) * result["recall@10_warm"]
+    assert mixed == pytest.approx(result["recall@10"], abs=1e-5)
+
+
+def test_masks_part_the_users():
+    groups = UserGroups(np.array([0, 3, 4, 9]), 3)
+    masks = groups.masks(np.array([1, 2, 3]))
+    assert masks["cold"].tolist() == [True, False, False]
+    assert masks["warm"].tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("metric", ["ItemCoverage", "AveragePopularity", "GiniIndex",
+                                    "ShannonEntropy", "TailPercentage"])  # fmt: skip
+def test_beyond_accuracy_metrics_work(tiny, metric):
+    keys = tiny(metrics=["Recall", metric], topk=[10])
+    job = prepare(Config("MF", "tiny", None, keys, {}))
+    job.trainer.fit(*job.loaders[:2], saved=False)
+    result = job.trainer.evaluate(job.loaders[2], load_best_model=False)
+    assert np.isfinite(result[f"{metric.lower()}@10"])
+    assert np.isfinite(result[f"{metric.lower()}@10_cold"])

@@ -1,0 +1,90 @@
+"""Our yaml files: each key explained, allowed, and read by something."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import recbole
+
+import recbole_cierec
+from recbole_cierec.config import Config
+from recbole_cierec.config_checks import CHOICES, MINIMUM
+from recbole_cierec.config_keys import properties_dir
+from recbole_cierec.registry import MODELS
+from recbole_cierec.yaml_values import read_yaml
+
+PACKAGE = Path(recbole_cierec.__file__).parent
+RECBOLE = Path(recbole.__file__).parent
+YAML_FILES = sorted(properties_dir().rglob("*.yaml"))
+# Set while RecBole's Config is made, so in no yaml file; encoding has its default in RecBole's code
+MADE_KEYS = {"model", "dataset", "device", "single_spec", "local_rank", "MODEL_TYPE", "encoding"}
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
+def test_yaml_of_ours_parses_and_explains_each_key(path):
+    keys = read_yaml(path)
+    explained = re.compile(r"\s*([\w-]+):.*?\s#\s\([a-z ]+\) \S+")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = {match[1] for line in lines if (match := explained.match(line))}
+    nested = {name for value in keys.values() if isinstance(value, dict) for name in value}
+    assert set(keys) <= found
+    assert found <= set(keys) | nested
+    assert all(len(line) < 200 for line in lines)
+
+
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
+def test_defaults_of_ours_pass_their_own_checks(path):
+    values = read_yaml(path)
+    for key in values.keys() & CHOICES.keys():
+        assert values[key] in CHOICES[key], key
+    for key in values.keys() & MINIMUM.keys():
+        assert values[key] is None or values[key] >= MINIMUM[key], key
+
+
+def test_there_is_a_yaml_file_for_each_model_of_the_table_and_no_other():
+    ours = {entry.properties for entry in MODELS.values()}
+    files = {path.stem for path in (properties_dir() / "model").glob("*.yaml")}
+    assert ours <= files
+    assert all(Config(name, "tiny")["model"] == name for name in files)
+
+
+def _literal_reads(source: str) -> set[str]:
+    """Literal keys of subscripts whose left side is written ``...config``."""
+    return {
+        node.slice.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.slice, ast.Constant)
+        and ast.unparse(node.value).endswith("config")
+    }
+
+
+def test_every_key_that_our_package_reads_has_a_default():
+    known = set(MADE_KEYS)
+    recboles = [RECBOLE / "properties" / name for name in ("overall.yaml", "dataset/sample.yaml")]
+    for path in [*recboles, *YAML_FILES]:
+        known |= set(read_yaml(path))
+    read = {}
+    for path in PACKAGE.rglob("*.py"):
+        for key in _literal_reads(path.read_text(encoding="utf-8")):
+            read.setdefault(key, path.name)
+    assert len(read) > 20
+    assert {key: file for key, file in read.items() if key not in known} == {}
+
+
+def test_every_default_of_ours_is_read_somewhere():
+    """A key that nothing reads would be a promise without a deed."""
+    sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    constants = {
+        node.value
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    recboles = set(read_yaml(RECBOLE / "properties/overall.yaml"))
+    recboles |= set(read_yaml(RECBOLE / "properties/dataset/sample.yaml"))
+    for path in YAML_FILES:
+        assert set(read_yaml(path)) - recboles <= constants, path.name

@@ -1,0 +1,201 @@
+"""Whole runs of RecBole's models and ours, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_cierec import run
+from recbole_cierec.config import Config
+from recbole_cierec.errors import CheckpointError, ConfigError, DataError
+from recbole_cierec.quick_start import prepare
+
+MODELS = ["BPR", "LightGCN", "NeuMF", "ItemKNN", "Pop", "MultiVAE", "SASRec", "FM", "MF", "CIERec"]
+SMALL = {"mlp_hidden_size": [8], "hidden_size": 8, "inner_size": 8, "latent_dimension": 4}
+
+
+@pytest.fixture
+def keys(tiny, monkeypatch):
+    """Keys of a short run, without the second for which RecBole measures the CPU."""
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval=None: 0.0)
+
+    def make(**extra):
+        return tiny(**{**SMALL, "epochs": 1, "state": "info", **extra})
+
+    return make
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_model_runs_end_to_end_on_the_same_protocol(model, keys, in_tmp):
+    result = run(model, "tiny", config_dict=keys())
+    assert (result["model"], result["dataset"]) == (model, "tiny")
+    assert result["epochs"] == 1
+    assert result["valid_score_bigger"] is True
+    assert set(result["seconds"]) == {"fit", "evaluate"}
+    for part in ("best_valid_result", "test_result"):
+        for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"):
+            assert 0 <= result[part][metric] <= 1
+    assert result["best_valid_score"] == result["best_valid_result"]["recall@10"]
+    assert result["test_result"]["recall@20"] >= result["test_result"]["recall@10"] > 0
+    assert Path(result["checkpoint"]).is_file()
+    assert "Test result of" in Path(result["log_file"]).read_text(encoding="utf-8")
+
+
+def test_every_general_model_is_tested_on_the_same_users_and_items(keys, in_tmp):
+    seen = set()
+    for model in ("BPR", "Pop", "FM", "MF", "CIERec"):
+        job = prepare(Config(model, "tiny", None, keys()))
+        test = job.loaders[2]._dataset
+        pairs = sorted(
+            zip(*(test.inter_feat[f].tolist() for f in ("user_id", "item_id")), strict=True)
+        )
+        digest = hashlib.sha256(repr((pairs, test.item_num)).encode()).hexdigest()
+        seen.add((digest, test.digest()))
+    assert len(seen) == 1
+
+
+def test_popularity_ranks_as_a_plain_count_does(keys, in_tmp):
+    """Recall@10 of Pop by hand: the ten most bought items of training that the user has not."""
+    result = run("Pop", "tiny", config_dict=keys(topk=[10]))
+    train, valid, test = (
+        loader._dataset.inter_feat
+        for loader in prepare(Config("Pop", "tiny", None, keys(topk=[10]))).loaders
+    )
+    n_items = 41
+    counts = torch.bincount(train["item_id"], minlength=n_items).double()
+    counts[0] = -math.inf
+    low, high, users = 0.0, 0.0, set(test["user_id"].tolist())
+    for user in users:
+        wanted = set(test["item_id"][test["user_id"] == user].tolist())
+        scores = counts.clone()
+        for part in (train, valid):
+            scores[part["item_id"][part["user_id"] == user]] = -math.inf
+        cut = scores.sort(descending=True).values[9]
+        sure = sum(1 for item in wanted if scores[item] > cut)
+        tied = sum(1 for item in wanted if scores[item] == cut)  # their order is anybody's
+        low += sure / len(wanted)
+        high += (sure + tied) / len(wanted)
+    assert low / len(users) - 1e-6 <= result["test_result"]["recall@10"] <= high / len(users) + 1e-6
+
+
+def test_result_counts_parameters(keys, in_tmp):
+    result = run("BPR", "tiny", config_dict=keys())
+    assert result["parameters"] == (30 + 1) * 5 + (40 + 1) * 5
+
+
+def test_same_seed_gives_the_same_result_and_another_seed_another(keys, in_tmp):
+    first, second, third = (
+        run("BPR", "tiny", config_dict=keys(seed=seed, metric_decimal_place=12))
+        for seed in (1, 1, 2)
+    )
+    assert first["test_result"] == second["test_result"]
+    assert first["config_digest"] == second["config_digest"]
+    assert first["test_result"] != third["test_result"]
+    assert first["config_digest"] != third["config_digest"]
+
+
+def test_runs_in_one_process_have_their_own_files_and_no_double_lines(keys, in_tmp):
+    results = [run("BPR", "tiny", config_dict=keys(seed=seed)) for seed in (11, 12)]
+    logs = [Path(result["log_file"]).read_text(encoding="utf-8") for result in results]
+    for log, seed in zip(logs, (11, 12), strict=True):
+        assert f"seed = {seed}" in log
+        assert log.count("Test result of BPR on tiny") == 1
+        assert log.count("seed = ") == 1
+        assert "\x1b" not in log
+    assert len({result["checkpoint"] for result in results}) == 2
+
+
+def test_unsaved_run_leaves_no_checkpoint(keys, in_tmp):
+    result = run("BPR", "tiny", config_dict=keys(), saved=False)
+    assert result["checkpoint"] is None
+    assert not list(in_tmp.rglob("*.pth"))
+
+
+def test_resumed_run_ends_as_the_uninterrupted_one(keys, in_tmp):
+    exact = {"metric_decimal_place": 12}
+    whole = run("BPR", "tiny", config_dict=keys(epochs=3, checkpoint_dir="a", **exact))
+    half = run("BPR", "tiny", config_dict=keys(epochs=2, checkpoint_dir="b", **exact))
+    last = Path(half["checkpoint"]).with_suffix(".last.pth")
+    # A run that has ended would only be evaluated; this one was stopped on the way.
+    state = torch.load(last, weights_only=True)
+    torch.save({**state, "finished": False}, last)
+    rest = run("BPR", "tiny", config_dict=keys(epochs=3, resume=str(last), **exact))
+    assert rest["epochs"] == whole["epochs"] == 3
+    assert rest["test_result"] == whole["test_result"]
+    assert rest["best_valid_result"] == whole["best_valid_result"]
+
+
+def test_resume_from_nowhere_is_one_line(keys, in_tmp):
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth"):
+        run("BPR", "tiny", config_dict=keys(resume="nowhere.pth"))
+
+
+def test_files_flags_and_dictionary_reach_the_run(keys, in_tmp):
+    (in_tmp / "a.yaml").write_text("seed: 5\nstopping_step: 5\n")
+    result = run(
+        "BPR",
+        "tiny",
+        "a.yaml",
+        keys(stopping_step=6),
+        cmd_line={"topk": "[3]", "valid_metric": "ndcg@3"},
+    )
+    log = Path(result["log_file"]).read_text(encoding="utf-8")
+    assert "seed = 5" in log
+    assert "stopping_step = 6" in log
+    assert set(result["test_result"]) >= {"recall@3", "ndcg@3"}
+    assert not any("@10" in name for name in result["test_result"])
+    assert "--topk=[3]" in log
+
+
+def test_key_of_another_model_is_warned_about_in_the_log(keys, in_tmp):
+    result = run("BPR", "tiny", config_dict=keys(gr_mode="off"))
+    log = Path(result["log_file"]).read_text(encoding="utf-8")
+    assert "WARNING  config_dict: model BPR does not read 'gr_mode'" in log
+
+
+def test_missing_data_set_and_unknown_model_are_user_errors(keys, in_tmp):
+    with pytest.raises(DataError, match="no such data set folder"):
+        run("BPR", "absent", config_dict=keys())
+    with pytest.raises(ConfigError, match="did you mean 'BPR'"):
+        run("BRP", "tiny", config_dict=keys())
+
+
+def test_progress_bars_are_off_where_no_terminal_is_unless_asked_for(keys, in_tmp, capsys):
+    plain = keys()
+    del plain["show_progress"]
+    run("BPR", "tiny", config_dict=plain)
+    assert "\r" not in capsys.readouterr().err
+    run("BPR", "tiny", config_dict={**plain, "show_progress": True})
+    assert "\r" in capsys.readouterr().err
+
+
+def test_host_program_keeps_its_own_handlers(keys, in_tmp):
+    mine = logging.NullHandler()
+    logging.getLogger().addHandler(mine)
+    try:
+        run("BPR", "tiny", config_dict=keys())
+        run("BPR", "tiny", config_dict=keys())
+        assert mine in logging.getLogger().handlers
+        files = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+        assert len([h for h in files if Path(h.baseFilename).is_relative_to(in_tmp)]) == 1
+    finally:
+        logging.getLogger().removeHandler(mine)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_report_once(keys, in_tmp):
+    result = run("BPR", "tiny", config_dict=keys(epochs=2), nproc=2)
+    assert result["epochs"] == 2
+    assert 0 < result["test_result"]["recall@10"] <= 1
+    assert len(list((in_tmp / "log" / "BPR").glob("*.log"))) == 1
+
+
+@pytest.mark.slow
+def test_error_of_a_process_is_the_error_of_the_run(keys, in_tmp):
+    with pytest.raises(DataError, match="absent: no such data set folder"):
+        run("BPR", "absent", config_dict=keys(), nproc=2)

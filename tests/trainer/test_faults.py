@@ -1,0 +1,110 @@
+"""What a run leaves behind when it is stopped or its numbers break (F1, F2, F5, F23, F36)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_cierec import run
+from recbole_cierec.errors import NonFiniteLossError, UserError
+from recbole_cierec.model.mf import MF
+from recbole_cierec.trainer.checkpoint import read_checkpoint
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_before_the_step(tiny, monkeypatch, value):
+    plain, calls, kept = MF.calculate_loss, [], {}
+
+    def broken(self, interaction):
+        loss = plain(self, interaction)
+        calls.append(1)
+        if len(calls) == 10:  # 219 training pairs in batches of 32: epoch 1, batch 2
+            kept["weights"] = {k: v.clone() for k, v in self.state_dict().items()}
+            kept["model"] = self
+            return loss * value
+        return loss
+
+    monkeypatch.setattr(MF, "calculate_loss", broken)
+    with pytest.raises(NonFiniteLossError) as error:
+        run("MF", "tiny", config_dict=tiny(epochs=3))
+    message = str(error.value)
+    assert "\n" not in message
+    assert "MF" in message
+    assert "epoch 1, batch 2" in message
+    for name, weight in kept["model"].state_dict().items():
+        assert torch.equal(weight, kept["weights"][name])
+    (last,) = Path("saved").glob("*.last.pth")
+    assert str(last) in message
+    state = read_checkpoint(last)
+    assert state["epoch"] == 0
+    assert all(torch.isfinite(w).all() for w in state["state_dict"].values())
+
+
+def test_two_runs_in_one_second_have_files_of_their_own(tiny, monkeypatch):
+    monkeypatch.setattr("recbole.trainer.trainer.get_local_time", lambda: "now")
+    files = {run("MF", "tiny", config_dict=tiny(epochs=1))["checkpoint"] for _ in range(2)}
+    assert len(files) == 2
+    assert all(Path(f).is_file() for f in files)
+
+
+def test_a_checkpoint_folder_that_cannot_be_made_is_refused_before_training(tiny, in_tmp):
+    Path("saved").write_text("a file in the way")
+    with pytest.raises((UserError, OSError)):
+        run("MF", "tiny", config_dict=tiny(epochs=1))
+
+
+def start(folder: Path, data: Path, epochs: int = 3000) -> subprocess.Popen:
+    command = [sys.executable, "-m", "recbole_cierec", "--model=CIERec", "--dataset=tiny"]
+    command += [f"--data_path={data}", f"--features_file={data}/tiny/features.npy"]
+    command += [f"--epochs={epochs}", "--stopping_step=100000", "--train_batch_size=32"]
+    command += ["--embedding_size=5", "--show_progress=False", "--use_gpu=False"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def wait_for_checkpoint(folder: Path, seconds: float = 90.0) -> Path:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = list(folder.glob("saved/*.last.pth"))
+        if found:
+            return found[0]
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint within the time")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_a_code_and_a_whole_checkpoint(
+    tmp_path, tiny_folder, number, code
+):
+    process = start(tmp_path, tiny_folder)
+    last = wait_for_checkpoint(tmp_path)
+    time.sleep(0.3)
+    process.send_signal(number)
+    assert process.wait(timeout=15) == code
+    assert read_checkpoint(last)["model"] == "CIERec"
+    assert not list(tmp_path.glob("saved/.*.tmp"))
+
+
+def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder):
+    """One process killed and resumed again and again; each time the newest file must load."""
+    epochs = []
+    for k in range(4):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        process = start(folder, tiny_folder)
+        last = wait_for_checkpoint(folder)
+        time.sleep(0.1 + 0.13 * k)
+        process.kill()
+        process.wait()
+        epochs.append(read_checkpoint(last)["epoch"])
+    assert all(epoch >= 0 for epoch in epochs)

@@ -1,0 +1,148 @@
+"""The gate R: Eq. 6 by hand, its effect on gradients, and what it can and cannot learn."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_cierec import run
+from recbole_cierec.model.layers import scale_gradient
+from recbole_cierec.trainer.gradient_gate import GradientGate
+
+SCALES = [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def probabilities(gate, state):
+    weight = gate.network.weight.detach().double().numpy()
+    logits = weight[:, state] + gate.network.bias.detach().double().numpy()
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def test_paper_gate_picks_the_likeliest_action_of_the_previous_one():
+    gate = GradientGate(SCALES, "paper", 1e-3, seed=5)
+    state = 4  # full gradient before the first batch
+    for _ in range(6):
+        wanted = int(probabilities(gate, state).argmax())
+        assert gate.choose() == SCALES[wanted]
+        state = wanted
+
+
+def test_the_reward_comes_one_batch_late_and_follows_eq_6():
+    gate = GradientGate(SCALES, "paper", 1e-2, seed=5)
+    gate.choose()
+    assert gate.learn(0.3) == {}, "the loss of the same batch says nothing of its action"
+    first = gate.action
+    gate.choose()
+    before = copy.deepcopy(gate.network)
+    logged = gate.learn(0.7)
+    s_max, reward = float(probabilities(gate_like(before), 4)[first]), math.exp(-0.7)
+    assert logged["reward"] == pytest.approx(reward)
+    assert logged["q"] == pytest.approx(s_max, rel=1e-5)
+    # d/dlogit of -log sigmoid(s * J) = -(1 - sigmoid(s J)) J s (onehot - s): sign of Adam's step
+    s = probabilities(gate_like(before), 4)
+    outer = -(1 - 1 / (1 + math.exp(-s_max * reward))) * reward * s_max
+    gradient = outer * (np.eye(5)[first] - s)
+    step = (gate.network.bias - before.bias).detach().numpy()
+    np.testing.assert_allclose(step, -1e-2 * np.sign(gradient), rtol=1e-3)
+
+
+def gate_like(network):
+    gate = GradientGate(SCALES, "paper", 1e-2, seed=0)
+    gate.network = network
+    return gate
+
+
+def test_paper_gate_raises_the_chosen_action_whatever_the_reward():
+    finals = []
+    for losses in ([0.1] * 300, list(np.linspace(3.0, 0.0, 300))):
+        gate = GradientGate(SCALES, "paper", 5e-3, seed=3)
+        actions = []
+        for loss in losses:
+            actions.append(gate.choose())
+            gate.learn(loss)
+        finals.append(actions)
+    assert finals[0] == finals[1]
+
+
+def test_reinforce_finds_the_action_that_is_rewarded():
+    gate = GradientGate(SCALES, "reinforce", 5e-3, seed=0)
+    scale = gate.choose()
+    for _ in range(4000):
+        loss = 0.2 if scale == 0.6 else 1.5  # of the batch after the action
+        scale = gate.choose()
+        gate.learn(loss)
+    chosen = [gate.choose() for _ in range(200)]
+    assert np.mean([c == 0.6 for c in chosen]) > 0.8
+
+
+def test_state_dict_continues_the_same_choices():
+    gate = GradientGate(SCALES, "reinforce", 1e-2, seed=2)
+    for loss in (0.5, 0.9, 0.1):
+        gate.choose()
+        gate.learn(loss)
+    other = GradientGate(SCALES, "reinforce", 1e-2, seed=77)
+    other.load_state_dict(copy.deepcopy(gate.state_dict()))
+    for loss in (0.4, 0.8, 0.6, 0.2):
+        assert gate.choose() == other.choose()
+        assert gate.learn(loss) == other.learn(loss)
+
+
+def test_scale_gradient_is_identity_forward_and_exact_backward():
+    x = torch.randn(4, 3, requires_grad=True)
+    y = scale_gradient(x, 0.3)
+    assert torch.equal(y, x)
+    (y * torch.arange(12.0).view(4, 3)).sum().backward()
+    torch.testing.assert_close(x.grad, 0.3 * torch.arange(12.0).view(4, 3))
+
+
+def test_the_gate_acts_below_e_and_nowhere_else(make):
+    from gradients import gradients_with
+
+    plain = gradients_with(make, visual=1.0, semantic=1.0)
+    halved = gradients_with(make, visual=0.5, semantic=1.0)
+    other = gradients_with(make, visual=1.0, semantic=0.5)
+    both = gradients_with(make, visual=0.5, semantic=0.5)
+    below = {n for n in plain if n.startswith("encoder.")}
+    assert below
+    for name in plain:
+        if name in below:  # dL/de = a_v g_v + a_s g_s
+            torch.testing.assert_close(both[name], 0.5 * plain[name])
+            torch.testing.assert_close(halved[name] + other[name], 1.5 * plain[name])
+            assert not torch.allclose(halved[name], plain[name])
+        else:
+            torch.testing.assert_close(halved[name], plain[name])
+
+
+def test_off_and_fixed_ones_train_alike_and_other_scales_do_not(tiny):
+    def result(**keys):
+        return run("CIERec", "tiny", config_dict=tiny(**keys))["test_result"], keys
+
+    off = result(gr_mode="off")[0]
+    assert result(gr_mode="fixed", gr_fixed_scales=[1.0, 1.0])[0] == off
+    assert result(gr_mode="fixed", gr_fixed_scales=[0.1, 1.0], epochs=4)[0] != (
+        result(gr_mode="off", epochs=4)[0]
+    )
+
+
+def test_frozen_features_are_warned_about(tiny, caplog):
+    caplog.set_level("WARNING")
+    run("CIERec", "tiny", config_dict=tiny(encoder_training="frozen", state="warning", epochs=1))
+    assert any("gr_mode has no effect" in r.getMessage() for r in caplog.records)
+
+
+def test_actions_rewards_and_q_reach_tensorboard(tiny, in_tmp):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run("CIERec", "tiny", config_dict=tiny())
+    folder = next((in_tmp / "log_tensorboard").iterdir())
+    events = EventAccumulator(str(folder)).Reload()
+    tags = set(events.Tags()["scalars"])
+    for branch in ("visual", "semantic"):
+        assert {f"gradient_gate/{branch}/{k}" for k in ("reward", "q", "scale")} <= tags
+    rewards = [e.value for e in events.Scalars("gradient_gate/visual/reward")]
+    assert len(rewards) == 2
+    assert all(0 < r < 1 for r in rewards)
