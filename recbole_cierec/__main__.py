@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any
 
-from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.command import run_command
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.registry import MODELS, recbole_model_names
 from recbole_cierec.yaml_values import parse_command_line
 
@@ -34,7 +33,6 @@ examples:
   run_recbole.py -m BPR --eval_args="{mode: uni100}" --topk="[5, 10]"
 """
 _SHORT = {"-m": "--model", "-d": "--dataset"}
-_SIGTERM_CODE = 128 + signal.SIGTERM
 
 
 def usage() -> str:
@@ -82,39 +80,17 @@ def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
     return {**arguments, "cmd_line": flags}
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(_SIGTERM_CODE)
+def _run(argv: Sequence[str]) -> None:
+    arguments = split_arguments(argv)
+    # After the command line was found good: this import takes seconds.
+    from recbole_cierec.quick_start import run
+
+    run(**arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line.
-
-    Args:
-        argv: The arguments; None: those of the process.
-
-    Returns:
-        The exit code: 0, 2 for an error that the user can mend, 130 after Ctrl-C. SIGTERM raises
-        ``SystemExit(143)``.
-    """
-    argv = sys.argv[1:] if argv is None else argv
-    if any(word in ("-h", "--help") for word in argv):
-        print(usage())
-        return 0
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        arguments = split_arguments(argv)
-        from recbole_cierec.quick_start import run
-
-        run(**arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return 0
+    """Run one command line; see :func:`recbole_cierec.command.run_command` for the exit codes."""
+    return run_command(_run, argv, usage)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from logging import getLogger
-from pathlib import Path
 
 from recbole_cierec.__main__ import split_arguments
-from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.command import run_command
+from recbole_cierec.errors import ConfigError
 
 
 def extract(argv: Sequence[str]) -> None:
@@ -29,11 +29,6 @@ def extract(argv: Sequence[str]) -> None:
 
     config = Config(**{name: arguments[name] for name in names})
     start_log(config)
-    folder = Path(config["data_path"])
-    if config["dataset"] == "demo" and not folder.exists():
-        from recbole_cierec.data.demo import ensure_demo
-
-        ensure_demo(folder)
     content = create_dataset(config).content
     rows, size = content.features.shape  # row 0 is RecBole's padding
     origin = config["features_file"] or f"{config['visual_encoder']} in {content.cache_dir}"
@@ -42,20 +37,8 @@ def extract(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; return 0, 2 for an error that the user can mend, 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
-    if any(word in ("-h", "--help") for word in argv):
-        print(__doc__)
-        return 0
-    try:
-        extract(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    """Run one command line; see :func:`recbole_cierec.command.run_command` for the exit codes."""
+    return run_command(extract, argv, lambda: __doc__)
 
 
 if __name__ == "__main__":

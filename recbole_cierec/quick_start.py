@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from logging import getLogger
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -159,7 +158,6 @@ def prepare(config: Config) -> Job:
 
     logger = getLogger()
     init_seed(config["seed"], config["reproducibility"])
-    _make_demo(config)
     dataset = create_dataset(config)
     logger.info(dataset)
     loaders = prepare_data(config, dataset)
@@ -170,18 +168,6 @@ def prepare(config: Config) -> Job:
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
     return Job(config, model, trainer, tuple(loaders))
-
-
-def _make_demo(config: Config) -> None:
-    folder = Path(config["data_path"])
-    if config["dataset"] != "demo":
-        return
-    if config["local_rank"] == 0 and not folder.exists():
-        from recbole_cierec.data.demo import ensure_demo
-
-        ensure_demo(folder)
-    if not config["single_spec"]:
-        torch.distributed.barrier()
 
 
 def _log_start(config: Config, cmd_line: Mapping[str, str] | None) -> None:

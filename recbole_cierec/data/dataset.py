@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
 from recbole.utils import ModelType
 
@@ -93,10 +94,21 @@ class VisualKnowledgeDataset(ContentMixin, KnowledgeBasedDataset):
     """For knowledge-aware models."""
 
 
+DEMO = "demo"
 DATASETS = {
     ModelType.SEQUENTIAL: VisualSequentialDataset,
     ModelType.KNOWLEDGE: VisualKnowledgeDataset,
 }
+
+
+def _make_demo(config) -> None:
+    """Draw the embedded demo data where they are missing, once for all processes."""
+    from recbole_cierec.data.demo import ensure_demo
+
+    if config["single_spec"] or config["local_rank"] == 0:
+        ensure_demo(Path(config["data_path"]).parent)
+    if not config["single_spec"]:
+        torch.distributed.barrier()
 
 
 def create_dataset(config) -> Dataset:
@@ -111,6 +123,8 @@ def create_dataset(config) -> Dataset:
     """
     if config["dataset_save_path"]:
         raise ConfigError("dataset_save_path: pickled data sets are not read; remove this key")
+    if config["dataset"] == DEMO:
+        _make_demo(config)
     dataset = DATASETS.get(config["MODEL_TYPE"], VisualDataset)(config)
     if config["save_dataset"]:
         dataset.save()

@@ -1,6 +1,6 @@
 """Embedded demo data: a small shop of drawn pictures whose right ranking is known.
 
-Every item is a composition of two to four *elements* (a colour with a pattern, ``red_discs``).
+Every item is a stack of two or three *elements* (a colour with a pattern, ``red_discs``).
 The elements are drawn into its picture and named in its annotations. A user likes a few elements,
 belongs to a circle that the pictures do not show, and sees popular items more often; what the
 user takes is drawn from the softmax of
@@ -17,11 +17,18 @@ uncompressed, so that no zlib or Pillow version shows in them.
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
+import shutil
 import struct
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from recbole_cierec.errors import DataError
 
 NAME = "demo"
 FORMAT = 1  # raise it with every change that changes a byte of the data
@@ -46,15 +53,15 @@ COLOURS = {
 }
 PATTERNS = ("discs", "stripes", "checks")
 ELEMENTS = tuple(f"{colour}_{pattern}" for colour in COLOURS for pattern in PATTERNS)
-ELEMENT_COUNTS = (2, 3, 4)  # elements of an item, equally frequent
-N_CIRCLES = 4
-APPEAL_SCALE = 0.8  # exponential: the long tail of popularity
+ELEMENT_COUNTS = (2, 3)  # elements of an item, equally frequent
+N_CIRCLES = 4  # kinds of items that no picture shows, and of users who prefer them
+APPEAL_SCALE = 1.0  # exponential: the long tail of popularity
 LATE_SHARE, LATE_FROM = 0.09, 0.72  # items that arrive when this part of the period is over
 
 # --- what users like ----------------------------------------------------------------------------
 LIKED_COUNTS = (2, 3, 4)  # elements that a user likes
-TASTE_WEIGHT = 4.0
-CIRCLE_WEIGHT = 3.0
+TASTE_WEIGHT = 4.0  # utility of an element that is liked
+CIRCLE_WEIGHT = 3.5  # utility of an item from the user's own circle
 
 # --- what is missing ----------------------------------------------------------------------------
 N_WITHOUT_PICTURE = 40  # without picture only
@@ -64,7 +71,7 @@ N_UNLISTED = 3  # in demo.inter, not in demo.item
 
 # --- drawing ------------------------------------------------------------------------------------
 SIDE = 64  # pixels
-GROUND = 40
+GROUND = 40  # darkest value of the ground; near black, so that every colour stands out
 SHADES = 8  # brightness levels of a colour: the grain
 
 PERIOD = 500_000  # minutes; below 2^24, so that RecBole's float32 keeps every minute apart
@@ -232,8 +239,8 @@ def _png(indices: np.ndarray, palette: np.ndarray) -> bytes:
     """
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(
-            ">I", zlib.crc32(kind + body)
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
 
     height, width = indices.shape
@@ -250,3 +257,136 @@ def _png(indices: np.ndarray, palette: np.ndarray) -> bytes:
             chunk(b"IEND", b""),
         ]
     )
+
+
+def _tokens(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{k:04d}" for k in range(count)]
+
+
+def _declare_states(table: np.ndarray, seed: int) -> dict[str, set[int]]:
+    """Choose the items that lack a picture, annotations, both, or their line in demo.item."""
+    order = _Stream(seed, 7).permutation(N_ITEMS)
+    taken = np.bincount(table[:, 1], minlength=N_ITEMS)
+    unlisted = order[taken[order] >= 3][:N_UNLISTED]  # must be seen in demo.inter
+    rest = order[~np.isin(order, unlisted)].tolist()
+    both, rest = rest[:N_WITHOUT_BOTH], rest[N_WITHOUT_BOTH:]
+    no_picture, rest = rest[:N_WITHOUT_PICTURE], rest[N_WITHOUT_PICTURE:]
+    return {
+        "unlisted": set(unlisted.tolist()),
+        "picture": {*both, *no_picture},
+        "annotations": {*both, *rest[:N_WITHOUT_ANNOTATIONS]},
+    }
+
+
+def _write_table(path: Path, header: str, rows: list[str]) -> None:
+    # Bytes, not text: line ends and encoding are the same on every system.
+    path.write_bytes("".join(f"{row}\n" for row in [header, *rows]).encode("ascii"))
+
+
+def _build(folder: Path, seed: int) -> None:
+    """Write the whole data set into an empty folder, the marker of completeness last."""
+    truth = planted_truth(seed)
+    table = _draw_interactions(truth, seed)
+    users, items = _tokens("u", N_USERS), _tokens("i", N_ITEMS)
+    events = [f"{users[user]}\t{items[item]}\t{minute}" for user, item, minute in table.tolist()]
+    _write_table(folder / f"{NAME}.inter", "user_id:token\titem_id:token\ttimestamp:float", events)
+
+    lacking = _declare_states(table, seed)
+    indices, palettes = _draw_pictures(truth, seed)
+    (folder / "images").mkdir()
+    lines = []
+    for item, token in enumerate(items):
+        if item in lacking["unlisted"]:
+            continue
+        path = "" if item in lacking["picture"] else f"images/{token}.png"
+        if path:
+            (folder / path).write_bytes(_png(indices[item], palettes[item]))
+        named = () if item in lacking["annotations"] else np.flatnonzero(truth.elements[item])
+        lines.append(f"{token}\t{path}\t{' '.join(ELEMENTS[k] for k in named)}")
+    header = "item_id:token\timage_path:token\tannotations:token_seq"
+    _write_table(folder / f"{NAME}.item", header, lines)
+
+    marker = {"format": FORMAT, "seed": seed, "contents": _contents(folder)}
+    (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="ascii")
+
+
+def _contents(folder: Path) -> dict[str, list[int]]:
+    """Number of files and bytes of each part: finds missing and cut files without reading them."""
+    parts = {
+        f"{NAME}.inter": [folder / f"{NAME}.inter"],
+        f"{NAME}.item": [folder / f"{NAME}.item"],
+        "images": sorted((folder / "images").glob("i*.png")),
+    }
+    sizes = {
+        part: [f.stat().st_size for f in files if f.is_file()] for part, files in parts.items()
+    }
+    return {part: [len(size), sum(size)] for part, size in sizes.items()}
+
+
+def _check_complete(folder: Path, seed: int) -> None:
+    """Raise DataError unless `folder` holds the demo data of this seed, whole."""
+    advice = f"move or remove the folder {folder} and the demo data are made anew"
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="ascii"))
+        found = (marker["format"], marker["seed"])
+        contents = marker["contents"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{folder}: not the embedded demo data ({MARKER} is missing or unreadable); {advice}"
+        ) from None
+    if found != (FORMAT, seed):
+        raise DataError(
+            f"{folder}: demo data of format {found[0]} and seed {found[1]}, wanted are format "
+            f"{FORMAT} and seed {seed}; {advice}"
+        )
+    for part, now in _contents(folder).items():
+        if contents.get(part) != now:
+            raise DataError(f"{folder / part}: files are missing or changed in size; {advice}")
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether something lies under the final name; an empty folder is as good as nothing."""
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+
+
+def ensure_demo(data_path: Path, seed: int = 2307) -> Path:
+    """Make the demo data set where it is missing; do nothing where it is complete.
+
+    It is built in a hidden folder beside and renamed when whole, so that an interrupted build
+    leaves nothing under the final name, and of two processes at once one wins and both find it.
+
+    Args:
+        data_path: Folder of data sets; made when missing.
+        seed: Another seed draws other tastes, items and interactions of the same shape.
+
+    Returns:
+        The folder ``<data_path>/demo``.
+
+    Raises:
+        DataError: Something else lies under that name, or the folder cannot be written.
+    """
+    data_path = Path(data_path)
+    final = data_path / NAME
+    building = data_path / f".{NAME}-{secrets.token_hex(8)}"
+    try:
+        if not _is_there(final):
+            # Not tempfile.mkdtemp: the folder would stay closed to other users of the machine.
+            building.mkdir(parents=True)
+            _build(building, seed)
+            _rename(building, final)
+    except OSError as error:
+        raise DataError(
+            f"{final}: cannot write the demo data ({error}); choose another data_path"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    _check_complete(final, seed)
+    return final
+
+
+def _rename(building: Path, final: Path) -> None:
+    try:
+        os.rename(building, final)
+    except OSError:
+        if not _is_there(final):
+            raise  # a real failure; otherwise another process was faster, and its data are ours

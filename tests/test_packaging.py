@@ -1,0 +1,123 @@
+"""The distribution: a wheel, installed elsewhere, holds all that a run needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {
+    "recbole_cierec": ROOT / "recbole_cierec",
+    "recbole_cierec/properties": ROOT / "properties",
+    "recbole_cierec/dataset_converters": ROOT / "dataset_converters",
+}
+needs_checkout = pytest.mark.skipif(
+    not (ROOT / "setup.py").is_file(), reason="these tests build the wheel from a checkout"
+)
+pytestmark = needs_checkout
+
+
+def call(*command: str | Path, cwd: Path) -> str:
+    """Run a command without what the surrounding Python was told; return its output."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env={**inherited, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Build the wheel from a copy of the checkout, which stays as it is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    unwanted = shutil.ignore_patterns(".git", "build", "dist", "*.egg-info", "__pycache__", "saved")
+    shutil.copytree(ROOT, folder / "source", ignore=unwanted)
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    call(*pip, "--wheel-dir", folder, folder / "source", cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory) -> Path:
+    """Return a fresh Python with the wheel, which finds the other packages where they are."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=os.name != "nt", with_pip=False)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q"]
+    call(*pip, "--no-deps", "--no-index", wheel, cwd=folder)
+    code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    site_packages = Path(call(python, "-c", code, cwd=folder).strip())
+    # Adds the folder to the path, but does not read the .pth files in it: an editable installation
+    # of this checkout stays out of sight.
+    (site_packages / "parent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return python
+
+
+def files_of(folder: Path, pattern: str) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob(pattern)}
+
+
+def test_the_wheel_holds_every_module_and_yaml_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {
+        f"{package}/{name}"
+        for package, folder in PACKAGES.items()
+        for pattern in ("*.py", "*.yaml")
+        for name in files_of(folder, pattern)
+    }
+    assert names == expected
+
+
+def test_the_wheel_runs_from_another_folder(python, tmp_path):
+    code = "import recbole_cierec, recbole_cierec.dataset_converters as d; "
+    code += "print(recbole_cierec.__file__); print(d.__file__)"
+    for line in call(python, "-c", code, cwd=tmp_path).split():
+        assert Path(line).is_relative_to(python.parents[1])
+
+
+def test_the_installed_property_files_are_those_of_the_checkout(python, tmp_path):
+    code = "from recbole_cierec.config_keys import properties_dir as d; print(d())"
+    installed = Path(call(python, "-c", code, cwd=tmp_path).strip())
+    assert installed.is_relative_to(python.parents[1])
+    assert files_of(installed, "*.yaml") == files_of(ROOT / "properties", "*.yaml")
+    for name in files_of(installed, "*.yaml"):
+        assert (installed / name).read_bytes() == (ROOT / "properties" / name).read_bytes()
+
+
+def test_the_editable_installation_finds_the_property_files():
+    folder = resources.files("recbole_cierec.properties")
+    assert (folder / "overall.yaml").is_file()
+    assert (folder / "model" / "CIERec.yaml").is_file()
+
+
+def test_module_and_console_script_print_their_help(python, tmp_path):
+    by_module = call(python, "-m", "recbole_cierec", "--help", cwd=tmp_path)
+    by_script = call(python.parent / "recbole-cierec", "--help", cwd=tmp_path)
+    assert by_module == by_script
+    assert "usage:" in by_module
+    assert "CIERec" in by_module
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_cierec_on_the_demo_from_another_folder(python, tmp_path):
+    command = ["-m", "recbole_cierec", "--model=CIERec", "--epochs=1", "--use_gpu=False"]
+    call(python, *command, cwd=tmp_path)
+    assert list((tmp_path / "saved").glob("CIERec*.pth"))
+    assert (tmp_path / "dataset" / "demo" / "demo.inter").is_file()
