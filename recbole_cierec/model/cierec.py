@@ -132,11 +132,18 @@ class CIERec(VisualRecommender):
         v = self.visual_gate(p, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
         f = self.fusion(item["q"], v, item["s"])  # Eq. 7
         score = user["bias"] + item["bias"] + (p * f).sum(1)  # Eq. 8
+        norm = f.square().sum(1) + item["bias"].square()
         if self.with_vbpr:
             score = score + (user["content"] * item["content"]).sum(1)
-        if v is None:
-            return {"score": score}
-        return {"score": score, "visual": (p * v).sum(1), "semantic": (p * item["s"]).sum(1)}
+            norm = norm + item["content"].square().sum(1)
+        parts = {"score": score, "norm": norm}
+        if v is not None:
+            parts |= {"visual": (p * v).sum(1), "semantic": (p * item["s"]).sum(1)}
+        return parts
+
+    def user_norm(self, user: Side) -> Tensor:
+        norm = super().user_norm(user)
+        return norm + user["content"].square().sum(1) if self.with_vbpr else norm
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
         if self._ranking is None:
@@ -151,11 +158,6 @@ class CIERec(VisualRecommender):
     def calculate_loss(self, interaction) -> Tensor:
         loss = super().calculate_loss(interaction)
         return loss + self.alignment_weight * self._alignment if self.alignment_weight else loss
-
-    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        rows = [self.user_embedding(users), self.seen_rows(self.item_embedding, items)]
-        rows.append(self.item_biases(items))
-        return [*rows, self.user_content(users)] if self.with_vbpr else rows
 
     def content_weights(self) -> list[Tensor]:
         modules = [self.semantic, self.fusion]

@@ -26,7 +26,3 @@ class MF(VisualRecommender):
     def item_side(self, items: Tensor) -> Side:
         q = self.seen_rows(self.item_embedding, items)
         return {"vector": q, "bias": self.item_biases(items)}
-
-    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        p, q = self.user_embedding(users), self.seen_rows(self.item_embedding, items)
-        return [p, q, self.item_biases(items)]

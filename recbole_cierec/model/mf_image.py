@@ -34,8 +34,5 @@ class MF_Image(VisualRecommender):
             "bias": self.item_biases(items),
         }
 
-    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        return [self.user_embedding(users), self.item_biases(items)]
-
     def content_weights(self) -> list[Tensor]:
         return [self.projection.weight]

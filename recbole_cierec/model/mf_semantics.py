@@ -32,8 +32,5 @@ class MF_Semantics(VisualRecommender):
         x = total / real.sum(1).clamp(min=1)
         return {"vector": x, "bias": self.item_biases(items)}
 
-    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        return [self.user_embedding(users), self.item_biases(items)]
-
     def content_weights(self) -> list[Tensor]:
         return [self.token_embedding.weight]

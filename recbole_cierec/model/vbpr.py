@@ -40,13 +40,5 @@ class VBPR(VisualRecommender):
         bias = self.item_biases(items) + self.visual_bias(e).squeeze(1)  # [m]
         return {"vector": torch.cat([gamma, self.projection(e)], 1), "bias": bias}
 
-    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        return [
-            self.user_embedding(users),
-            self.user_visual(users),
-            self.seen_rows(self.item_embedding, items),
-            self.item_biases(items),
-        ]
-
     def content_weights(self) -> list[Tensor]:
         return [self.projection.weight, self.visual_bias.weight]

@@ -68,18 +68,20 @@ class VisualRecommender(GeneralRecommender):
         raise NotImplementedError
 
     def pair_parts(self, user: Side, item: Side) -> Side:
-        """``score`` [B] of aligned rows, and scores of single branches for the gates."""
+        """Of aligned rows: ``score`` [B]; ``norm`` [B], the squared length of the item's part of
+        it, for the L2 term; and scores of single branches, for the gates."""
         product = (user["vector"] * item["vector"]).sum(1)
-        return {"score": user["bias"] + item["bias"] + product}
+        norm = item["vector"].square().sum(1) + item["bias"].square()
+        return {"score": user["bias"] + item["bias"] + product, "norm": norm}
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
         """Scores [B, I] of B users against I items."""
         product = user["vector"] @ item["vector"].T
         return user["bias"].unsqueeze(1) + item["bias"] + product
 
-    def penalised_ids(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        """Rows of the id parameters of a batch, one entry a parameter, for the L2 term."""
-        raise NotImplementedError
+    def user_norm(self, user: Side) -> Tensor:
+        """Squared length [B] of the user's part of the score, for the L2 term."""
+        return user["vector"].square().sum(1)
 
     def content_weights(self) -> list[Tensor]:
         """Weights of the content path, for the other L2 term."""
@@ -115,20 +117,19 @@ class VisualRecommender(GeneralRecommender):
         users = interaction[self.USER_ID]
         both = torch.cat([interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]])
         items, place = torch.unique(both, return_inverse=True)  # content is computed once an item
-        user = take(self.user_side(users), torch.arange(len(users), device=users.device).repeat(2))
-        parts = self.pair_parts(user, take(self.item_side(items), place))
+        user = self.user_side(users)
+        twice = torch.arange(len(users), device=users.device).repeat(2)
+        parts = self.pair_parts(take(user, twice), take(self.item_side(items), place))
         loss = bpr_loss(*parts.pop("score").chunk(2))
+        norm = self.user_norm(user).sum() + parts.pop("norm").sum()
         self.branch_losses = {n: bpr_loss(*x.detach().chunk(2)) for n, x in parts.items()}
-        return loss + self._penalty(users, both)
-
-    def _penalty(self, users: Tensor, items: Tensor) -> Tensor | float:
-        penalty = 0.0
         if self.reg_weight:
-            rows = squared_norm(self.penalised_ids(users, items))
-            penalty = penalty + self.reg_weight * rows / len(users)
+            # On the vectors that meet in the score, not on the weights that make them: in MF the
+            # two are one, and a network is held to the same scale whatever its depth.
+            loss = loss + self.reg_weight * norm / len(users)
         if self.content_reg_weight:
-            penalty = penalty + self.content_reg_weight * squared_norm(self.content_weights())
-        return penalty
+            loss = loss + self.content_reg_weight * squared_norm(self.content_weights())
+        return loss
 
     def all_items(self) -> Side:
         """:meth:`item_side` of every item, kept until the model trains or loads again."""

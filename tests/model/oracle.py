@@ -141,23 +141,37 @@ class Oracle:
             score = score + a @ (w["content_map.weight"] @ c if "content_map.weight" in w else c)
         return score
 
-    def penalty_rows(self, u, i):
-        """Squared norm of the id parameters of a user-item pair, user part and item part."""
-        seen = float(self.seen[i])
-        user, item = (self.p(u) ** 2).sum(), (self.w["item_bias.weight"][i, 0] * seen) ** 2
-        for table in ("user_visual.weight", "user_content.weight"):
-            if table in self.w:
-                user += (self.w[table][u] ** 2).sum()
-        if "item_embedding.weight" in self.w:
-            item += (self.q(i) ** 2).sum()
-        return user, item
+    def lengths(self, u, i, annotated):
+        """Squared lengths of what meets in Eq. 8: the user's vectors, the item's and its bias."""
+        name, w, seen = self.o["name"], self.w, float(self.seen[i])
+        user = [self.p(u)]
+        bias = w["item_bias.weight"][i, 0] * seen
+        if name.startswith("CIERec"):
+            item = [self.f(u, i, annotated)]
+            if self.o["backbone"] == "VBPR":
+                c = self.c(i)
+                user.append(w["user_content.weight"][u])
+                item.append(w["content_map.weight"] @ c if "content_map.weight" in w else c)
+                bias = bias + w["content_bias.weight"][0] @ c
+        elif name == "VBPR":
+            user.append(w["user_visual.weight"][u])
+            item = [self.q(i), w["projection.weight"] @ self.e(i)]
+            bias = bias + w["visual_bias.weight"][0] @ self.e(i)
+        elif name == "MF_Image":
+            item = [w["projection.weight"] @ self.e(i)]
+        elif name == "MF_Semantics":
+            rows = [w["token_embedding.weight"][t] for t in self.tokens[i]]
+            item = [np.mean(rows, axis=0) if rows else np.zeros(1)]
+        else:
+            item = [self.q(i)]
+        return sum((x @ x) for x in user), sum((x @ x) for x in item) + bias**2
 
     def loss(self, users, positive, negative, reg_weight, annotated=False):
-        """Mean of log(1 + exp(-(y_ui - y_uj))) plus L2 of the batch's id rows a pair."""
+        """Mean over pairs of log(1 + exp(-(y_ui - y_uj))) plus L2 of the vectors that meet."""
         total = penalty = 0.0
         for u, i, j in zip(users, positive, negative, strict=True):
             difference = self.score(u, i, annotated) - self.score(u, j, annotated)
             total += np.log1p(np.exp(-difference))
-            user, item = self.penalty_rows(u, i)
-            penalty += user + item + self.penalty_rows(u, j)[1]
+            user, item = self.lengths(u, i, annotated)
+            penalty += user + item + self.lengths(u, j, annotated)[1]
         return (total + reg_weight * penalty) / len(users)
