@@ -8,12 +8,18 @@ interaction become candidates and training negatives as soon as that file is rea
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
+from recbole.data.dataset.customized_dataset import (
+    DIENDataset,
+    GRU4RecKGDataset,
+    KSRDataset,
+)
 from recbole.utils import ModelType
 
 from recbole_cierec.compat import DatasetMends
@@ -95,10 +101,27 @@ class VisualKnowledgeDataset(ContentMixin, KnowledgeBasedDataset):
 
 
 DEMO = "demo"
-DATASETS = {
-    ModelType.SEQUENTIAL: VisualSequentialDataset,
-    ModelType.KNOWLEDGE: VisualKnowledgeDataset,
+OWN_TO_MODEL = {  # models of RecBole with a data set class of their own
+    "DIEN": DIENDataset,
+    "GRU4RecKG": GRU4RecKGDataset,
+    "KSR": KSRDataset,
 }
+
+
+@cache
+def _with_content(base: type) -> type:
+    return type(base.__name__, (ContentMixin, base), {"__doc__": base.__doc__})
+
+
+def dataset_class(config) -> type:
+    """The class for a configuration: RecBole's choice by model and model type, with content."""
+    if config["model"] in OWN_TO_MODEL:
+        return _with_content(OWN_TO_MODEL[config["model"]])
+    by_type = {
+        ModelType.SEQUENTIAL: VisualSequentialDataset,
+        ModelType.KNOWLEDGE: VisualKnowledgeDataset,
+    }
+    return by_type.get(config["MODEL_TYPE"], VisualDataset)
 
 
 def _make_demo(config) -> None:
@@ -125,7 +148,7 @@ def create_dataset(config) -> Dataset:
         raise ConfigError("dataset_save_path: pickled data sets are not read; remove this key")
     if config["dataset"] == DEMO:
         _make_demo(config)
-    dataset = DATASETS.get(config["MODEL_TYPE"], VisualDataset)(config)
+    dataset = dataset_class(config)(config)
     if config["save_dataset"]:
         dataset.save()
     return dataset

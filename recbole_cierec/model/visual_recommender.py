@@ -43,6 +43,7 @@ class VisualRecommender(GeneralRecommender):
         self.init_std = config["init_std"]
         self.reg_weight = config["reg_weight"]
         self.content_reg_weight = config["content_reg_weight"]
+        self.content_learning_rate = config["content_learning_rate"]
         self.encoder_learning_rate = config["encoder_learning_rate"]
         counts = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
         # Items without a training interaction have untrained id parameters: these count as zero,
@@ -165,10 +166,20 @@ class VisualRecommender(GeneralRecommender):
         self._all_items = None
 
     def parameter_groups(self) -> list[dict]:
-        """Parameters for the optimizer: a network in the loop has a learning rate of its own."""
-        network = [p for n, p in self.named_parameters() if ".network." in n]
-        others = [p for n, p in self.named_parameters() if ".network." not in n]
-        groups = [{"params": others}]
-        if network:
-            groups.append({"params": network, "lr": self.encoder_learning_rate})
-        return groups
+        """Parameters for the optimizer: ids, content path and network, each at its own rate.
+
+        Adagrad's first step moves every weight by the whole rate, whatever the gradient. A rate
+        that suits id tables, whose rows are met rarely, would wipe out a D x D map at once.
+        """
+        groups: dict[str, list] = {"ids": [], "content": [], "network": []}
+        for name, parameter in self.named_parameters():
+            head = name.split(".")[0]
+            table = head == name or isinstance(getattr(self, head), nn.Embedding)
+            kind = "ids" if table else "network" if ".network." in name else "content"
+            groups[kind].append(parameter)
+        rates = {"content": self.content_learning_rate, "network": self.encoder_learning_rate}
+        return [
+            {"params": parameters} | ({"lr": rates[kind]} if kind in rates else {})
+            for kind, parameters in groups.items()
+            if parameters
+        ]

@@ -17,7 +17,7 @@ from recbole_cierec.data.sampling import prepare, seen_sampler
 from recbole_cierec.errors import DataError
 
 TOP3 = {"topk": [3], "valid_metric": "Recall@3"}
-FAIR = ["CIERec", "MF", "MF_Semantics", "BPR", "LightGCN", "Pop", "MultiVAE", "SASRec", "FM"]
+FAIR = ["CIERec", "MF", "BPR", "LightGCN", "Pop", "MultiVAE", "SASRec", "DIEN", "FM"]
 
 
 def dataset_of(name, keys):

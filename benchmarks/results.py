@@ -1,0 +1,113 @@
+"""The table of docs/results.md: the best settings of a search, trained again and tested once.
+
+    python benchmarks/results.py --data_path=DIR --dataset=hm-week \
+        --config_files=benchmarks/hm-week.yaml --search=benchmarks/runs/hm-week-search.jsonl \
+        --models=Pop,BPR,MF,VBPR --out=benchmarks/runs/hm-week-results.jsonl
+
+For each model the trial with the best validation score is written to
+properties/tuned/DATASET/MODEL.yaml and run with its checkpoint, in a process of its own so that the
+peak memory is its own. A model that was not searched runs with ``--like=MODEL`` settings or its
+defaults. Rows already in ``--out`` are kept; the table is printed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from search import split_name
+
+from recbole_cierec import run
+
+TUNED = Path(__file__).resolve().parents[1] / "properties" / "tuned"
+
+
+def best_settings(search: Path, name: str) -> dict:
+    """Settings of the trial of ``name`` with the best validation score."""
+    rows = [json.loads(line) for line in search.read_text().splitlines()]
+    rows = [row for row in rows if row["model"] == name]
+    return max(rows, key=lambda row: row["valid"])["settings"] if rows else {}
+
+
+def tuned_file(dataset: str, name: str, settings: dict) -> Path:
+    """Write the settings as a yaml that --config_files takes."""
+    model, fixed = split_name(name)
+    stem = "_".join([model, *(str(value) for value in fixed.values())])
+    path = TUNED / dataset / f"{stem}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"# {name} on {dataset}: best of the search in benchmarks/runs, by validation.\n"
+    keys = {**fixed, **settings}
+    path.write_text(head + (yaml.safe_dump(keys, sort_keys=False) if keys else ""))
+    return path
+
+
+def one(arguments: argparse.Namespace) -> None:
+    """Run one model in this process and append its row."""
+    torch.set_num_threads(1)
+    name = arguments.one
+    model, _ = split_name(name)
+    settings = best_settings(arguments.search, arguments.like or name)
+    files = [arguments.config_files, str(tuned_file(arguments.dataset, name, settings))]
+    keys = {"data_path": arguments.data_path, "show_progress": False, "state": "warning"}
+    result = run(model, arguments.dataset, files, {**keys, "seed": arguments.seed})
+    row = {
+        "model": name,
+        "seed": arguments.seed,
+        "settings": settings,
+        "valid": float(result["best_valid_score"]),
+        "test": {k: float(v) for k, v in result["test_result"].items()},
+        "epochs": result["epochs"],
+        "fit_seconds": result["seconds"]["fit"],
+        "evaluate_seconds": result["seconds"]["evaluate"],
+        "parameters": result["parameters"],
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    with arguments.out.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown, percent."""
+    names = ["recall@10", "recall@10_cold", "recall@10_warm", "ndcg@10", "ndcg@10_cold"]
+    head = ["model", "seed", *names, "epochs", "fit s", "test s", "parameters", "peak MiB"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [row["model"], str(row["seed"])]
+        cells += [f"{100 * row['test'][k]:.2f}" for k in names]
+        cells += [str(row["epochs"]), f"{row['fit_seconds']:.0f}", f"{row['evaluate_seconds']:.1f}"]
+        cells += [f"{row['parameters']:,}", str(row["peak_mib"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--data_path", default="dataset")
+    parser.add_argument("--config_files", required=True)
+    parser.add_argument("--models", default="")
+    parser.add_argument("--like", default="")
+    parser.add_argument("--seed", type=int, default=2020)
+    parser.add_argument("--search", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--one", default="", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        return one(arguments)
+    known = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    done = {(row["model"], row["seed"]) for row in map(json.loads, known)}
+    for name in filter(None, arguments.models.split(",")):
+        if (name, arguments.seed) not in done:
+            subprocess.run([sys.executable, *sys.argv, f"--one={name}"], check=True)
+    rows = [json.loads(line) for line in arguments.out.read_text().splitlines()]
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
