@@ -17,6 +17,9 @@ models that call ``torch.load`` on a pre-trained file of an older RecBole.
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,25 @@ __all__ = [
     "TrainerMends",
     "mend_model",
     "numpy_aliases",
+    "quiet_recbole",
 ]
+
+# Harmless, and nothing that a user could act on: (message, category, module).
+KNOWN_WARNINGS = (
+    # trainer/trainer.py:235, torch 2.4 renamed GradScaler; goes when RecBole takes the new name.
+    (r"`torch.cuda.amp.GradScaler", FutureWarning, r"recbole\."),
+    # data/dataset/dataset.py:2202 wraps read-only arrays of pandas 3, which nobody writes to.
+    (r"The given NumPy array is not writable", UserWarning, r"recbole\."),
+)
+
+
+@contextmanager
+def quiet_recbole() -> Iterator[None]:
+    """Silence warnings that RecBole's code raises on current packages at every run."""
+    with warnings.catch_warnings():
+        for message, category, module in KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message, category, module)
+        yield
 
 
 class ConfigMends:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from recbole.utils import get_environment, init_seed
 
+from recbole_cierec.compat import quiet_recbole
 from recbole_cierec.config import Config
 from recbole_cierec.launch import choose_port, spawn, torchrun_keys
 from recbole_cierec.logs import result_table, start_log
@@ -92,8 +93,9 @@ def run_one(
         config = Config(model, dataset, config_file_list, config_dict, cmd_line)
         log_file = start_log(config)
         _log_start(config, cmd_line)
-        job = prepare(config)
-        result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
+        with quiet_recbole():
+            job = prepare(config)
+            result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
         _log_end(config, result)
         return result
     finally:

@@ -108,3 +108,10 @@ def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder)
         process.wait()
         epochs.append(read_checkpoint(last)["epoch"])
     assert all(epoch >= 0 for epoch in epochs)
+
+
+@pytest.mark.parametrize("name", ["CIERec", "VBPR", "MF_Semantics"])
+def test_mixed_precision_and_clipping_train(tiny, name):
+    keys = tiny(enable_amp=True, clip_grad_norm={"max_norm": 1.0}, epochs=2)
+    result = run(name, "tiny", config_dict=keys)
+    assert 0 <= result["test_result"]["recall@10"] <= 1

@@ -1,0 +1,70 @@
+"""The README's first command, and what it must show: content helps cold users (known truth)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recbole_cierec import run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def first_command(demo_folder):
+    """``python run_recbole.py`` in an empty folder."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run_recbole.py")],
+        cwd=demo_folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, time.monotonic() - start
+
+
+def test_row(output: str) -> list[float]:
+    """Recall@10 of all, cold and warm users from the table at the end of a run."""
+    table = output[output.index("Test result of CIERec on demo") :]
+    return [float(x) for x in re.search(r"recall@10 (.*)", table).group(1).split()]
+
+
+test_row.__test__ = False
+
+
+@pytest.mark.slow
+def test_the_first_command_prints_cold_warm_and_all(first_command):
+    done, _ = first_command
+    assert done.returncode == 0, done.stderr[-2000:]
+    everyone, cold, warm = test_row(done.stdout + done.stderr)
+    assert min(cold, warm) <= everyone <= max(cold, warm)
+    assert 0.14 < everyone < 0.26  # the planted ranking itself reaches about 0.4
+
+
+@pytest.mark.slow
+def test_cierec_beats_ids_alone_and_pictures_alone_on_cold_users(
+    first_command, demo_folder, monkeypatch
+):
+    monkeypatch.chdir(demo_folder)
+    _, cold, _ = test_row(first_command[0].stdout + first_command[0].stderr)
+    keys = {"show_progress": False, "use_gpu": False, "state": "error"}
+    tuned = {"learning_rate": 0.001, "train_batch_size": 256}  # of BPR, by validation
+    bpr = run("BPR", "demo", config_dict={**keys, **tuned})["test_result"]["recall@10_cold"]
+    image = run("MF_Image", "demo", config_dict=keys)["test_result"]["recall@10_cold"]
+    pop = run("Pop", "demo", config_dict=keys)["test_result"]["recall@10_cold"]
+    assert cold > 1.05 * bpr
+    assert cold > 1.5 * image
+    assert min(bpr, image) > 1.5 * pop
