@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,15 +17,22 @@ _DEAD_AFTER_S = 6 * 3600
 
 
 @contextmanager
-def build_folder(final: Path) -> Iterator[Path]:
+def build_folder(
+    final: Path, *, prefix: str | None = None, is_valid: Callable[[], bool] | None = None
+) -> Iterator[Path]:
     """Yield an empty folder to fill; rename it to ``final`` when the block ends well.
 
     A folder already at ``final`` is replaced: it is damaged, or another process built the same
-    content meanwhile, so that the last of two builders wins and either result is valid. Files of a
-    replaced folder stay readable to those who have them open. After an exception nothing is left.
+    content meanwhile, so that the last of two builders wins and either result is valid. With
+    ``is_valid`` the first wins. Files of a replaced folder stay readable to those who have them
+    open. After an exception nothing is left.
 
     Args:
         final: The folder to make; its parents are made too.
+        prefix: Starts the names of temporary folders, and of the leftovers that are cleared;
+            default one for ``final`` alone.
+        is_valid: Tells whether what another process has put at ``final`` is whole; it is then
+            kept, and what was built here dropped.
 
     Yields:
         The temporary folder, beside ``final`` so that the rename stays on one file system.
@@ -33,13 +40,14 @@ def build_folder(final: Path) -> Iterator[Path]:
     Raises:
         DataError: The folder cannot be written (no space, no permission).
     """
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}")
+    prefix = prefix or f".{final.name}."
+    temporary = final.with_name(f"{prefix}{uuid.uuid4().hex[:12]}")
     try:
         temporary.mkdir(parents=True)
-        _clear_leftovers(final)
+        clear_leftovers(final.parent, prefix)
         yield temporary
         _sync(temporary)
-        _publish(temporary, final)
+        _publish(temporary, final, is_valid)
     except OSError as error:
         raise DataError(
             f"cache {final}: cannot be written ({error.strerror or error}): "
@@ -49,11 +57,16 @@ def build_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _clear_leftovers(final: Path) -> None:
-    """Remove what killed builders of the same folder left behind."""
-    for path in final.parent.glob(f".{final.name}.*"):
+def clear_leftovers(parent: Path, prefix: str) -> None:
+    """Remove what killed builders left, known by its age: process numbers differ by machine.
+
+    Args:
+        parent: Where they worked.
+        prefix: What the names of their temporary folders and files start with.
+    """
+    for path in parent.glob(f"{prefix}*"):
         with suppress(OSError):  # another process clears it as well
-            latest = max(part.stat().st_mtime for part in (path, *path.iterdir()))
+            latest = max(part.stat().st_mtime for part in (path, *path.glob("*")))
             if latest < time.time() - _DEAD_AFTER_S:
                 _remove(path)
 
@@ -61,12 +74,12 @@ def _clear_leftovers(final: Path) -> None:
 def _sync(folder: Path) -> None:
     """Bring the files to the disk before the rename, so that a power cut leaves no empty ones."""
     for path in folder.iterdir():
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
 
 
-def _publish(temporary: Path, final: Path) -> None:
-    """Rename ``temporary`` to ``final``, moving away what is there."""
+def _publish(temporary: Path, final: Path, is_valid: Callable[[], bool] | None) -> None:
+    """Rename ``temporary`` to ``final``, moving away what is there unless it is valid."""
     for _ in range(100):  # another process may publish between the two renames; it ends soon
         try:
             temporary.rename(final)
@@ -74,6 +87,8 @@ def _publish(temporary: Path, final: Path) -> None:
         except OSError:
             if not os.path.lexists(final):
                 raise
+        if is_valid is not None and is_valid():
+            return
         old = temporary.with_name(f"{temporary.name}.old")
         try:
             final.rename(old)

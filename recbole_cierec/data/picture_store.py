@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
-import uuid
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -29,6 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from recbole_cierec.data.cache_folder import build_folder, clear_leftovers
 from recbole_cierec.data.picture_files import (
     TEMPORARY,
     PictureFile,
@@ -62,7 +61,6 @@ _MALFORMED = (
 )
 _MOST_WORKERS = 32  # each holds one file open
 _EXAMPLES = 3  # bad pictures named in a message
-_STALE_SECONDS = 6 * 3600
 # Every row has a CRC in the manifest. On opening all are checked up to this many bytes (0.05 to
 # 0.3 s when the file is in the page cache); of a larger store evenly spread rows of as many bytes,
 # which finds truncation, zeroed stretches and a wrong file, though not every flipped bit.
@@ -128,7 +126,7 @@ def open_store(
     pool = Pool(max(1, min(workers or _cores(), _MOST_WORKERS)), progress)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        _clear_stale(cache_dir)
+        clear_leftovers(cache_dir, TEMPORARY)
         scan = scan_files(root, paths, spec, cache_dir, pool)
         job = _Job(scan, list(paths), spec, bad_image, cache_dir)
         store = _read(job)
@@ -197,7 +195,7 @@ class _Job:
 
 
 def _build(job: _Job, pool: Pool) -> None:
-    """Decode everything into a temporary folder and rename it."""
+    """Decode everything into a new store; one that another process makes meanwhile is kept."""
     needed = len(job.scan.sources) * job.spec.size**2 * 3
     free = shutil.disk_usage(job.cache_dir).free
     if needed > free:
@@ -205,17 +203,14 @@ def _build(job: _Job, pool: Pool) -> None:
             f"the pictures take {needed:,} bytes and cache_dir {job.cache_dir} has {free:,} free; "
             "set another cache_dir or a smaller image_size"
         )
-    temporary = job.cache_dir / f"{TEMPORARY}{uuid.uuid4().hex}"
-    temporary.mkdir()
-    try:
+    with build_folder(
+        job.folder, prefix=TEMPORARY, is_valid=lambda: _read(job) is not None
+    ) as temporary:
         damaged, crcs = _write_pixels(temporary / PIXELS, job, pool)
         bad = job.bad(damaged)
         if bad and job.policy == "error":
             raise DataError(_complaint(bad, len(job.scan.content), _list_bad(bad, job)))
         _write_manifest(temporary / MANIFEST, job, damaged, crcs)
-        _install(temporary, job)
-    finally:  # also on Ctrl-C; after the renaming there is nothing left to remove
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_pixels(file: Path, job: _Job, pool: Pool) -> tuple[dict[str, str], list[int]]:
@@ -251,8 +246,6 @@ def _write_pixels(file: Path, job: _Job, pool: Pool) -> tuple[dict[str, str], li
             append(np.full((job.spec.size, job.spec.size, 3), BLANK_GREY, np.uint8), stream)
         stream.seek(0)
         stream.write(_npy_header(len(crcs), job.spec.size))  # now that the number is known
-        stream.flush()
-        os.fsync(stream.fileno())
     return damaged, crcs
 
 
@@ -299,40 +292,7 @@ def _write_manifest(file: Path, job: _Job, damaged: dict[str, str], crcs: list[i
         "rows": job.row_contents(damaged),
         "crc32": crcs,
     }
-    with replacing(file) as stream:
-        stream.write(json.dumps(manifest, indent=0).encode())
-
-
-def _install(temporary: Path, job: _Job) -> None:
-    """Give a complete store its name, unless another process has put a valid one there."""
-    try:
-        os.rename(temporary, job.folder)
-        return
-    except OSError:
-        if not os.path.lexists(job.folder):
-            raise
-    if _read(job) is not None:
-        return
-    aside = temporary.with_name(f"{temporary.name}-damaged")
-    with suppress(FileNotFoundError):  # another process may mend it at the same time
-        os.rename(job.folder, aside)
-    _remove(aside)
-    with suppress(OSError):  # what counts is whether a valid store can be read in the end
-        os.rename(temporary, job.folder)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _clear_stale(cache_dir: Path) -> None:
-    """Remove what crashed processes left, known by its age: process numbers differ by machine."""
-    for path in cache_dir.glob(f"{TEMPORARY}*"):
-        with suppress(OSError):
-            touched = max(file.stat().st_mtime for file in (path, *path.glob("*")))
-            if touched < time.time() - _STALE_SECONDS:
-                _remove(path)
+    file.write_bytes(json.dumps(manifest, indent=0).encode())
 
 
 # ---- opening -------------------------------------------------------------------------------------

@@ -28,6 +28,11 @@ def painted_folder(tmp_path):
     return tmp_path / "images"
 
 
+def cache_folder(tmp_path):
+    """Where the stores go; not made yet."""
+    return tmp_path / "cache"
+
+
 def recorded_decoding(monkeypatch):
     """A list that grows by the name of every file that is decoded."""
     names, decode = [], picture_store.decode_picture

@@ -15,6 +15,7 @@ import pytest
 from picture_folders import (
     TWENTY,
     assert_own_pictures,
+    cache_folder,
     colour_of,
     leftovers,
     opened,
@@ -31,19 +32,9 @@ from recbole_cierec.errors import DataError
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def root(tmp_path):
-    return painted_folder(tmp_path)
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    return recorded_decoding(monkeypatch)
+root = pytest.fixture(painted_folder)
+cache = pytest.fixture(cache_folder)
+decoded = pytest.fixture(recorded_decoding)
 
 
 # ---- damage --------------------------------------------------------------------------------------
