@@ -132,9 +132,7 @@ class CIERec(VisualRecommender):
         v = self.visual_gate(p, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
         f = self.fusion(item["q"], v, item["s"])  # Eq. 7
         score = user["bias"] + item["bias"] + (p * f).sum(1)  # Eq. 8
-        # Of the parts, not of f: the fusion's bias must be free to hold its LeakyReLU open.
-        parts = [item["q"], item["s"]] if v is None else [item["q"], v, item["s"]]
-        norm = item["bias"].square() + sum(part.square().sum(1) for part in parts)
+        norm = f.square().sum(1) + item["bias"].square()
         if self.with_vbpr:
             score = score + (user["content"] * item["content"]).sum(1)
             norm = norm + item["content"].square().sum(1)

@@ -209,11 +209,7 @@ class Fusion(nn.Module):
             self.maps.extend(nn.Linear(size, outputs, bias=k == 0) for k in range(parts))
             nn.init.zeros_(self.maps[0].bias)
         if kind == "mlp":
-            # f starts as the sum of its parts plus a constant, which is the same for all items
-            # and keeps the LeakyReLU in its linear half: at a bias of zero half of the
-            # coordinates would start dead.
-            nn.init.ones_(self.maps[0].bias)
-            for part in self.maps:
+            for part in self.maps:  # the argument starts as the sum of the parts
                 nn.init.eye_(part.weight)
 
     def fixed(self, q: Tensor, s: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ class Oracle:
         user = [self.p(u)]
         bias = w["item_bias.weight"][i, 0] * seen
         if name.startswith("CIERec"):
-            item = [self.q(i), self.s(i, annotated)] + ([self.v(u, i)] if self.gated else [])
+            item = [self.f(u, i, annotated)]
             if self.o["backbone"] == "VBPR":
                 c = self.c(i)
                 user.append(w["user_content.weight"][u])
