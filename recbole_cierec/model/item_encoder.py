@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 MODES = ("frozen", "adapter", "finetune")
 
@@ -19,7 +20,7 @@ class ItemEncoder(nn.Module):
     Args:
         content: :class:`recbole_cierec.data.content.ItemContent`.
         mode: One of :data:`MODES`.
-        block: Pictures that pass the network at a time outside training (bounds memory).
+        block: Pictures that pass the network at a time (bounds memory).
     """
 
     def __init__(self, content, mode: str, block: int = 64) -> None:
@@ -59,9 +60,14 @@ class ItemEncoder(nn.Module):
         e = torch.zeros(len(items), self.out_size, device=items.device)
         if not len(known):
             return e
-        step = len(known) if torch.is_grad_enabled() else self.block
-        parts = [
-            self.norm(self.network(self.content.pictures(items[chunk]).to(items.device)))
-            for chunk in known.split(step)
-        ]
+        parts = [self._encode(items[chunk]) for chunk in known.split(self.block)]
         return e.index_copy(0, known, torch.cat(parts).float())
+
+    def _encode(self, items: Tensor) -> Tensor:
+        """A block of items that have a picture."""
+        pictures = self.content.pictures(items).to(items.device)
+        if not torch.is_grad_enabled():
+            return self.norm(self.network(pictures))
+        # What a block needs for its gradient is computed again in the backward pass: a batch of
+        # a thousand items would hold tens of gigabytes of it otherwise.
+        return self.norm(checkpoint(self.network, pictures, use_reentrant=False))
