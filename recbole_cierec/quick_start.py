@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from logging import getLogger
 from time import perf_counter
 from typing import Any
@@ -15,6 +16,7 @@ from recbole.utils import get_environment, init_seed
 
 from recbole_cierec.compat import quiet_recbole
 from recbole_cierec.config import Config
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.launch import choose_port, spawn, torchrun_keys
 from recbole_cierec.logs import result_table, start_log
 from recbole_cierec.registry import get_trainer_class
@@ -154,11 +156,16 @@ def prepare(config: Config) -> Job:
 
     Returns:
         The job, ready to train.
+
+    Raises:
+        ConfigError: A logger is asked for and not installed.
     """
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.data.sampling import prepare as prepare_data
 
     logger = getLogger()
+    if config["log_wandb"] and find_spec("wandb") is None:
+        raise ConfigError("log_wandb needs the package wandb: pip install wandb")
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     logger.info(dataset)

@@ -35,6 +35,9 @@ class TrainerMixin(TrainerMends):
 
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
+        # RecBole's trainer of models without epochs (Pop, ItemKNN) lowers epochs to 1 too late for
+        # this rule of its own, and would never validate or save with a larger eval_step.
+        self.eval_step = min(self.eval_step, self.epochs)
         self.eval_collector = GroupCollector(config)
         self.evaluator = GroupEvaluator(config)
         self._name_files()

@@ -115,3 +115,9 @@ def test_mixed_precision_and_clipping_train(tiny, name):
     keys = tiny(enable_amp=True, clip_grad_norm={"max_norm": 1.0}, epochs=2)
     result = run(name, "tiny", config_dict=keys)
     assert 0 <= result["test_result"]["recall@10"] <= 1
+
+
+@pytest.mark.parametrize("name", ["Pop", "MF"])
+def test_validation_less_often_than_epochs_still_leaves_a_best_checkpoint(tiny, name):
+    result = run(name, "tiny", config_dict=tiny(epochs=2, eval_step=5))
+    assert Path(result["checkpoint"]).is_file()
