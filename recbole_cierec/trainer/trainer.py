@@ -97,6 +97,7 @@ class TrainerMixin(TrainerMends):
                 )
             if resumed["stopped_early"] or self.start_epoch >= self.epochs:
                 self.logger.info("The resumed run had finished; its best model is evaluated")
+                self.eval_collector.data_collect(train_data)  # some metrics count training items
                 return self.best_valid_score, self.best_valid_result
         result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
         last = max(self.train_loss_dict, default=self.start_epoch - 1)

@@ -92,10 +92,11 @@ def test_auto_passes_over_a_damaged_file(tiny):
 
 
 def test_a_finished_run_resumed_is_only_evaluated(tiny):
-    done = run("VBPR", "tiny", config_dict=tiny(epochs=2))
+    keys = {"metrics": ["Recall", "ItemCoverage"]}
+    done = run("VBPR", "tiny", config_dict=tiny(epochs=2, **keys))
     file = Path(done["checkpoint"]).with_suffix(".last.pth")
     before = file.read_bytes(), Path(done["checkpoint"]).read_bytes()
-    again = run("VBPR", "tiny", config_dict=tiny(epochs=2, resume=str(file)))
+    again = run("VBPR", "tiny", config_dict=tiny(epochs=2, resume=str(file), **keys))
     assert again["test_result"] == done["test_result"]
     assert (file.read_bytes(), Path(done["checkpoint"]).read_bytes()) == before
 
