@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 
 import torch
-import yaml
 from search import split_name
 
 from recbole_cierec import run
@@ -41,9 +40,10 @@ def tuned_file(dataset: str, name: str, settings: dict) -> Path:
     stem = "_".join([model, *(str(value) for value in fixed.values())])
     path = TUNED / dataset / f"{stem}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    head = f"# {name} on {dataset}: best of the search in benchmarks/runs, by validation.\n"
-    keys = {**fixed, **settings}
-    path.write_text(head + (yaml.safe_dump(keys, sort_keys=False) if keys else ""))
+    lines = [f"# {name} on {dataset}: best of the search in benchmarks/runs, by validation."]
+    lines += [f"{key}: {value}  # given" for key, value in fixed.items()]
+    lines += [f"{key}: {value}  # found" for key, value in settings.items()]
+    path.write_text("\n".join(lines) + "\n")
     return path
 
 
