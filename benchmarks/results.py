@@ -41,8 +41,8 @@ def tuned_file(dataset: str, name: str, settings: dict) -> Path:
     path = TUNED / dataset / f"{stem}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"# {name} on {dataset}: best of the search in benchmarks/runs, by validation."]
-    lines += [f"{key}: {value}  # given" for key, value in fixed.items()]
-    lines += [f"{key}: {value}  # found" for key, value in settings.items()]
+    for how, keys in (("Given.", fixed), ("Found.", settings)):
+        lines += [f"{k}: {v}  # ({type(v).__name__}) {how}" for k, v in keys.items()]
     path.write_text("\n".join(lines) + "\n")
     return path
 
