@@ -299,14 +299,17 @@ class TrainerMends:
         """Build the trainer; wrap the model for several processes where RecBole cannot.
 
         Reason: trainer/trainer.py:60-64 names a GPU for every process and turns BatchNorm into
-        SyncBatchNorm, both of which torch refuses for a model on the CPU.
+        SyncBatchNorm, both of which torch refuses for a model on the CPU. And utils/utils.py:51
+        looks whether the checkpoints' folder exists and then makes it, which fails where another
+        process makes it in between.
 
-        Goes when: RecBole leaves out ``device_ids`` on the CPU.
+        Goes when: RecBole leaves out ``device_ids`` on the CPU, and passes ``exist_ok``.
 
         Args:
             config: RecBole's configuration.
             model: The model, on its device.
         """
+        os.makedirs(config["checkpoint_dir"], exist_ok=True)
         on_cpus = not config["single_spec"] and config["device"].type == "cpu"
         if on_cpus:
             config["single_spec"] = True  # so that the base class does not wrap the model

@@ -8,6 +8,8 @@ Loss, ``predict`` and ``full_sort_predict`` follow from them, so they cannot dri
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
@@ -20,6 +22,14 @@ Side = dict[str, Tensor]  # named tensors whose first dimension runs over users 
 
 ITEM_BLOCK = 4096  # items encoded at a time when all are prepared for ranking
 PAIR_BLOCK = 65536  # pairs scored at a time by predict
+
+
+class Rows(NamedTuple):
+    """A training batch as row numbers of the two sides, each [B]."""
+
+    user: Tensor
+    positive: Tensor
+    negative: Tensor
 
 
 def take(side: Side, rows: Tensor) -> Side:
@@ -114,22 +124,34 @@ class VisualRecommender(GeneralRecommender):
     # -------------------------------------------------------------------- what follows
 
     def calculate_loss(self, interaction) -> Tensor:
-        """BPR (mean) plus L2; Sec. IV-A2: one negative for each positive."""
-        users = interaction[self.USER_ID]
+        """The ranking loss of a batch; Sec. IV-A2: one negative for each positive."""
+        loss = self.ranking_loss(*self.sides(interaction))
+        if self.content_reg_weight:
+            loss = loss + self.content_reg_weight * squared_norm(self.content_weights())
+        return loss
+
+    def sides(self, interaction) -> tuple[Side, Side, Rows]:
+        """Both sides of a batch over its distinct users and items, and where its rows lie in them.
+
+        Content is computed once an item, and a gradient on a side is the sum over the batch.
+        """
+        users, user_rows = torch.unique(interaction[self.USER_ID], return_inverse=True)
         both = torch.cat([interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]])
-        items, place = torch.unique(both, return_inverse=True)  # content is computed once an item
-        user = self.user_side(users)
-        twice = torch.arange(len(users), device=users.device).repeat(2)
-        parts = self.pair_parts(take(user, twice), take(self.item_side(items), place))
+        items, item_rows = torch.unique(both, return_inverse=True)
+        rows = Rows(user_rows, *item_rows.chunk(2))
+        return self.user_side(users), self.item_side(items), rows
+
+    def ranking_loss(self, user: Side, item: Side, rows: Rows) -> Tensor:
+        """BPR (mean) plus L2 on the vectors of the score; sets ``branch_losses``."""
+        users, items = rows.user.repeat(2), torch.cat([rows.positive, rows.negative])
+        parts = self.pair_parts(take(user, users), take(item, items))
         loss = bpr_loss(*parts.pop("score").chunk(2))
-        norm = self.user_norm(user).sum() + parts.pop("norm").sum()
+        norm = self.user_norm(user)[rows.user].sum() + parts.pop("norm").sum()
         self.branch_losses = {n: bpr_loss(*x.detach().chunk(2)) for n, x in parts.items()}
         if self.reg_weight:
             # On the vectors that meet in the score, not on the weights that make them: in MF the
             # two are one, and a network is held to the same scale whatever its depth.
-            loss = loss + self.reg_weight * norm / len(users)
-        if self.content_reg_weight:
-            loss = loss + self.content_reg_weight * squared_norm(self.content_weights())
+            loss = loss + self.reg_weight * norm / len(rows.user)
         return loss
 
     def all_items(self) -> Side:
