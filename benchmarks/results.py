@@ -7,14 +7,17 @@
 For each model the trial with the best validation score is written to
 properties/tuned/DATASET/MODEL.yaml and run with its checkpoint, in a process of its own so that the
 peak memory is its own. A model that was not searched runs with ``--like=MODEL`` settings or its
-defaults. Rows already in ``--out`` are kept; the table is printed at the end.
+defaults. Rows already in ``--out`` are kept; the table is printed at the end. ``--users=DIR`` keeps
+each run's results by user as DIR/NAME.users.npz, for ``python -m recbole_cierec.compare``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +56,8 @@ def one(arguments: argparse.Namespace) -> None:
     name = arguments.one
     model, _ = split_name(name)
     settings = best_settings(arguments.search, arguments.like or name)
-    files = [arguments.config_files, str(tuned_file(arguments.dataset, name, settings))]
+    files = arguments.config_files.split(",")
+    files.append(str(tuned_file(arguments.dataset, name, settings)))
     keys = {"data_path": arguments.data_path, "show_progress": False, "state": "warning"}
     result = run(model, arguments.dataset, files, {**keys, "seed": arguments.seed})
     row = {
@@ -68,18 +72,31 @@ def one(arguments: argparse.Namespace) -> None:
         "parameters": result["parameters"],
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
+    if arguments.users:
+        arguments.users.mkdir(parents=True, exist_ok=True)
+        kept = Path(result["checkpoint"]).with_suffix(".users.npz")
+        stem = name.replace(":", "_").replace("=", "-")
+        shutil.copyfile(kept, arguments.users / f"{stem}-{arguments.seed}.users.npz")
     with arguments.out.open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
+def cell(test: dict, name: str) -> str:
+    """Percent, with the deviation over candidate sets where there is one."""
+    value, spread = test.get(name, math.nan), test.get(f"{name}_std")
+    text = "-" if math.isnan(value) else f"{100 * value:.2f}"
+    return text if spread is None or text == "-" else f"{text} ± {100 * spread:.2f}"
+
+
 def table(rows: list[dict]) -> str:
     """Markdown, percent."""
-    names = ["recall@10", "recall@10_cold", "recall@10_warm", "ndcg@10", "ndcg@10_cold"]
+    names = ["recall@10", "recall@10_cold", "recall@10_warm", "ndcg@10", "ndcg_hit@10"]
+    names += ["recall@10_item_unseen", "recall@10_among_cold", "recall@10_among_warm"]
+    names = [name for name in names if any(name in row["test"] for row in rows)]
     head = ["model", "seed", *names, "epochs", "fit s", "test s", "parameters", "peak MiB"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        cells = [row["model"], str(row["seed"])]
-        cells += [f"{100 * row['test'][k]:.2f}" for k in names]
+        cells = [row["model"], str(row["seed"]), *(cell(row["test"], k) for k in names)]
         cells += [str(row["epochs"]), f"{row['fit_seconds']:.0f}", f"{row['evaluate_seconds']:.1f}"]
         cells += [f"{row['parameters']:,}", str(row["peak_mib"])]
         lines.append("| " + " | ".join(cells) + " |")
@@ -96,6 +113,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2020)
     parser.add_argument("--search", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--users", type=Path)
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

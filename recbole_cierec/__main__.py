@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 from recbole_cierec.command import run_command
@@ -30,21 +31,22 @@ examples:
   run_recbole.py
   run_recbole.py --model=CIERec --backbone=VBPR --dataset=hm-week --data_path=../data
   run_recbole.py --model=LightGCN --dataset=hm-week --epochs=50 --learning_rate=1e-3
-  run_recbole.py -m BPR --eval_args="{mode: uni100}" --topk="[5, 10]"
+  run_recbole.py -m BPR --eval_args="{mode: user500}" --eval_repeats=5 --topk="[5, 10]"
+
+other commands (each has --help):
+  python -m recbole_cierec.extract      pictures and features of a data set ahead of runs
+  python -m recbole_cierec.compare      whether finished runs differ, tested over users
 """
 _SHORT = {"-m": "--model", "-d": "--dataset"}
 
 
 def usage() -> str:
     """The text of ``--help``, with all models."""
-    lines = [USAGE, f"models: {', '.join(MODELS)}", "", "models of RecBole:"]
-    line = " "
-    for name in recbole_model_names():
-        if len(line) + len(name) > 98:
-            lines.append(line)
-            line = " "
-        line += f" {name}"
-    return "\n".join([*lines, line])
+    lists = {"models:": list(MODELS), "models of RecBole:": recbole_model_names()}
+    lines = [USAGE]
+    for title, names in lists.items():
+        lines += [title, fill(" ".join(names), 98, initial_indent="  ", subsequent_indent="  "), ""]
+    return "\n".join(lines)
 
 
 def split_arguments(argv: Sequence[str]) -> dict[str, Any]:

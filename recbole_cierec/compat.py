@@ -118,12 +118,13 @@ class ConfigMends:
                 f"nproc is {settings['nproc']}, but gpu_id names {n_gpus} GPU(s): name one for "
                 "each process, or set use_gpu to False to run them on the CPU"
             )
-        torch.distributed.init_process_group(
-            backend="nccl" if on_gpu else "gloo",
-            init_method=f"tcp://{settings['ip']}:{settings['port']}",
-            rank=rank + settings["offset"],
-            world_size=settings["world_size"],
-        )
+        if not torch.distributed.is_initialized():  # a stage shares the group of its run
+            torch.distributed.init_process_group(
+                backend="nccl" if on_gpu else "gloo",
+                init_method=f"tcp://{settings['ip']}:{settings['port']}",
+                rank=rank + settings["offset"],
+                world_size=settings["world_size"],
+            )
         if on_gpu:
             torch.cuda.set_device(rank)
         settings["device"] = torch.device("cuda", rank) if on_gpu else torch.device("cpu")

@@ -35,25 +35,29 @@ from recbole.utils import ModelType
 from recbole_cierec.compat import ConfigMends
 from recbole_cierec.config_checks import check_eval_args, check_metrics, check_value
 from recbole_cierec.config_keys import LAUNCH_KEYS, check_keys, properties_dir
+from recbole_cierec.config_split import split_of
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.evaluation.metrics import register_metrics
 from recbole_cierec.registry import MODELS, get_model_class, unknown_model
 from recbole_cierec.yaml_values import SafeYamlLoader, parse_value, read_yaml
 
 DEFAULT_MODEL = "CIERec"
 DEFAULT_DATASET = "demo"
 COMMAND_LINE = "command line"
+register_metrics()
 
 PROTOCOL_KEYS = frozenset(
     "load_col unload_col unused_col filter_inter_by_user_or_item rm_dup_inter val_interval"
     " threshold user_inter_num_interval item_inter_num_interval normalize_field normalize_all"
     " item_vocabulary eval_args metrics topk valid_metric metric_decimal_place eval_batch_size"
-    " train_neg_sample_args train_negatives user_group_boundary user_group_count".split()
+    " train_neg_sample_args train_negatives user_group_boundary user_group_count"
+    " item_group_boundary cold_item_views candidate_seed candidates_file eval_repeats".split()
 )
 # What differs between two runs of the same experiment.
 _PLACE_KEYS = LAUNCH_KEYS - {"model", "dataset"} | frozenset(
     "gpu_id use_gpu device worker state show_progress checkpoint_dir data_path cache_dir image_dir"
     " single_spec verbose resume save_dataset dataset_save_path save_dataloaders"
-    " dataloaders_save_path log_wandb wandb_project".split()
+    " dataloaders_save_path log_wandb wandb_project candidates_file".split()
 )
 
 
@@ -192,14 +196,26 @@ class Config(ConfigMends, RecBoleConfig):
         final = super()._get_final_config_dict()
         for key in self.external_config_dict:
             final[key] = self._checked(key, final[key])
-        final["eval_args"] = {**self.internal_config_dict["eval_args"], **self._eval_args}
+        args = {**self.internal_config_dict["eval_args"], **self._eval_args}
+        final["eval_args"] = args
+        origin = self.origins.get("eval_args", "defaults")
+        args["split"], final["strict_cold"] = split_of(final, origin)
         if (
             final["MODEL_TYPE"] == ModelType.SEQUENTIAL
             and final.get("loss_type") == "CE"
             and "train_neg_sample_args" not in self.external_config_dict
         ):
             final["train_neg_sample_args"] = None
+        if final.get("loss") == "softmax":
+            self._softmax(final)
         return final
+
+    def _softmax(self, final: dict[str, Any]) -> None:
+        """``loss: softmax`` draws its own negatives, and is a key of our models only."""
+        if self.model not in MODELS:
+            self.notes.append(f"{self.model} is RecBole's own and does not read loss: softmax")
+        elif "train_neg_sample_args" not in self.external_config_dict:
+            final["train_neg_sample_args"] = None
 
     def _checked(self, key: str, value: Any) -> Any:
         origin = self.origins[key]
@@ -226,8 +242,14 @@ class Config(ConfigMends, RecBoleConfig):
             super()._set_train_neg_sample_args()
 
     def _set_eval_neg_sample_args(self, phase: str) -> None:
+        """``userN`` draws nothing of RecBole's, as full ranking."""
+        modes = self.final_config_dict["eval_args"]["mode"]
+        mode = modes[phase]
+        if str(mode).startswith("user"):
+            modes[phase] = "full"
         with recbole_errors():
             super()._set_eval_neg_sample_args(phase)
+        modes[phase] = mode
 
     def digest(self) -> str:
         """A short hash of all that decides the result, for telling runs apart.

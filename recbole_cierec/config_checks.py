@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from difflib import SequenceMatcher
 from numbers import Integral, Real
 from types import NoneType
@@ -19,6 +19,7 @@ from typing import Any
 from recbole.evaluator import metric_types
 
 from recbole_cierec.config_keys import nearest
+from recbole_cierec.config_split import COLD_KINDS, check_shares, cold_rule
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.yaml_values import parse_value
 
@@ -30,6 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "encoder_training": ("frozen", "adapter", "finetune"),
     "feature_norm": ("none", "l2", "center", "standard"),
     "train_negatives": ("seen", "all"),
+    "loss": ("bpr", "softmax"),
     "user_group_count": ("test", "train", "total"),
     "backbone": ("MF", "VBPR"),
     "gate_activation": ("linear", "sigmoid"),
@@ -37,10 +39,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "annotation_encoder": ("mean", "sequence"),
     "fusion": ("mlp", "sum", "gated"),
     "content_projection": ("linear", "none"),
+    "non_i_reading": ("information", "attention"),
+    "merge": ("add", "mul", "concat"),
+    "scorer": ("inner", "mlp"),
+    "vecf_loss": ("bpr", "bce"),
     "gr_mode": ("paper", "reinforce", "fixed", "off"),
     "gr_reward": ("branch", "common"),
     # RecBole takes Adam, or INFO, for anything it does not know.
     "learner": ("adam", "sgd", "adagrad", "rmsprop", "sparse_adam"),
+    "perturb": ("both", "item"),
+    "adv_type": ("grad", "rand", "both"),
+    "stage_model": ("MF", "BPR"),
+    "target_pairs": ("top", "batch"),
     "state": ("debug", "info", "warning", "error", "critical"),
 }
 MINIMUM: dict[str, float] = {
@@ -55,9 +65,16 @@ MINIMUM: dict[str, float] = {
     "image_size": 1,
     "max_image_pixels": 1,
     "encoder_batch_size": 1,
+    "shared_negatives": 1,
+    "shared_negatives_memory": 1,
+    "softmax_temperature": 0.001,  # scores are divided by it
+    "popularity_correction": 0,
     "lr_decay": 0,
     "lr_decay_epochs": 1,
     "user_group_boundary": 0,
+    "item_group_boundary": 1,
+    "candidate_seed": 0,
+    "eval_repeats": 1,
     "feature_dim": 1,
     "max_annotation_tokens": 1,
     "encoder_learning_rate": 0,
@@ -67,7 +84,40 @@ MINIMUM: dict[str, float] = {
     "content_reg_weight": 0,
     "alignment_weight": 0,
     "privileged_dropout": 0,
+    "attention_size": 1,
+    "region_grid": 1,
+    "caption_weight": 0,
+    "id_dropout": 0,
     "gr_learning_rate": 0,
+    "semantic_weight": 0,
+    "positive_weight": 0,
+    "pretrain_epochs": 0,
+    "pretrain_batch_size": 1,
+    "pretrain_learning_rate": 0,
+    "content_size": 1,
+    "image_tokens": 1,
+    "attention_blocks": 0,
+    "attention_heads": 1,
+    "mask_share": 0,
+    "image_weight": 0,
+    "neighbours_count": 1,
+    "content_layers": 0,
+    "id_layers": 0,
+    "align_weight": 0,
+    "align_temperature": 0.001,  # cosines are divided by it
+    "cosine_weight": 0,
+    "similarity_weight": 0,
+    "adv_eps": 0,
+    "adv_weight": 0,
+    "user_dropout": 0,
+    "item_dropout": 0,
+    "user_transform": 0,
+    "target_top": 0,
+    "contrastive_negatives": 1,
+    "contrastive_weight": 0,
+    "replaced_share": 0,
+    "temperature": 0.001,  # similarities are divided by it
+    "content_hidden_size": 1,
 }
 _NULL_DICT, _NULL_LIST, _NULL_TEXT = (dict, NoneType), (list, NoneType), (str, NoneType)
 _INTERVAL = (str, list, NoneType)  # RecBole makes a string of it
@@ -106,14 +156,18 @@ ALLOWED: dict[str, tuple[type, ...]] = {
     "dataloaders_save_path": _NULL_TEXT,
     "image_dir": _NULL_TEXT,
     "features_file": _NULL_TEXT,
+    "category_field": _NULL_TEXT,
+    "candidates_file": _NULL_TEXT,
     "resume": _NULL_TEXT,
+    "pretrained": _NULL_TEXT,
+    "word_vectors": _NULL_TEXT,
     "feature_dim": (int, NoneType),
 }
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 _WORDS |= {list: "a list", dict: "a mapping", NoneType: "null"}
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _EVAL_KEYS = ("split", "order", "group_by", "mode")
-_EVAL_MODE = re.compile(r"full|labeled|(uni|pop)[1-9][0-9]*")
+_EVAL_MODE = re.compile(r"full|labeled|(uni|pop|user)[1-9][0-9]*")
 _LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
 
 
@@ -227,29 +281,30 @@ def check_eval_args(args: Any, origin: str) -> None:
     for mode in modes.values() if isinstance(modes, Mapping) else (modes,):
         if not isinstance(mode, str) or not _EVAL_MODE.fullmatch(mode):
             raise ConfigError(
-                f"{origin}: eval_args.mode must be full, labeled, uniN or popN"
-                f" (N negatives, as uni100), not {mode!r}"
+                f"{origin}: eval_args.mode must be full, labeled, uniN or popN (N negatives for"
+                f" each positive, as uni100) or userN (N for each user), not {mode!r}"
             )
 
 
 def _check_split(split: Any, origin: str) -> None:
     if not isinstance(split, Mapping) or len(split) != 1:
         raise ConfigError(
-            f"{origin}: eval_args.split must be {{RS: [train, valid, test]}} or {{LS: WHICH}},"
-            f" not {split!r}"
+            f"{origin}: eval_args.split must be {{RS: [train, valid, test]}}, {{LS: WHICH}},"
+            f" {{COLD_ITEM: [...]}} or {{COLD_USER: [...]}}, not {split!r}"
         )
     ((kind, parts),) = split.items()
     if kind == "RS":
-        numbers = isinstance(parts, Sequence) and not isinstance(parts, str) and len(parts) == 3
-        numbers = numbers and all(type(part) in (int, float) and part >= 0 for part in parts)
-        if not numbers or not sum(parts) > 0:
-            raise ConfigError(f"{origin}: eval_args.split RS must be three shares, not {parts!r}")
+        check_shares(parts, origin, "RS")
     elif kind == "LS":
         if parts not in _LEAVE_ONE_OUT:
             listed = ", ".join(_LEAVE_ONE_OUT)
             raise ConfigError(f"{origin}: eval_args.split LS must be one of {listed}")
+    elif kind in COLD_KINDS:
+        cold_rule(kind, parts, origin)
     else:
-        raise ConfigError(f"{origin}: eval_args.split must be RS or LS, not '{kind}'")
+        raise ConfigError(
+            f"{origin}: eval_args.split must be RS, LS, {' or '.join(COLD_KINDS)}, not '{kind}'"
+        )
 
 
 def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:

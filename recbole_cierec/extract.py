@@ -2,7 +2,8 @@
 
 ``python -m recbole_cierec.extract --dataset=NAME [--model=CIERec] [--key=value ...]`` takes the
 flags of ``python -m recbole_cierec``; a run with the same keys then starts from the caches. With
-``features_file`` it checks that file against the data set instead.
+``features_file`` it checks that file against the data set instead. For a model over regions (VECF)
+it is the region maps that are computed or checked.
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ def extract(argv: Sequence[str]) -> None:
     from recbole_cierec.config import Config
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.logs import start_log
+    from recbole_cierec.registry import get_model_class
 
     config = Config(**{name: arguments[name] for name in names})
     start_log(config)
     content = create_dataset(config).content
-    rows, size = content.features.shape  # row 0 is RecBole's padding
+    if getattr(get_model_class(config["model"]), "uses_regions", False):
+        size = f"{content.regions.size} for each of {content.regions.count} regions"
+    else:
+        size = content.features.shape[1]
     origin = config["features_file"] or f"{config['visual_encoder']} in {content.cache_dir}"
-    known = int(content.has_picture.sum())
-    getLogger().info(f"Features from {origin}: {size} for each of {known} of {rows - 1} items")
+    known, items = int(content.has_picture.sum()), content.n_items - 1  # less RecBole's padding
+    getLogger().info(f"Features from {origin}: {size} for each of {known} of {items} items")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -105,36 +105,40 @@ def _log_path(config: Any) -> Path:
 
 
 def result_table(result: Mapping[str, float]) -> str:
-    """Lay out a result with a row for each metric and a column for each group of users.
+    """Lay out a result with a row for each metric and a column for each group.
 
     Args:
-        result: Metrics, keyed as ``recall@10`` for all users and ``recall@10_cold`` for a group.
+        result: Metrics, keyed as ``recall@10`` for all users, ``recall@10_cold`` for a group, and
+            with ``_std`` behind for standard deviations over repeats, which get a row of their own.
 
     Returns:
         Lines of text; a group without a value shows ``-``.
 
     Example:
-        >>> print(result_table({"recall@10": 0.5, "recall@10_cold": 0.25}))
+        >>> print(result_table({"recall@10": 0.5, "recall@10_cold": 0.25, "recall@10_std": 0.01}))
         metric         all     cold
         recall@10  0.50000  0.25000
+          std      0.01000        -
     """
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[tuple[str, str], dict[str, float]] = {}
     groups = ["all"]
     for key, value in result.items():
-        match = _GROUP.fullmatch(key)
-        metric, group = (match["metric"], match["group"]) if match else (key, "all")
-        rows.setdefault(metric, {})[group] = value
+        name = key.removesuffix("_std")
+        match = _GROUP.fullmatch(name)
+        metric, group = (match["metric"], match["group"]) if match else (name, "all")
+        rows.setdefault((metric, key[len(name) :]), {})[group] = value
         if group not in groups:
             groups.append(group)
-    width = max([len("metric"), *map(len, rows)])
+    width = max([len("metric"), *(len(metric) for metric, _ in rows)])
     column = max(7, *map(len, groups))
 
     def cell(value: float | None) -> str:
-        known = value is not None and not math.isnan(value)  # nan: the group has no user
+        known = value is not None and not math.isnan(value)  # nan: the group is empty
         return f"{value:>{column}.5f}" if known else f"{'-':>{column}}"
 
     lines = ["  ".join([f"{'metric':<{width}}", *(f"{group:>{column}}" for group in groups)])]
-    for metric, values in rows.items():
-        cells = [cell(values.get(group)) for group in groups]
-        lines.append("  ".join([f"{metric:<{width}}", *cells]))
+    order = {metric: k for k, (metric, _) in enumerate(reversed(list(rows)))}
+    for metric, spread in sorted(rows, key=lambda row: (-order[row[0]], row[1])):
+        cells = [cell(rows[metric, spread].get(group)) for group in groups]
+        lines.append("  ".join([f"{'  std' if spread else metric:<{width}}", *cells]))
     return "\n".join(lines)

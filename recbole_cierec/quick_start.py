@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from logging import getLogger
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,9 +18,11 @@ from recbole.utils import get_environment, init_seed
 from recbole_cierec.compat import quiet_recbole
 from recbole_cierec.config import Config
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.launch import choose_port, spawn, torchrun_keys
 from recbole_cierec.logs import result_table, start_log
 from recbole_cierec.registry import get_trainer_class
+from recbole_cierec.stages import begin
 
 Files = Iterable[str | os.PathLike[str]]
 
@@ -96,7 +99,7 @@ def run_one(
         log_file = start_log(config)
         _log_start(config, cmd_line)
         with quiet_recbole():
-            job = prepare(config)
+            job = prepare(config, saved)
             result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
         _log_end(config, result)
         return result
@@ -131,6 +134,9 @@ class Job:
         fitted = perf_counter()
         test_result = trainer.evaluate(test, load_best_model=saved, show_progress=show)
         ended = perf_counter()
+        trainer.evaluator.log_shares()
+        if saved and config["local_rank"] == 0:
+            save_per_user(Path(trainer.saved_model_file), trainer.evaluator, test._dataset, config)
         losses = getattr(trainer, "train_loss_dict", None) or {}
         checkpoint = str(getattr(trainer, "saved_model_file", "")) if saved else ""
         return {
@@ -148,11 +154,14 @@ class Job:
         }
 
 
-def prepare(config: Config) -> Job:
+def prepare(config: Config, saved: bool = True) -> Job:
     """Load the data, split it, and make model and trainer, resumed if ``resume`` says so.
+
+    The stage of a model that has one is trained here (:mod:`recbole_cierec.stages`).
 
     Args:
         config: The configuration.
+        saved: Whether the stage may leave a checkpoint.
 
     Returns:
         The job, ready to train.
@@ -170,12 +179,13 @@ def prepare(config: Config) -> Job:
     dataset = create_dataset(config)
     logger.info(dataset)
     loaders = prepare_data(config, dataset)
+    start = begin(config, loaders[0]._dataset, prepare, saved)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = config.model_class(config, loaders[0]._dataset).to(config["device"])
+    model = start.fill(config.model_class(config, loaders[0]._dataset)).to(config["device"])
     logger.info(model)
     trainer = get_trainer_class(config)(config, model)
-    if config["resume"]:
-        trainer.resume_checkpoint(config["resume"])
+    if start.resume:
+        trainer.resume_checkpoint(start.resume)
     return Job(config, model, trainer, tuple(loaders))
 
 

@@ -30,6 +30,8 @@ from typing import Any
 from recbole_cierec.errors import ConfigError
 
 _GATED = "recbole_cierec.trainer.gated:GatedTrainer"
+_PHASED = "recbole_cierec.trainer.phased:PhasedTrainer"
+_PHASED_GATED = "recbole_cierec.trainer.phased:PhasedGatedTrainer"
 _FAMILIES = (
     "general_recommender",
     "context_aware_recommender",
@@ -48,11 +50,14 @@ class ModelEntry:
         target: The class as ``module:Class``; the class bears the model's name.
         properties: The name of its file in ``properties/model/``, without ``.yaml``.
         trainer: Its trainer as ``module:Class``; None for RecBole's choice.
+        stages: The models that it can start from, the default first; one of them is trained
+            before it (see :mod:`recbole_cierec.stages`).
     """
 
     target: str
     properties: str
     trainer: str | None = None
+    stages: tuple[str, ...] = ()
 
 
 MODELS: dict[str, ModelEntry] = {
@@ -64,9 +69,22 @@ MODELS: dict[str, ModelEntry] = {
         "recbole_cierec.model.ladder:CIERec_CI_TA_GR", "CIERec_CI_TA_GR", _GATED
     ),
     "MF": ModelEntry("recbole_cierec.model.mf:MF", "MF"),
+    "HAFR": ModelEntry("recbole_cierec.model.hafr:HAFR", "HAFR"),
+    "HAFR_non_i": ModelEntry("recbole_cierec.model.hafr:HAFR_non_i", "HAFR_non_i"),
+    "VECF": ModelEntry("recbole_cierec.model.vecf:VECF", "VECF"),
     "VBPR": ModelEntry("recbole_cierec.model.vbpr:VBPR", "VBPR"),
+    "AMF": ModelEntry("recbole_cierec.model.amf:AMF", "AMF", stages=("MF",)),
+    "AMR": ModelEntry("recbole_cierec.model.amr:AMR", "AMR", stages=("VBPR",)),
+    "DropoutNet": ModelEntry(
+        "recbole_cierec.model.dropoutnet:DropoutNet", "DropoutNet", stages=("MF", "BPR")
+    ),
+    "CLCRec": ModelEntry("recbole_cierec.model.clcrec:CLCRec", "CLCRec"),
+    "AlignRec": ModelEntry("recbole_cierec.model.alignrec:AlignRec", "AlignRec", _PHASED),
+    "PiNet": ModelEntry("recbole_cierec.model.pinet:PiNet", "PiNet", _PHASED_GATED),
     "MF_Image": ModelEntry("recbole_cierec.model.mf_image:MF_Image", "MF_Image"),
     "MF_Semantics": ModelEntry("recbole_cierec.model.mf_semantics:MF_Semantics", "MF_Semantics"),
+    "MF_Content": ModelEntry("recbole_cierec.model.mf_content:MF_Content", "MF_Content"),
+    "DeepStyle": ModelEntry("recbole_cierec.model.deepstyle:DeepStyle", "DeepStyle"),
 }
 
 

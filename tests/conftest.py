@@ -16,7 +16,8 @@ import torch
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-N_USERS, N_ITEMS, FEATURES, TOKENS = 30, 40, 6, 7
+N_USERS, N_ITEMS, FEATURES, TOKENS, REGIONS = 30, 40, 6, 7, 4
+OVER_REGIONS = {"VECF"}  # models whose ready-made features are region maps
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def write_tiny(folder: Path, seed: int = 0) -> Path:
     """Data set ``tiny``: 30 users, 40 items of which the last five come late.
 
     Item i39 has no line in tiny.item, i38 no annotations, i37 neither picture nor annotations.
-    features.npy has a row for each line of tiny.item.
+    features.npy has a row for each line of tiny.item, regions.npy a map of 4 regions.
     """
     rng = np.random.default_rng(seed)
     home = folder / "tiny"
@@ -52,6 +53,8 @@ def write_tiny(folder: Path, seed: int = 0) -> Path:
         lines.append(f"i{item}\t{path}\t{tokens}")
     (home / "tiny.item").write_text("\n".join(lines) + "\n")
     np.save(home / "features.npy", rng.standard_normal((N_ITEMS - 1, FEATURES)).astype("float32"))
+    maps = rng.standard_normal((N_ITEMS - 1, REGIONS, FEATURES)).astype("float16")
+    np.save(home / "regions.npy", maps)
     return home
 
 
@@ -109,6 +112,8 @@ def make(tiny):
     from recbole_cierec.registry import get_model_class
 
     def build(name: str, **extra):
+        if name in OVER_REGIONS and "features_file" not in extra:
+            extra["features_file"] = tiny()["features_file"].replace("features.npy", "regions.npy")
         config = Config(name, "tiny", None, tiny(**extra), {})
         init_seed(config["seed"], True)
         dataset = create_dataset(config)

@@ -207,7 +207,7 @@ def test_two_configs_share_nothing():
     first["metrics"].append("MRR")
     first.parameters["Dataset"].append("x")
     assert second["eval_args"]["order"] == "TO"
-    assert second["metrics"] == ["Recall", "NDCG"]
+    assert second["metrics"] == ["Recall", "NDCG", "NDCG_Hit"]
     assert "x" not in config().parameters["Dataset"]
 
 
@@ -392,7 +392,7 @@ def test_values_get_the_type_of_their_key(key, text, value):
         ("eval_args", "{group_by: item}", "eval_args.group_by must be one of user, none"),
         ("eval_args", "{split: {RS: [0.8, 0.2]}}", "split RS must be three shares"),
         ("eval_args", "{split: {RS: [0, 0, 0]}}", "split RS must be three shares"),
-        ("eval_args", "{split: {XX: [1, 1, 1]}}", "split must be RS or LS, not 'XX'"),
+        ("eval_args", "{split: {XX: [1, 1, 1]}}", "COLD_ITEM or COLD_USER, not 'XX'"),
         ("eval_args", "{split: {LS: last}}", "split LS must be one of valid_and_test"),
         ("train_neg_sample_args", "{distribution: normal}", "The distribution [normal]"),
     ],

@@ -67,6 +67,18 @@ def test_a_second_run_uses_the_caches(folder):
     assert log_text(folder).count(f"built in cache/{cache.name}") == 1
 
 
+def test_region_maps_are_cached_for_a_model_over_regions(folder):
+    for _ in range(2):
+        assert main([*FLAGS, "--model=VECF", "--encoder_weights=random"]) == 0
+    (cache,) = (folder / "cache").glob("regions-*")
+    maps = np.load(cache / "regions.npy", mmap_mode="r")
+    assert (maps.dtype, maps.shape) == (np.float16, (5, 4, 512))  # 2 x 2 of pictures of 40 pixels
+    assert feature_folders(folder) == []
+    log = log_text(folder)
+    assert log.count(f"built in cache/{cache.name}") == 1
+    assert "512 for each of 4 regions for each of 5 of 6 items" in log
+
+
 def test_a_ready_made_file_is_checked_and_needs_no_encoder(folder, capsys):
     np.save("good.npy", np.random.default_rng(0).random((ITEMS, 3)))
     np.save("short.npy", np.ones((ITEMS - 1, 3)))

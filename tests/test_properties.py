@@ -21,6 +21,7 @@ RECBOLE = Path(recbole.__file__).parent
 YAML_FILES = sorted(properties_dir().rglob("*.yaml"))
 # Set while RecBole's Config is made, so in no yaml file; encoding has its default in RecBole's code
 MADE_KEYS = {"model", "dataset", "device", "single_spec", "local_rank", "MODEL_TYPE", "encoding"}
+MADE_KEYS |= {"eval_type", "strict_cold"}
 
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)

@@ -20,6 +20,7 @@ from recbole_cierec.data.feature_norm import FeatureNorm
 from recbole_cierec.data.features import extract_features, load_feature_file
 from recbole_cierec.data.picture_store import PictureStore, open_store
 from recbole_cierec.data.pictures import PictureSpec
+from recbole_cierec.data.regions import RegionMaps, extract_regions, load_region_file
 from recbole_cierec.errors import DataError
 
 
@@ -50,8 +51,12 @@ class ItemContent:
             )
         id_field = config["ITEM_ID_FIELD"]
         wanted = [config["image_path_field"], config["annotations_field"]]
+        category = [config["category_field"]] if config["category_field"] else []
         frame, _ = read_atomic(
-            path, separator=config["field_separator"], columns={id_field, *wanted}
+            path,
+            separator=config["field_separator"],
+            columns={id_field, *wanted, *category},
+            required=dict.fromkeys(category, "token"),
         )
         if id_field not in frame:
             raise DataError(f"{path}: no column {id_field}:token; add it as the items' key")
@@ -61,7 +66,7 @@ class ItemContent:
         lines = [line_of_id.get(token, -1) for token in self._item_ids]
         lines[0] = -1  # the padding item
         table: dict[str, list] = {"line": lines, "lines": [len(frame)]}
-        for field in wanted:
+        for field in (*wanted, *category):
             if field in frame:
                 cells = frame[field].fillna("").astype(str).tolist()
                 table[field] = [cells[k].strip() if k >= 0 else "" for k in lines]
@@ -125,6 +130,19 @@ class ItemContent:
         """bool [n_items]."""
         return self.tokens[:, 0] > 0
 
+    @cached_property
+    def categories(self) -> tuple[list[str], Tensor]:
+        """Names, entry 0 standing for no category, and the category of each item [n_items].
+
+        It is the cell of the column ``category_field``, or the first annotation token.
+        """
+        if not self._config["category_field"]:
+            return self.token_names, self.tokens[:, 0]
+        cells = self._column(self._config["category_field"])
+        names = ["", *sorted({cell for cell in cells if cell})]
+        index = {name: k for k, name in enumerate(names)}
+        return names, torch.tensor([index[cell] for cell in cells])
+
     # ------------------------------------------------------------------- pictures
 
     @cached_property
@@ -187,6 +205,25 @@ class ItemContent:
         out = torch.zeros(self.n_items, values.shape[1])
         out[torch.from_numpy(known)] = values
         return out
+
+    @cached_property
+    def regions(self) -> RegionMaps:
+        """Region vectors of the pictures, [m, R, C] for m items when called."""
+        config = self._config
+        if config["features_file"]:
+            lines = np.asarray(self._table["line"])
+            maps = load_region_file(Path(config["features_file"]), self._table["lines"][0])
+            return RegionMaps(maps, lines, config["feature_norm"], config["feature_dim"])
+        maps = extract_regions(
+            self.store,
+            self.encoder(),
+            cache_dir=self.cache_dir,
+            batch_size=config["encoder_batch_size"],
+            device=config["device"],
+            grid=config["region_grid"],
+            progress=config["show_progress"],
+        )
+        return RegionMaps(maps, self.store.rows, config["feature_norm"], config["feature_dim"])
 
     @cached_property
     def has_picture(self) -> Tensor:

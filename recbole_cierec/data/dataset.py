@@ -24,6 +24,7 @@ from recbole.utils import ModelType
 
 from recbole_cierec.compat import DatasetMends
 from recbole_cierec.data.atomic import read_atomic
+from recbole_cierec.data.cold_split import ColdSequenceMixin, ColdSplitMixin
 from recbole_cierec.data.content import ItemContent
 from recbole_cierec.errors import ConfigError, DataError
 
@@ -72,7 +73,8 @@ class ContentMixin(DatasetMends):
 
     def build(self) -> list:
         order = self.config["eval_args"]["order"]
-        if order == "TO" and self.time_field not in self.inter_feat:
+        split = not self.benchmark_filename_list  # files that are split already need no order
+        if split and order == "TO" and self.time_field not in self.inter_feat:
             raise DataError(
                 f"{self.dataset_path}: eval_args order TO needs the column {self.time_field}:float "
                 "in the .inter file (and in load_col); add it or set eval_args order: RO"
@@ -88,15 +90,15 @@ class ContentMixin(DatasetMends):
         return state.hexdigest()
 
 
-class VisualDataset(ContentMixin, Dataset):
+class VisualDataset(ContentMixin, ColdSplitMixin, Dataset):
     """For general, context-aware and traditional models."""
 
 
-class VisualSequentialDataset(ContentMixin, SequentialDataset):
+class VisualSequentialDataset(ContentMixin, ColdSequenceMixin, SequentialDataset):
     """For sequential models."""
 
 
-class VisualKnowledgeDataset(ContentMixin, KnowledgeBasedDataset):
+class VisualKnowledgeDataset(ContentMixin, ColdSplitMixin, KnowledgeBasedDataset):
     """For knowledge-aware models."""
 
 
@@ -110,7 +112,8 @@ OWN_TO_MODEL = {  # models of RecBole with a data set class of their own
 
 @cache
 def _with_content(base: type) -> type:
-    return type(base.__name__, (ContentMixin, base), {"__doc__": base.__doc__})
+    cold = ColdSequenceMixin if issubclass(base, SequentialDataset) else ColdSplitMixin
+    return type(base.__name__, (ContentMixin, cold, base), {"__doc__": base.__doc__})
 
 
 def dataset_class(config) -> type:
@@ -152,5 +155,3 @@ def create_dataset(config) -> Dataset:
     if config["save_dataset"]:
         dataset.save()
     return dataset
-
-

@@ -1,20 +1,24 @@
-"""Features of pictures: computed once and cached on disk, or read from a ready-made file."""
+"""Features of pictures: computed once and cached on disk, or read from a ready-made file.
+
+The cache is one for pooled features and for region maps (:mod:`recbole_cierec.data.regions`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from datetime import datetime, timezone
 from itertools import chain
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from recbole_cierec.data.cache_folder import build_folder
@@ -26,9 +30,19 @@ if TYPE_CHECKING:
 
 # Raise it when the code changes the numbers for the same pictures and weights.
 FORMAT_VERSION = 1
-_FEATURES, _MANIFEST = "features.npy", "manifest.json"
-_CHUNK = 8192  # rows looked at in one go
+_MANIFEST = "manifest.json"
+_CHUNK = 1 << 24  # numbers looked at in one go
 _BYTES = 1 << 22  # bytes hashed in one go
+
+
+class Kind(NamedTuple):
+    """What is computed of each picture, and how it is kept."""
+
+    name: str  # of the cache's folder and file
+    shape: tuple[int, ...]  # of one picture
+    dtype: str
+    encode: Callable[[Tensor], Tensor]  # uint8 [B, S, S, 3] -> [B, *shape]
+    inputs: dict[str, Any]  # what the numbers depend on beside pictures and weights
 
 
 def extract_features(
@@ -57,28 +71,50 @@ def extract_features(
         ConfigError: The batch size is not positive.
         DataError: A feature is not finite, or the cache cannot be written.
     """
+    kind = Kind("features", (encoder.out_dim,), "<f4", encoder, {})
+    return cached(kind, store, encoder, cache_dir, batch_size, device, progress)
+
+
+def cached(
+    kind: Kind,
+    store: PictureStore,
+    encoder: VisualEncoder,
+    cache_dir: Path,
+    batch_size: int,
+    device: torch.device | str,
+    progress: bool,
+) -> np.ndarray:
+    """Return what an encoder gives for each picture; see :func:`extract_features`.
+
+    Returns:
+        [n_rows, *kind.shape] of ``kind.dtype``, read-only, mapped from the disk.
+    """
     if batch_size < 1:
         raise ConfigError(f"encoder_batch_size: {batch_size} pictures at a time; give 1 or more")
-    inputs = _inputs(store, encoder)
+    inputs = _inputs(store, encoder) | kind.inputs
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(cache_dir) / f"features-{key}"
-    shape = (len(store.pictures), encoder.out_dim)
+    folder = Path(cache_dir) / f"{kind.name}-{key}"
+    title = f"{kind.name.capitalize()} of {len(store.pictures)} pictures by {encoder.name}"
+    shape = (len(store.pictures), *kind.shape)
     if folder.exists():
         try:
-            features = _open(folder, inputs, shape)
+            features = _open(folder, kind, inputs, shape)
         except (OSError, ValueError) as error:
-            getLogger().warning(f"Features in {folder} are damaged ({error}); building them again")
+            getLogger().warning(
+                f"{kind.name.capitalize()} in {folder} are damaged ({error}); building them again"
+            )
         else:
-            getLogger().info(f"Features of {shape[0]} pictures by {encoder.name}: {folder}")
+            getLogger().info(f"{title}: {folder}")
             return features
-    batches = _encode(store.pictures, encoder, batch_size, device, progress)
+    batches = _encode(store.pictures, encoder, kind.encode, batch_size, device, progress)
     with build_folder(folder) as temporary, closing(batches):
-        digest = _write(temporary / _FEATURES, batches, shape)
-        features = np.load(temporary / _FEATURES, mmap_mode="r", allow_pickle=False)
-        _refuse_not_finite(features, f"features of {encoder.name}", "look at encoder_weights")
-        manifest = _manifest(inputs, store, encoder, digest)
+        path = temporary / f"{kind.name}.npy"
+        digest = _write(path, batches, shape, kind.dtype)
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+        refuse_not_finite(features, f"{kind.name} of {encoder.name}", "look at encoder_weights")
+        manifest = _manifest(inputs, store, encoder, kind, digest)
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-    getLogger().info(f"Features of {shape[0]} pictures by {encoder.name}: built in {folder}")
+    getLogger().info(f"{title}: built in {folder}")
     return features  # the map stays valid whatever happens to the folder's name
 
 
@@ -95,7 +131,7 @@ def _inputs(store: PictureStore, encoder: VisualEncoder) -> dict[str, Any]:
 
 
 def _manifest(
-    inputs: dict[str, Any], store: PictureStore, encoder: VisualEncoder, digest: str
+    inputs: dict[str, Any], store: PictureStore, encoder: VisualEncoder, kind: Kind, digest: str
 ) -> dict[str, Any]:
     """Return what a reader of the cache may want to know, and what proves it whole."""
     import torchvision  # an encoder is here, so torchvision is
@@ -103,41 +139,45 @@ def _manifest(
     return {
         **inputs,
         "rows": len(store.pictures),
-        "out_dim": encoder.out_dim,
+        "out_dim": kind.shape[-1],
+        "shape": list(kind.shape),  # of a row
         "image_size": int(store.pictures.shape[1]),
         "picture_store": store.folder.name,  # its manifest says how pictures were resized
-        "features_sha256": digest,
+        f"{kind.name}_sha256": digest,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def _open(folder: Path, inputs: dict[str, Any], shape: tuple[int, int]) -> np.ndarray:
+def _open(
+    folder: Path, kind: Kind, inputs: dict[str, Any], shape: tuple[int, ...]
+) -> np.ndarray:
     """Open a cache that is whole; raise OSError or ValueError saying what is wrong with it."""
     manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
     if not isinstance(manifest, dict) or any(manifest.get(k) != v for k, v in inputs.items()):
         raise ValueError(f"{_MANIFEST} describes something else")
-    digest = hashlib.sha256()
-    with (folder / _FEATURES).open("rb") as file:
+    path, digest = folder / f"{kind.name}.npy", hashlib.sha256()
+    with path.open("rb") as file:
         while block := file.read(_BYTES):
             digest.update(block)
-    if digest.hexdigest() != manifest.get("features_sha256"):
-        raise ValueError(f"{_FEATURES} is not the file that was written")
-    features = np.load(folder / _FEATURES, mmap_mode="r", allow_pickle=False)
-    if features.shape != shape or features.dtype != np.float32:
-        raise ValueError(f"{_FEATURES} is {features.dtype} {features.shape}, not {shape}")
+    if digest.hexdigest() != manifest.get(f"{kind.name}_sha256"):
+        raise ValueError(f"{path.name} is not the file that was written")
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    if features.shape != shape or features.dtype != np.dtype(kind.dtype):
+        raise ValueError(f"{path.name} is {features.dtype} {features.shape}, not {shape}")
     return features
 
 
 def _encode(
     pictures: np.ndarray,
     encoder: VisualEncoder,
+    encode: Callable[[Tensor], Tensor],
     batch_size: int,
     device: torch.device | str,
     progress: bool,
 ) -> Generator[np.ndarray, None, None]:
-    """Yield the features of one batch of pictures after the other, float32 [<= batch_size, D]."""
+    """Yield what ``encode`` gives for one batch of pictures after the other."""
     training = encoder.training
     encoder.eval().to(device)
     # disable=None: no bar where the output is no terminal, and so no control codes in a file.
@@ -153,26 +193,29 @@ def _encode(
                 # A copy: the map is read-only, which a tensor cannot be.
                 batch = torch.from_numpy(np.array(pictures[start : start + batch_size]))
                 with torch.inference_mode():
-                    features = encoder(batch.to(device)).cpu().numpy()
+                    features = encode(batch.to(device)).cpu().numpy()
                 yield features
                 bar.update(len(batch))
     finally:
         encoder.train(training)
 
 
-def _write(path: Path, batches: Iterable[np.ndarray], shape: tuple[int, int]) -> str:
+def _write(
+    path: Path, batches: Iterable[np.ndarray], shape: tuple[int, ...], dtype: str
+) -> str:
     """Write batches as one .npy file and return its sha256 (hex).
 
     Written, not mapped: a full disk is then an error, where a write to a map kills the process.
     """
     header = io.BytesIO()
-    form = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    form = {"descr": dtype, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, form)
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        for block in chain([header.getvalue()], (b.astype("<f4").tobytes() for b in batches)):
-            digest.update(block)
-            file.write(block)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+            for block in chain([header.getvalue()], (b.astype(dtype).tobytes() for b in batches)):
+                digest.update(block)
+                file.write(block)
     return digest.hexdigest()
 
 
@@ -192,22 +235,32 @@ def load_feature_file(path: Path, n_rows: int) -> np.ndarray:
             number in it is not finite.
     """
     path = Path(path)
-    features = _read_npy(path)
+    features = read_rows(path, n_rows)
     if features.ndim != 2 or features.shape[1] == 0:
         raise DataError(
             f"features_file {path}: has shape {features.shape}; give [rows of NAME.item, features]"
         )
-    if len(features) != n_rows:
+    if features.dtype != np.float32:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that below
+            features = features.astype(np.float32)
+    refuse_not_finite(features, f"features_file {path}", "mend or drop those items")
+    return features
+
+
+def read_rows(path: Path, n_rows: int) -> np.ndarray:
+    """Map a .npy file of real numbers with a row for each data line of NAME.item.
+
+    Raises:
+        DataError: It is anything else, in one line.
+    """
+    features = _read_npy(path)
+    if features.ndim and len(features) != n_rows:
         raise DataError(
             f"features_file {path}: has {len(features)} rows, but the .item file has {n_rows} "
             "data lines; row k must belong to data line k"
         )
     if features.dtype.kind not in "fiu":
         raise DataError(f"features_file {path}: holds {features.dtype}; save it as float32")
-    if features.dtype != np.float32:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that below
-            features = features.astype(np.float32)
-    _refuse_not_finite(features, f"features_file {path}", "mend or drop those items")
     return features
 
 
@@ -230,11 +283,13 @@ def _read_npy(path: Path) -> np.ndarray:
         ) from error
 
 
-def _refuse_not_finite(features: np.ndarray, what: str, advice: str) -> None:
+def refuse_not_finite(features: np.ndarray, what: str, advice: str) -> None:
     """Raise a DataError that names the first rows with NaN or infinity."""
     rows: list[int] = []
-    for start in range(0, len(features), _CHUNK):
-        finite = np.isfinite(features[start : start + _CHUNK]).all(axis=1)
+    step = max(1, _CHUNK // max(1, features[:1].size))
+    for start in range(0, len(features), step):
+        finite = np.isfinite(features[start : start + step]).reshape(-1, features[:1].size)
+        finite = finite.all(axis=1)
         rows += (start + np.flatnonzero(~finite)).tolist()
     if rows:
         named = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")

@@ -10,15 +10,25 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.utils import create_samplers, data_preparation, get_dataloader
 from recbole.utils import ModelType
 
+from recbole_cierec.data.candidate_loader import CandidateLoader, FullLoader
+from recbole_cierec.data.cold_split import WARM
 from recbole_cierec.errors import DataError
-from recbole_cierec.evaluation.groups import UserGroups
+from recbole_cierec.evaluation.candidate_files import provide_candidates
+from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
+from recbole_cierec.evaluation.plan import EvaluationPlan, make_views, restrict
+
+PHASES = ("train", "valid", "test")
 
 
 def prepare(config, dataset):
     """Split ``dataset`` and build (train, valid, test) loaders.
+
+    The evaluation loaders carry their :class:`recbole_cierec.evaluation.plan.EvaluationPlan`.
 
     Raises:
         DataError: A part is empty, a user has no negative to draw, or topk exceeds the items.
@@ -29,31 +39,123 @@ def prepare(config, dataset):
             f"{dataset.item_num - 1} items; lower topk"
         )
     if config["save_dataloaders"] or config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-        loaders = data_preparation(config, dataset)
-    else:
-        # RecBole's own data_preparation first unpickles loaders that it finds beside the
-        # checkpoints; these may be stale, and reading them runs what they hold.
-        parts = dataset.build()
-        _refuse_empty(config, parts)
-        try:
-            samplers = create_samplers(config, dataset, parts)
-        except ValueError as error:  # RecBole: "Some users have interacted with all items ..."
-            raise DataError(f"{config['dataset']}: {error}") from error
+        train, *loaders = data_preparation(config, dataset)
         loaders = [
-            get_dataloader(config, phase)(
-                config, part, sampler, shuffle=config["shuffle"] and phase == "train"
-            )
-            for phase, part, sampler in zip(
-                ("train", "valid", "test"), parts, samplers, strict=True
-            )
+            CandidateLoader(config, loader._dataset, loader._sampler)
+            if candidates_wanted(config, phase)
+            else loader
+            for phase, loader in zip(PHASES[1:], loaders, strict=True)
         ]
-    train, valid, test = loaders
+    else:
+        train, *loaders = _own_loaders(config, dataset)
     if config["train_negatives"] == "seen" and getattr(train, "_sampler", None) is not None:
         train._sampler = seen_sampler(train._sampler, train._dataset)
-    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
-        groups = UserGroups.from_split(config, train._dataset, valid._dataset, test._dataset)
-        valid.user_groups = test.user_groups = groups
-    return train, valid, test
+    datasets = [
+        getattr(loader, "whole", getattr(loader, "_dataset", None)) for loader in (train, *loaders)
+    ]
+    for phase, loader in zip(PHASES[1:], loaders, strict=True):
+        loader.plan = make_plan(config, phase, datasets, loader)
+    return train, *loaders
+
+
+def _own_loaders(config, dataset) -> list:
+    """RecBole's own data_preparation first unpickles loaders that it finds beside the
+    checkpoints; these may be stale, and reading them runs what they hold."""
+    parts = dataset.build()
+    _refuse_empty(config, parts)
+    try:
+        samplers = create_samplers(config, dataset, parts)
+    except ValueError as error:  # RecBole: "Some users have interacted with all items ..."
+        raise DataError(f"{config['dataset']}: {error}") from error
+    loaders = []
+    for phase, part, sampler in zip(PHASES, parts, samplers, strict=True):
+        loader = get_dataloader(config, phase)
+        if candidates_wanted(config, phase):
+            loader = CandidateLoader
+        elif loader is FullSortEvalDataLoader:
+            loader = FullLoader
+        shuffle = config["shuffle"] and phase == "train"
+        loaders.append(loader(config, part, sampler, shuffle=shuffle))
+    return loaders
+
+
+def candidates_wanted(config, phase: str) -> int:
+    """N of the mode ``userN``; 0 for training and for RecBole's modes."""
+    mode = "" if phase == "train" else config["eval_args"]["mode"][phase]
+    return int(mode[len("user") :]) if mode.startswith("user") else 0
+
+
+def make_plan(config, phase: str, datasets: list, loader) -> EvaluationPlan:
+    """How ``phase`` is evaluated; candidate lists are drawn, or read from ``candidates_file``.
+
+    Args:
+        config: The configuration.
+        phase: valid or test.
+        datasets: The three parts.
+        loader: The loader of the phase.
+    """
+    train = datasets[0]
+    item_groups = ItemGroups.from_split(config, train)
+    held = train.cold_phase if config["strict_cold"] else None
+    universe = None
+    if held is not None and config["strict_cold"]["kind"] == "item":
+        universe = (held == WARM) | (held == PHASES.index(phase))
+    plan = EvaluationPlan(
+        UserGroups.from_split(config, *datasets),
+        item_groups,
+        make_views(config, item_groups, universe),
+        repeats=config["eval_repeats"] if phase == "test" else 1,
+        # Validation must not choose a model by the very lists that the test ranks.
+        seed=2 * config["candidate_seed"] + (phase == "valid"),
+    )
+    wanted = candidates_wanted(config, phase)
+    if not wanted:
+        plan.repeats = 1
+        return plan
+    plan.users = np.asarray(loader.uid_list)
+    row = np.full(train.user_num, -1)
+    row[plan.users] = np.arange(len(plan.users))
+    positives = _by_row(datasets[PHASES.index(phase)], row, len(plan.users))
+    for view in plan.views:
+        view.positives = restrict(positives, view.items)
+    used = _by_row_of_all(datasets, row, len(plan.users))
+    provide_candidates(config, phase, plan, wanted, train, used)
+    return plan
+
+
+def _pairs(dataset, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, items) of a part's interactions; a sequence's history is not in it."""
+    feat = dataset.inter_feat
+    rows = row[np.asarray(feat[dataset.uid_field])]
+    return rows[rows >= 0], np.asarray(feat[dataset.iid_field])[rows >= 0]
+
+
+def _by_row(dataset, row: np.ndarray, n: int) -> Ragged:
+    return Ragged.group(*_pairs(dataset, row), n)
+
+
+def _by_row_of_all(datasets: list, row: np.ndarray, n: int) -> Ragged:
+    """All that the user of a row ever interacted with, in whatever part."""
+    pairs = [_pairs(dataset, row) for dataset in datasets]
+    pairs += [_first_items(dataset, row) for dataset in datasets]
+    rowless = datasets[0].rowless
+    rows = row[rowless.users]
+    pairs.append((rows[rows >= 0], rowless.items[rows >= 0]))
+    rows, items = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    return Ragged.group(rows, items, n)
+
+
+def _first_items(dataset, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Items of sequences, of which a user's first has no row of its own."""
+    suffix = dataset.config["LIST_SUFFIX"]
+    name = dataset.iid_field + suffix if suffix else ""
+    if not hasattr(dataset, "item_list_length_field") or name not in dataset.inter_feat:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    lists = np.asarray(dataset.inter_feat[name])
+    rows = np.repeat(row[np.asarray(dataset.inter_feat[dataset.uid_field])], lists.shape[1])
+    items = lists.reshape(-1)
+    real = (items > 0) & (rows >= 0)
+    return rows[real], items[real]
 
 
 def _refuse_empty(config, parts) -> None:

@@ -53,6 +53,7 @@ class CIERec(VisualRecommender):
             activation = config["gate_activation"]
             self.visual_gate = VisualGate(d, content_size, d, activation, gain)
             self.inference_gate = InferenceGate(content_size, d, activation)
+            self.pair_width = content_size  # of Eq. 3, which sees the user
         self._set_semantic(config, dataset, gain)
         self.fusion = Fusion(d, 3 if self.use_gates else 2, config["fusion"])
         self._set_backbone(config, content_size, gain)
@@ -131,14 +132,14 @@ class CIERec(VisualRecommender):
         p = user["vector"]
         v = self.visual_gate(p, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
         f = self.fusion(item["q"], v, item["s"])  # Eq. 7
-        score = user["bias"] + item["bias"] + (p * f).sum(1)  # Eq. 8
-        norm = f.square().sum(1) + item["bias"].square()
+        score = user["bias"] + item["bias"] + (p * f).sum(-1)  # Eq. 8
+        norm = f.square().sum(-1) + item["bias"].square()
         if self.with_vbpr:
-            score = score + (user["content"] * item["content"]).sum(1)
-            norm = norm + item["content"].square().sum(1)
+            score = score + (user["content"] * item["content"]).sum(-1)
+            norm = norm + item["content"].square().sum(-1)
         parts = {"score": score, "norm": norm}
         if v is not None:
-            parts |= {"visual": (p * v).sum(1), "semantic": (p * item["s"]).sum(1)}
+            parts |= {"visual": (p * v).sum(-1), "semantic": (p * item["s"]).sum(-1)}
         return parts
 
     def user_norm(self, user: Side) -> Tensor:
@@ -146,12 +147,21 @@ class CIERec(VisualRecommender):
         return norm + user["content"].square().sum(1) if self.with_vbpr else norm
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
-        if self._ranking is None:
-            self._ranking = UserGateRanking(self, item)
-        scores = self._ranking.scores(user["vector"])
+        ranking = self._ranking or UserGateRanking(self, item)
+        if not self.training:  # then the items are all items, and stay as they are
+            self._ranking = ranking
+        scores = ranking.scores(user["vector"])
         if self.with_vbpr:
             scores = scores + user["content"] @ item["content"].T
         return scores + user["bias"].unsqueeze(1) + item["bias"]
+
+    def list_scores(self, user: Side, item: Side, items: Tensor) -> Tensor:
+        if self._ranking is None:
+            self._ranking = UserGateRanking(self, item)
+        scores = self._ranking.of_lists(user["vector"], items)
+        if self.with_vbpr:
+            scores = scores + torch.einsum("bd,bcd->bc", user["content"], item["content"][items])
+        return scores + user["bias"].unsqueeze(1) + item["bias"][items]
 
     # ------------------------------------------------------------------------ training
 

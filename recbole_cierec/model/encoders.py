@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.encoder_weights import (
@@ -21,9 +22,10 @@ from recbole_cierec.model.encoder_weights import (
 
 
 class Head(NamedTuple):
-    """Where a family keeps its classifier, and what takes its place."""
+    """Where a family keeps its classifier, what takes its place, and where its last map is."""
 
     path: str
+    regions: str  # the module that gives the last map [B, C, H, W] (vit: [B, 1 + H * W, C])
     substitute: Callable[[], nn.Module] = nn.Identity
 
 
@@ -35,26 +37,26 @@ def _global_mean() -> nn.Module:
 # linear layer (its input is pooled already); its last linear goes where layers before it belong
 # to the features (vgg: the 4096-d layer; convnext, maxvit: norm and projection).
 HEADS: dict[str, Head] = {
-    "alexnet": Head("classifier.6"),
-    "convnext": Head("classifier.2"),
-    "densenet": Head("classifier"),
-    "efficientnet": Head("classifier"),
-    "googlenet": Head("fc"),
-    "inception": Head("fc"),
-    "maxvit": Head("classifier.5"),
-    "mnasnet": Head("classifier"),
-    "mobilenet_v2": Head("classifier"),
-    "mobilenet_v3": Head("classifier.3"),
-    "regnet": Head("fc"),
-    "resnet": Head("fc"),
-    "resnext": Head("fc"),
-    "shufflenet": Head("fc"),
+    "alexnet": Head("classifier.6", "features"),
+    "convnext": Head("classifier.2", "features"),
+    "densenet": Head("classifier", "features"),
+    "efficientnet": Head("classifier", "features"),
+    "googlenet": Head("fc", "inception5b"),
+    "inception": Head("fc", "Mixed_7c"),
+    "maxvit": Head("classifier.5", "blocks.3"),
+    "mnasnet": Head("classifier", "layers"),
+    "mobilenet_v2": Head("classifier", "features"),
+    "mobilenet_v3": Head("classifier.3", "features"),
+    "regnet": Head("fc", "trunk_output"),
+    "resnet": Head("fc", "layer4"),
+    "resnext": Head("fc", "layer4"),
+    "shufflenet": Head("fc", "conv5"),
     # Its classifier is a convolution over the 512 maps, so they are not pooled before it.
-    "squeezenet": Head("classifier", _global_mean),
-    "swin": Head("head"),
-    "vgg": Head("classifier.6"),
-    "vit": Head("heads"),
-    "wide_resnet": Head("fc"),
+    "squeezenet": Head("classifier", "features", _global_mean),
+    "swin": Head("head", "permute"),
+    "vgg": Head("classifier.6", "features"),
+    "vit": Head("heads", "encoder"),
+    "wide_resnet": Head("fc", "layer4"),
 }
 
 # Auxiliary classifiers serve the training on ImageNet alone; transform_input is how torchvision
@@ -142,20 +144,54 @@ class VisualEncoder(nn.Module):
             ConfigError: The network cannot take pictures of this size.
             ValueError: The tensor is no batch of uint8 RGB pictures.
         """
+        self._check(pictures)
+        if len(pictures) == 0:
+            return self.mean.new_zeros(0, self.out_dim)
+        features = self.trunk(self._pixels(pictures))
+        return features.flatten(1).float()  # (B, D); float: autocast would give half precision
+
+    def region_map(self, pictures: Tensor, grid: int = 7) -> Tensor:
+        """Encode the regions of pictures: the last spatial map, before it is pooled.
+
+        Args:
+            pictures: uint8 [B, S, S, 3], RGB, on the encoder's device; B is not 0.
+            grid: A map with more rows or columns than this is averaged down to it; a smaller one
+                stays as it is. Most networks give 7 x 7 for pictures of 224 pixels a side.
+
+        Returns:
+            float32 [B, R, C], regions row by row; R = 49 for 7 x 7.
+        """
+        self._check(pictures)
+        kept: list[Tensor] = []
+        layer = self.trunk.get_submodule(_head_of(self.name).regions)
+        handle = layer.register_forward_hook(lambda _, inputs, out: kept.append(out))
+        try:
+            self.trunk(self._pixels(pictures))
+        finally:
+            handle.remove()
+        (regions,) = kept
+        if regions.ndim == 3:  # a vision transformer: its first token stands for no region
+            side = round((regions.shape[1] - 1) ** 0.5)
+            regions = regions[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        sides = [min(side, grid) for side in regions.shape[2:]]
+        return F.adaptive_avg_pool2d(regions.float(), sides).flatten(2).transpose(1, 2)
+
+    def _check(self, pictures: Tensor) -> None:
+        """Refuse what is no batch of pictures, or of a size that the network cannot take."""
         if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
             raise ValueError(
                 f"pictures must be uint8 [B, S, S, 3], got {pictures.dtype} "
                 f"{list(pictures.shape)}"
             )
-        if len(pictures) == 0:
-            return self.mean.new_zeros(0, self.out_dim)
-        if pictures.shape[1] not in self._known_sizes:
+        if len(pictures) and pictures.shape[1] not in self._known_sizes:
             self._dry_run(pictures.shape[1])
+
+    def _pixels(self, pictures: Tensor) -> Tensor:
+        """The network's input [B, 3, S, S]."""
         pixels = pictures.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
         # NHWC in memory seen as NCHW is exactly torch's channels_last: no copy, and the faster
         # layout for convolutions on a CPU.
-        features = self.trunk(pixels.permute(0, 3, 1, 2))
-        return features.flatten(1).float()  # (B, D); float: autocast would give half precision
+        return pixels.permute(0, 3, 1, 2)
 
     def _dry_run(self, size: int) -> int:
         """Return the number of features for pictures of a size, computing shapes alone.

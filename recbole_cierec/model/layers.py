@@ -51,6 +51,12 @@ def squared_norm(tensors: list[Tensor]) -> Tensor | float:
     return sum((t.square().sum() for t in tensors), 0.0)
 
 
+def mean_rows(table: nn.Embedding, tokens: Tensor) -> Tensor:
+    """Mean row of the real tokens, tokens [m, L] with padding 0 -> [m, d]; zero without any."""
+    real = (tokens > 0).unsqueeze(2)
+    return (table(tokens) * real).sum(1) / real.sum(1).clamp(min=1)
+
+
 def unit_linear(in_size: int, out_size: int, gain: float, bias: bool = True) -> nn.Linear:
     """Linear layer for unit-norm rows: outputs start with standard deviation ``gain``.
 
@@ -109,9 +115,9 @@ class VisualGate(InferenceGate):
         self.mlp = unit_linear(content_size, size, gain)  # MLP_v, with LeakyReLU
 
     def forward(self, p: Tensor, e: Tensor, item_part: Tensor) -> Tensor:
-        """Pairs: p [B, d], e [B, D], item_part [B, D] -> v [B, d]."""
+        """Pairs: p [..., d], e [..., D], item_part [..., D] -> v [..., d]; dimensions broadcast."""
         gate = self.activate(self.user_map(p) + item_part)
-        return F.leaky_relu(self.mlp(F.normalize(e * gate, eps=EPS)), SLOPE)
+        return F.leaky_relu(self.mlp(F.normalize(e * gate, dim=-1, eps=EPS)), SLOPE)
 
 
 class SemanticEncoder(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from recbole_cierec.model.layers import mean_rows
 from recbole_cierec.model.visual_recommender import Side, VisualRecommender
 
 
@@ -26,10 +27,7 @@ class MF_Semantics(VisualRecommender):
         return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
 
     def item_side(self, items: Tensor) -> Side:
-        tokens = self.tokens[items]  # [m, L]
-        real = (tokens > 0).unsqueeze(2)
-        total = (self.token_embedding(tokens) * real).sum(1)
-        x = total / real.sum(1).clamp(min=1)
+        x = mean_rows(self.token_embedding, self.tokens[items])
         return {"vector": x, "bias": self.item_biases(items)}
 
     def content_weights(self) -> list[Tensor]:

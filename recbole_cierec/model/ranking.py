@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from recbole_cierec.model.layers import EPS, SLOPE
 
 BLOCK_BYTES = 64 * 2**20  # of the largest temporary
+CACHE_BYTES = 2**20  # of one temporary that should stay in a processor's cache
 CANCELLED = 1e-6  # |x|^2 below this share of its terms is computed literally
 
 
@@ -57,6 +58,32 @@ class UserGateRanking:
         items, d = self.fixed.shape
         users = max(1, BLOCK_BYTES // (items * d * p.element_size()))
         return torch.cat([score(part) for part in p.split(users)])
+
+    def of_lists(self, p: Tensor, items: Tensor) -> Tensor:
+        """p [B, d], a list of items for each user [B, C] -> p . f_ui [B, C].
+
+        A list is short, so its pairs are computed one by one, few enough at a time that all of
+        them stay in a processor's cache; W_e e + W_g g + b is still computed once an item.
+        """
+        if self.gate is None:
+            return torch.einsum("bd,bcd->bc", p, self.vectors[items])
+        width = self.item["e"].shape[1] * p.element_size()
+        users = max(1, CACHE_BYTES // (items.shape[1] * width))
+        parts = []
+        for some, rows in zip(p.split(users), items.split(users), strict=True):
+            flat = rows.reshape(-1)
+            lists = rows.shape[1]
+            b = self.gate.user_map(some)  # B_u
+            e, a = self.item["e"][flat], self.item["gate"][flat]
+            a = a.view(len(rows), lists, -1).add_(b.unsqueeze(1)).view_as(e)
+            x = e.mul_(self.gate.activate(a))
+            mapped = F.linear(x, self.gate.mlp.weight)
+            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=EPS)
+            v = F.leaky_relu(mapped / norm + self.gate.mlp.bias, SLOPE)
+            fixed, q, s = (y[flat] for y in (self.fixed, self.item["q"], self.item["s"]))
+            f = self.fusion.finish(fixed, q, v, s).view(len(rows), lists, -1)
+            parts.append(torch.einsum("bcd,bd->bc", f, some))
+        return torch.cat(parts)
 
     def _fuse(self, p: Tensor, v: Tensor) -> Tensor:
         """p [B, d], v [I, B, d] -> scores [B, I]."""

@@ -1,4 +1,4 @@
-"""Base of every model here: ids, item content, BPR, and one way to score pairs and rankings.
+"""Base of every model here: ids, item content, loss, and one way to score pairs and rankings.
 
 A model states four things: what it keeps of a user (:meth:`user_side`), of an item
 (:meth:`item_side`), the score of aligned pairs (:meth:`pair_parts`), and, where a plain inner
@@ -17,19 +17,24 @@ from torch import Tensor, nn
 
 from recbole_cierec.model.item_encoder import ItemEncoder
 from recbole_cierec.model.layers import bpr_loss, squared_norm
+from recbole_cierec.model.losses import SharedSoftmax
 
 Side = dict[str, Tensor]  # named tensors whose first dimension runs over users or items
 
 ITEM_BLOCK = 4096  # items encoded at a time when all are prepared for ranking
 PAIR_BLOCK = 65536  # pairs scored at a time by predict
+PAIR_FLOATS = 2**20  # floats of one tensor over pairs, for candidates
+SCORE_BLOCK = 2**19  # scores of a block of users that must stay in a processor's cache
+DENSE_RATIO = 50  # items a candidate from which on candidates are scored one by one
 
 
 class Rows(NamedTuple):
-    """A training batch as row numbers of the two sides, each [B]."""
+    """A training batch as row numbers of its two sides."""
 
-    user: Tensor
-    positive: Tensor
-    negative: Tensor
+    user: Tensor  # [B]
+    positive: Tensor  # [B]
+    negative: Tensor  # [B], one for each positive; with softmax [N], shared by all rows
+    items: Tensor  # the items that the last two number
 
 
 def take(side: Side, rows: Tensor) -> Side:
@@ -46,6 +51,10 @@ class VisualRecommender(GeneralRecommender):
     """
 
     input_type = InputType.PAIRWISE
+    uses_regions = False  # region maps of the pictures instead of pooled features
+    # Where the item vector depends on the user: floats of the largest tensor that a pair takes in
+    # training. Such a model's pair_parts broadcasts over leading dimensions, [B, 1] with [N].
+    pair_width = 0
 
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
@@ -59,8 +68,11 @@ class VisualRecommender(GeneralRecommender):
         # Items without a training interaction have untrained id parameters: these count as zero,
         # in training and at scoring, so that content alone decides about them.
         self.register_buffer("seen", (counts > 0).float(), persistent=False)
-        # Eq. 8's alpha and beta_u cancel in BPR and in any ranking of one user: their gradient is
-        # zero by construction. They stand here because the equation has them.
+        met = torch.bincount(dataset.inter_feat[self.USER_ID], minlength=self.n_users) > 0
+        self.register_buffer("seen_users", met.float(), persistent=False)
+        self.softmax = SharedSoftmax(counts, config) if config["loss"] == "softmax" else None
+        # Eq. 8's alpha and beta_u cancel in both losses and in any ranking of one user: their
+        # gradient is zero by construction. They stand here because the equation has them.
         self.global_bias = nn.Parameter(torch.zeros(()))
         self.user_bias = self._table(self.n_users, 1, std=0.0)
         self.item_bias = self._table(self.n_items, 1, std=0.0)
@@ -87,12 +99,16 @@ class VisualRecommender(GeneralRecommender):
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
         """Scores [B, I] of B users against I items."""
-        product = user["vector"] @ item["vector"].T
-        return user["bias"].unsqueeze(1) + item["bias"] + product
+        scores = torch.addmm(item["bias"], user["vector"], item["vector"].T)
+        return scores + user["bias"].unsqueeze(1)
 
     def user_norm(self, user: Side) -> Tensor:
         """Squared length [B] of the user's part of the score, for the L2 term."""
         return user["vector"].square().sum(1)
+
+    def pair_loss(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """With ``loss: bpr``, the loss [] of scores [B] and [B]."""
+        return bpr_loss(positive, negative)
 
     def content_weights(self) -> list[Tensor]:
         """Weights of the content path, for the other L2 term."""
@@ -136,23 +152,59 @@ class VisualRecommender(GeneralRecommender):
         Content is computed once an item, and a gradient on a side is the sum over the batch.
         """
         users, user_rows = torch.unique(interaction[self.USER_ID], return_inverse=True)
-        both = torch.cat([interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]])
-        items, item_rows = torch.unique(both, return_inverse=True)
-        rows = Rows(user_rows, *item_rows.chunk(2))
+        positive, negative = interaction[self.ITEM_ID], self.negatives(interaction)
+        items, rows = torch.unique(torch.cat([positive, negative]), return_inverse=True)
+        rows = Rows(user_rows, *rows.split([len(positive), len(negative)]), items)
         return self.user_side(users), self.item_side(items), rows
 
+    def negatives(self, interaction) -> Tensor:
+        """Negative items: RecBole's [B], or with softmax one draw for the batch [N]."""
+        if self.softmax is None:
+            return interaction[self.NEG_ITEM_ID]
+        return self.softmax.draw(self.pair_width)
+
     def ranking_loss(self, user: Side, item: Side, rows: Rows) -> Tensor:
-        """BPR (mean) plus L2 on the vectors of the score; sets ``branch_losses``."""
-        users, items = rows.user.repeat(2), torch.cat([rows.positive, rows.negative])
-        parts = self.pair_parts(take(user, users), take(item, items))
-        loss = bpr_loss(*parts.pop("score").chunk(2))
-        norm = self.user_norm(user)[rows.user].sum() + parts.pop("norm").sum()
-        self.branch_losses = {n: bpr_loss(*x.detach().chunk(2)) for n, x in parts.items()}
+        """BPR or softmax (means) plus L2 on the vectors of the score; sets ``branch_losses``."""
+        loss, item_norm = self.contrast(user, item, rows)
         if self.reg_weight:
             # On the vectors that meet in the score, not on the weights that make them: in MF the
             # two are one, and a network is held to the same scale whatever its depth.
+            norm = self.user_norm(user)[rows.user].sum() + item_norm
             loss = loss + self.reg_weight * norm / len(rows.user)
         return loss
+
+    def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The loss without L2, and the items' squared lengths summed over the batch."""
+        return (self._bpr if self.softmax is None else self._shared_softmax)(user, item, rows)
+
+    def _bpr(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
+        users, items = rows.user.repeat(2), torch.cat([rows.positive, rows.negative])
+        parts = self.pair_parts(take(user, users), take(item, items))
+        loss, norm = self.pair_loss(*parts.pop("score").chunk(2)), parts.pop("norm").sum()
+        self.branch_losses = {n: bpr_loss(*x.detach().chunk(2)) for n, x in parts.items()}
+        return loss, norm
+
+    def _shared_softmax(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Of the shared negatives each row bears the mean length."""
+        users = take(user, rows.user)
+        own = self.pair_parts(users, take(item, rows.positive))
+        shared = self.shared_parts(users, take(item, rows.negative))
+        norm = own.pop("norm").sum() + shared.pop("norm").mean() * len(rows.user)
+        items = rows.items[rows.positive], rows.items[rows.negative]
+        loss = self.softmax(own.pop("score"), shared.pop("score"), *items)
+        self.branch_losses = {
+            n: self.softmax(x.detach(), shared[n].detach(), *items) for n, x in own.items()
+        }
+        return loss, norm
+
+    def shared_parts(self, user: Side, item: Side) -> Side:
+        """:meth:`pair_parts` of B users with N items each: [B, N], ``norm`` maybe only [N]."""
+        if self.pair_width:
+            users = {name: value.unsqueeze(1) for name, value in user.items()}
+            return self.pair_parts(users, item)
+        # The length is free of the user here, so that any user gives it.
+        norm = self.pair_parts({name: value[:1] for name, value in user.items()}, item)["norm"]
+        return {"score": self.block_scores(user, item), "norm": norm}
 
     def all_items(self) -> Side:
         """:meth:`item_side` of every item, kept until the model trains or loads again."""
@@ -162,13 +214,20 @@ class VisualRecommender(GeneralRecommender):
             self._all_items = {k: torch.cat([side[k] for side in sides]) for k in sides[0]}
         return self._all_items
 
+    def served(self, users: Tensor) -> Side:
+        """:meth:`user_side` at inference: a user whom training never met is nobody in particular,
+        all his tensors zero, instead of a vector that was drawn at random."""
+        known = self.seen_users[users]
+        side = self.user_side(users)
+        return {k: v * known.view(-1, *[1] * (v.dim() - 1)) for k, v in side.items()}
+
     @torch.no_grad()
     def predict(self, interaction) -> Tensor:
         """Scores [B] of pairs."""
         users, items = interaction[self.USER_ID], interaction[self.ITEM_ID]
         side = self.all_items()
         scores = [
-            self.pair_parts(self.user_side(u), take(side, i))["score"]
+            self.pair_parts(self.served(u), take(side, i))["score"]
             for u, i in zip(users.split(PAIR_BLOCK), items.split(PAIR_BLOCK), strict=True)
         ]
         return torch.cat(scores)
@@ -177,7 +236,35 @@ class VisualRecommender(GeneralRecommender):
     def full_sort_predict(self, interaction) -> Tensor:
         """Scores [B * n_items] of users against all items."""
         users = interaction[self.USER_ID]
-        return self.block_scores(self.user_side(users), self.all_items()).reshape(-1)
+        return self.block_scores(self.served(users), self.all_items()).reshape(-1)
+
+    @torch.no_grad()
+    def candidate_scores(self, interaction, items: Tensor) -> Tensor:
+        """Scores [B, C] of users against candidates of their own, item ids [B, C]."""
+        users = interaction[self.USER_ID]
+        return self.list_scores(self.served(users), self.all_items(), items)
+
+    def list_scores(self, user: Side, item: Side, items: Tensor) -> Tensor:
+        """Of each user's row of ``items`` [B, C]; ``item`` has all items.
+
+        Where scores are matrix products, all of a user's are cheaper than picking rows for his
+        candidates, up to some fifty times as many.
+        """
+        n_users, n_items = len(items), len(item["bias"])
+        if self.pair_width or n_items > DENSE_RATIO * items.shape[1]:
+            width = max(self.pair_width, self.size)
+            return self._scores_of_pairs(user, item, items, max(1, PAIR_FLOATS // width))
+        rows = torch.arange(n_users, device=items.device).split(max(1, SCORE_BLOCK // n_items))
+        parts = [self.block_scores(take(user, r), item).gather(1, items[r]) for r in rows]
+        return torch.cat(parts)
+
+    def _scores_of_pairs(self, user: Side, item: Side, items: Tensor, step: int) -> Tensor:
+        rows = torch.arange(len(items), device=items.device).repeat_interleave(items.shape[1])
+        parts = [
+            self.pair_parts(take(user, r), take(item, i))["score"]
+            for r, i in zip(rows.split(step), items.reshape(-1).split(step), strict=True)
+        ]
+        return torch.cat(parts).view(items.shape)
 
     def train(self, mode: bool = True):
         """Switches mode; what was kept of the items is forgotten."""

@@ -36,7 +36,7 @@ class GatedTrainer(TrainerMixin, Trainer):
             )
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        if self.gates:
+        if self.gates and loss_func is None:
             loss_func = self._gated_loss
         losses = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self._log_gates(epoch_idx)

@@ -17,7 +17,9 @@ from torch.optim.lr_scheduler import StepLR
 
 from recbole_cierec.compat import TrainerMends
 from recbole_cierec.errors import CheckpointError, NonFiniteLossError
-from recbole_cierec.evaluation.groups import GroupCollector, GroupEvaluator
+from recbole_cierec.evaluation.collector import PlanCollector
+from recbole_cierec.evaluation.evaluator import PlanEvaluator
+from recbole_cierec.evaluation.scoring import candidate_batch
 from recbole_cierec.trainer.checkpoint import (
     from_plain,
     newest_checkpoint,
@@ -38,8 +40,8 @@ class TrainerMixin(TrainerMends):
         # RecBole's trainer of models without epochs (Pop, ItemKNN) lowers epochs to 1 too late for
         # this rule of its own, and would never validate or save with a larger eval_step.
         self.eval_step = min(self.eval_step, self.epochs)
-        self.eval_collector = GroupCollector(config)
-        self.evaluator = GroupEvaluator(config)
+        self.eval_collector = PlanCollector(config)
+        self.evaluator = PlanEvaluator(config)
         self._name_files()
         self.schedulers: dict[str, StepLR] = {}
         self._decay(self._optimizers())
@@ -240,8 +242,16 @@ class TrainerMixin(TrainerMends):
             path = Path(model_file or self.saved_model_file)
             self._load_weights(path, read_checkpoint(path, self.device))
             self.logger.info(f"Loading model structure and parameters from {path}")
-        self.evaluator.groups = getattr(eval_data, "user_groups", None)
+        plan = getattr(eval_data, "plan", None)
+        self.eval_collector.plan = self.evaluator.plan = plan
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    def _full_sort_batch_eval(self, batched_data):
+        plan = self.eval_collector.plan
+        if plan is None or not plan.sampled:
+            return super()._full_sort_batch_eval(batched_data)
+        interaction, rows = batched_data
+        return interaction, *candidate_batch(self, plan, interaction, rows)
 
 
 def _counters(model) -> dict:

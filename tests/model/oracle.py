@@ -69,6 +69,29 @@ class Oracle:
         rows = [self.w["token_embedding.weight"][t] for t in self.tokens[i]]
         return self.p(u) @ np.mean(rows, axis=0) if rows else 0.0
 
+    def content_vector(self, i, annotated):
+        w, f = self.w, np.zeros(self.w["user_embedding.weight"].shape[1])
+        if "item_embedding.weight" in w:
+            f = f + self.q(i)
+        if "projection.weight" in w:
+            f = f + w["projection.weight"] @ self.e(i)
+        read = annotated or self.o["annotation_at_inference"]
+        if "token_embedding.weight" in w and read and self.tokens[i]:
+            f = f + np.mean([w["token_embedding.weight"][t] for t in self.tokens[i]], axis=0)
+        return f
+
+    def mf_content(self, u, i, annotated):
+        return self.p(u) @ self.content_vector(i, annotated)
+
+    def style_vector(self, i):
+        w = self.w
+        category = self.tokens[i][0] if self.tokens[i] else None
+        l_cat = 0.0 if category is None else w["category_embedding.weight"][category]
+        return w["projection.weight"] @ self.e(i) - l_cat + self.q(i)
+
+    def deepstyle(self, u, i, annotated):
+        return self.p(u) @ self.style_vector(i)
+
     def vbpr(self, u, i, annotated):
         w = self.w
         visual = w["user_visual.weight"][u] @ (w["projection.weight"] @ self.e(i))
@@ -162,6 +185,10 @@ class Oracle:
         elif name == "MF_Semantics":
             rows = [w["token_embedding.weight"][t] for t in self.tokens[i]]
             item = [np.mean(rows, axis=0) if rows else np.zeros(1)]
+        elif name == "MF_Content":
+            item = [self.content_vector(i, annotated)]
+        elif name == "DeepStyle":
+            item = [self.style_vector(i)]
         else:
             item = [self.q(i)]
         return sum((x @ x) for x in user), sum((x @ x) for x in item) + bias**2
@@ -174,4 +201,15 @@ class Oracle:
             total += np.log1p(np.exp(-difference))
             user, item = self.lengths(u, i, annotated)
             penalty += user + item + self.lengths(u, j, annotated)[1]
+        return (total + reg_weight * penalty) / len(users)
+
+    def softmax_loss(self, users, positive, shared, reg_weight, annotated=False):
+        """Mean over rows of -log of the own item's share among itself and the shared items."""
+        total = penalty = 0.0
+        for u, i in zip(users, positive, strict=True):
+            others = [self.score(u, j, annotated) for j in shared if j != i]
+            own = self.score(u, i, annotated)
+            total += np.log(np.exp(np.array([own, *others]) - own).sum())
+            user, item = self.lengths(u, i, annotated)
+            penalty += user + item + np.mean([self.lengths(u, j, annotated)[1] for j in shared])
         return (total + reg_weight * penalty) / len(users)

@@ -1,0 +1,177 @@
+"""Speed of evaluation on the synthetic set, one thread; figures in docs/performance.md.
+
+    python benchmarks/evaluation.py --data_path=DIR [--what=user500,full,cierec] [--runs=3]
+
+``DIR/synthetic`` is made where it is missing. Models are not trained: speed does not depend on it.
+Each time is the best of ``--runs`` passes, of scoring, ranking and metrics; candidate lists are
+drawn before, once a run of a program, and their time is given apart. The floor is bare torch with
+the same users, items and candidates: matrix product, gather, ranks and Recall, nothing kept.
+CIERec's literal form is Eq. 3 as it stands, the gate's whole linear map for every pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.utils import init_seed
+from synthetic import make
+from torch.nn import functional as F
+
+from recbole_cierec.config import Config
+from recbole_cierec.evaluation.collector import batch_candidates, ranks_of
+from recbole_cierec.quick_start import prepare
+
+
+def job_of(model: str, data: Path, mode: str, **keys):
+    """A model, untrained, with its loaders."""
+    size = keys.pop("size", None)
+    features = data / "synthetic" / "features.npy"
+    if size:
+        features = data / "synthetic" / f"features-{size}.npy"
+        if not features.is_file():
+            rng = np.random.default_rng(1)
+            np.save(features, rng.standard_normal((10000, size), dtype=np.float32))
+    settings = {
+        "data_path": str(data), "features_file": str(features), "embedding_size": 64,
+        "feature_norm": "l2", "show_progress": False, "state": "error", "use_gpu": False,
+        "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "mode": mode}, **keys,
+    }  # fmt: skip
+    start = perf_counter()
+    config = Config(model, "synthetic", None, settings, {})
+    init_seed(0, True)
+    job = prepare(config)
+    job.model.eval()
+    return job, perf_counter() - start
+
+
+def best(runs: int, work) -> float:
+    """Seconds of the fastest of ``runs`` calls."""
+    times = []
+    for _ in range(runs):
+        start = perf_counter()
+        work()
+        times.append(perf_counter() - start)
+    return min(times)
+
+
+def evaluate(job) -> None:
+    job.model.train()
+    job.model.eval()  # forget what was kept of the items
+    job.trainer.evaluate(job.loaders[2], load_best_model=False)
+
+
+def floor(job) -> None:
+    """What any evaluation of MF over these candidates has to compute."""
+    plan, model = job.loaders[2].plan, job.model
+    p, q = model.user_embedding.weight.detach(), model.item_embedding.weight.detach()
+    recalls = []
+    for rows in np.array_split(np.arange(len(plan.users)), len(plan.users) // 48):
+        items, segments = batch_candidates(plan, rows)
+        scores = (p[plan.users[rows]] @ q.T).gather(1, torch.from_numpy(items))
+        where, columns = (torch.from_numpy(x) for x in segments[0].lists.columns.take(rows))
+        hits = ranks_of(scores, where, columns) < 10
+        found = torch.zeros(len(rows)).index_add_(0, where, hits.float())
+        recalls.append(found / torch.bincount(where, minlength=len(rows)))
+    torch.cat(recalls).mean().item()
+
+
+def user500(data: Path, runs: int) -> None:
+    job, seconds = job_of("MF", data, "user500")
+    drawing = best(1, job.loaders[2].plan.lists)
+    users = len(job.loaders[2].plan.users)
+    print(f"users {users}; loading, splitting, drawing {seconds:.2f} s, merging {drawing:.2f} s")
+    print(f"| bare torch floor, user500 | {best(runs, lambda: floor(job)):.2f} |")
+    print(f"| MF user500, all and groups | {best(runs, lambda: evaluate(job)):.2f} |")
+    job.loaders[2].plan.user_groups = None
+    print(f"| MF user500, all alone | {best(runs, lambda: evaluate(job)):.2f} |")
+    job, seconds = job_of("MF", data, "user500", eval_repeats=5)
+    drawing = best(1, job.loaders[2].plan.lists)
+    print(f"five sets: loading, splitting, drawing {seconds:.2f} s, merging {drawing:.2f} s")
+    print(f"| MF user500, five repeats | {best(runs, lambda: evaluate(job)):.2f} |")
+    job, _ = job_of("BPR", data, "user500")
+    print(f"| RecBole's BPR, user500 | {best(runs, lambda: evaluate(job)):.2f} |")
+
+
+def full(data: Path, runs: int) -> None:
+    for name in ("VBPR", "BPR"):
+        job, _ = job_of(name, data, "full")
+        users = len(job.loaders[2].uid_list)
+        seconds = best(runs, partial(evaluate, job))
+        print(f"| {name}, full ranking of {users} users | {seconds:.2f} |")
+
+
+def literal(model, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """Scores of aligned pairs by Eq. 3 and 7 as they stand; s and e are given."""
+    side = model.all_items()
+    p, e = model.user_embedding(users), side["e"][items]
+    gate = model.visual_gate
+    g = gate.gate_vector.expand(len(p), -1)
+    weight = torch.cat([gate.user_map.weight, gate.content_map.weight, gate.gate_map.weight], 1)
+    delta = F.linear(torch.cat([p, e, g], 1), weight, gate.content_map.bias)
+    v = F.leaky_relu(gate.mlp(F.normalize(e * delta, eps=1e-12)), 0.01)
+    f = model.fusion(side["q"][items], v, side["s"][items])
+    return model.user_biases(users) + side["bias"][items] + (p * f).sum(1)
+
+
+def cierec(data: Path, runs: int) -> None:
+    for size in (512, 1280):
+        cierec_of(job_of("CIERec", data, "user500", size=size)[0], runs)
+
+
+@torch.no_grad()
+def cierec_of(job, runs: int, users: int = 32) -> None:
+    """Times of ``users`` users, and of all by their ratio."""
+    model, plan = job.model, job.loaders[2].plan
+    rows = np.arange(users)
+    some = torch.from_numpy(plan.users[rows])
+    lists = torch.from_numpy(batch_candidates(plan, rows)[0])
+    batch = Interaction({"user_id": some})
+    model.full_sort_predict(batch)  # what is kept of the items is made here
+    ways = (
+        ("user500", lists, lambda: model.candidate_scores(batch, lists)),
+        (
+            "full",
+            torch.arange(model.n_items).expand(users, -1),
+            lambda: model.full_sort_predict(batch),
+        ),
+    )
+    scale, size = len(plan.users) / users, model.encoder.out_size
+    for what, items, ours in ways:
+        repeated = some.repeat_interleave(items.shape[1])
+        pairs = list(zip(repeated.split(4096), items.reshape(-1).split(4096), strict=True))
+        naive = best(1, lambda: [literal(model, u, i) for u, i in pairs])  # noqa: B023
+        fast = best(runs, ours)
+        got = ours().reshape(-1)
+        model.double()._forget()
+        double = torch.cat([literal(model, u, i) for u, i in pairs[:8]])
+        model.float()._forget()
+        error = (got[: len(double)] - double).abs().max()
+        print(
+            f"| CIERec {what}, D = {size} | {fast * scale:.0f} | literal {naive * scale:.0f} | "
+            f"{naive / fast:.1f} times | max error {error:.1e} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_path", type=Path, required=True)
+    parser.add_argument("--what", default="user500,full,cierec")
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    make(arguments.data_path, 20000, 10000, 500000, 512)
+    work = {"user500": user500, "full": full, "cierec": cierec}
+    for name in arguments.what.split(","):
+        work[name](arguments.data_path, arguments.runs)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
+
+
+if __name__ == "__main__":
+    main()

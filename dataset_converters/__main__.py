@@ -1,0 +1,89 @@
+"""The command line: ``python -m recbole_cierec.dataset_converters NAME ...``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from recbole_cierec.command import run_command
+from recbole_cierec.errors import ConfigError
+
+from .options import Parser, add_shared_arguments
+
+PROGRAM = "dataset_converters"
+CONVERTERS = {
+    "amazon": "Amazon reviews of 2014, 2018 and 2023",
+    "allrecipes": "Allrecipes (FoodRecSys-V1) and the release of HAFR",
+    "movielens": "MovieLens 100K, 1M, latest, 25M and later",
+    "table": "any CSV, TSV, Parquet or JSON lines with named columns",
+}
+OTHERS = {"images": "downloads the pictures of a converted data set"}
+
+
+def usage() -> str:
+    """The text of ``--help``."""
+    lines = [f"usage: python -m recbole_cierec.{PROGRAM} NAME [options]", ""]
+    lines += ["Turns raw data into a folder that --dataset= takes. NAME is one of", ""]
+    lines += [f"  {name:<12}{what}" for name, what in {**CONVERTERS, **OTHERS}.items()]
+    return "\n".join([*lines, "", f"python -m recbole_cierec.{PROGRAM} NAME --help: its options"])
+
+
+def parser_of(name: str) -> Parser:
+    """The parser of one converter.
+
+    Args:
+        name: A key of :data:`CONVERTERS`.
+
+    Returns:
+        The parser, with the shared options.
+    """
+    module = import_module(f".{name}", __package__)
+    doc = module.__doc__.split("\n\n")
+    parser = Parser(prog=f"{PROGRAM} {name}", description=doc[0], allow_abbrev=False)
+    add_shared_arguments(parser, module.NAME)
+    module.add_arguments(parser)
+    return parser
+
+
+def run(argv: Sequence[str]) -> list[str]:
+    """Run one command line.
+
+    Args:
+        argv: The name of a converter and its options.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: In one line.
+    """
+    if not argv or argv[0] not in CONVERTERS:
+        given = f", not {argv[0]!r}" if argv else ""
+        raise ConfigError(f"give a converter: {', '.join([*CONVERTERS, *OTHERS])}{given}")
+    name, *words = argv
+    module = import_module(f".{name}", __package__)
+    parser = parser_of(name)
+    preset = getattr(parser.parse_known_args(words)[0], "preset", None)
+    if preset:
+        parser.set_defaults(**module.PRESETS[preset])
+    from .pipeline import convert
+
+    return convert(module, parser.parse_args(words))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; see :func:`recbole_cierec.command.run_command` for the exit codes."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in OTHERS:
+        return import_module(f".{argv[0]}", __package__).main(argv[1:])
+    known = bool(argv) and argv[0] in CONVERTERS
+    return run_command(
+        lambda words: print("\n".join(run(words))),
+        argv,
+        (lambda: parser_of(argv[0]).format_help()) if known else usage,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

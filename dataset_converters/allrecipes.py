@@ -1,0 +1,235 @@
+"""Allrecipes: the CSV files of FoodRecSys-V1, or the files of HAFR's own release.
+
+FoodRecSys-V1 (https://www.kaggle.com/datasets/elisaxxygao/foodrecsysv1) holds
+core-data-{train,valid,test}_rating.csv, core-data_recipe.csv and the folder core-data-images.
+HAFR's release (https://github.com/elisagao122/HAFR) holds PREFIX.{train,valid,test}.rating and
+NumPy files of ingredient numbers and picture features, but neither times nor names nor pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from recbole_cierec.errors import ConfigError, DataError
+
+from .csv_source import MAX_CELL, column, header_of, number, read_csv, require_columns
+from .ingredients import element_of
+from .pictures import pictures_below
+from .sources import open_bytes
+from .workspace import Workspace, quote
+
+NAME = "allrecipes"
+SPLITS = ("train", "valid", "test")
+EXPECTED = {"users": 68_768, "items": 45_630, "interactions": 1_093_845, "elements": 2_736}
+_RATING = ("user_id", "recipe_id", "rating", "dateLastModified")
+_RECIPE = ("recipe_id", "recipe_name", "image_url", "ingredients")
+_ITEMS = {
+    "item_id": "VARCHAR",
+    "title": "VARCHAR",
+    "annotations": "VARCHAR[]",
+    "image": "VARCHAR",
+    "image_url": "VARCHAR",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this converter."""
+    # The split is part of the data: nothing is dropped from it unless the user says so.
+    parser.set_defaults(duplicates="all")
+    group = parser.add_argument_group("input: either --folder or --release")
+    group.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="unpacked FoodRecSys-V1, with core-data-train_rating.csv",
+    )
+    group.add_argument(
+        "--release",
+        type=Path,
+        metavar="PREFIX",
+        help="of HAFR's files, as in Data/data for Data/data.train.rating",
+    )
+    group.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="pictures named by recipe id (default: core-data-images in --folder, "
+        "else URLs to download)",
+    )
+    group.add_argument(
+        "--split",
+        choices=("keep", "merge"),
+        default="keep",
+        help="as shipped, in NAME.train.inter and so on, or all in NAME.inter",
+    )
+    group.add_argument(
+        "--raw-ingredients",
+        action="store_true",
+        help="ingredient lines as they are, not cleaned to elements",
+    )
+
+
+def expected(options: argparse.Namespace) -> dict[str, int]:
+    """The paper's Table I."""
+    return EXPECTED
+
+
+def load(space: Workspace, options: argparse.Namespace) -> None:
+    """Fill the tables interactions and items.
+
+    Args:
+        space: The workspace.
+        options: Ours and the shared ones.
+
+    Raises:
+        ConfigError: Not exactly one of --folder and --release is given.
+        DataError: A file is missing or is something else.
+    """
+    if (options.folder is None) == (options.release is None):
+        raise ConfigError("give either --folder (FoodRecSys-V1) or --release (HAFR)")
+    if options.folder:
+        _load_foodrecsys(space, options)
+    else:
+        _load_hafr(space, options)
+    if options.split == "merge":
+        space.run("ALTER TABLE interactions DROP COLUMN split")
+
+
+def _load_foodrecsys(space: Workspace, options: argparse.Namespace) -> None:
+    user, item, rating, time = _RATING
+    for split in SPLITS:
+        path = options.folder / f"core-data-{split}_rating.csv"
+        names = header_of(path, ",")
+        require_columns(path, names, _RATING, "a table of recipe ratings")
+        select = {
+            "user_id": column(user),
+            "item_id": column(item),
+            "rating": number(rating),
+            # The text in quotes ends with a line break, which column() trims.
+            "timestamp": f"epoch(TRY_CAST({column(time)} AS TIMESTAMP))",
+            "split": quote(split),
+        }
+        read_csv(space, "interactions", path, select, names=names, required=tuple(select))
+    recipes = options.folder / "core-data_recipe.csv"
+    names = header_of(recipes, ",")
+    require_columns(recipes, names, _RECIPE, "the table of recipes")
+    space.inputs.append(recipes)
+    folder = options.images or options.folder / "core-data-images"
+    pictures = dict(pictures_below(folder)) if options.images or folder.is_dir() else None
+    space.make_table("items", _ITEMS, _recipes(space, recipes, pictures, options.raw_ingredients))
+
+
+def _recipes(
+    space: Workspace, path: Path, pictures: dict[str, str] | None, raw: bool
+) -> Iterator[tuple]:
+    """Yield the rows of items; pictures by recipe id, None: URLs instead."""
+    csv.field_size_limit(MAX_CELL)
+    bad: list[tuple[int, str]] = []
+    records = 0
+    with io.TextIOWrapper(open_bytes(path), "utf-8-sig", "replace", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        place = {key: next_ for next_, key in enumerate(next(rows))}
+        while True:
+            start = rows.line_num + 1
+            try:
+                cells = next(rows)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                records += 1
+                bad.append((start, f"is no row ({error})"))
+                continue
+            if not any(cells):
+                continue
+            records += 1
+            if len(cells) != len(place) or not cells[place["recipe_id"]].strip():
+                bad.append((start, f"has {len(cells)} cells instead of {len(place)}, or no id"))
+                continue
+            item, title, url, lines = (cells[place[key]].strip() for key in _RECIPE)
+            parts = lines.split("^")
+            elements = parts if raw else [element_of(part) for part in parts]
+            image = pictures.get(item) if pictures is not None else None
+            yield item, title, elements, image, url if pictures is None else None
+    space.bad.add(path, records, len(bad), bad)
+
+
+def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
+    prefix = options.release
+    for split in SPLITS:
+        path = prefix.with_name(f"{prefix.name}.{split}.rating")
+        select = {
+            "user_id": column("user"),
+            "item_id": column("item"),
+            "rating": number("rating"),
+            "timestamp": "NULL::DOUBLE",
+            "split": quote(split),
+        }
+        read_csv(
+            space,
+            "interactions",
+            path,
+            select,
+            names=("user", "item", "rating"),
+            required=("user_id", "item_id", "rating"),
+            header=False,
+            separator="\t",
+        )
+    codes = _array(space, prefix.with_name(f"{prefix.name}_ingre_code_file.npy"), (2,))
+    counts_path = prefix.with_name(f"{prefix.name}_id_ingre_num_file")
+    counts = _ingredient_counts(space, counts_path)
+    features = prefix.with_name(f"{prefix.name}_image_features_float.npy")
+    options.features = features if features.is_file() else None
+    has_features = options.features is not None
+    if has_features and len(_array(space, features, (2,))) != len(codes):
+        raise DataError(f"{features}: does not have {len(codes)} rows, one for each item")
+    pictures = dict(pictures_below(options.images)) if options.images else {}
+    rows = (
+        (
+            str(item),
+            None,
+            [f"ingredient {code}" for code in codes[item, : counts.get(item, 0)]],
+            pictures.get(str(item)),
+            None,
+            item if has_features else None,
+        )
+        for item in range(len(codes))
+    )
+    columns = {**_ITEMS, "feature_row": "BIGINT"} if has_features else _ITEMS
+    space.make_table("items", columns, (row[: len(columns)] for row in rows))
+    space.notes.append("HAFR's negatives (.test.negative) are not used: RecBole draws its own")
+
+
+def _array(space: Workspace, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Open a NumPy file; never one that holds pickled objects."""
+    space.inputs.append(path)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as numbers ({error})") from None
+    if array.ndim != shape[0]:
+        raise DataError(f"{path}: has {array.ndim} dimensions instead of {shape[0]}")
+    return array
+
+
+def _ingredient_counts(space: Workspace, path: Path) -> dict[int, int]:
+    """How many ingredient numbers of each item are no padding."""
+    space.inputs.append(path)
+    counts: dict[int, int] = {}
+    line = 0
+    try:
+        for text in path.read_text(encoding="ascii").splitlines():
+            line += 1
+            if text.strip():
+                item, count = text.split()
+                counts[int(item)] = int(count)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise DataError(f"{path}, line {line}: is not item and number of ingredients") from None
+    return counts

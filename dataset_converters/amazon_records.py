@@ -1,0 +1,182 @@
+"""The three generations of Amazon's files: how to tell them apart, and where each field is.
+
+2014: reviews and metadata keyed by ``asin``; metadata are lines of Python literals, ``categories``
+a list of paths, ``imUrl`` one picture. 2018: JSON, ``category`` one list, lists of picture URLs
+that are often empty. 2023: reviews keyed by ``parent_asin``, which is what metadata have (they have
+no ``asin``), times in milliseconds, ``images`` a list of objects whose ``hi_res`` may be null.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_cierec.errors import DataError
+
+from .sources import sample_records
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """Where the fields of a review are.
+
+    Attributes:
+        user: Field of the user.
+        item: Field of the item that metadata know.
+        rating: Field of the rating.
+        time: Field of the time.
+        per_second: Units of the time in a second.
+    """
+
+    user: str
+    item: str
+    rating: str
+    time: str
+    per_second: int
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.user, self.item, self.rating, self.time)
+
+    def lacks(self, record: dict[str, Any]) -> str:
+        """What makes a record unusable; empty: nothing."""
+        for key in (self.user, self.item):
+            if record.get(key) in (None, ""):
+                return f"has no {key}"
+        for key in (self.rating, self.time):
+            try:
+                float(record[key])
+            except (KeyError, TypeError, ValueError):
+                return f"{key} is no number"
+        return ""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Where the fields of a product record are; pictures are an SQL expression."""
+
+    item: str
+    categories: str
+    picture: str
+    picture_fields: tuple[str, ...]
+
+    def lacks(self, record: dict[str, Any]) -> str:
+        """What makes a record unusable; empty: nothing."""
+        return "" if record.get(self.item) else f"has no {self.item}"
+
+
+_OLD_REVIEWS = Reviews("reviewerID", "asin", "overall", "unixReviewTime", 1)
+REVIEWS = {
+    "2014": _OLD_REVIEWS,
+    "2018": _OLD_REVIEWS,
+    "2023": Reviews("user_id", "parent_asin", "rating", "timestamp", 1000),
+}
+_MAIN = "list_filter(CAST(images AS JSON[]), lambda x: x->>'variant' = 'MAIN')[1]"
+_FIRST = f"coalesce({_MAIN}, images->0)"
+METADATA = {
+    "2014": Metadata("asin", "categories", "imUrl->>'$'", ("imUrl",)),
+    "2018": Metadata(
+        "asin",
+        "category",
+        "coalesce(imageURLHighRes->>0, imageURL->>0)",
+        ("imageURLHighRes", "imageURL"),
+    ),
+    "2023": Metadata(
+        "parent_asin",
+        "categories",
+        f"coalesce({_FIRST}->>'hi_res', {_FIRST}->>'large', {_FIRST}->>'thumb')",
+        ("images",),
+    ),
+}
+_TOLD_APART = {  # fields that only one generation has
+    "reviews": {
+        "2014": {"helpful"},
+        "2018": {"verified", "vote", "style"},
+        "2023": {"parent_asin", "helpful_vote", "verified_purchase"},
+    },
+    "metadata": {
+        "2014": {"categories", "imUrl", "related", "salesRank"},
+        "2018": {"category", "imageURL", "main_cat", "also_buy", "rank"},
+        "2023": {"parent_asin", "main_category", "average_rating"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a file holds.
+
+    Attributes:
+        what: reviews, metadata, or empty where it is neither.
+        generation: 2014, 2018, 2023, or empty where the records do not say.
+        literal: The lines are Python literals.
+    """
+
+    what: str
+    generation: str
+    literal: bool
+
+
+def kind_of_record(record: dict[str, Any]) -> tuple[str, str]:
+    """Whether a record is of reviews or metadata, and of which generation."""
+    keys = record.keys()
+    if "reviewerID" in keys or {"user_id", "rating"} <= keys:
+        what = "reviews"
+    elif keys & {"asin", "parent_asin"}:
+        what = "metadata"
+    else:
+        return "", ""
+    marks = _TOLD_APART[what]
+    score = {generation: len(keys & fields) for generation, fields in marks.items()}
+    best = max(score, key=lambda generation: score[generation])
+    return what, best if score[best] else ""
+
+
+def kind_of_file(path: Path) -> Kind:
+    """Tell what a file is by its first records.
+
+    Args:
+        path: JSON lines or Python literals, compressed or not.
+
+    Returns:
+        Its kind.
+
+    Raises:
+        DataError: It cannot be read or holds no record at all.
+    """
+    records, literal = sample_records(path)
+    if not records:
+        raise DataError(
+            f"{path}: its first lines are no records; give a file of JSON lines as downloaded"
+        )
+    kinds = Counter(kind_of_record(record) for record in records)
+    (what, _), _ = kinds.most_common(1)[0]
+    known = Counter({g: n for (w, g), n in kinds.items() if w == what and g})
+    return Kind(what, known.most_common(1)[0][0] if known else "", literal)
+
+
+def expect(path: Path, kind: Kind, what: str, generation: str | None) -> None:
+    """Refuse a file that is something else, in a line that says what it is.
+
+    Args:
+        path: The file.
+        kind: What it is.
+        what: reviews or metadata.
+        generation: None: any.
+
+    Raises:
+        DataError: It is something else.
+    """
+    found = f"{kind.what} of {kind.generation}" if kind.generation else kind.what
+    if not kind.what:
+        raise DataError(f"{path}: holds neither reviews nor metadata of Amazon products")
+    if kind.what != what:
+        raise DataError(f"{path}: holds {found}, not {what}; give it as --{kind.what}")
+    if generation and kind.generation and kind.generation != generation:
+        raise DataError(
+            f"{path}: holds {found}, not of {generation}; reviews and metadata must be of one "
+            "generation, since their ids differ"
+        )

@@ -1,0 +1,256 @@
+"""Reading of tables with separated columns, with every bad line named.
+
+DuckDB reads a file without quotes, fast. A file with quotes, in another encoding or with a bad line
+goes through Python's csv reader: there the number of each line is certain, and a quote that is
+never closed is an error instead of the silent end of the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from recbole_cierec.errors import DataError
+
+from .bad_lines import EXAMPLES
+from .sources import BROKEN_FILE, append, open_bytes
+from .workspace import Workspace, name, quote
+
+MAX_CELL = 1 << 24  # characters
+_BLOCK = 1 << 22
+_UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
+_Bad = Callable[[int, int, str], None]  # line, number of lines, reason
+
+
+def header_of(path: Path, separator: str, encoding: str = "utf-8") -> list[str]:
+    """Names in the first line.
+
+    Args:
+        path: The file.
+        separator: Between two cells.
+        encoding: Of the file.
+
+    Returns:
+        The names.
+
+    Raises:
+        DataError: The file is empty, not in that encoding, or names a column twice.
+    """
+    try:
+        with _open_text(path, encoding) as file:
+            line = file.readline(MAX_CELL).rstrip("\r\n")
+    except BROKEN_FILE as error:
+        raise DataError(f"{path}: cannot be read ({error}); is the download complete?") from None
+    if "\0" in line or (not line.isprintable() and "\t" not in line):
+        raise DataError(f"{path}, line 1: is no {encoding} text; set --encoding or give the table")
+    if not line.strip():
+        raise DataError(f"{path}: the first line is empty; it must name the columns")
+    names = [cell.strip() for cell in _split_line(line, separator)]
+    for cell in names:
+        if names.count(cell) > 1:
+            raise DataError(f"{path}, line 1: two columns are named {cell!r}; rename one")
+    return names
+
+
+def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str], what: str) -> None:
+    """Refuse a file that lacks columns, in a line that says what it should be.
+
+    Args:
+        path: The file.
+        names: Its columns.
+        wanted: Columns that it must have.
+        what: What it should be, for the message.
+
+    Raises:
+        DataError: Columns are missing.
+    """
+    missing = [key for key in wanted if key not in names]
+    if missing:
+        shown = ", ".join(name[:30] for name in names[:8]) + (" ..." if len(names) > 8 else "")
+        raise DataError(f"{path}: is not {what}: no column {', '.join(missing)} (it has: {shown})")
+
+
+def read_csv(
+    space: Workspace,
+    table: str,
+    path: Path,
+    select: Mapping[str, str],
+    *,
+    names: Sequence[str],
+    required: Sequence[str],
+    header: bool = True,
+    separator: str = ",",
+    encoding: str = "utf-8",
+) -> None:
+    """Append the rows of a file to a table.
+
+    Args:
+        space: The workspace.
+        table: Made when it is not there; rows stay in the order of the file.
+        path: The file; .gz and .zst are decompressed.
+        select: Columns of the table, as name -> expression over the file's columns (all text,
+            null where a cell is empty).
+        names: The file's columns.
+        required: Columns of the table that are null in a bad row.
+        header: Whether the first line holds the names.
+        separator: Up to four characters; cells may be quoted (and then hold line breaks) when it
+            is a single one.
+        encoding: Of the file.
+    """
+    space.inputs.append(path)
+    if encoding.lower() in _UTF8 and not _has_quote(path):
+        if _read_clean(space, table, path, select, names, required, header, separator):
+            return
+    problems: list[tuple[int, int, str]] = []
+    source = space.new_file(".jsonl")
+    with source.open("w", encoding="ascii") as out:
+        rows = _numbered_rows(path, separator, encoding, lambda *bad: problems.append(bad))
+        for line, cells in tqdm(rows, desc=f"read {path.name}", disable=None, leave=False):
+            if header and line == 1:
+                continue
+            if len(cells) != len(names):
+                problems.append((line, 1, f"has {len(cells)} cells instead of {len(names)}"))
+            else:
+                out.write(json.dumps([line, *(cell or None for cell in cells)]) + "\n")
+    _load_rows(space, table, path, source, select, names, required, problems)
+    source.unlink()
+
+
+def column(key: str) -> str:
+    """A column as SQL, blanks around its text removed; null when nothing is left."""
+    return f"nullif(regexp_replace({name(key)}, '^\\s+|\\s+$', '', 'g'), '')"
+
+
+def number(key: str) -> str:
+    """A column as a finite number in SQL; null where it is none."""
+    cast = f"TRY_CAST({column(key)} AS DOUBLE)"
+    return f"CASE WHEN isfinite({cast}) THEN {cast} END"
+
+
+def _read_clean(
+    space: Workspace,
+    table: str,
+    path: Path,
+    select: Mapping[str, str],
+    names: Sequence[str],
+    required: Sequence[str],
+    header: bool,
+    separator: str,
+) -> bool:
+    """Have DuckDB read the file; False, and nothing read, when anything in it is bad."""
+    typed = ", ".join(f"{quote(key)}: 'VARCHAR'" for key in names)
+    query = (
+        f"SELECT {_chosen(select)} FROM read_csv({quote(space.readable(path))}, auto_detect=false, "
+        f"columns={{{typed}}}, header={str(header).lower()}, delim={quote(separator)}, quote='', "
+        f"escape='', nullstr='', max_line_size={MAX_CELL})"
+    )
+    try:
+        start = append(space, table, query, f"read {path.name}")
+    except DataError:
+        return False
+    missing = " OR ".join(f"{key} IS NULL" for key in required)
+    bad = space.value(f"SELECT count(*) FROM {table} WHERE rowid >= {start} AND ({missing})")
+    if bad:
+        space.run(f"DELETE FROM {table} WHERE rowid >= {start}")
+        return False
+    space.bad.add(path, space.value(f"SELECT count(*) FROM {table} WHERE rowid >= {start}"), 0, [])
+    return True
+
+
+def _load_rows(
+    space: Workspace,
+    table: str,
+    path: Path,
+    source: Path,
+    select: Mapping[str, str],
+    names: Sequence[str],
+    required: Sequence[str],
+    problems: list[tuple[int, int, str]],
+) -> None:
+    """Append rows that Python has split; those that lack something required are bad as well."""
+    cells = ", ".join(f"json->>{k + 1} AS {name(key)}" for k, key in enumerate(names))
+    lines = f"read_ndjson_objects({quote(source)})"
+    rows = f"(SELECT CAST(json->>0 AS BIGINT) AS line_, {cells} FROM {lines})"
+    space.run(f"CREATE OR REPLACE TABLE raw_rows AS SELECT line_, {_chosen(select)} FROM {rows}")
+    missing = " OR ".join(f"{key} IS NULL" for key in required)
+    flags = ", ".join(f"{key} IS NULL" for key in required)
+    unusable = space.value(f"SELECT count(*) FROM raw_rows WHERE {missing}")
+    query = f"SELECT line_, {flags} FROM raw_rows WHERE {missing} ORDER BY line_ LIMIT {EXAMPLES}"
+    examples = [(line, reason) for line, _, reason in problems[:EXAMPLES]]
+    for line, *null in space.run(query).fetchall():
+        what = " and ".join(key for key, empty in zip(required, null, strict=True) if empty)
+        examples.append((line, f"{what} is missing or malformed"))
+    bad = unusable + sum(lines for _, lines, _ in problems)
+    records = space.value("SELECT count(*) FROM raw_rows") + bad - unusable
+    space.bad.add(path, records, bad, sorted(examples))
+    kept = f"SELECT {', '.join(select)} FROM raw_rows WHERE NOT ({missing}) ORDER BY line_"
+    append(space, table, kept, "")
+    space.run("DROP TABLE raw_rows")
+
+
+def _chosen(select: Mapping[str, str]) -> str:
+    return ", ".join(f"{expression} AS {key}" for key, expression in select.items())
+
+
+def _has_quote(path: Path) -> bool:
+    try:
+        with open_bytes(path) as file:
+            return any(b'"' in block for block in iter(lambda: file.read(_BLOCK), b""))
+    except BROKEN_FILE as error:
+        raise DataError(f"{path}: cannot be read ({error}); download it again") from None
+
+
+def _open_text(path: Path, encoding: str) -> io.TextIOWrapper:
+    """Text with its line breaks as they are; bytes that are not text come as lone surrogates."""
+    utf8 = encoding.lower() in _UTF8
+    try:
+        return io.TextIOWrapper(
+            open_bytes(path), "utf-8-sig" if utf8 else encoding, "surrogateescape", newline=""
+        )
+    except LookupError:
+        raise DataError(f"{path}: the encoding {encoding!r} is unknown") from None
+
+
+def _split_line(line: str, separator: str) -> list[str]:
+    if len(separator) > 1:
+        return line.split(separator)
+    return next(csv.reader([line], delimiter=separator))
+
+
+def _numbered_rows(
+    path: Path, separator: str, encoding: str, bad: _Bad
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the first line's number and the cells of each row; blank lines are none."""
+    csv.field_size_limit(MAX_CELL)
+    with _open_text(path, encoding) as file:
+        if len(separator) > 1:
+            rows: Iterator[list[str]] = (line.rstrip("\r\n").split(separator) for line in file)
+            reader = None
+        else:
+            rows = reader = csv.reader(file, delimiter=separator, strict=True)
+        end = 0
+        while True:
+            start = end + 1
+            try:
+                cells = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                end = reader.line_num if reader else start
+                bad(start, max(1, end - start + 1), f"is no row ({error})")
+                continue
+            except BROKEN_FILE as error:
+                message = f"{path}: cannot be read beyond line {start} ({error}); download it again"
+                raise DataError(message) from None
+            end = reader.line_num if reader else start
+            if not any(cells):
+                continue
+            if any("\ud800" <= char <= "\udfff" for cell in cells for char in cell):
+                bad(start, end - start + 1, f"is not {encoding}")
+                continue
+            yield start, cells

@@ -1,0 +1,194 @@
+"""MovieLens 100K, 1M, 10M, 20M, 25M, 32M and latest: an unpacked folder from GroupLens.
+
+Page: https://grouplens.org/datasets/movielens/. Annotations are the genres. The data sets hold no
+pictures; ``--images`` takes a folder of posters named by movie id (``1.jpg``) or IMDb id
+(``tt0114709.jpg``, ``0114709.jpg``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole_cierec.errors import DataError
+
+from .csv_source import column, header_of, number, read_csv, require_columns
+from .pictures import pictures_below
+from .workspace import Workspace
+
+NAME = "movielens"
+_GENRES_100K = 19
+_NO_GENRE = {"unknown", "(no genres listed)", ""}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one release.
+
+    Attributes:
+        ratings: Its file of ratings.
+        movies: Its file of movies.
+        separator: Between two cells of a rating.
+        header: Whether the ratings have a header.
+    """
+
+    ratings: str
+    movies: str
+    separator: str
+    header: bool
+
+
+LAYOUTS = (
+    Layout("ratings.csv", "movies.csv", ",", True),
+    Layout("ratings.dat", "movies.dat", "::", False),
+    Layout("u.data", "u.item", "\t", False),
+)
+_NAMES = ("userId", "movieId", "rating", "timestamp")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this converter."""
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--folder",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the unpacked release: with ratings.csv, ratings.dat or u.data",
+    )
+    group.add_argument("--images", type=Path, metavar="DIR", help="folder of posters")
+    group.add_argument(
+        "--image-key",
+        choices=("movie", "imdb"),
+        default="movie",
+        help="what posters are named by; imdb needs links.csv (default: movie)",
+    )
+
+
+def expected(options: argparse.Namespace) -> dict[str, int]:
+    """None: the paper does not use these data."""
+    return {}
+
+
+def load(space: Workspace, options: argparse.Namespace) -> None:
+    """Fill the tables interactions and items.
+
+    Args:
+        space: The workspace.
+        options: Ours and the shared ones.
+
+    Raises:
+        DataError: The folder is none of GroupLens', or a file of it cannot be read.
+    """
+    folder = options.folder
+    layout = next((one for one in LAYOUTS if (folder / one.ratings).is_file()), None)
+    if layout is None:
+        names = ", ".join(one.ratings for one in LAYOUTS)
+        raise DataError(f"{folder}: holds none of {names}; give the unpacked folder of a release")
+    ratings = folder / layout.ratings
+    if layout.header:
+        require_columns(ratings, header_of(ratings, ","), _NAMES, "a table of MovieLens ratings")
+    user, item, rating, time = _NAMES
+    select = {
+        "user_id": column(user),
+        "item_id": column(item),
+        "rating": number(rating),
+        "timestamp": number(time),
+    }
+    read_csv(
+        space,
+        "interactions",
+        ratings,
+        select,
+        names=_NAMES,
+        required=tuple(select),
+        header=layout.header,
+        separator=layout.separator,
+    )
+    posters = _posters(folder, options)
+    movies = folder / layout.movies
+    if not movies.is_file():
+        raise DataError(f"{movies}: no such file; the release is not complete")
+    space.inputs.append(movies)
+    columns = {"item_id": "VARCHAR", "title": "VARCHAR", "annotations": "VARCHAR[]"}
+    space.make_table(
+        "items",
+        {**columns, "image": "VARCHAR", "image_url": "VARCHAR"},
+        (
+            (movie, title, [g for g in genres if g not in _NO_GENRE], posters.get(movie), None)
+            for movie, title, genres in _movies(space, movies, layout)
+        ),
+    )
+
+
+def _movies(space: Workspace, path: Path, layout: Layout) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield id, title and genres of each movie."""
+    genres = _genre_names(path.parent) if layout.ratings == "u.data" else []
+    bad: list[tuple[int, str]] = []
+    records = 0
+    # Up to 10M these files are latin-1, later ones UTF-8.
+    encoding = "utf-8-sig" if layout.header else "latin-1"
+    with path.open(encoding=encoding, errors="replace", newline="") as file:
+        rows = csv.reader(file) if layout.header else (_cells(line, layout) for line in file)
+        for number_, cells in enumerate(rows, start=1):
+            if (layout.header and number_ == 1) or not any(cells):
+                continue
+            records += 1
+            if layout.ratings == "u.data":
+                flags = cells[-_GENRES_100K:]
+                if len(cells) == 5 + _GENRES_100K and cells[0]:
+                    on = [name for name, flag in zip(genres, flags, strict=True) if flag == "1"]
+                    yield cells[0], cells[1], on
+                    continue
+            elif len(cells) == 3 and cells[0]:
+                yield cells[0], cells[1], cells[2].split("|")
+                continue
+            bad.append((number_, f"has {len(cells)} cells, which is no movie"))
+    space.bad.add(path, records, len(bad), bad)
+
+
+def _cells(line: str, layout: Layout) -> list[str]:
+    return line.rstrip("\r\n").split("|" if layout.ratings == "u.data" else "::")
+
+
+def _genre_names(folder: Path) -> list[str]:
+    path = folder / "u.genre"
+    try:
+        lines = path.read_text(encoding="latin-1").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    names = [line.rpartition("|")[0] for line in lines if line.strip()]
+    if len(names) != _GENRES_100K:
+        raise DataError(f"{path}: names {len(names)} genres instead of {_GENRES_100K}")
+    return names
+
+
+def _posters(folder: Path, options: argparse.Namespace) -> dict[str, str]:
+    """Path of each movie's poster."""
+    if not options.images:
+        return {}
+    found = dict(pictures_below(options.images))
+    if options.image_key == "movie":
+        return found
+    path = folder / "links.csv"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; posters named by IMDb id need it")
+    names = header_of(path, ",")
+    require_columns(path, names, ("movieId", "imdbId"), "the table of links")
+    by_number = {_imdb(stem): place for stem, place in found.items()}
+    posters = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            place = by_number.get(_imdb(row["imdbId"] or ""))
+            if place:
+                posters[row["movieId"]] = place
+    return posters
+
+
+def _imdb(text: str) -> int | None:
+    """The number of an IMDb id, with or without tt and leading zeros."""
+    digits = text.removeprefix("tt")
+    return int(digits) if digits.isascii() and digits.isdigit() else None

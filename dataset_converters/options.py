@@ -1,0 +1,200 @@
+"""The options that all converters share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NoReturn
+
+from recbole_cierec.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MEMORY = re.compile(r"\d+(\.\d+)?\s*(MB|GB|MiB|GiB)")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise ConfigError(f"{self.prog}: {message} (see --help)")
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add what every converter takes.
+
+    Args:
+        parser: The converter's parser.
+        name: The data set's default name.
+    """
+    out = parser.add_argument_group("output")
+    out.add_argument(
+        "--output",
+        type=Path,
+        default=Path("dataset"),
+        metavar="DIR",
+        help="parent folder (default: dataset)",
+    )
+    out.add_argument("--name", type=_name, default=name, help=f"data set's name (default: {name})")
+    out.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the folder of an earlier conversion; its pictures stay",
+    )
+    out.add_argument("--dry-run", action="store_true", help="count only, write nothing")
+    out.add_argument(
+        "--all-items",
+        action="store_true",
+        help="write items without interactions too (item_vocabulary: all)",
+    )
+    out.add_argument(
+        "--pictures",
+        choices=("link", "copy"),
+        default="link",
+        help="hard-link local pictures where the disk allows it, or copy them",
+    )
+    _add_filters(parser.add_argument_group("filters, applied in this order"))
+    _add_annotations(parser.add_argument_group("annotations"))
+    _add_limits(parser.add_argument_group("limits"))
+
+
+def _add_filters(group: Any) -> None:
+    group.add_argument(
+        "--after",
+        type=_moment,
+        metavar="T",
+        help="drop interactions before T (2014-05-01 or seconds)",
+    )
+    group.add_argument(
+        "--before", type=_moment, metavar="T", help="drop interactions at T or later"
+    )
+    group.add_argument(
+        "--duplicates",
+        choices=("first", "last", "all"),
+        default="last",
+        help="which of several interactions of a user with an item stays (default: last)",
+    )
+    group.add_argument("--min-rating", type=float, metavar="X", help="drop lower ratings")
+    group.add_argument(
+        "--require",
+        nargs="*",
+        default=[],
+        choices=("metadata", "picture", "annotations"),
+        help="drop items without",
+    )
+    group.add_argument(
+        "--sample-users",
+        type=_positive,
+        metavar="N",
+        help="keep so many users, or this share when below 1",
+    )
+    group.add_argument("--seed", type=int, default=2020, help="of the sample (default: 2020)")
+    group.add_argument(
+        "--user-core",
+        type=_count,
+        default=1,
+        metavar="K",
+        help="users have at least K interactions ...",
+    )
+    group.add_argument(
+        "--item-core",
+        type=_count,
+        default=1,
+        metavar="K",
+        help="... and items K, again until both hold",
+    )
+
+
+def _add_annotations(group: Any) -> None:
+    group.add_argument(
+        "--min-annotation-items",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="drop annotations that fewer of the kept items have (default: 1)",
+    )
+    group.add_argument(
+        "--stop", nargs="*", default=[], metavar="LABEL", help="annotations to drop, any case"
+    )
+    group.add_argument("--stop-file", type=Path, metavar="F", help="the same, one a line")
+
+
+def _add_limits(group: Any) -> None:
+    group.add_argument(
+        "--max-bad-share",
+        type=_share,
+        default=0.01,
+        metavar="X",
+        help="of unusable records in a file (default: 0.01)",
+    )
+    group.add_argument(
+        "--memory",
+        type=_memory,
+        default="1200MB",
+        help="DuckDB's limit (default: 1200MB); the rest goes to disk",
+    )
+    group.add_argument("--threads", type=_count, default=2, help="DuckDB's threads (default: 2)")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        ConfigError: They do.
+    """
+    if options.after is not None and options.before is not None and options.after >= options.before:
+        raise ConfigError("--after must be earlier than --before")
+    if options.min_rating is not None and not math.isfinite(options.min_rating):
+        raise ConfigError("--min-rating must be a finite number")
+
+
+def stop_labels(options: argparse.Namespace) -> list[str]:
+    """The labels of --stop and --stop-file."""
+    labels = list(options.stop)
+    if options.stop_file:
+        try:
+            labels += options.stop_file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--stop-file {options.stop_file}: cannot be read ({error})"
+            ) from None
+    return labels
+
+
+def _typed(kind: Callable[[str], Any], good: Callable[[Any], bool], what: str) -> Callable:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not good(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
+
+
+_count = _typed(int, lambda value: value >= 1, "a whole number of at least 1")
+_share = _typed(float, lambda value: 0 <= value <= 1, "a share between 0 and 1")
+_positive = _typed(float, lambda value: 0 < value < math.inf, "a number above 0")
+_name = _typed(str, lambda value: bool(_NAME.fullmatch(value)), "a name of letters, digits, ._-")
+_memory = _typed(str, lambda value: bool(_MEMORY.fullmatch(value)), "a size such as 1500MB or 2GB")
+
+
+def _moment(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            value = math.nan
+        else:
+            value = moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no date (2014-05-01) and no seconds")
+    return value

@@ -1,0 +1,288 @@
+"""The folder that a conversion leaves: written beside its place, then renamed into it."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from recbole_cierec.errors import DataError
+
+from .pictures import place_picture, target_of
+from .steps import Steps
+from .tokens import safe_id, safe_id_sql, title_cell
+from .workspace import PATTERN, Workspace, quote
+
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers of killed runs stay
+    fcntl = None
+
+MANIFEST = "conversion.json"
+_FEATURE_ROWS = 4096  # written at a time
+
+
+@contextmanager
+def temporary_folder(target: Path, dry_run: bool) -> Iterator[Path]:
+    """A folder for everything unfinished, beside the target, removed at the end.
+
+    Args:
+        target: The folder that the conversion makes.
+        dry_run: Nothing may appear beside the target.
+
+    Yields:
+        The folder.
+
+    Raises:
+        DataError: It cannot be made.
+    """
+    home = target.parent
+    try:
+        if not dry_run:
+            home.mkdir(parents=True, exist_ok=True)
+        place = home if home.is_dir() and not dry_run else None
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=place))
+    except OSError as error:
+        raise DataError(f"{home}: cannot be written to ({error.strerror})") from None
+    with (folder / "lock").open("w") as lock:
+        _hold(lock)
+        try:
+            if place:
+                _remove_leftovers(place, folder.name.rpartition("-")[0])
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hold(lock: IO[str]) -> bool:
+    """Lock a file until it is closed, which the end of a process does in any case."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_leftovers(place: Path, prefix: str) -> None:
+    """Remove folders of runs that were killed: those whose lock nobody holds."""
+    for folder in place.glob(f"{glob.escape(prefix)}-*"):
+        try:
+            with (folder / "lock").open("r+") as lock:
+                free = _hold(lock)
+        except OSError:  # another run is just making or removing it
+            continue
+        if free:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse to replace anything but an earlier conversion, and that only when told to.
+
+    Raises:
+        DataError: It would be replaced.
+    """
+    if PATTERN.intersection(str(target.absolute())):
+        raise DataError(f"{target}: has one of * ? [ in its path; give another --output")
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        raise DataError(f"{target}: is there already; give --overwrite or another --name")
+    if target.is_symlink() or not (target / MANIFEST).is_file():
+        raise DataError(f"{target}: holds no {MANIFEST}, so it is not replaced; remove it yourself")
+
+
+class Writer:
+    """Writes the files of a data set into a folder.
+
+    Args:
+        space: The workspace after :class:`Steps`.
+        steps: What was kept.
+        options: The shared options.
+        folder: An existing, empty folder.
+
+    Attributes:
+        facts: Counts for the report, by name.
+    """
+
+    def __init__(
+        self, space: Workspace, steps: Steps, options: argparse.Namespace, folder: Path
+    ) -> None:
+        self.space, self.steps, self.options, self.folder = space, steps, options, folder
+        self.facts: dict[str, int] = {}
+
+    def write(self) -> None:
+        """Write interactions, items, pictures and the list of pictures to download."""
+        self._write_interactions()
+        self._write_items()
+
+    def _write_interactions(self) -> None:
+        columns = [
+            f'{safe_id_sql("user_id")} AS "user_id:token"',
+            f'{safe_id_sql("item_id")} AS "item_id:token"',
+        ]
+        for key in ("rating", "timestamp"):
+            if self.steps.has[key]:
+                columns.append(f'{_number_sql(key)} AS "{key}:float"')
+        splits: list[str | None] = [None]
+        if self.steps.has["split"]:
+            found = self.space.run("SELECT DISTINCT split FROM work ORDER BY split").fetchall()
+            splits = [split for (split,) in found]
+        for split in splits:
+            part = f".{split}" if split else ""
+            path = self.folder / f"{self.options.name}{part}.inter"
+            where = f"WHERE split = {quote(split)}" if split else ""
+            query = (
+                f"SELECT {', '.join(columns)} FROM work JOIN users USING (u) "
+                f"JOIN catalogue USING (i) {where} ORDER BY row"
+            )
+            self.space.run(
+                f"COPY ({query}) TO {quote(path)} (FORMAT csv, DELIMITER '\t', QUOTE '', "
+                "ESCAPE '', HEADER true)",
+                f"write {path.name}",
+            )
+
+    def _write_items(self) -> None:
+        known = {row[0] for row in self.space.run("DESCRIBE items").fetchall()}
+        row_of = "feature_row" if "feature_row" in known else "NULL"
+        query = (
+            f"SELECT k.item_id, title, tokens.annotations, image, image_url, {row_of} FROM kept k "
+            "JOIN items ON items.rowid = k.line LEFT JOIN tokens USING (i) ORDER BY k.line"
+        )
+        facts = dict.fromkeys(("described items", "with a picture", "to download", "annotated"), 0)
+        feature_rows = []
+        name = self.options.name
+        urls = self.folder / f"{name}.image_urls.tsv"
+        with (
+            (self.folder / f"{name}.item").open("w", encoding="utf-8", newline="\n") as items,
+            urls.open("w", encoding="utf-8", newline="\n") as downloads,
+        ):
+            items.write("item_id:token\ttitle:token_seq\timage_path:token\tannotations:token_seq\n")
+            downloads.write("path\turl\n")
+            rows = self.space.rows(query)
+            bar = tqdm(rows, desc="write items", unit=" items", disable=None, leave=False)
+            for item, title, tokens, image, url, row in bar:
+                path = self._picture(item, image)
+                if not path and url and not any(c.isspace() for c in url):
+                    path = target_of(item, url)
+                    downloads.write(f"{path}\t{url}\n")
+                    facts["to download"] += 1
+                cells = (safe_id(item), title_cell(title), path, tokens or "")
+                items.write("\t".join(cells) + "\n")
+                feature_rows.append(row)
+                facts["described items"] += 1
+                facts["with a picture"] += bool(path)
+                facts["annotated"] += bool(tokens)
+        if not facts["to download"]:
+            urls.unlink()
+        if row_of != "NULL":
+            self._write_features(feature_rows)
+        self.facts = {**facts, "annotation tokens (elements)": self.steps.elements}
+
+    def _picture(self, item: str, image: str | None) -> str:
+        if not image:
+            return ""
+        path = target_of(item, image)
+        place_picture(Path(image), self.folder / path, self.options.pictures)
+        return path
+
+    def _write_features(self, rows: list[int]) -> None:
+        """Rows of a ready-made feature file, in the order of NAME.item."""
+        source = np.load(self.options.features, mmap_mode="r", allow_pickle=False)
+        path = self.folder / f"{self.options.name}.features.npy"
+        shape = (len(rows), source.shape[1])
+        target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        for start in range(0, len(rows), _FEATURE_ROWS):
+            target[start : start + _FEATURE_ROWS] = source[rows[start : start + _FEATURE_ROWS]]
+        target.flush()
+
+
+def _number_sql(key: str) -> str:
+    """Whole numbers without a point: shorter, and exact as text."""
+    whole = f"CAST(CAST({key} AS BIGINT) AS VARCHAR)"
+    is_whole = f"{key} = trunc({key}) AND abs({key}) < 1e15"
+    return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({key} AS VARCHAR) END"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Write conversion.json; it holds no date, so that equal conversions are equal bytes.
+
+    Args:
+        folder: Of the finished files, which are added with their size and hash.
+        facts: What else it says.
+    """
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+    text = json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Give a finished folder its name.
+
+    Pictures that were downloaded into an earlier conversion are linked into the new one first,
+    since their names depend on the items alone; the earlier one is then moved aside, removed last.
+
+    Args:
+        folder: Complete, on the same disk.
+        target: The final name.
+
+    Raises:
+        DataError: The disk is full or refuses to rename.
+    """
+    if target.exists():
+        _keep_pictures(folder, target)
+    for path in folder.iterdir():
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    try:
+        if not target.exists():
+            os.rename(folder, target)
+            return
+        # Beside the target, not in the temporary folder, which the next run would clear away.
+        old = target.with_name(f".{target.name}.old-{os.getpid()}")
+        os.rename(target, old)
+        try:
+            os.rename(folder, target)
+        except OSError:
+            os.rename(old, target)
+            raise
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror})") from None
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _keep_pictures(new: Path, old: Path) -> None:
+    """Link those pictures of the earlier folder that the new one would download."""
+    for listed in new.glob("*.image_urls.tsv"):
+        with listed.open(encoding="utf-8") as lines:
+            next(lines)
+            for line in lines:
+                path = line.partition("\t")[0]
+                if (old / path).is_file():
+                    place_picture(old / path, new / path, "link")

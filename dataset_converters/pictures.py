@@ -1,0 +1,103 @@
+"""Pictures of a conversion: local files under safe names, or a list for the download."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from recbole_cierec.errors import DataError
+
+from .tokens import picture_name
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+FOLDER = "images"
+
+
+def pictures_below(folder: Path) -> Iterator[tuple[str, str]]:
+    """Find the picture files of a folder.
+
+    Ids are never made into paths: files are listed, and ids are looked up among their names.
+
+    Args:
+        folder: With sub-folders.
+
+    Yields:
+        A file's name without its suffix, and its path; in the order of the paths.
+
+    Raises:
+        DataError: The folder is missing or holds no picture.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of pictures")
+    count = 0
+    for home, folders, files in os.walk(folder):
+        folders.sort()
+        for file in sorted(files):
+            stem, suffix = os.path.splitext(file)
+            if suffix.lower() in SUFFIXES:
+                count += 1
+                yield stem, os.path.abspath(os.path.join(home, file))
+    if not count:
+        raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})")
+
+
+def path_inside(folder: Path, text: str) -> Path | None:
+    """The file that a cell of a table names.
+
+    Args:
+        folder: Which the cell is relative to.
+        text: The cell.
+
+    Returns:
+        The file; None where there is none, or where the path leaves the folder.
+    """
+    try:
+        path = (folder / text).resolve()
+        if path.is_relative_to(folder.resolve()) and path.is_file():
+            return path
+    except (OSError, ValueError):  # a name that is too long, or that holds NUL
+        return None
+    return None
+
+
+def target_of(item: str, source: str) -> str:
+    """Where an item's picture goes, relative to the data set's folder.
+
+    Args:
+        item: The raw item id.
+        source: A path or URL, for its suffix.
+
+    Returns:
+        The path, with slashes.
+    """
+    place = urlsplit(source).path if "://" in source else source.replace("\\", "/")
+    suffix = PurePosixPath(place).suffix.lower()
+    return f"{FOLDER}/{picture_name(item, suffix if suffix in SUFFIXES else '.jpg')}"
+
+
+def place_picture(source: Path, target: Path, how: str) -> None:
+    """Link or copy one picture.
+
+    Args:
+        source: The file.
+        target: Where it goes; its folder is made.
+        how: ``link`` (a hard link where the disk allows it) or ``copy``.
+
+    Raises:
+        DataError: The file cannot be read, or the disk is full.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if how == "link":
+            try:
+                # A symbolic link is followed: what is placed is always the file itself.
+                os.link(source.resolve(), target)
+                return
+            except OSError:
+                pass  # another disk, or one without hard links
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise DataError(f"{source}: cannot be copied ({error.strerror})") from None

@@ -1,0 +1,149 @@
+"""One conversion from options to the finished folder."""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+from recbole_cierec import __version__
+
+from .bad_lines import BadLines
+from .options import check_options
+from .output import (
+    Writer,
+    check_target,
+    file_digest,
+    publish,
+    temporary_folder,
+    write_manifest,
+)
+from .steps import Steps
+from .workspace import Workspace, duckdb
+
+# Where results go and how the machine is used: no part of what a conversion is.
+_PLACE_OPTIONS = ("output", "overwrite", "dry_run", "memory", "threads", "pictures", "converter")
+
+
+class Converter(Protocol):
+    """What a module must have to be a converter."""
+
+    NAME: str  # of the data set, unless --name says otherwise
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add its own options; ``parser.set_defaults`` may change shared ones."""
+
+    def load(self, space: Workspace, options: argparse.Namespace) -> None:
+        """Fill the tables interactions and items (see :mod:`.steps`)."""
+
+    def expected(self, options: argparse.Namespace) -> dict[str, int]:
+        """Counts published for these options, to print beside ours."""
+
+
+def convert(converter: Converter, options: argparse.Namespace) -> list[str]:
+    """Convert.
+
+    Args:
+        converter: A module.
+        options: Parsed from its parser.
+
+    Returns:
+        The report, as lines.
+
+    Raises:
+        UserError: In one line; nothing is left under the final name.
+    """
+    check_options(options)
+    target = options.output / options.name
+    if not options.dry_run:
+        check_target(target, options.overwrite)
+    with temporary_folder(target, options.dry_run) as temp, ThreadPoolExecutor(1) as pool:
+        space = Workspace(temp, options.memory, options.threads, BadLines(options.max_bad_share))
+        try:
+            converter.load(space, options)
+            # Beside the rest of the work: hashing waits for no one and lets go of the interpreter.
+            digests = (
+                [] if options.dry_run else [pool.submit(file_digest, path) for path in space.inputs]
+            )
+            steps = Steps(space, options)
+            steps.run()
+            facts = {"annotation tokens (elements)": steps.elements}
+            if not options.dry_run:
+                made = temp / "made"
+                made.mkdir()
+                writer = Writer(space, steps, options, made)
+                writer.write()
+                facts = writer.facts
+                hashes = [digest.result() for digest in digests]
+                write_manifest(made, _manifest(converter, options, space, steps, facts, hashes))
+        finally:
+            space.close()
+        if not options.dry_run:
+            publish(made, target)
+    return _report(converter, options, space, steps, facts)
+
+
+def _manifest(
+    converter: Converter,
+    options: argparse.Namespace,
+    space: Workspace,
+    steps: Steps,
+    facts: dict[str, int],
+    hashes: list[str],
+) -> dict[str, Any]:
+    chosen = {key: value for key, value in vars(options).items() if key not in _PLACE_OPTIONS}
+    return {
+        "converter": converter.__name__.rpartition(".")[2],
+        "versions": {"recbole_cierec": __version__, "duckdb": duckdb.__version__},
+        "options": {key: _plain(value) for key, value in sorted(chosen.items())},
+        "inputs": [
+            {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+            for path, digest in zip(space.inputs, hashes, strict=True)
+        ],
+        "bad_records": space.bad.files,
+        "notes": space.notes,
+        "steps": [vars(count) for count in steps.counts],
+        "items": facts,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON has it; of a path the last part, since a machine's folders say nothing."""
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value.name if isinstance(value, Path) else value
+
+
+def _report(
+    converter: Converter,
+    options: argparse.Namespace,
+    space: Workspace,
+    steps: Steps,
+    facts: dict[str, int],
+) -> list[str]:
+    lines = [f"{'step':<52}{'interactions':>14}{'users':>12}{'items':>12}"]
+    for count in steps.counts:
+        lines.append(
+            f"{count.step:<52}{count.interactions:>14,}{count.users:>12,}{count.items:>12,}"
+        )
+    lines += [f"{key}: {value:,}" for key, value in facts.items()]
+    last = steps.counts[-1]
+    ours = {
+        "users": last.users,
+        "items": last.items,
+        "interactions": last.interactions,
+        "elements": steps.elements,
+    }
+    for key, value in converter.expected(options).items():
+        lines.append(f"{key}: {ours[key]:,}; the paper's Table I: {value:,}")
+    lines += space.notes
+    if space.bad.total:
+        lines.append(f"records that could not be used: {space.bad.total:,}")
+        lines += [f"  {line}" for line in space.bad.lines()]
+    where = (
+        "nothing written (--dry-run)"
+        if options.dry_run
+        else f"written: {options.output / options.name}"
+    )
+    return [*lines, where]

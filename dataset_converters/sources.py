@@ -1,0 +1,245 @@
+"""Reading of input files: JSON lines, lines of Python literals, and CSV, compressed or not.
+
+DuckDB reads whole files; Python only looks at the first lines, to tell what a file is, and finds
+the line numbers of bad records. That works because each line that is not blank gives DuckDB one
+row, in the order of the file, a malformed one a row of nulls.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import zstandard
+from tqdm import tqdm
+
+from recbole_cierec.errors import DataError
+
+from .bad_lines import EXAMPLES
+from .workspace import Workspace, name, quote
+
+MAX_LITERAL = 1 << 20  # characters of one Python literal: its syntax tree takes some 100 times that
+MAX_LINE = 1 << 24  # bytes of one line of JSON
+SAMPLE = 200  # records looked at to tell what a file is
+BOM = b"\xef\xbb\xbf"
+BROKEN_FILE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+_BROKEN_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """Open a file for reading, decompressed when its name ends in .gz or .zst."""
+    try:
+        if path.suffix == ".gz":
+            return gzip.open(path, "rb")
+        if path.suffix == ".zst":
+            reader = zstandard.ZstdDecompressor().stream_reader(
+                path.open("rb"), read_across_frames=True, closefd=True
+            )
+            return io.BufferedReader(reader, 1 << 16)
+        return path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield line number and content of every line that is not blank.
+
+    Raises:
+        DataError: The file cannot be read or decompressed to its end, or a line is too long.
+    """
+    with open_bytes(path) as file:
+        number = 0
+        try:
+            while line := file.readline(MAX_LINE + 1):
+                number += 1
+                if len(line) > MAX_LINE:
+                    raise DataError(
+                        f"{path}, line {number}: is longer than {MAX_LINE >> 20} MiB; are the line "
+                        "breaks missing?"
+                    )
+                if number == 1:
+                    line = line.removeprefix(BOM)
+                if line.strip():
+                    yield number, line
+        except BROKEN_FILE as error:
+            raise DataError(
+                f"{path}: cannot be read beyond line {number} ({error}); download it again"
+            ) from None
+
+
+def parse_literal(line: bytes) -> dict[str, Any]:
+    """Read a record that is written as a Python literal; nothing in it is run.
+
+    Args:
+        line: At most :data:`MAX_LITERAL` bytes.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: It is no dictionary of plain values.
+    """
+    if len(line) > MAX_LITERAL:
+        raise ValueError(f"is longer than {MAX_LITERAL >> 20} MiB")
+    try:
+        record = ast.literal_eval(line.decode("utf-8").strip())
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    except _BROKEN_LITERAL:
+        raise ValueError("is no Python literal") from None
+    if not isinstance(record, dict):
+        raise ValueError("is no record")
+    return record
+
+
+def parse_json(line: bytes) -> dict[str, Any]:
+    """Read a record in JSON.
+
+    Raises:
+        ValueError: It is none; the message is the reason.
+    """
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise ValueError("is no JSON") from None
+    if not isinstance(record, dict):
+        raise ValueError("is no record")
+    return record
+
+
+def sample_records(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """Look at the first records of a file.
+
+    Args:
+        path: JSON lines or lines of Python literals.
+
+    Returns:
+        The records that could be read, and whether they are Python literals.
+    """
+    lines = list(islice(numbered_lines(path), SAMPLE))
+    found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for literal, parse in ((False, parse_json), (True, parse_literal)):
+        for _, line in lines:
+            try:
+                found[literal].append(parse(line))
+            except ValueError:
+                continue
+    literal = len(found[True]) > len(found[False])
+    return found[literal], literal
+
+
+def read_json_lines(
+    space: Workspace,
+    table: str,
+    path: Path,
+    columns: Mapping[str, str],
+    select: Mapping[str, str],
+    check: Callable[[dict[str, Any]], str],
+    *,
+    required: Sequence[str],
+    literal: bool = False,
+) -> None:
+    """Append the records of a file to a table.
+
+    Args:
+        space: The workspace.
+        table: Made when it is not there; rows stay in the order of the file.
+        path: The file.
+        columns: Fields to read, with their DuckDB types (VARCHAR or JSON).
+        select: Columns of the table, as name -> expression over the fields.
+        check: Says what a parsed record lacks; for the report.
+        required: Columns of the table that are null in a bad record.
+        literal: The file holds Python literals.
+    """
+    space.inputs.append(path)
+    source = _plain_json(space, path, list(columns), literal)
+    typed = ", ".join(f"{name(key)}: '{kind}'" for key, kind in columns.items())
+    chosen = ", ".join(f"{expression} AS {key}" for key, expression in select.items())
+    query = (
+        f"SELECT {chosen} FROM read_json({quote(source)}, columns={{{typed}}}, records=true, "
+        f"format='newline_delimited', ignore_errors=true, maximum_object_size={MAX_LINE})"
+    )
+    start = append(space, table, query, f"read {path.name}")
+    if source.parent == space.temp:
+        source.unlink()
+    missing = " OR ".join(f"{key} IS NULL" for key in required)
+    records = space.value(f"SELECT count(*) FROM {table}") - start
+    where = f"FROM {table} WHERE rowid >= {start} AND ({missing})"
+    bad = space.value(f"SELECT count(*) {where}")
+    examples: list[tuple[int, str]] = []
+    if bad:
+        found = space.run(f"SELECT rowid {where} ORDER BY rowid LIMIT {EXAMPLES}").fetchall()
+        parse = parse_literal if literal else parse_json
+        examples = _reasons(path, [row - start for (row,) in found], parse, check)
+        space.run(f"DELETE {where}")
+    space.bad.add(path, records, bad, examples)
+
+
+def append(space: Workspace, table: str, query: str, what: str) -> int:
+    """Append what a query gives to a table, which is made when it is not there.
+
+    Returns:
+        The rowid of the first new row.
+    """
+    known = space.value(f"SELECT count(*) FROM duckdb_tables() WHERE table_name = {quote(table)}")
+    # Row ids go on where the last row was; rows that were deleted keep theirs.
+    start = space.value(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}") if known else 0
+    space.run(f"INSERT INTO {table} {query}" if known else f"CREATE TABLE {table} AS {query}", what)
+    return start
+
+
+def _plain_json(space: Workspace, path: Path, fields: list[str], literal: bool) -> Path:
+    """The file itself, or a copy as plain JSON lines where DuckDB cannot read it as it is."""
+    with open_bytes(path) as file:
+        try:
+            has_bom = file.read(len(BOM)) == BOM
+        except BROKEN_FILE as error:
+            raise DataError(f"{path}: cannot be read ({error}); download it again") from None
+    if not literal and not has_bom:
+        return space.readable(path)
+    target = space.new_file(".jsonl")
+    with target.open("wb") as out:
+        lines = tqdm(numbered_lines(path), desc=f"decode {path.name}", disable=None, leave=False)
+        for _, line in lines:
+            out.write(_literal_as_json(line, fields) if literal else line.rstrip(b"\r\n") + b"\n")
+    return target
+
+
+def _literal_as_json(line: bytes, fields: list[str]) -> bytes:
+    try:
+        record = parse_literal(line)
+        kept = {key: record[key] for key in fields if key in record}
+        return json.dumps(kept, allow_nan=False).encode("ascii") + b"\n"
+    except (ValueError, TypeError):  # TypeError: a set or bytes, which JSON does not have
+        return b"null\n"
+
+
+def _reasons(
+    path: Path,
+    ordinals: list[int],
+    parse: Callable[[bytes], dict[str, Any]],
+    check: Callable[[dict[str, Any]], str],
+) -> list[tuple[int, str]]:
+    """Line numbers of the records with these ordinals, and what is wrong with each."""
+    wanted, found = set(ordinals), []
+    for ordinal, (number, line) in enumerate(numbered_lines(path)):
+        if ordinal in wanted:
+            try:
+                reason = check(parse(line)) or "cannot be used"
+            except ValueError as error:
+                reason = str(error)
+            found.append((number, reason))
+            if len(found) == len(wanted):
+                break
+    return found

@@ -1,0 +1,293 @@
+"""Any table of interactions and, if there is one, of items, with named columns.
+
+CSV, TSV, Parquet and JSON lines are told by the file's name; .gz and .zst work for all but Parquet.
+Pictures come from a column of paths or URLs, or from a folder of files named by item id.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from recbole_cierec.errors import ConfigError, DataError
+
+from .csv_source import column, header_of, number, read_csv, require_columns
+from .pictures import path_inside, pictures_below
+from .sources import append, read_json_lines, sample_records
+from .workspace import Workspace, name, quote
+
+NAME = "table"
+_FORMS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".txt": "tsv",
+    ".parquet": "parquet",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+}
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this converter."""
+    group = parser.add_argument_group("input")
+    group.add_argument("--interactions", type=Path, nargs="+", required=True, metavar="F")
+    group.add_argument("--items", type=Path, nargs="*", default=[], metavar="F")
+    group.add_argument("--encoding", default="utf-8", help="of CSV and TSV (default: utf-8)")
+    group.add_argument("--separator", help="of CSV and TSV (default: by the file's name)")
+    columns = parser.add_argument_group("columns (name of the file's column)")
+    columns.add_argument("--user-column", default="user_id", metavar="C")
+    columns.add_argument("--item-column", default="item_id", metavar="C")
+    columns.add_argument(
+        "--item-key", metavar="C", help="the item id in the table of items (default: --item-column)"
+    )
+    columns.add_argument("--rating-column", metavar="C")
+    columns.add_argument("--time-column", metavar="C", help="numbers or ISO dates")
+    columns.add_argument(
+        "--time-unit",
+        choices=tuple(_PER_SECOND),
+        default="s",
+        help="of times that are numbers (default: s)",
+    )
+    columns.add_argument("--title-column", metavar="C")
+    columns.add_argument("--annotation-columns", nargs="*", default=[], metavar="C")
+    columns.add_argument(
+        "--annotation-separator",
+        default="|",
+        metavar="S",
+        help="between labels in a text cell (default: |); lists are taken as such",
+    )
+    columns.add_argument(
+        "--image-column", metavar="C", help="paths below --images, or URLs to download"
+    )
+    columns.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder of pictures; without --image-column named by item id",
+    )
+
+
+def expected(options: argparse.Namespace) -> dict[str, int]:
+    """None: these are the user's own data."""
+    return {}
+
+
+def load(space: Workspace, options: argparse.Namespace) -> None:
+    """Fill the tables interactions and items.
+
+    Args:
+        space: The workspace.
+        options: Ours and the shared ones.
+
+    Raises:
+        DataError: A file cannot be read or lacks a column.
+        ConfigError: Options contradict each other.
+    """
+    if options.separator is not None and not 1 <= len(options.separator) <= 4:
+        raise ConfigError("--separator must have one to four characters")
+    if (options.image_column or options.annotation_columns) and not options.items:
+        raise ConfigError("--image-column and --annotation-columns are columns of --items")
+    select = {
+        "user_id": column(options.user_column),
+        "item_id": column(options.item_column),
+        "rating": number(options.rating_column) if options.rating_column else "NULL::DOUBLE",
+        "timestamp": _time(options.time_column, options.time_unit),
+    }
+    wanted = [options.user_column, options.item_column]
+    required = ["user_id", "item_id"]
+    for given, key in ((options.rating_column, "rating"), (options.time_column, "timestamp")):
+        if given:
+            wanted.append(given)
+            required.append(key)
+    for path in options.interactions:
+        _read(space, "interactions", path, options, select, wanted, required)
+    _load_items(space, options)
+
+
+def _load_items(space: Workspace, options: argparse.Namespace) -> None:
+    key = options.item_key or options.item_column
+    wanted = [key, *options.annotation_columns]
+    wanted += [c for c in (options.title_column, options.image_column) if c]
+    labels = [_labels(c, options.annotation_separator) for c in options.annotation_columns]
+    select = {
+        "item_id": column(key),
+        "title": column(options.title_column) if options.title_column else "NULL::VARCHAR",
+        "annotations": f"flatten([{', '.join(labels)}])" if labels else "[]::VARCHAR[]",
+        "cell": column(options.image_column) if options.image_column else "NULL::VARCHAR",
+    }
+    space.run(
+        "CREATE TABLE raw_items "
+        "(item_id VARCHAR, title VARCHAR, annotations VARCHAR[], cell VARCHAR)"
+    )
+    for path in options.items:
+        _read(space, "raw_items", path, options, select, wanted, ["item_id"])
+    if not options.items and options.images:
+        # Pictures named by item id are all there is to say about the items.
+        space.run(
+            "INSERT INTO raw_items (item_id) SELECT DISTINCT item_id FROM interactions ORDER BY 1"
+        )
+    _find_pictures(space, options)
+
+
+def _find_pictures(space: Workspace, options: argparse.Namespace) -> None:
+    """Make items of raw_items: their cells name local files or URLs."""
+    by_id = options.images and not options.image_column
+    if by_id:
+        pairs = pictures_below(options.images)
+    else:
+        cells = space.run(
+            "SELECT DISTINCT cell FROM raw_items WHERE cell IS NOT NULL AND "
+            "NOT regexp_matches(cell, '^https?://')"
+        ).fetchall()
+        if cells and not options.images:
+            raise DataError(
+                f"--image-column {options.image_column}: holds {cells[0][0][:60]!r}, which is no "
+                "URL; give the pictures' folder with --images"
+            )
+        found = ((cell, path_inside(options.images, cell)) for (cell,) in cells)
+        pairs = ((cell, str(path)) for cell, path in found if path)
+    space.make_table("pictures", {"stem": "VARCHAR", "path": "VARCHAR"}, pairs)
+    space.run(
+        "CREATE TABLE items AS SELECT item_id, title, annotations, path AS image, "
+        "CASE WHEN regexp_matches(cell, '^https?://') THEN cell END AS image_url FROM raw_items "
+        "LEFT JOIN (SELECT stem, min(path) AS path FROM pictures GROUP BY stem) "
+        f"ON stem = {'item_id' if by_id else 'cell'} ORDER BY raw_items.rowid"
+    )
+    lost = space.value(
+        "SELECT count(*) FROM items JOIN raw_items USING (item_id) "
+        "WHERE cell IS NOT NULL AND image IS NULL AND image_url IS NULL"
+    )
+    if lost:
+        space.notes.append(f"items whose picture is not in the folder: {lost:,}")
+    space.run("DROP TABLE raw_items")
+
+
+def _time(key: str | None, unit: str) -> str:
+    if not key:
+        return "NULL::DOUBLE"
+    seconds = f"{number(key)} / {_PER_SECOND[unit]}"
+    return f"coalesce({seconds}, epoch(TRY_CAST({column(key)} AS TIMESTAMPTZ)))"
+
+
+def _labels(key: str, separator: str) -> str:
+    """Labels of a cell: the elements of a JSON list, or the parts of a text."""
+    cell = name(key)
+    parts = f"string_split({cell}, {quote(separator)})"
+    listed = f"TRY_CAST(TRY_CAST({cell} AS JSON) AS VARCHAR[])"
+    return (
+        f"CASE WHEN {cell} IS NULL THEN [] WHEN starts_with({cell}, '[') AND {listed} IS NOT NULL "
+        f"THEN {listed} ELSE list_transform({parts}, lambda x: trim(x)) END"
+    )
+
+
+def _read(
+    space: Workspace,
+    table: str,
+    path: Path,
+    options: argparse.Namespace,
+    select: dict[str, str],
+    wanted: list[str],
+    required: list[str],
+) -> None:
+    """Append one file of any form; all its columns come as text."""
+    suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
+    form = _FORMS.get(suffixes[-1].lower() if suffixes else "")
+    readers: dict[str | None, Callable[..., None]] = {
+        "csv": _read_separated,
+        "tsv": _read_separated,
+        "parquet": _read_parquet,
+        "json": _read_records,
+    }
+    if form is None and options.separator is None:
+        raise DataError(f"{path}: is not named {', '.join(_FORMS)}; rename it or set --separator")
+    reader = readers.get(form, _read_separated)
+    reader(space, table, path, options, select, wanted, required)
+
+
+def _read_separated(
+    space: Workspace,
+    table: str,
+    path: Path,
+    options: argparse.Namespace,
+    select: dict[str, str],
+    wanted: list[str],
+    required: list[str],
+) -> None:
+    separator = options.separator or ("," if ".csv" in path.suffixes else "\t")
+    names = header_of(path, separator, options.encoding)
+    require_columns(path, names, wanted, "such a table")
+    read_csv(
+        space,
+        table,
+        path,
+        select,
+        names=names,
+        required=required,
+        separator=separator,
+        encoding=options.encoding,
+    )
+
+
+def _read_parquet(
+    space: Workspace,
+    table: str,
+    path: Path,
+    options: argparse.Namespace,
+    select: dict[str, str],
+    wanted: list[str],
+    required: list[str],
+) -> None:
+    source = f"read_parquet({quote(space.readable(path))})"
+    space.inputs.append(path)
+    described = {row[0]: row[1] for row in space.run(f"DESCRIBE FROM {source}").fetchall()}
+    require_columns(path, list(described), wanted, "such a table")
+    texts = ", ".join(
+        f"{_as_text(key, described[key])} AS {name(key)}" for key in dict.fromkeys(wanted)
+    )
+    chosen = ", ".join(f"{expression} AS {key}" for key, expression in select.items())
+    start = append(space, table, f"SELECT {chosen} FROM (SELECT {texts} FROM {source})", path.name)
+    missing = " OR ".join(f"{key} IS NULL" for key in required)
+    where = f"FROM {table} WHERE rowid >= {start} AND ({missing})"
+    rows = space.value(f"SELECT count(*) FROM {table} WHERE rowid >= {start}")
+    shown = space.run(f"SELECT rowid {where} ORDER BY rowid LIMIT 20").fetchall()
+    examples = [(row - start + 1, "(row) lacks a required value") for (row,) in shown]
+    space.bad.add(path, rows, space.value(f"SELECT count(*) {where}"), examples)
+    space.run(f"DELETE {where}")
+
+
+def _as_text(key: str, kind: str) -> str:
+    """A column as the text that the other formats would have."""
+    if kind.endswith("[]"):
+        return f"CAST(to_json({name(key)}) AS VARCHAR)"
+    return f"CAST({name(key)} AS VARCHAR)"
+
+
+def _read_records(
+    space: Workspace,
+    table: str,
+    path: Path,
+    options: argparse.Namespace,
+    select: dict[str, str],
+    wanted: list[str],
+    required: list[str],
+) -> None:
+    records, literal = sample_records(path)
+    known = list(dict.fromkeys(key for record in records for key in record))
+    require_columns(path, known, wanted, "such a table")
+
+    def lacks(record: dict) -> str:
+        return f"lacks one of {', '.join(wanted)}, or it is malformed"
+
+    read_json_lines(
+        space,
+        table,
+        path,
+        dict.fromkeys(wanted, "VARCHAR"),
+        select,
+        lacks,
+        required=required,
+        literal=literal,
+    )

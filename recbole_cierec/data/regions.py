@@ -1,0 +1,141 @@
+"""Region maps: the last spatial map of an encoder for every picture, for attention over regions.
+
+A map is some fifty times as large as a pooled vector, so the maps stay on the disk as float16,
+mapped into memory, and only the items of a batch are read from them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_cierec.data.feature_norm import FeatureNorm
+from recbole_cierec.data.features import Kind, cached, read_rows, refuse_not_finite
+from recbole_cierec.errors import DataError
+
+if TYPE_CHECKING:
+    from recbole_cierec.data.picture_store import PictureStore
+    from recbole_cierec.model.encoders import VisualEncoder
+
+_SAMPLE = 16384  # regions on which the normalisation is fitted
+
+
+class RegionMaps:
+    """Normalised region vectors of items, read when they are asked for.
+
+    Args:
+        maps: [n_rows, R, C] of a real type, in memory or mapped.
+        rows: Row of each item, -1 for an item without picture.
+        norm: Key ``feature_norm``; a region is what a row is to pooled features.
+        dimensions: Key ``feature_dim``.
+
+    Attributes:
+        count: R, regions of a picture.
+        size: C, or the number of principal components kept.
+    """
+
+    def __init__(
+        self, maps: np.ndarray, rows: np.ndarray, norm: str, dimensions: int | None = None
+    ) -> None:
+        self.maps, self.rows = maps, torch.from_numpy(np.asarray(rows, dtype=np.int64))
+        self.count = maps.shape[1]
+        used = np.unique(rows[rows >= 0])
+        # Evenly over the pictures, and the same ones each time.
+        wanted = min(len(used), max(1, _SAMPLE // self.count))
+        sample = used[np.linspace(0, len(used) - 1, wanted).astype(np.int64)]
+        self.norm = FeatureNorm.fit(self._read(sample).flatten(0, 1), norm, dimensions)
+        kept = self.norm.components
+        self.size = maps.shape[2] if kept is None else kept.shape[1]
+
+    def __call__(self, items: Tensor) -> Tensor:
+        """items [m] -> float32 [m, R, C] on their device; zero where there is no picture."""
+        rows = self.rows[items.cpu()]
+        known = rows >= 0
+        raw = self._read(rows[known].numpy(), items.device)
+        regions = self.norm(raw.flatten(0, 1)).view(len(raw), self.count, self.size)
+        if known.all():
+            return regions
+        out = regions.new_zeros(len(items), self.count, self.size)
+        return out.index_copy(0, known.nonzero().squeeze(1).to(items.device), regions)
+
+    def _read(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+        """float32 [len(rows), R, C]; what is half as wide travels to the device as it is."""
+        values = self.maps[rows]
+        if values.dtype != np.float16:
+            values = values.astype(np.float32)
+        return torch.from_numpy(values).to(device).float()
+
+
+def extract_regions(
+    store: PictureStore,
+    encoder: VisualEncoder,
+    *,
+    cache_dir: Path,
+    batch_size: int,
+    device: torch.device | str,
+    grid: int = 7,
+    progress: bool = True,
+) -> np.ndarray:
+    """Return the region map of every picture of a store, from the cache where they are there.
+
+    Args:
+        store: The pictures, uint8 [n_rows, S, S, 3].
+        encoder: The network; it is moved to ``device``, its train or eval mode is kept.
+        cache_dir: Holds one folder ``regions-KEY`` for each set of pictures, weights and grid.
+        batch_size: Pictures encoded at a time.
+        device: Where to run the network.
+        grid: Larger maps are averaged down to so many rows and columns.
+        progress: Show a progress bar, if a person is watching.
+
+    Returns:
+        float16 [n_rows, R, C], read-only, mapped from the disk.
+
+    Raises:
+        ConfigError: The batch size is not positive.
+        DataError: A number does not fit float16, or the cache cannot be written.
+    """
+    side = store.pictures.shape[1]
+    encoder.to(device)
+    blank = torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)
+    with torch.inference_mode():
+        shape = tuple(encoder.region_map(blank, grid).shape[1:])
+    encode = partial(encoder.region_map, grid=grid)
+    kind = Kind("regions", shape, "<f2", encode, {"regions": "last map", "grid": grid})
+    return cached(kind, store, encoder, cache_dir, batch_size, device, progress)
+
+
+def load_region_file(path: Path, n_rows: int) -> np.ndarray:
+    """Map ready-made region maps.
+
+    Args:
+        path: A .npy file, [n_rows, R, C] of a real number type; row k belongs to the k-th data
+            line of NAME.item.
+        n_rows: Number of data lines of NAME.item.
+
+    Returns:
+        [n_rows, R, C] in the file's type, mapped from the disk, read-only.
+
+    Raises:
+        DataError: The file holds pooled vectors or another shape, or a number in it is not
+            finite, or it is no .npy file at all.
+    """
+    path = Path(path)
+    maps = read_rows(path, n_rows)
+    if maps.ndim == 2:
+        raise DataError(
+            f"features_file {path}: has shape {maps.shape}, one pooled vector a picture, over "
+            "which there is nothing to attend; give region maps [rows of NAME.item, regions, "
+            "features], or leave features_file out to compute them from the pictures"
+        )
+    if maps.ndim != 3 or 0 in maps.shape[1:]:
+        raise DataError(
+            f"features_file {path}: has shape {maps.shape}; give region maps "
+            "[rows of NAME.item, regions, features]"
+        )
+    refuse_not_finite(maps, f"features_file {path}", "mend or drop those items")
+    return maps

@@ -1,0 +1,157 @@
+"""Candidate lists as a file, so that other programs can rank the same ones.
+
+An .npz without pickled objects: ``items`` and ``users`` are external ids (text), ``about`` says
+what was drawn (JSON), and for each phase, view and repeat an array such as ``test/0`` or
+``test_among_cold/3``: int32 [users, N], row k for ``test/users[k]``, values index ``items``, -1
+fills up. Negatives only; positives are the phase's interactions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+
+from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.plan import EvaluationPlan, draw_all
+
+
+def provide_candidates(config, phase, plan: EvaluationPlan, n: int, train, used: Ragged) -> None:
+    """Fill ``plan.negatives``: from ``candidates_file`` where it has the phase, else by drawing,
+    and then kept in that file.
+
+    Args:
+        config: The configuration.
+        phase: valid or test.
+        plan: With its users and views.
+        n: Negatives of a user.
+        train: The training part, for external ids.
+        used: Row r: all that the row's user interacted with in any phase.
+
+    Raises:
+        DataError: The file is no such file, or of other data, users or numbers.
+    """
+    path = Path(config["candidates_file"]) if config["candidates_file"] else None
+    about = {"dataset": config["dataset"], "n": n, "seed": plan.seed, "repeats": plan.repeats}
+    ids = train.field2id_token
+    users, items = ids[train.uid_field], ids[train.iid_field]
+    if path is not None and path.is_file():
+        arrays = _read(path)
+        if f"{phase}/users" in arrays:
+            _take(path, arrays, phase, plan, users, items, used)
+            _refuse_other_n(path, phase, plan, n, train.item_num, used)
+            getLogger().info(f"{phase}: candidates from {path}")
+            return
+    draw_all(plan, n, train.item_num, used)
+    _say_fewer(phase, plan, n)
+    if path is not None and config["local_rank"] == 0:
+        _write(path, phase, plan, users, items, about)
+
+
+def _say_fewer(phase: str, plan: EvaluationPlan, n: int) -> None:
+    for (view, repeat), rows in plan.negatives.items():
+        short = int((rows.lengths < n).sum())
+        if short and repeat == 0:
+            getLogger().warning(
+                f"{phase}{view and ' ' + view}: {short} of {len(rows.lengths)} users have fewer "
+                f"than {n} items to rank against (at least {int(rows.lengths.min())})"
+            )
+
+
+def _name(phase: str, view: str, repeat: int) -> str:
+    return f"{phase}{view and '_' + view}/{repeat}"
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a file of candidates ({error}); remove it") from error
+
+
+def _write(path: Path, phase: str, plan: EvaluationPlan, users, items, about: dict) -> None:
+    arrays = _read(path) if path.is_file() else {}
+    arrays["items"] = np.asarray(items, dtype=np.str_)
+    arrays[f"{phase}/users"] = np.asarray(users, dtype=np.str_)[plan.users]
+    arrays[f"{phase}/about"] = np.array(json.dumps(about))
+    every = np.arange(len(plan.users))
+    for (view, repeat), rows in plan.negatives.items():
+        arrays[_name(phase, view, repeat)] = rows.padded(every, -1).astype(np.int32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def _take(path, arrays, phase: str, plan: EvaluationPlan, users, items, used: Ragged) -> None:
+    """Lists of the file in the order of the plan's rows, as internal ids."""
+    number = {token: k for k, token in enumerate(items)}
+    theirs = np.atleast_1d(arrays.get("items", []))
+    ours = np.array([number.get(str(token), -1) for token in theirs.tolist()] + [-1])
+    row = {str(token): k for k, token in enumerate(arrays[f"{phase}/users"].tolist())}
+    order = [row.get(token, -1) for token in np.asarray(users)[plan.users].tolist()]
+    if -1 in order:
+        raise DataError(
+            f"{path}: has no candidates for {order.count(-1)} of {len(order)} users of the {phase} "
+            "part; it is of another data set or split"
+        )
+    for view in plan.views:
+        for repeat in range(plan.repeats):
+            name = _name(phase, view.name, repeat)
+            table = _table(path, arrays, name, len(row), len(theirs))[order]
+            real = table >= 0
+            values = ours[table[real]]
+            rows = np.repeat(np.arange(len(order)), real.sum(1))
+            _refuse_bad(path, name, values, rows, used)
+            if view.items is not None and not view.items[values].all():
+                raise DataError(f"{path}: {name} holds items that are not ranked there")
+            starts = np.concatenate([[0], np.cumsum(real.sum(1))])
+            plan.negatives[view.name, repeat] = Ragged(values.astype(np.int32), starts)
+
+
+def _table(path, arrays, name: str, n_rows: int, n_items: int) -> np.ndarray:
+    if name not in arrays:
+        raise DataError(f"{path}: has no {name}; lower eval_repeats or draw a new file")
+    table = arrays[name]
+    if table.ndim != 2 or len(table) != n_rows or table.dtype.kind not in "iu":
+        raise DataError(f"{path}: {name} must be whole numbers with a row for each of its users")
+    if table.max(initial=-1) >= n_items:
+        raise DataError(f"{path}: {name} points beyond its {n_items} items")
+    return table
+
+
+def _refuse_bad(path, name: str, values: np.ndarray, rows: np.ndarray, used: Ragged) -> None:
+    if len(values) and values.min() <= 0:
+        raise DataError(f"{path}: {name} names items that the data set does not have")
+    owners = np.repeat(np.arange(len(used.lengths)), used.lengths)
+    span = int(max(values.max(initial=0), used.values.max(initial=0))) + 1
+    cells = rows * span + values
+    if np.isin(cells, owners * span + used.values).any():
+        raise DataError(f"{path}: {name} holds items that their user has interacted with")
+    if len(np.unique(cells)) < len(cells):
+        raise DataError(f"{path}: {name} holds an item twice for the same user")
+
+
+def _refuse_other_n(path, phase: str, plan: EvaluationPlan, n: int, n_items: int, used) -> None:
+    """Lists may be shorter than ``n`` where their maker says so, but then not all of them."""
+    rows = np.repeat(np.arange(len(used.lengths)), used.lengths)
+    for view in plan.views:
+        pool = np.ones(n_items, dtype=bool) if view.items is None else view.items.copy()
+        pool[0] = False
+        left = pool.sum() - np.bincount(rows[pool[used.values]], minlength=len(used.lengths))
+        for repeat in range(plan.repeats):
+            longest = int(plan.negatives[view.name, repeat].lengths.max(initial=0))
+            if longest != min(n, int(left.max(initial=0))):
+                raise DataError(
+                    f"{path}: {_name(phase, view.name, repeat)} has up to {longest} items a user, "
+                    f"not the {n} of the mode user{n}; set the mode to that, or draw a new file"
+                )

@@ -1,0 +1,194 @@
+"""Candidate lists of the ``userN`` protocol: all positives of a user plus N other items.
+
+The paper ranks, for each user, all test positives against 500 items "which have no interaction
+with the user" (Sec. IV-A2). A list here is a pure function of (seed, repeat, user, pool, excluded
+items): a counter-based generator gives each user a stream of draws, and the list is the first N
+distinct allowed ones. So it is the same for every model, epoch, process and batch size, and does
+not depend on a library's random generator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+BLOCK_CELLS = 2**20  # cells of the table in which a block of users marks its draws
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """Finaliser of SplitMix64 (Steele et al., OOPSLA 2014): uint64 to well-mixed uint64."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def user_keys(seed: int, repeat: int, users: np.ndarray) -> np.ndarray:
+    """The key [B] of each user's stream."""
+    key = mix(np.array([seed], dtype=np.uint64) + _GOLDEN)  # arrays wrap around silently
+    key = mix(key + np.array([repeat], dtype=np.uint64) * _GOLDEN + np.uint64(1))
+    return mix(key + users.astype(np.uint64) * _GOLDEN + np.uint64(2))
+
+
+def stream(keys: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Numbers ``first .. first + count - 1`` of each stream: uint64 [B, count]."""
+    steps = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
+    return mix(keys[:, None] + steps)
+
+
+def below(numbers: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
+    """uint64 to int64 in [0, bound), by the upper 32 bits."""
+    return ((numbers >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths in one array.
+
+    Attributes:
+        values: All rows, one after the other.
+        starts: [n + 1]; row r is ``values[starts[r]:starts[r + 1]]``.
+    """
+
+    values: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def group(cls, rows: np.ndarray, values: np.ndarray, n: int) -> Ragged:
+        """Distinct ``values`` of each of ``n`` rows, sorted; ``rows`` says where each belongs."""
+        order = np.lexsort((values, rows))
+        rows, values = rows[order], values[order]
+        new = np.ones(len(rows), dtype=bool)
+        new[1:] = (rows[1:] != rows[:-1]) | (values[1:] != values[:-1])
+        counts = np.bincount(rows[new], minlength=n)
+        return cls(values[new], np.concatenate([[0], np.cumsum(counts)]))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Of the rows [n]."""
+        return np.diff(self.starts)
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(row numbers within ``rows``, values), flat, in the order of ``rows``."""
+        lengths = self.lengths[rows]
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+            between = slice(self.starts[rows[0]], self.starts[rows[-1] + 1])  # rows of a block
+            return np.repeat(np.arange(len(rows)), lengths), self.values[between]
+        where = np.repeat(np.arange(len(rows)), lengths)
+        ends = np.cumsum(lengths)
+        within = np.arange(len(where)) - np.repeat(ends - lengths, lengths)
+        return where, self.values[np.repeat(self.starts[rows], lengths) + within]
+
+    def padded(self, rows: np.ndarray, fill: int) -> np.ndarray:
+        """[len(rows), longest], filled up with ``fill``."""
+        lengths = self.lengths[rows]
+        width = int(lengths.max(initial=0))
+        table = np.full((len(rows), width), fill, dtype=self.values.dtype)
+        table[np.arange(width) < lengths[:, None]] = self.take(rows)[1]
+        return table
+
+
+def draw_negatives(
+    seed: int, repeat: int, users: np.ndarray, n: int, pool: np.ndarray, excluded: Ragged
+) -> Ragged:
+    """For each user, ``n`` distinct items of ``pool`` that are not excluded.
+
+    Args:
+        seed: The protocol's seed (``candidate_seed``).
+        repeat: The number of the candidate set.
+        users: Users [R]; equal users get equal lists.
+        n: Items wanted; a user with fewer allowed ones gets all of those.
+        pool: Items [P] to draw from, distinct.
+        excluded: Row r holds what ``users[r]`` may not get: all he ever interacted with.
+
+    Returns:
+        Row r: the list of ``users[r]``, in random order.
+    """
+    if not len(pool):  # a view among unseen items where there are none
+        return Ragged(np.empty(0, dtype=np.int32), np.zeros(len(users) + 1, dtype=np.int64))
+    place = np.full(int(max(pool.max(), excluded.values.max(initial=0))) + 1, -1, dtype=np.int64)
+    place[pool] = np.arange(len(pool))
+    step = max(1, BLOCK_CELLS // len(pool))
+    lists: list[np.ndarray] = []
+    for start in range(0, len(users), step):
+        rows = np.arange(start, min(start + step, len(users)))
+        where, items = excluded.take(rows)
+        barred = place[items]
+        known = barred >= 0
+        keys = user_keys(seed, repeat, users[rows])
+        lists += _draw_block(keys, n, len(pool), where[known], barred[known])
+    lengths = np.array([len(chosen) for chosen in lists])
+    values = np.concatenate(lists) if lists else np.empty(0, dtype=np.int64)
+    return Ragged(pool[values].astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _draw_block(
+    keys: np.ndarray, n: int, size: int, where: np.ndarray, barred: np.ndarray
+) -> list[np.ndarray]:
+    allowed = size - np.bincount(where, minlength=len(keys))
+    crowded = (2 * n > allowed) | (4 * allowed < size)  # the stream would repeat itself for long
+    lists: list[np.ndarray | None] = [None] * len(keys)
+    table = np.empty((len(keys), size), dtype=np.int32)
+    open_rows = np.flatnonzero(~crowded)
+    count = int(1.1 * n) + 64
+    while len(open_rows):
+        draws = below(stream(keys[open_rows], 0, count), size)
+        row = open_rows[:, None]
+        # The first of equal draws wins: written last. What may not be drawn is written after all.
+        table[row, draws[:, ::-1]] = np.arange(count - 1, -1, -1, dtype=np.int32)
+        table[where, barred] = -1
+        good = table[row, draws] == np.arange(count, dtype=np.int32)
+        good &= np.cumsum(good, axis=1) <= n
+        full = good.sum(1) == n
+        chosen = draws[full][good[full]].reshape(-1, n)
+        for r, items in zip(open_rows[full], chosen, strict=True):
+            lists[r] = items
+        open_rows = open_rows[~full]
+        count *= 2
+    for r in np.flatnonzero(crowded):  # a random order of all that is allowed, cut at n
+        order = stream(keys[r : r + 1], 0, size)[0]
+        free = np.ones(size, dtype=bool)
+        free[barred[where == r]] = False
+        items = np.flatnonzero(free)
+        lists[r] = items[np.argsort(order[items], kind="stable")[:n]]
+    return lists
+
+
+def merge(
+    seed: int, repeat: int, users: np.ndarray, negatives: Ragged, positives: Ragged
+) -> tuple[Ragged, Ragged]:
+    """Put positives at random places among the negatives, so that ties favour neither.
+
+    Args:
+        seed: As for :func:`draw_negatives`.
+        repeat: Likewise.
+        users: Likewise [R].
+        negatives: Row r: negatives in random order.
+        positives: Row r: positives of ``users[r]``.
+
+    Returns:
+        (items of each row, columns of its positives): row r of the second says where in row r of
+        the first the positives lie, in their order.
+    """
+    n_neg, n_pos = negatives.lengths, positives.lengths
+    starts = np.concatenate([[0], np.cumsum(n_neg + n_pos)])
+    items = np.empty(starts[-1], dtype=np.int32)
+    _, values = negatives.take(np.arange(len(users)))
+    begin = np.repeat(starts[:-1] - negatives.starts[:-1], n_neg)
+    items[np.arange(len(values)) + begin] = values
+    columns = np.empty(len(positives.values), dtype=np.int64)
+    owner = np.full(starts[-1], -1, dtype=np.int64)  # which positive lies here
+    keys = mix(user_keys(seed, repeat, users) + np.uint64(3))
+    for j in range(int(n_pos.max(initial=0))):  # each swaps places with a random earlier one
+        rows = np.flatnonzero(n_pos > j)
+        last = n_neg[rows] + j
+        to = starts[rows] + below(stream(keys[rows], j, 1)[:, 0], last + 1)
+        here = starts[rows] + last
+        items[here], owner[here] = items[to], owner[to]
+        mine = positives.starts[rows] + j
+        items[to], owner[to] = positives.values[mine], mine
+    held = np.flatnonzero(owner >= 0)
+    columns[owner[held]] = held - starts[np.searchsorted(starts, held, side="right") - 1]
+    return Ragged(items, starts), Ragged(columns, positives.starts)

@@ -1,0 +1,211 @@
+"""From batches of scores to one row a user of what metrics need, for each view and repeat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from recbole.evaluator.collector import DataStruct
+from recbole.utils import EvaluatorType
+from torch import Tensor
+
+from recbole_cierec.compat import MendedCollector
+from recbole_cierec.evaluation.plan import EvaluationPlan, Lists, View
+
+COMPARED = 2**22  # scores compared at a time
+# One row a user (a sequence in RecBole's modes of sequential models).
+ROWS = (
+    "rec.topk", "rec.items", "rec.meanrank", "rec.users", "rec.row", "rec.hit_group",
+    "rec.group_len",
+)  # fmt: skip
+Key = tuple[str, int]  # view, repeat
+
+
+@dataclass
+class Segment:
+    """Columns ``first:last`` of a batch's scores: the candidates of one view and repeat."""
+
+    key: Key
+    lists: Lists
+    first: int
+    last: int
+
+
+def batch_candidates(plan: EvaluationPlan, rows: np.ndarray) -> tuple[np.ndarray, list[Segment]]:
+    """Candidates of some rows, those of all views and repeats side by side.
+
+    Args:
+        plan: A plan with lists.
+        rows: Row numbers [B].
+
+    Returns:
+        (item ids [B, W], 0 filling up, and where each view and repeat lies).
+    """
+    tables, segments, first = [], [], 0
+    for view, repeat, lists in plan.lists():
+        table = lists.items.padded(rows, 0)
+        last = first + table.shape[1]
+        tables.append(table)
+        segments.append(Segment((view, repeat), lists, first, last))
+        first = last
+    return np.concatenate(tables, axis=1).astype(np.int64), segments
+
+
+def ranks_of(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Ranks [T], from 0, of the entries (rows, columns) in their rows of ``scores`` [B, W].
+
+    Of equal scores the left one ranks first.
+
+    >>> ranks_of(torch.tensor([[1.0, 3.0, 1.0]]), torch.tensor([0, 0]), torch.tensor([0, 2]))
+    tensor([1, 2])
+    """
+    step = max(1, COMPARED // scores.shape[1])
+    places = torch.arange(scores.shape[1], device=scores.device)
+    parts = [torch.empty(0, dtype=torch.long, device=scores.device)]
+    for r, c in zip(rows.split(step), columns.split(step), strict=True):
+        others, mine = scores[r], scores[r, c].unsqueeze(1)
+        ahead = (others > mine).sum(1)
+        equal = others == mine
+        if int(equal.sum()) > len(r):  # ties, apart from every score with itself
+            ahead += (equal & (places < c.unsqueeze(1))).sum(1)
+        parts.append(ahead)
+    return torch.cat(parts)
+
+
+class Collected(dict[Key, DataStruct]):
+    """What one evaluation collected, by view and repeat."""
+
+
+class PlanCollector(MendedCollector):
+    """RecBole's collector, once a view and repeat; hits keep the group of their item.
+
+    Attributes:
+        plan: What is evaluated; set before each evaluation. None: all items, no groups.
+    """
+
+    plan: EvaluationPlan | None = None
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.k = max(config["topk"])
+        self.needs_items = self.register.need("rec.items")
+        self.ranking = config["eval_type"] == EvaluatorType.RANKING
+        # Both come of one ranking here, with the items' groups beside them.
+        for need in ("rec.topk", "rec.items"):
+            setattr(self.register, need, False)
+        self._common = self.data_struct  # counts of the training data
+        self._structs: Collected = Collected()
+
+    def eval_batch_collect(self, scores_tensor, interaction, positive_u, positive_i) -> None:
+        if not self.ranking:
+            super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+        elif self.plan is not None and self.plan.sampled:
+            self._collect_lists(scores_tensor, interaction, positive_u, positive_i)
+        else:
+            for view in self.plan.views if self.plan is not None else [View("")]:
+                self._collect_view(view, scores_tensor, interaction, positive_u, positive_i)
+
+    def _collect_view(self, view: View, scores, interaction, positive_u, positive_i) -> None:
+        """All items are candidates, or those of the view."""
+        keys = self._row_keys(interaction, len(scores), positive_i)
+        positive_u, positive_i = positive_u.to(scores.device), positive_i.to(scores.device)
+        if view.items is not None:
+            exists = torch.from_numpy(view.items).to(scores.device)
+            scores = scores.masked_fill(~exists, -np.inf)
+            kept = exists[positive_i]
+            rows, positive_u = torch.unique(positive_u[kept], return_inverse=True)
+            scores, positive_i = scores[rows], positive_i[kept]
+            keys = tuple(key[rows.cpu()] for key in keys)
+        if not len(scores):
+            return
+        top = torch.topk(scores, self.k, dim=-1).indices
+        positive = torch.zeros_like(scores, dtype=torch.bool)
+        positive[positive_u, positive_i] = True
+        group = self._groups_of(top) * positive.gather(1, top)
+        self._open((view.name, 0))
+        super().eval_batch_collect(scores, interaction, positive_u, positive_i)
+        lengths = self._group_lengths(len(scores), positive_u, positive_i)
+        self._keep(keys, group, lengths, top)
+
+    def _collect_lists(self, scores, interaction, rows: Tensor, segments: list[Segment]) -> None:
+        """Each row has its own candidates."""
+        self._refuse_nan(scores)
+        users, _ = self._row_keys(interaction, len(scores), None)
+        for part in segments:
+            s = scores[:, part.first : part.last]
+            where, columns = (torch.from_numpy(x) for x in part.lists.columns.take(rows.numpy()))
+            has, where = torch.unique(where, return_inverse=True)
+            if not len(has):
+                continue
+            s = s[has.to(s.device)] if len(has) < len(s) else s
+            items = part.lists.items.padded(rows.numpy()[has.numpy()], 0)
+            found = torch.from_numpy(items).long()[where, columns]
+            where, columns = where.to(s.device), columns.to(s.device)
+            ranks = ranks_of(s, where, columns)
+            group = torch.zeros(len(s), self.k, dtype=torch.int8, device=s.device)
+            top = ranks < self.k
+            group[where[top], ranks[top]] = self._groups_of(found.to(s.device))[top]
+            self._open(part.key)
+            super().eval_batch_collect(s, interaction, where, columns)
+            lengths = self._group_lengths(len(s), where, found.to(s.device))
+            shown = None
+            if self.needs_items:
+                places = torch.topk(s, min(self.k, s.shape[1]), dim=-1).indices.cpu()
+                shown = torch.from_numpy(items).long().gather(1, places)
+            self._keep((users[has], users[has]), group, lengths, shown)
+
+    def _row_keys(self, interaction, n: int, positive_i) -> tuple[Tensor, Tensor]:
+        """Users [n], and what tells rows apart when processes have some of them twice."""
+        users = interaction[self.config["USER_ID_FIELD"]].cpu()
+        if len(users) != n:  # RecBole's sampled candidates: one row of pairs a candidate
+            users = torch.unique_consecutive(users)
+        lengths = self.config["ITEM_LIST_LENGTH_FIELD"]
+        if positive_i is None or not lengths or lengths not in interaction:
+            return users, users
+        at = interaction[lengths].cpu()  # one row an interaction
+        return users, (users * 2**20 + at) * 2**24 + positive_i.cpu()
+
+    def _groups_of(self, items: Tensor) -> Tensor:
+        """1 + the group of each item, int8."""
+        if self.plan is None:
+            return torch.ones_like(items, dtype=torch.int8)
+        return torch.from_numpy(self.plan.item_groups.of).to(items.device)[items] + 1
+
+    def _group_lengths(self, n: int, rows: Tensor, items: Tensor) -> Tensor:
+        """Positives of each row in each item group [n, 3]."""
+        cells = rows * 3 + self._groups_of(items).long() - 1
+        return torch.bincount(cells, minlength=3 * n).view(n, 3)
+
+    def _refuse_nan(self, scores: Tensor) -> None:
+        if bool(torch.isnan(scores).any()):
+            from recbole_cierec.errors import NonFiniteLossError
+
+            raise NonFiniteLossError(
+                f"{self.config['model']}: scores are not numbers; lower learning_rate"
+            )
+
+    def _open(self, key: Key) -> None:
+        """Collect into the struct of a view and repeat."""
+        if key not in self._structs:
+            struct = DataStruct()
+            struct._data_dict.update(self._common._data_dict)
+            self._structs[key] = struct
+        self.data_struct = self._structs[key]
+
+    def _keep(self, keys, group: Tensor, lengths: Tensor, top: Tensor | None) -> None:
+        users, rows = keys
+        total = lengths.sum(1, keepdim=True)
+        hits = torch.cat([(group > 0).to(torch.int32), total.to(torch.int32)], dim=1)
+        values = {"rec.users": users, "rec.row": rows, "rec.topk": hits, "rec.hit_group": group}
+        values["rec.group_len"] = lengths
+        if self.needs_items and top is not None:
+            values["rec.items"] = top
+        for name, value in values.items():
+            self.data_struct.update_tensor(name, value.cpu())
+
+    def get_data_struct(self) -> Collected | DataStruct:
+        """All that was collected since the last call."""
+        structs, self._structs = self._structs, Collected()
+        self.data_struct = self._common
+        return structs or super().get_data_struct()

@@ -1,0 +1,160 @@
+"""Results of all rows and of each group, from one pass over the scores.
+
+RecBole keeps one row a user of what its metrics need; a group's result is RecBole's own metric on
+the rows of its users, or, for a group of items, on the hits and positives that are in it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.evaluator import Evaluator
+from recbole.evaluator.collector import DataStruct
+
+from recbole_cierec.evaluation.collector import ROWS, Collected
+from recbole_cierec.evaluation.groups import ITEM_GROUPS
+from recbole_cierec.evaluation.plan import EvaluationPlan
+
+
+class PlanEvaluator(Evaluator):
+    """RecBole's evaluator, once for all users and once a group and view.
+
+    Keys are ``recall@10`` for the whole, ``recall@10_cold`` for a group of users,
+    ``recall@10_item_unseen`` for one of items, ``recall@10_among_cold`` for a view; with repeats
+    these are means, and ``recall@10_std`` and so on the standard deviations over them.
+
+    Attributes:
+        plan: What is evaluated; None: no groups.
+        shares: Of the last evaluation: group to its share of users or positives.
+        users: Internal ids [R] of the rows of the last evaluation.
+        per_user: Metric to its values [R], means over the repeats.
+    """
+
+    plan: EvaluationPlan | None = None
+
+    def __init__(self, config) -> None:
+        super().__init__(config)
+        self.shares: dict[str, float] = {}
+        self.users = np.empty(0, dtype=np.int64)
+        self.per_user: dict[str, np.ndarray] = {}
+        self._plain: list[str] = []  # metrics without a group's or view's name
+        self._ranked = [m for m in self.metrics if self.metric_class[m].metric_need == ["rec.topk"]]
+
+    def evaluate(self, dataobject: Collected | DataStruct) -> OrderedDict:
+        if not isinstance(dataobject, Collected):
+            return super().evaluate(dataobject)
+        self.per_user = {}
+        repeats: dict[int, OrderedDict] = {}
+        for (view, repeat), rows in gathered(dataobject).items():
+            part = self._whole(rows) if not view else super().evaluate(rows)
+            named = {f"{metric}_{view}" if view else metric: v for metric, v in part.items()}
+            repeats.setdefault(repeat, OrderedDict()).update(named)
+        for result in repeats.values():
+            for view in self.plan.views[1:] if self.plan is not None else []:
+                for metric in self._plain:  # nobody has a positive there
+                    result.setdefault(f"{metric}_{view.name}", float("nan"))
+        self.per_user = {name: v / len(repeats) for name, v in self.per_user.items()}
+        return _mean(list(repeats.values()), self.config["metric_decimal_place"])
+
+    def _whole(self, struct: DataStruct) -> OrderedDict:
+        with self._captured():
+            result = super().evaluate(struct)
+        self._plain = list(result)
+        if self.plan is None or self.plan.user_groups is None:
+            return result
+        self.users = struct.get("rec.users").numpy()
+        metrics = list(result)
+        for name, mask in self.plan.user_groups.masks(self.users).items():
+            self.shares[name] = float(mask.mean())
+            part = super().evaluate(_rows(struct, mask)) if mask.any() else {}
+            result.update({f"{m}_{name}": part.get(m, float("nan")) for m in metrics})
+        result.update(self._item_groups(struct))
+        return result
+
+    def _item_groups(self, struct: DataStruct) -> dict[str, float]:
+        result = {}
+        lengths = struct.get("rec.group_len")
+        for k, name in enumerate(ITEM_GROUPS):
+            self.shares[name] = float(lengths[:, k].sum() / lengths.sum())
+            has = lengths[:, k] > 0
+            hits = (struct.get("rec.hit_group")[has] == k + 1).to(torch.int32)
+            part = DataStruct()
+            part.set("rec.topk", torch.cat([hits, lengths[has, k : k + 1].to(torch.int32)], 1))
+            for metric in self._ranked:
+                values = self.metric_class[metric].calculate_metric(part) if has.any() else {}
+                for k_name in (f"{metric}@{cut}" for cut in self.config["topk"]):
+                    result[f"{k_name}_{name}"] = values.get(k_name, float("nan"))
+        return result
+
+    @contextmanager
+    def _captured(self) -> Iterator[None]:
+        """Within, every ranking metric also leaves its values by user in ``per_user``."""
+        for name in self._ranked:
+            metric = self.metric_class[name]
+            metric.topk_result = self._keeping(metric.topk_result)
+        try:
+            yield
+        finally:
+            for name in self._ranked:
+                del self.metric_class[name].topk_result
+
+    def _keeping(self, topk_result: Callable[..., dict]) -> Callable[..., dict]:
+        def keep(metric: str, value: np.ndarray) -> dict[str, Any]:
+            for k in self.config["topk"]:
+                name = f"{metric}@{k}"
+                self.per_user[name] = self.per_user.get(name, 0.0) + value[:, k - 1]
+            return topk_result(metric, value)
+
+        return keep
+
+    def log_shares(self) -> None:
+        """One line: how many of the users, and of the positives, each group has."""
+        if self.shares:
+            text = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
+            getLogger().info(f"Shares of users and, for items, of test positives: {text}")
+
+
+def _mean(results: list[OrderedDict], places: int) -> OrderedDict:
+    """Means over repeats, then standard deviations (of a sample) as ``NAME_std``."""
+    if len(results) == 1:
+        return results[0]
+    means, spreads = OrderedDict(), OrderedDict()
+    for name in results[0]:
+        values = np.array([result[name] for result in results], dtype=float)
+        means[name] = round(float(values.mean()), places)
+        spreads[f"{name}_std"] = round(float(values.std(ddof=1)), places)
+    return OrderedDict(**means, **spreads)
+
+
+def _rows(struct: DataStruct, mask: np.ndarray) -> DataStruct:
+    """The struct with only the users of ``mask``."""
+    part = DataStruct()
+    chosen = torch.from_numpy(mask)
+    for key, value in struct._data_dict.items():
+        part.set(key, value[chosen] if key in ROWS else value)
+    return part
+
+
+def gathered(mine: Collected) -> Collected:
+    """All processes' rows, each once and in order: RecBole's loader pads by repeating rows."""
+    if not torch.distributed.is_initialized():
+        return mine
+    rows = {key: {k: v for k, v in s._data_dict.items() if k in ROWS} for key, s in mine.items()}
+    everyone: list[dict] = [{} for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(everyone, rows)
+    common = next(iter(mine.values()))._data_dict  # the same in all processes
+    whole = Collected()
+    for key in dict.fromkeys(key for part in everyone for key in part):
+        parts = [part[key] for part in everyone if key in part]
+        joined = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+        _, first = np.unique(joined["rec.row"].numpy(), return_index=True)
+        whole[key] = DataStruct()
+        whole[key]._data_dict.update({k: v for k, v in common.items() if k not in ROWS})
+        whole[key]._data_dict.update({k: v[torch.from_numpy(first)] for k, v in joined.items()})
+    return whole

@@ -1,0 +1,126 @@
+"""Results of single users on disk, which significance tests need.
+
+``saved/RUN.users.npz`` beside ``saved/RUN.pth``: ``users`` (external ids), one float64 array a
+metric (``recall@10``; with repeats the user's mean over them), and ``about`` (JSON). Nothing in it
+is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recbole_cierec.errors import DataError
+
+SUFFIX = ".users.npz"
+
+
+@dataclass
+class UserResults:
+    """What :func:`save_per_user` wrote.
+
+    Attributes:
+        name: Of the run, for tables.
+        users: External ids [n].
+        values: Metric to [n].
+        about: model, dataset, seed, digests, protocol, groups.
+        path: The file.
+    """
+
+    name: str
+    users: np.ndarray
+    values: dict[str, np.ndarray]
+    about: dict
+    path: Path
+
+
+def save_per_user(checkpoint: Path, evaluator, dataset, config) -> Path | None:
+    """Write the last evaluation's values by user.
+
+    Args:
+        checkpoint: The run's checkpoint; the file lies beside it.
+        evaluator: :class:`recbole_cierec.evaluation.evaluator.PlanEvaluator` after the test.
+        dataset: Any part, for external ids.
+        config: The configuration.
+
+    Returns:
+        The file; None where the evaluation had no rankings.
+    """
+    if not evaluator.per_user or evaluator.plan is None:
+        return None
+    about = {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "seed": config["seed"],
+        "config_digest": config.digest(),
+        "data_digest": evaluated_digest(dataset, evaluator.plan),
+        "protocol": {k: config[k] for k in ("candidate_seed", "eval_repeats", "strict_cold")}
+        | {"eval_args": {k: str(v) for k, v in config["eval_args"].items()}},
+    }
+    names = dataset.field2id_token[dataset.uid_field]
+    arrays = {
+        "users": np.asarray(names, dtype=np.str_)[evaluator.users],
+        "about": np.array(json.dumps(about)),
+        **evaluator.per_user,
+    }
+    for name, mask in evaluator.plan.user_groups.masks(evaluator.users).items():
+        arrays[f"group/{name}"] = mask
+    path = checkpoint.with_suffix("").with_suffix(SUFFIX)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    return path
+
+
+def evaluated_digest(dataset, plan) -> str:
+    """sha256 over what was ranked: ids, positives and, in ``userN`` mode, the candidate lists.
+
+    It is the same for models of all kinds, whose parts hold the same interactions differently, and
+    another one for lists that were read from another ``candidates_file``.
+    """
+    state = hashlib.sha256()
+    for field in (dataset.uid_field, dataset.iid_field):
+        state.update("\0".join(map(str, dataset.field2id_token[field])).encode())
+    if plan.sampled:
+        arrays = [plan.users]
+        for _, _, lists in plan.lists():
+            arrays += [lists.items.starts, lists.items.values, lists.columns.values]
+    else:
+        pairs = [np.asarray(dataset.inter_feat[f]) for f in (dataset.iid_field, dataset.uid_field)]
+        order = np.lexsort(pairs)
+        arrays = [side[order] for side in pairs]
+    for array in arrays:
+        state.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
+    return state.hexdigest()
+
+
+def read_per_user(path: Path) -> UserResults:
+    """Read one file, or the only or newest one of a folder.
+
+    Raises:
+        DataError: There is none, or it is not one of ours.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
+        if not files:
+            raise DataError(f"{path}: no *{SUFFIX} in this folder; runs leave them in saved/")
+        path = files[-1]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        about = json.loads(str(arrays.pop("about")))
+        users = arrays.pop("users")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a file of results by user ({error})") from error
+    return UserResults(path.name.removesuffix(SUFFIX), users, arrays, about, path)

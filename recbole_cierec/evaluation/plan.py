@@ -1,0 +1,121 @@
+"""What one phase is evaluated on: whose rows, which positives, among which items.
+
+A *view* restricts both positives and candidates to some items. The view without a name has all of
+the phase; under strict item cold start ``among_cold`` ranks items that training never saw against
+each other, and ``among_warm`` the others. In ``userN`` mode each view has its own candidate lists,
+one a repeat; in RecBole's modes a view is a mask over the items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recbole_cierec.evaluation.candidates import Ragged, draw_negatives, merge
+from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
+
+
+@dataclass
+class View:
+    """A restriction to some items.
+
+    Attributes:
+        name: Suffix of its results; empty for the whole.
+        items: bool [n_items], which may be ranked; None: all.
+        positives: Of each row [R], in ``userN`` mode.
+    """
+
+    name: str
+    items: np.ndarray | None = None
+    positives: Ragged | None = None
+
+
+@dataclass
+class Lists:
+    """The candidates of a view and repeat, ready to be ranked.
+
+    Attributes:
+        items: Row r: item ids, positives at random places.
+        columns: Row r: the columns of its positives.
+    """
+
+    items: Ragged
+    columns: Ragged
+
+
+@dataclass
+class EvaluationPlan:
+    """How a phase is evaluated.
+
+    Attributes:
+        user_groups: Cold and warm users.
+        item_groups: Items by training interactions.
+        views: The views, the whole first.
+        users: Of each row [R], in ``userN`` mode; else empty.
+        negatives: (view name, repeat) to the negatives of each row, in ``userN`` mode.
+        repeats: Candidate sets.
+        seed: Of the lists, from ``candidate_seed`` and the phase.
+    """
+
+    user_groups: UserGroups | None
+    item_groups: ItemGroups
+    views: list[View]
+    users: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    negatives: dict[tuple[str, int], Ragged] = field(default_factory=dict)
+    repeats: int = 1
+    seed: int = 0
+    _lists: dict[tuple[str, int], Lists] = field(default_factory=dict)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether candidates are lists (``userN``) and not all items."""
+        return bool(self.negatives)
+
+    def lists(self) -> list[tuple[str, int, Lists]]:
+        """View name, repeat and lists, made on first use."""
+        if not self._lists:
+            for view in self.views:
+                for repeat in range(self.repeats):
+                    negatives = self.negatives[view.name, repeat]
+                    args = self.seed, repeat, self.users, negatives, view.positives
+                    self._lists[view.name, repeat] = Lists(*merge(*args))
+        return [(name, repeat, lists) for (name, repeat), lists in self._lists.items()]
+
+
+def make_views(config, item_groups: ItemGroups, universe: np.ndarray | None) -> list[View]:
+    """The views that the configuration asks for.
+
+    Args:
+        config: ``strict_cold`` or ``cold_item_views`` ask for those among cold and warm items.
+        item_groups: Which items training saw.
+        universe: bool [n_items], the items that exist in this phase; None: all.
+    """
+    views = [View("", universe)]
+    strict = config["strict_cold"]
+    if config["cold_item_views"] or (strict and strict["kind"] == "item"):
+        exists = np.ones(len(item_groups.unseen), dtype=bool) if universe is None else universe
+        views.append(View("among_cold", exists & item_groups.unseen))
+        views.append(View("among_warm", exists & ~item_groups.unseen))
+    return views
+
+
+def draw_all(plan: EvaluationPlan, n: int, n_items: int, used: Ragged) -> None:
+    """Fill ``plan.negatives`` with ``n`` items a row (fewer where there are fewer)."""
+    for view in plan.views:
+        allowed = np.ones(n_items, dtype=bool) if view.items is None else view.items.copy()
+        allowed[0] = False  # RecBole's padding item
+        pool = np.flatnonzero(allowed)
+        for repeat in range(plan.repeats):
+            plan.negatives[view.name, repeat] = draw_negatives(
+                plan.seed, repeat, plan.users, n, pool, used
+            )
+
+
+def restrict(positives: Ragged, items: np.ndarray | None) -> Ragged:
+    """Rows with only the values that ``items`` [n_items] has as True."""
+    if items is None:
+        return positives
+    rows = np.repeat(np.arange(len(positives.lengths)), positives.lengths)
+    kept = items[positives.values]
+    return Ragged.group(rows[kept], positives.values[kept], len(positives.lengths))

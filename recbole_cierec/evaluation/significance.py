@@ -1,0 +1,115 @@
+"""Whether two runs differ, tested over users.
+
+Each user is measured under both runs, so the tests are paired: Student's t on the differences,
+Wilcoxon's signed ranks, and a bootstrap interval of the mean difference, all by SciPy. Many
+comparisons are corrected by Holm's step-down method. A test over users says whether another draw of
+users would show the same; it says nothing about other seeds or data sets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.per_user import UserResults
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run against the baseline on one metric.
+
+    Attributes:
+        run: Its name.
+        mean: Its mean.
+        base: The baseline's mean.
+        n: Users.
+        t_p: p-value of the paired t-test.
+        wilcoxon_p: p-value of Wilcoxon's test.
+        low: Lower end of the 95 % bootstrap interval of the mean difference.
+        high: Upper end.
+    """
+
+    run: str
+    mean: float
+    base: float
+    n: int
+    t_p: float
+    wilcoxon_p: float
+    low: float
+    high: float
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's correction.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    steps = p_values[order] * (len(p_values) - np.arange(len(p_values)))
+    corrected = np.empty_like(steps)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
+
+
+def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the same users, in the same order.
+
+    Raises:
+        DataError: The runs are of other data, protocols or users, or lack the metric.
+    """
+    for key, what in (("data_digest", "data"), ("protocol", "protocol")):
+        if run.about[key] != base.about[key]:
+            raise DataError(f"{run.path} and {base.path}: not the same {what}; they do not compare")
+    for side in (run, base):
+        if metric not in side.values:
+            known = ", ".join(k for k in side.values if "/" not in k)
+            raise DataError(f"{side.path}: has no {metric}; it has {known}")
+    # A sequence model in RecBole's modes has several rows a user: stable, to keep their order.
+    a, b = (np.argsort(side.users, kind="stable") for side in (run, base))
+    if not np.array_equal(run.users[a], base.users[b]):
+        raise DataError(f"{run.path} and {base.path}: not the same users")
+    return run.values[metric][a], base.values[metric][b]
+
+
+def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> Comparison:
+    """All three tests of ``run`` against ``base``."""
+    ours, theirs = paired(run, base, metric)
+    difference = ours - theirs
+    n = len(difference)
+    if not difference.any():
+        return Comparison(run.name, ours.mean(), theirs.mean(), n, 1.0, 1.0, 0.0, 0.0)
+    if n > 1 and difference.std() > 0:
+        t_p = float(stats.ttest_rel(ours, theirs).pvalue)
+        interval = stats.bootstrap(
+            (difference,), np.mean, n_resamples=RESAMPLES, method="percentile", batch=50,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval  # fmt: skip
+        low, high = float(interval.low), float(interval.high)
+    else:  # all users differ by the same: no spread to test with
+        t_p, low, high = float("nan"), float(difference.mean()), float(difference.mean())
+    wilcoxon_p = float(stats.wilcoxon(difference, zero_method="wilcox").pvalue)
+    return Comparison(run.name, ours.mean(), theirs.mean(), n, t_p, wilcoxon_p, low, high)
+
+
+def significance_table(runs: list[UserResults], base: UserResults, metrics: list[str]) -> str:
+    """Markdown: every run against the baseline on every metric, p-values corrected by Holm.
+
+    The correction is over all rows of the table, for each of the two tests.
+    """
+    rows = [(metric, compare(run, base, metric)) for metric in metrics for run in runs]
+    t_p = holm(np.nan_to_num([row.t_p for _, row in rows], nan=1.0))
+    w_p = holm(np.array([row.wilcoxon_p for _, row in rows]))
+    head = ["metric", "run", "mean", base.name, "difference", "95 % interval", "p t", "p Wilcoxon"]
+    lines = ["| " + " | ".join([*head, "users"]) + " |", "|" + "---|" * (len(head) + 1)]
+    for (metric, row), t, w in zip(rows, t_p, w_p, strict=True):
+        cells = [metric, row.run, f"{row.mean:.5f}", f"{row.base:.5f}"]
+        cells += [f"{row.mean - row.base:+.5f}", f"{row.low:+.5f} to {row.high:+.5f}"]
+        cells += [f"{t:.2g}", f"{w:.2g}", str(row.n)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

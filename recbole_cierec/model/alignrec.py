@@ -1,0 +1,235 @@
+"""AlignRec: alignment within contents, of content and id, of users and items (Liu et al., CIKM
+2024, arXiv 2403.12384), with a content encoder of its own in place of BEiT-3.
+
+    m_i          content vector of picture and annotation, by attention   (content_encoder.py)
+    h_i          = q_i * sigma(W_g(W_m m_i))                  the id as far as content speaks for it
+    content part = A h for items (A: nearest items by m), R (A h) for users
+    id part      = LightGCN: mean of layers 0 to n over the interactions R
+    final        = id part + content part;   y_ui = p*_u . q*_i
+    L            = L_rec + align_weight * (InfoNCE of the two parts, users and items)        CCA
+                 + cosine_weight * mean (1 - cos(p*_u, q*_i))                                UIA
+                 + similarity_weight * |C C' - M M'|_F / n,  C content parts, M unit m_i     REG
+
+Phase 1 (inter-content alignment, ICA) trains the encoder alone on the items: some tokens or the
+picture are hidden and guessed from what is left. Its vectors are then frozen: centred, brought to
+length 1, and A is built from them once. R is D_u^-1/2 R D_i^-1/2; A holds k nearest and the item
+itself, normalised likewise by its row sums. All graph products are sparse.
+
+Re-constructed, as only a summary and public code's facts were at hand: BEiT-3's place is taken by
+a small encoder over cached features and annotation tokens (results are to be called "AlignRec,
+own content encoder"); m_i is frozen in phase 2, where the public code goes on training it. InfoNCE
+runs over the distinct users and positive items of a batch: an item twice in it would be its own
+negative. No biases, as in the paper.
+
+Unseen items, of which the paper says nothing: their ids are untrained and count as zero in the id
+part; in h_i the mean id of their neighbours stands in, under their own content's gate; only items
+with a training interaction are neighbours, so that nothing passes from an untrained id through the
+graph. An unseen item without picture and annotation scores 0 for everybody.
+"""
+
+from __future__ import annotations
+
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.model import graphs
+from recbole_cierec.model.content_encoder import ContentEncoder
+from recbole_cierec.model.layers import unit_linear
+from recbole_cierec.model.phases import TwoPhases
+from recbole_cierec.model.visual_recommender import ITEM_BLOCK, Rows, Side, VisualRecommender
+
+Parts = tuple[Side, Side]  # of all users and of all items: id part, content part, their sum
+
+
+def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Mean of -log softmax of cos(first_r, second_r) among row r's cosines; both [n, d]."""
+    logits = F.normalize(first) @ F.normalize(second).T / temperature
+    return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
+
+
+class AlignRec(TwoPhases, VisualRecommender):
+    """Ids, pictures and annotations at training and inference."""
+
+    pretrained_parts = ("content_encoder",)
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        del self.global_bias, self.user_bias, self.item_bias
+        d, width = self.size, config["content_size"]
+        for key in ("align_weight", "align_temperature", "cosine_weight", "similarity_weight"):
+            setattr(self, key, config[key])
+        for key in ("id_layers", "content_layers", "neighbours_count", "mask_share"):
+            setattr(self, key, config[key])
+        self.image_weight = config["image_weight"]
+        self.pretrain_learning_rate = config["pretrain_learning_rate"]
+        self.user_embedding = self._table(self.n_users, d)  # p_u
+        self.item_embedding = self._table(self.n_items, d)  # q_i
+        self.content_map = unit_linear(width, d, config["content_init_gain"])  # W_m
+        self.gate_map = nn.Linear(d, d)  # W_g
+        self._set_content(config, dataset.content, width)
+        pairs = dataset.inter_feat[self.USER_ID], dataset.inter_feat[self.ITEM_ID]
+        self._taken = graphs.interaction_matrix(*pairs, (self.n_users, self.n_items))
+        self._graphs: dict[str, Tensor] | None = None
+        self._parts: Parts | None = None
+        self.register_load_state_dict_post_hook(lambda module, _: module._drop_graphs())
+
+    def _set_content(self, config, content, width: int) -> None:
+        for name in ("features", "tokens", "has_picture"):
+            self.register_buffer(name, getattr(content, name).clone(), persistent=False)
+        filled = content.has_picture | content.has_annotation
+        self.register_buffer("filled", filled, persistent=False)
+        heads = config["attention_heads"]
+        if width % heads:
+            raise ConfigError(f"content_size {width} is no multiple of attention_heads {heads}")
+        shape = config["image_tokens"], config["attention_blocks"], heads
+        n_tokens = len(content.token_names)
+        self.content_encoder = ContentEncoder(self.features.shape[1], n_tokens, width, *shape)
+        # What phase 1 leaves behind is kept with the weights, so that a checkpoint is whole.
+        self.register_buffer("content", torch.zeros(self.n_items, width))  # unit m_i
+        none = torch.full((self.n_items, self.neighbours_count), -1, dtype=torch.long)
+        self.register_buffer("neighbours", none)
+        self.register_buffer("content_ready", torch.tensor(False))
+
+    # ------------------------------------------------------- phase 1: content alone
+
+    def pretrain_items(self) -> Tensor:
+        return (self.filled & (self.seen > 0)).nonzero().squeeze(1)
+
+    def pretrain_loss(self, interaction) -> tuple[Tensor, Tensor]:
+        """ICA on a batch of items: of hidden tokens, and of hidden pictures."""
+        items = interaction[self.ITEM_ID]
+        encoder, tokens, picture = self.content_encoder, self.tokens[items], self.has_picture[items]
+        hidden = encoder.hide(tokens, picture, self.mask_share)
+        token, image = encoder.losses(self.features[items], tokens, picture, hidden)
+        return token, self.image_weight * image
+
+    def pretrain_groups(self) -> list[dict]:
+        parameters = list(self.content_encoder.parameters())
+        return [{"params": parameters, "lr": self.pretrain_learning_rate}]
+
+    @torch.no_grad()
+    def end_pretraining(self) -> None:
+        """Freeze the content vectors and find the neighbours."""
+        blocks = torch.arange(self.n_items, device=self.seen.device).split(ITEM_BLOCK)
+        vectors = torch.cat(
+            [
+                self.content_encoder(self.features[b], self.tokens[b], self.has_picture[b])
+                for b in blocks
+            ]
+        )
+        trained = self.seen > 0
+        # Vectors of one encoder share a large part, which would make all items alike.
+        mean = vectors[trained & self.filled].mean(0) if bool((trained & self.filled).any()) else 0
+        unit = F.normalize(vectors - mean) * self.filled.unsqueeze(1)
+        self.content.copy_(unit)
+        self.neighbours.copy_(graphs.nearest(unit, trained, self.neighbours_count))
+        self.content_ready.fill_(True)
+        self._drop_graphs()
+        self._forget()
+
+    # ------------------------------------------------------------ phase 2: the graphs
+
+    def _graph(self) -> dict[str, Tensor]:
+        if self._graphs is None:
+            if not bool(self.content_ready):
+                self.end_pretraining()
+            self._graphs = {k: graphs.to_torch(v, self.seen.device) for k, v in self._matrices()}
+        return self._graphs
+
+    def _matrices(self):
+        taken = self._taken
+        users = graphs.normalised(taken, graphs.degrees(taken, 1), graphs.degrees(taken, 0))
+        yield "users", users.tocsr()
+        yield "items", users.T.tocsr()
+        near = graphs.neighbour_matrix(self.neighbours.cpu().numpy())
+        own = near + scipy.sparse.eye(self.n_items, format="csr")
+        counts = graphs.degrees(own, 1)
+        yield "near", graphs.normalised(own, counts, counts)
+        # Ids of seen items as they are; for an unseen one the mean id of its neighbours.
+        seen = self.seen.double().cpu().numpy()
+        share = (1.0 - seen) / graphs.degrees(near, 1).clip(min=1.0)
+        yield "ids", scipy.sparse.diags(seen) + scipy.sparse.diags(share) @ near
+
+    def parts(self) -> Parts:
+        """Id part, content part and their sum, of all users and all items."""
+        graph = self._graph()
+        p, q = self.user_embedding.weight, self.item_embedding.weight * self.seen.unsqueeze(1)
+        user, item = [p], [q]
+        for _ in range(self.id_layers):
+            from_items = graphs.product(graph["users"], item[-1])
+            item.append(graphs.product(graph["items"], user[-1]))
+            user.append(from_items)
+        gate = torch.sigmoid(self.gate_map(self.content_map(self.content)))
+        h = graphs.product(graph["ids"], self.item_embedding.weight) * gate
+        for _ in range(self.content_layers):
+            h = graphs.product(graph["near"], h)
+        content = graphs.product(graph["users"], h), h
+        ids = [torch.stack(layers).mean(0) for layers in (user, item)]
+        return tuple(
+            {"id": a, "content": b, "vector": a + b} for a, b in zip(ids, content, strict=True)
+        )
+
+    def _current(self) -> Parts:
+        if self._parts is not None:
+            return self._parts
+        parts = self.parts()
+        if not self.training and not torch.is_grad_enabled():
+            self._parts = parts
+        return parts
+
+    def _side(self, which: int, rows: Tensor) -> Side:
+        parts = self._current()[which]
+        side = {"vector": parts["vector"][rows], "bias": self.seen.new_zeros(len(rows))}
+        if self.training:
+            side |= {name: parts[name][rows] for name in ("id", "content")}
+        return side
+
+    def user_side(self, users: Tensor) -> Side:
+        return self._side(0, users)
+
+    def item_side(self, items: Tensor) -> Side:
+        return self._side(1, items)
+
+    # ------------------------------------------------------------------ phase 2: losses
+
+    def sides(self, interaction) -> tuple[Side, Side, Rows]:
+        self._parts = self.parts()  # once for both sides
+        try:
+            return super().sides(interaction)
+        finally:
+            self._parts = None
+
+    def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
+        plain = [{k: side[k] for k in ("vector", "bias")} for side in (user, item)]
+        loss, norm = super().contrast(*plain, rows)
+        chosen = rows.positive.unique()
+        alike = info_nce(user["content"], user["id"], self.align_temperature)
+        content = item["content"][chosen]
+        alike = alike + info_nce(content, item["id"][chosen], self.align_temperature)
+        pairs = user["vector"][rows.user], item["vector"][rows.positive]
+        apart = (1.0 - F.cosine_similarity(*pairs)).mean()
+        m = self.content[rows.items[chosen]]
+        off = torch.linalg.vector_norm(content @ content.T - m @ m.T) / len(chosen)
+        loss = loss + self.align_weight * alike + self.cosine_weight * apart
+        return loss + self.similarity_weight * off, norm
+
+    def content_weights(self) -> list[Tensor]:
+        return [self.content_map.weight, self.gate_map.weight]
+
+    def parameter_groups(self) -> list[dict]:
+        """As everywhere, without the encoder: after phase 1 its vectors stay."""
+        frozen = {id(p) for p in self.content_encoder.parameters()}
+        groups = super().parameter_groups()
+        for group in groups:
+            group["params"] = [p for p in group["params"] if id(p) not in frozen]
+        return groups
+
+    def _drop_graphs(self) -> None:
+        self._graphs = None
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._parts = None

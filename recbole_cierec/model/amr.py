@@ -1,0 +1,139 @@
+"""AMR: adversarial training of a visual recommender (Tang et al., TKDE 2019).
+
+    y_ui  = alpha + beta_u + beta_i + beta' . e_i + p_u . (q_i + E e_i)
+    L     = mean softplus(-(y_ui - y_uj))                               (BPR, or the key loss)
+    D_i   = eps * g / |g|,  g = dL/de_i                                 (constant)
+    total = L(e) + adv_weight * L(e + D) + L2
+
+The features of positive and negative items are perturbed, each row's gradient summed over the
+batch. ``adv_type: rand`` takes a random direction instead, of the same length (truncated normal
+coordinates); ``both`` takes the mean of the two perturbed losses, since CIERec's text names both.
+
+The paper starts from a trained VBPR whose ids and pictures share one user vector, so that nothing
+has to be mapped. The VBPR here has gamma_u, gamma_i and theta_u of d/2 numbers each, E of d/2 rows
+and beta'. AMR takes them without loss:
+
+    p_u = (gamma_u, theta_u),   q_i = (gamma_i, 0),   E = (0, E)
+
+so that before its first step it scores as that VBPR does; from there all numbers are free.
+
+Reconstruction: biases (AMR has none) as in every model here; L2 on p_u and q_i + E e_i. With
+``encoder_training: adapter`` the adapter comes from VBPR as well, and e_i after it is perturbed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.model.amf import rows_of_length
+from recbole_cierec.model.layers import unit_linear
+from recbole_cierec.model.visual_recommender import Rows, Side, VisualRecommender
+from recbole_cierec.model.warm_start import Weights, copy_weights, stage_weight
+
+KINDS = {"grad": ("grad",), "rand": ("rand",), "both": ("grad", "rand")}
+
+
+class AMR(VisualRecommender):
+    """Ids and pictures; an unseen item is scored by its picture alone. Starts from VBPR."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        self.adv_eps = config["adv_eps"]
+        self.adv_weight = config["adv_weight"]
+        self.adv_kinds = KINDS[config["adv_type"]]
+        self.user_embedding = self._table(self.n_users, self.size)  # p_u
+        self.item_embedding = self._table(self.n_items, self.size)  # q_i
+        self.encoder = self._item_encoder(config, dataset)  # e_i
+        gain = config["content_init_gain"]
+        self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
+        self.visual_bias = nn.Linear(self.encoder.out_size, 1, bias=False)  # beta'
+        nn.init.zeros_(self.visual_bias.weight)
+
+    # ---------------------------------------------------------------------- from VBPR
+
+    @classmethod
+    def stage_keys(cls, config) -> dict:
+        """What the VBPR before it must share.
+
+        Raises:
+            ConfigError: ``embedding_size`` is odd, so that VBPR cannot have half of it.
+        """
+        half, rest = divmod(config["embedding_size"], 2)
+        if rest or not half:
+            raise ConfigError(
+                f"embedding_size of AMR must be even, not {config['embedding_size']}: the VBPR "
+                "that it starts from has two vectors of half that size for each user"
+            )
+        return {"embedding_size": half, "encoder_training": config["encoder_training"]}
+
+    @torch.no_grad()
+    def start_from(self, weights: Weights) -> None:
+        """Take a trained VBPR; the scores stay the same."""
+        half, content = self.size // 2, self.encoder.out_size
+        names = ("user_embedding", "user_visual", "item_embedding")
+        gamma_u, theta_u, gamma_i = (
+            stage_weight(weights, f"{name}.weight", (rows, half))
+            for name, rows in zip(names, (self.n_users, self.n_users, self.n_items), strict=True)
+        )
+        projection = stage_weight(weights, "projection.weight", (half, content))
+        self.user_embedding.weight.copy_(torch.cat([gamma_u, theta_u], 1))
+        self.item_embedding.weight.copy_(torch.cat([gamma_i, torch.zeros_like(gamma_i)], 1))
+        self.projection.weight.copy_(torch.cat([torch.zeros_like(projection), projection]))
+        self.global_bias.copy_(stage_weight(weights, "global_bias", ()))
+        for name in ("user_bias", "item_bias", "visual_bias", "encoder"):
+            copy_weights(getattr(self, name), weights, f"{name}.")
+
+    # ------------------------------------------------------------------------ scoring
+
+    def user_side(self, users: Tensor) -> Side:
+        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
+
+    def item_side(self, items: Tensor) -> Side:
+        e = self.encoder(items)  # [m, D]
+        q = self.seen_rows(self.item_embedding, items)
+        bias = self.item_biases(items) + self.visual_bias(e).squeeze(1)
+        return {"vector": q + self.projection(e), "bias": bias}
+
+    def content_weights(self) -> list[Tensor]:
+        return [self.projection.weight, self.visual_bias.weight]
+
+    # --------------------------------------------------------------- adversarial training
+
+    def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
+        loss, norm = super().contrast(user, item, rows)
+        attacked = [
+            super(AMR, self).contrast(user, self.perturbed(item, noise), rows)[0]
+            for noise in self.noises(loss, item, rows.items)
+        ]
+        return loss + self.adv_weight * sum(attacked) / len(attacked), norm
+
+    def noises(self, loss: Tensor, item: Side, items: Tensor) -> list[Tensor]:
+        """D [m, D] of each kind; zero for items without picture, which have no features."""
+        gradient = self.feature_gradient(loss, item)
+        pictured = self.encoder.has_picture[items].unsqueeze(1)
+        directions = {
+            "grad": lambda: gradient,
+            "rand": lambda: nn.init.trunc_normal_(torch.empty_like(gradient)),
+        }
+        return [
+            rows_of_length(directions[kind]() * pictured, self.adv_eps) for kind in self.adv_kinds
+        ]
+
+    @torch.no_grad()
+    def feature_gradient(self, loss: Tensor, item: Side) -> Tensor:
+        """dL/de [m, D] of this batch alone, by the chain rule over E and beta'.
+
+        Nothing is stored on the features, so that no gradient is left over from a batch before.
+        """
+        sides = [item["vector"], item["bias"]]
+        g_vector, g_bias = torch.autograd.grad(loss, sides, retain_graph=True)
+        return g_vector @ self.projection.weight + g_bias.unsqueeze(1) * self.visual_bias.weight
+
+    def perturbed(self, item: Side, noise: Tensor) -> Side:
+        """The items' side for features moved by ``noise`` [m, D]: all of it is linear in them."""
+        return item | {
+            "vector": item["vector"] + self.projection(noise),
+            "bias": item["bias"] + self.visual_bias(noise).squeeze(1),
+        }

@@ -1,0 +1,152 @@
+"""CLCRec: contrastive learning for cold-start recommendation (Wei et al., MM 2021).
+
+    z_u, z_i [d]  id vectors;   g_i = W2 LeakyReLU(W1 x_i + b1) + b2,  x_i the unit-length content
+    R-E  = mean -log softmax_i( norm(z_i) . norm(g_k) / temperature )     over k in {i, n sampled}
+    U-I  = mean -log softmax_i( z_u . z~_k / temperature )                over the same k
+    z~_k = g_k for a share rho of all B (1 + n) places of the batch, z_k for the others
+    L    = lambda R-E + (1 - lambda) U-I + eta (mean |z_u| + mean |z_k|) / 2
+
+R-E ties an item's id vector to its content, U-I ranks; places where content stands in for the id
+train the content to rank. Warm items are scored by z_u . z_i, unseen ones by z_u . g_i.
+
+The number of negatives n is the method's own: they are drawn here for each row, uniformly from
+what ``train_negatives`` allows and the user has not taken in training, and RecBole's one negative
+is not used. Exactly floor(rho B (1 + n)) places are replaced: public code draws them with
+replacement and reaches 39 % where it says 50 %. eta weighs lengths, not their squares, as there.
+No biases, as in the method; content is the picture, by key with the mean annotation vector beside.
+"""
+
+from __future__ import annotations
+
+from logging import getLogger
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_cierec.model.layers import SLOPE, mean_rows
+from recbole_cierec.model.visual_recommender import Rows, Side, VisualRecommender
+
+REDRAWS = 20  # a negative that the user has taken is drawn again so often; few users have so many
+
+
+class CLCRec(VisualRecommender):
+    """Ids and pictures (annotations by key); an unseen item is scored by its content alone."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        if self.softmax is not None:
+            getLogger().warning("CLCRec has losses of its own and does not read loss: softmax")
+            self.softmax = None
+        del self.global_bias, self.user_bias, self.item_bias
+        self.n_negatives = config["contrastive_negatives"]
+        self.content_share = config["contrastive_weight"]  # lambda
+        self.replaced_share = config["replaced_share"]  # rho
+        self.temperature = config["temperature"]
+        self.user_embedding = self._table(self.n_users, self.size)  # z_u
+        self.item_embedding = self._table(self.n_items, self.size)  # z_i
+        for table in (self.user_embedding, self.item_embedding):
+            nn.init.xavier_normal_(table.weight)
+        self.encoder = self._item_encoder(config, dataset)
+        n_in, self.use_annotations = self.encoder.out_size, config["use_annotations"]
+        if self.use_annotations:
+            self.register_buffer("tokens", dataset.content.tokens, persistent=False)
+            self.token_embedding = self._table(len(dataset.content.token_names), self.size, std=1.0)
+            n_in += self.size
+        self.content_in = nn.Linear(n_in, config["content_hidden_size"])  # W1
+        self.content_out = nn.Linear(config["content_hidden_size"], self.size)  # W2
+        everything = torch.arange(1, self.n_items)
+        pool = self.seen.nonzero().squeeze(1) if config["train_negatives"] == "seen" else everything
+        self.register_buffer("pool", pool, persistent=False)
+        pairs = self._key(dataset.inter_feat[self.USER_ID], dataset.inter_feat[self.ITEM_ID])
+        self.register_buffer("taken", torch.unique(pairs), persistent=False)  # sorted
+
+    # ------------------------------------------------------------------------ scoring
+
+    def user_side(self, users: Tensor) -> Side:
+        z = self.user_embedding(users)
+        return {"vector": z, "bias": z.new_zeros(len(users))}
+
+    def item_side(self, items: Tensor) -> Side:
+        z, g = self.seen_rows(self.item_embedding, items), self.content(items)
+        vector = torch.where(self.seen[items].unsqueeze(1) > 0, z, g)
+        side = {"vector": vector, "bias": z.new_zeros(len(items))}
+        return side | {"id": z, "content": g} if self.training else side
+
+    def content(self, items: Tensor) -> Tensor:
+        """g [m, d]."""
+        x = F.normalize(self.encoder(items))
+        if self.use_annotations:
+            mean = mean_rows(self.token_embedding, self.tokens[items])
+            x = torch.cat([x, F.normalize(mean)], 1)
+        return self.content_out(F.leaky_relu(self.content_in(x), SLOPE))
+
+    def content_weights(self) -> list[Tensor]:
+        return [self.content_in.weight, self.content_out.weight]
+
+    # ------------------------------------------------------------------------ training
+
+    def _key(self, users: Tensor, items: Tensor) -> Tensor:
+        return users * self.n_items + items
+
+    def sides(self, interaction) -> tuple[Side, Side, Rows]:
+        users, user_rows = torch.unique(interaction[self.USER_ID], return_inverse=True)
+        positive = interaction[self.ITEM_ID]
+        negative = self.draw(interaction[self.USER_ID])
+        both = torch.cat([positive, negative.reshape(-1)])
+        items, rows = torch.unique(both, return_inverse=True)
+        first, rest = rows.split([len(positive), negative.numel()])
+        rows = Rows(user_rows, first, rest.view_as(negative), items)
+        return self.user_side(users), self.item_side(items), rows
+
+    def draw(self, users: Tensor) -> Tensor:
+        """Negatives [B, n] of the rows' users [B]."""
+        shape = (len(users), self.n_negatives)
+        items = self._draw(shape)
+        for _ in range(REDRAWS):
+            keys = self._key(users.unsqueeze(1), items)
+            place = torch.searchsorted(self.taken, keys).clamp(max=len(self.taken) - 1)
+            again = self.taken[place] == keys
+            count = int(again.sum())
+            if not count:
+                break
+            items[again] = self._draw((count,))
+        return items
+
+    def _draw(self, shape: tuple[int, ...]) -> Tensor:
+        # On the CPU, so that the same seed draws the same items on every device.
+        return self.pool[torch.randint(len(self.pool), shape).to(self.pool.device)]
+
+    def replaced(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """bool: the places where content stands in for the id, exactly their share."""
+        mask = torch.zeros(shape, dtype=torch.bool)
+        count = int(self.replaced_share * mask.numel())
+        mask.view(-1)[torch.randperm(mask.numel())[:count]] = True
+        return mask.to(device)
+
+    def ranking_loss(self, user: Side, item: Side, rows: Rows) -> Tensor:
+        """The two contrastive losses and the lengths of the id vectors."""
+        places = torch.cat([rows.positive.unsqueeze(1), rows.negative], 1)  # [B, 1 + n]
+        z, g, z_u = item["id"], item["content"], user["vector"][rows.user]
+        r_e = self.first_of(self.products(F.normalize(z)[rows.positive], F.normalize(g), places))
+        swap = self.replaced(tuple(places.shape), places.device)
+        by_id, by_content = self.products(z_u, z, places), self.products(z_u, g, places)
+        u_i = self.first_of(torch.where(swap, by_content, by_id))
+        loss = self.content_share * r_e + (1 - self.content_share) * u_i
+        if self.reg_weight:
+            lengths = z_u.norm(dim=1).mean() + z.norm(dim=1)[places].mean()
+            loss = loss + self.reg_weight * lengths / 2
+        return loss
+
+    def products(self, anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
+        """Inner products [B, 1 + n] of anchors [B, d] with the rows ``places`` of ``others``.
+
+        The same items stand in many places, so that all products at once are cheaper than B (1 + n)
+        copies of vectors.
+        """
+        return (anchor @ others.T).gather(1, places)
+
+    def first_of(self, products: Tensor) -> Tensor:
+        """Mean -log softmax of the first column."""
+        logits = products / self.temperature
+        return (torch.logsumexp(logits, 1) - logits[:, 0]).mean()

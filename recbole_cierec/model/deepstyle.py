@@ -1,0 +1,48 @@
+"""DeepStyle (Liu, Wu and Wang, SIGIR 2017; arXiv 1911.04229): style is the picture less category.
+
+    y_ui = alpha + beta_u + beta_i + p_u . (E e_i - l_cat(i) + q_i)
+
+A picture shows what an item is and how it looks; subtracting a learned vector l [d] of its
+category leaves the style. The vector belongs to the category and not to the item, as in the paper:
+public code that learns one for each item has it beside q_i, from which nothing tells it apart.
+
+Ours: the biases, as in every model here; the category is the item's first annotation token or a
+column of its own (``category_field``), an item without one has l = 0; an unseen item has q_i and
+beta_i zero, so that picture and category decide. The paper trains the image network along;
+``encoder_training: finetune`` does.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from recbole_cierec.model.layers import unit_linear
+from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+
+
+class DeepStyle(VisualRecommender):
+    """Ids, pictures and a category of each item, at training and inference."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        names, categories = dataset.content.categories
+        self.register_buffer("categories", categories, persistent=False)
+        self.user_embedding = self._table(self.n_users, self.size)  # p_u
+        self.item_embedding = self._table(self.n_items, self.size)  # q_i
+        self.category_embedding = self._table(len(names), self.size)  # l
+        self.encoder = self._item_encoder(config, dataset)  # e_i
+        gain = config["content_init_gain"]
+        self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
+
+    def user_side(self, users: Tensor) -> Side:
+        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
+
+    def item_side(self, items: Tensor) -> Side:
+        category = self.categories[items]
+        known = (category > 0).unsqueeze(1)
+        style = self.projection(self.encoder(items)) - self.category_embedding(category) * known
+        q = self.seen_rows(self.item_embedding, items)
+        return {"vector": style + q, "bias": self.item_biases(items)}
+
+    def content_weights(self) -> list[Tensor]:
+        return [self.projection.weight, self.category_embedding.weight]

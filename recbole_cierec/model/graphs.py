@@ -1,0 +1,85 @@
+"""Sparse graphs over users and items: made by scipy, multiplied by torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+BLOCK_BYTES = 64 * 2**20  # of the largest block of similarities
+
+
+def interaction_matrix(users: Tensor, items: Tensor, shape: tuple[int, int]):
+    """Who has taken what: csr [U, I] of ones, repeated interactions once."""
+    ones = np.ones(len(users), dtype=np.float64)
+    matrix = scipy.sparse.coo_matrix((ones, (users.numpy(), items.numpy())), shape=shape).tocsr()
+    matrix.data[:] = 1.0
+    return matrix
+
+
+def normalised(matrix, left: np.ndarray, right: np.ndarray):
+    """Entry (i, j) divided by sqrt(left_i * right_j): D^-1/2 A D^-1/2 with the given degrees."""
+    scales = [1.0 / np.sqrt(np.maximum(degrees, 1.0)) for degrees in (left, right)]
+    return scipy.sparse.diags(scales[0]) @ matrix @ scipy.sparse.diags(scales[1])
+
+
+def degrees(matrix, axis: int) -> np.ndarray:
+    """Sums over the columns (axis 1) or the rows (axis 0)."""
+    return np.asarray(matrix.sum(axis=axis)).ravel()
+
+
+def to_torch(matrix, device: torch.device | str = "cpu") -> Tensor:
+    """A scipy matrix as a float32 sparse tensor."""
+    coo = matrix.tocoo()
+    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
+    values = torch.from_numpy(coo.data.astype(np.float32))
+    made = torch.sparse_coo_tensor(index, values, coo.shape, check_invariants=True)
+    return made.coalesce().to(device)
+
+
+def product(matrix: Tensor, rows: Tensor) -> Tensor:
+    """Sparse [n, m] times dense [m, k]; in full precision, as sparse products have no other."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return torch.sparse.mm(matrix, rows.float())
+
+
+@torch.no_grad()
+def nearest(vectors: Tensor, sources: Tensor, count: int) -> Tensor:
+    """The sources most similar to each row.
+
+    Args:
+        vectors: Unit rows [n, w]; a row of zeros has no neighbours and is none.
+        sources: bool [n], the rows that may be neighbours. No row is its own.
+        count: k.
+
+    Returns:
+        Row numbers [n, k], the nearest first; -1 where there are fewer.
+    """
+    n = len(vectors)
+    filled = vectors.any(1)
+    pool = (sources & filled).nonzero().squeeze(1)
+    found = torch.full((n, count), -1, dtype=torch.long, device=vectors.device)
+    k = min(count, len(pool))
+    if not k:
+        return found
+    position = torch.full((n,), -1, device=vectors.device)
+    position[pool] = torch.arange(len(pool), device=vectors.device)
+    step = max(1, BLOCK_BYTES // (4 * len(pool)))
+    for rows in filled.nonzero().squeeze(1).split(step):
+        similar = vectors[rows] @ vectors[pool].T
+        own = position[rows]
+        inside = own >= 0
+        similar[inside.nonzero().squeeze(1), own[inside]] = -torch.inf
+        values, places = similar.topk(k, dim=1)
+        found[rows, :k] = torch.where(values == -torch.inf, -1, pool[places])
+    return found
+
+
+def neighbour_matrix(neighbours: np.ndarray):
+    """Csr [n, n] of ones from row numbers [n, k], -1 standing for none."""
+    n, k = neighbours.shape
+    there = neighbours.ravel() >= 0
+    rows, columns = np.repeat(np.arange(n), k)[there], neighbours.ravel()[there]
+    ones = np.ones(len(rows), dtype=np.float64)
+    return scipy.sparse.coo_matrix((ones, (rows, columns)), shape=(n, n)).tocsr()

@@ -1,0 +1,163 @@
+"""HAFR: Hierarchical Attention for Food Recommendation (Gao et al., IEEE TMM 2020,
+arXiv 1810.05032), and HAFR_non_i, the form of it that the tables of PiNet and CIERec compare with.
+
+    m_i    = W_m e_i + b_m                                          the picture
+    a_k    = v_a . tanh(W_a [c_k ; p_u ; m_i] + b_a)                for each ingredient k of i
+    g_ui   = sum over k of softmax_k(a) c_k                         the ingredients, as u sees them
+    t_z    = v_t . tanh(W_t [p_u ; z] + b_t)                        for z in q_i, g_ui, m_i
+    x_ui   = sum over z of softmax_z(t) z                           the item, as u sees it
+    y_ui   = alpha + beta_u + beta_i + h . ReLU(dropout(W_h [p_u ; x_ui ; p_u * x_ui] + b_h))
+
+An ingredient here is an annotation token. HAFR reads the tokens at inference as well. *HAFR-non-i*
+is in no public code and its name has two readings, key ``non_i_reading``: ``information``, x_ui
+attends to q_i and m_i alone (what PiNet's setting allows, where only pictures are there at test
+time); ``attention``, g_i is the plain mean of the c_k, so that tokens are read but not attended to.
+
+Readings: the biases are Eq. 8's of CIERec, which every model here has. q_i of an item without
+training interaction is zero, as in the authors' code, and stays one of the three components. A
+component that an item lacks (no picture, no tokens) is left out of the softmax. Loss and L2 are
+those of the other models (the authors: BPR, L2 on p, q, c and the maps).
+
+The authors' code differs from their equations: it reshapes the stacked logits of the components so
+that an item's weights come from other rows of the batch. Here a row never sees another one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_cierec.model.layers import unit_linear
+from recbole_cierec.model.pairwise import PairwiseRecommender, masked_softmax
+from recbole_cierec.model.visual_recommender import Side
+
+
+class HAFR(PairwiseRecommender):
+    """Ids, pictures and annotations at training and inference."""
+
+    use_tokens = True  # g_ui is a component
+    attend_tokens = True  # g_ui by attention; else a mean
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        d, width = self.size, config["attention_size"]
+        self.user_embedding = self._table(self.n_users, d)  # p_u
+        self.item_embedding = self._table(self.n_items, d)  # q_i
+        self.encoder = self._item_encoder(config, dataset)  # e_i
+        gain = config["content_init_gain"]
+        self.image_map = unit_linear(self.encoder.out_size, d, gain)  # W_m
+        self.pair_width = max(d, width)
+        if self.use_tokens:
+            self._set_tokens(dataset.content, d, width)
+        self.component_user = nn.Linear(d, width, bias=False)  # W_t's half for p_u
+        self.component_item = _unbiased(d, width)  # its half for z, and b_t
+        self.component_weight = _ones(width)  # v_t
+        self.hidden = _unbiased(3 * d, d)  # W_h
+        self.output = nn.Linear(d, 1, bias=False)  # h
+        self.dropout = config["dropout_prob"]
+
+    def _set_tokens(self, content, d: int, width: int) -> None:
+        self.register_buffer("tokens", content.tokens, persistent=False)
+        self.token_embedding = self._table(len(content.token_names), d)  # c_k
+        if self.attend_tokens:
+            self.token_key = nn.Linear(d, width, bias=False)  # W_a's third for c_k
+            self.token_user = nn.Linear(d, width, bias=False)  # its third for p_u
+            self.token_image = _unbiased(d, width)  # its third for m_i, and b_a
+            self.token_weight = _ones(width)  # v_a
+            self.pair_width = max(self.pair_width, content.tokens.shape[1] * width)
+
+    # ----------------------------------------------------------------------- the sides
+
+    def user_side(self, users: Tensor) -> Side:
+        p = self.user_embedding(users)
+        side = {"vector": p, "key": self.component_user(p), "bias": self.user_biases(users)}
+        if self.use_tokens and self.attend_tokens:
+            side["token_key"] = self.token_user(p)
+        return side
+
+    def item_side(self, items: Tensor) -> Side:
+        pictured = self.encoder.has_picture[items]
+        m = self.image_map(self.encoder(items)) * pictured.unsqueeze(1)
+        side = {
+            "q": self.seen_rows(self.item_embedding, items),
+            "m": m,
+            "pictured": pictured,
+            "bias": self.item_biases(items),
+        }
+        if self.use_tokens:
+            side["tokens"] = self.tokens[items]
+            if self.attend_tokens:
+                side["token_key"] = self.token_image(m)
+        return side
+
+    # --------------------------------------------------------------------- the meeting
+
+    def meet(self, user: Side, item: Side) -> tuple[Tensor, Tensor]:
+        x = self._view(user, item)
+        p = user["vector"]
+        of_p, of_x, of_both = self.hidden.weight.chunk(3, 1)
+        hidden = F.linear(p, of_p, self.hidden.bias) + F.linear(x, of_x) + F.linear(p * x, of_both)
+        hidden = F.relu(F.dropout(hidden, self.dropout, self.training))
+        return self.output(hidden).squeeze(-1), x
+
+    def _view(self, user: Side, item: Side) -> Tensor:
+        """x_ui [..., d]."""
+        components = [item["q"], item["m"]]
+        there = [torch.ones_like(item["pictured"]), item["pictured"]]
+        if self.use_tokens:
+            components.append(self._ingredients(user, item))
+            there.append(item["tokens"][..., 0] > 0)
+        logits = [self._component_logit(user, z) for z in components]
+        shares = masked_softmax(torch.stack(logits, -1), torch.stack(there, -1))  # [..., 2 or 3]
+        return sum(s.unsqueeze(-1) * z for s, z in zip(shares.unbind(-1), components, strict=True))
+
+    def _component_logit(self, user: Side, z: Tensor) -> Tensor:
+        argument = user["key"] + self.component_item(z)
+        return self.component_weight(torch.tanh(argument)).squeeze(-1)
+
+    def _ingredients(self, user: Side, item: Side) -> Tensor:
+        """g_ui [..., d]; without attention the mean, free of the user."""
+        tokens = item["tokens"]  # [..., L]
+        real = tokens > 0
+        vectors = self.token_embedding(tokens)  # [..., L, d]
+        if not self.attend_tokens:
+            count = real.sum(-1, keepdim=True).clamp(min=1)
+            return (vectors * real.unsqueeze(-1)).sum(-2) / count
+        pair = user["token_key"] + item["token_key"]  # [..., a]
+        # W_a c_k once a token of the vocabulary, not once a pair.
+        keys = F.embedding(tokens, self.token_key(self.token_embedding.weight))
+        logits = self.token_weight(torch.tanh(keys + pair.unsqueeze(-2))).squeeze(-1)
+        return torch.einsum("...l,...ld->...d", masked_softmax(logits, real), vectors)
+
+    def content_weights(self) -> list[Tensor]:
+        tables = {"user_embedding", "item_embedding", "user_bias", "item_bias"}
+        return [
+            w
+            for name, w in self.named_parameters()
+            if w.dim() > 1 and name.split(".")[0] not in tables and ".network." not in name
+        ]
+
+
+class HAFR_non_i(HAFR):
+    """HAFR without ingredients; by default no annotation is read at all."""
+
+    attend_tokens = False
+
+    def __init__(self, config, dataset) -> None:
+        self.use_tokens = config["non_i_reading"] == "attention"
+        super().__init__(config, dataset)
+
+
+def _unbiased(in_size: int, out_size: int) -> nn.Linear:
+    """A linear layer whose bias starts at zero; the authors' start in wide normals."""
+    layer = nn.Linear(in_size, out_size)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _ones(width: int) -> nn.Linear:
+    """v . x, starting from ones as in the authors' code."""
+    layer = nn.Linear(width, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    return layer

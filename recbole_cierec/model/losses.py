@@ -1,0 +1,103 @@
+"""Softmax over negatives that the rows of a batch share, the other choice of the key ``loss``.
+
+    L = - mean over rows (u, i) of log( exp(l_ui) / (exp(l_ui) + sum over n of exp(l_un)) )
+    l_ui = y_ui / softmax_temperature + popularity_correction * log(pi_i)
+
+One draw of N distinct items serves all rows of a batch (sampled softmax: Jean et al., ACL 2015), so
+that a positive meets N negatives at the price of one matrix product. Where a row's own positive is
+among them it is left out of the sum; other items that the user has taken stay in it, as in any
+shared draw, and are one in some hundreds.
+
+The draw is uniform, so nothing has to be subtracted for how it was made (the log Q of Bengio and
+Senecal, 2008, is the same number for every item) and y_ui tends to log p(i | u) plus a constant.
+``popularity_correction`` adds log(pi_i), pi_i being the item's share of the training interactions,
+to the logits in training only: the logit adjustment of Menon et al. (ICLR 2021). What log(pi_i)
+explains the scores no longer have to, so that at 1 they tend to log p(i | u) / p(i): rankings by
+taste beyond popularity, which is also where negatives drawn from the batch itself lead without
+their correction (Yi et al., RecSys 2019). 0 leaves popularity in the scores.
+"""
+
+from __future__ import annotations
+
+from logging import getLogger
+
+import torch
+from torch import Tensor, nn
+
+FLOAT_BYTES = 4
+
+
+class SharedSoftmax(nn.Module):
+    """Draws the negatives of a batch and takes the loss; has no parameters.
+
+    Args:
+        counts: Training interactions of each item [n_items], item 0 being RecBole's padding.
+        config: RecBole config with our keys.
+    """
+
+    def __init__(self, counts: Tensor, config) -> None:
+        super().__init__()
+        self.temperature = config["softmax_temperature"]
+        self.correction = config["popularity_correction"]
+        self.wanted = config["shared_negatives"]
+        self.pair_bytes = config["shared_negatives_memory"] * 2**20
+        self.batch_size = config["train_batch_size"]
+        if config["train_negatives"] == "seen":
+            self.pool = counts.nonzero().squeeze(1)
+        else:
+            self.pool = torch.arange(1, len(counts))
+        # An item without any interaction counts as one with one: log 0 would forbid it.
+        log_share = (counts.clamp(min=1) / counts.sum()).log()
+        self.register_buffer("log_share", log_share, persistent=False)
+        self._told = False
+
+    def count(self, pair_width: int = 0) -> int:
+        """N: as many as ``shared_negatives`` says, as there are, and as memory allows.
+
+        Args:
+            pair_width: Floats that a pair of user and item takes; 0 where only scores do.
+        """
+        n = min(self.wanted, len(self.pool))
+        if not pair_width:
+            return n
+        fit = self.pair_bytes // (self.batch_size * pair_width * FLOAT_BYTES)
+        return max(1, min(n, fit))
+
+    def draw(self, pair_width: int = 0) -> Tensor:
+        """Distinct items [N], uniform, from torch's global generator, which checkpoints keep."""
+        n = self.count(pair_width)
+        if not self._told and n < self.wanted:
+            self._told = True
+            why = f"there are {len(self.pool)} items to draw from"
+            if n < len(self.pool):
+                why = (
+                    f"each pair of this model holds {pair_width} floats, a batch "
+                    f"{self.batch_size} rows, and shared_negatives_memory is "
+                    f"{self.pair_bytes // 2**20} MiB"
+                )
+            getLogger().info(f"shared_negatives: {n} instead of {self.wanted}, as {why}")
+        # Drawn on the CPU, so that the same seed draws the same items on every device.
+        return self.pool[torch.randperm(len(self.pool))[:n]].to(self.log_share.device)
+
+    def forward(
+        self, positive: Tensor, negative: Tensor, positive_items: Tensor, shared_items: Tensor
+    ) -> Tensor:
+        """The mean loss [].
+
+        Args:
+            positive: Scores of the rows' own items [B].
+            negative: Scores of the shared items [B, N].
+            positive_items: The rows' own items [B].
+            shared_items: The shared items [N].
+        """
+        own = positive_items.unsqueeze(1) == shared_items  # [B, N]
+        wanted = self._logits(positive, positive_items)
+        others = self._logits(negative, shared_items).masked_fill(own, -torch.inf)
+        total = torch.logsumexp(torch.cat([wanted.unsqueeze(1), others], 1), 1)
+        return (total - wanted).mean()
+
+    def _logits(self, scores: Tensor, items: Tensor) -> Tensor:
+        logits = scores / self.temperature
+        if not self.correction:
+            return logits
+        return logits + self.correction * self.log_share[items]

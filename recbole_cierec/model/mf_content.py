@@ -1,0 +1,79 @@
+"""MF(Content): ids, picture and annotations in one linear item vector; ours, no paper's.
+
+    y_ui = alpha + beta_u + beta_i + p_u . f_i,    f_i = q_i + W e_i + x_i
+
+x_i is the mean of the vectors of i's annotation tokens. It is MF, MF(Image) and MF(Semantics)
+added up and has no other part, so that it is what any network over the same content has to beat.
+Each part has a switch: with one of them alone it is one of those three models.
+
+In training the id part (q_i and beta_i) of a share ``id_dropout`` of a batch's items is hidden, so
+that the content learns to rank on its own, as it must for unseen items, whose id part is zero; and
+the annotations of a share ``privileged_dropout``, so that the picture learns to rank on its own.
+
+``annotation_at_inference`` is True here and False in CIERec. There the paper calls annotations
+privileged. This model claims nothing of the kind: it is the opponent, should use all that is known
+of an item, and a sum that was trained with dropout still ranks where a part is missing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.model.layers import mean_rows, unit_linear
+from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+
+
+class MF_Content(VisualRecommender):
+    """Ids, pictures and annotations, each by key; annotations at inference by key as well."""
+
+    def __init__(self, config, dataset) -> None:
+        super().__init__(config, dataset)
+        self.use_ids = config["use_ids"]
+        self.use_image = config["use_image"]
+        self.use_annotations = config["use_annotations"]
+        if not (self.use_ids or self.use_image or self.use_annotations):
+            raise ConfigError(
+                "MF_Content: use_ids, use_image and use_annotations are all False; switch one on"
+            )
+        self.id_dropout = config["id_dropout"]
+        self.privileged_dropout = config["privileged_dropout"]
+        self.annotation_at_inference = config["annotation_at_inference"]
+        self.user_embedding = self._table(self.n_users, self.size)  # p_u
+        if self.use_ids:
+            self.item_embedding = self._table(self.n_items, self.size)  # q_i
+        if self.use_image:
+            self.encoder = self._item_encoder(config, dataset)  # e_i
+            gain = config["content_init_gain"]
+            self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # W
+        if self.use_annotations:
+            self.register_buffer("tokens", dataset.content.tokens, persistent=False)
+            self.token_embedding = self._table(len(dataset.content.token_names), self.size)
+
+    def user_side(self, users: Tensor) -> Side:
+        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
+
+    def item_side(self, items: Tensor) -> Side:
+        vector = torch.zeros(len(items), self.size, device=items.device)
+        bias = self.item_biases(items)
+        kept = self._kept(items, self.id_dropout)
+        if self.use_ids:
+            vector = vector + self.seen_rows(self.item_embedding, items) * kept.unsqueeze(1)
+        if self.use_image:
+            vector = vector + self.projection(self.encoder(items))
+        if self.use_annotations and (self.training or self.annotation_at_inference):
+            read = self._kept(items, self.privileged_dropout)
+            x = mean_rows(self.token_embedding, self.tokens[items])
+            vector = vector + x * read.unsqueeze(1)
+        return {"vector": vector, "bias": bias * kept}
+
+    def _kept(self, items: Tensor, dropout: float) -> Tensor:
+        """1 for items whose part is used, 0 for those where it is hidden in this batch [m]."""
+        if not self.training:
+            return torch.ones(len(items), device=items.device)
+        return (torch.rand(len(items), device=items.device) >= dropout).float()
+
+    def content_weights(self) -> list[Tensor]:
+        weights = [self.projection.weight] if self.use_image else []
+        return weights + ([self.token_embedding.weight] if self.use_annotations else [])

@@ -1,0 +1,196 @@
+"""The parts of the download that can be tried without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from email.utils import formatdate
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from recbole_cierec.dataset_converters.addresses import AddressPolicy, RefusedAddress, checked_url
+from recbole_cierec.dataset_converters.fetch_limits import FetchLimits, retry_after
+from recbole_cierec.dataset_converters.relative_paths import path_fault
+from recbole_cierec.dataset_converters.schedule import Pace, Schedule, Task
+
+from recbole_cierec.errors import ConfigError
+
+PRIVATE = ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1"]
+PRIVATE += ["0.0.0.0", "255.255.255.255", "224.0.0.1", "240.0.0.1", "::", "::1", "fe80::1"]  # noqa: S104
+PRIVATE += ["fc00::1", "fe80::1%eth0", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"]
+PRIVATE += ["64:ff9b::a00:1", "2002:7f00:1::", "2001:db8::1", "::127.0.0.1"]
+PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_addresses_that_are_not_public_are_refused(address):
+    assert not AddressPolicy().allows(address)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_allowed(address):
+    assert AddressPolicy().allows(address)
+
+
+@pytest.mark.parametrize("odd", ["127.1", "2130706433", "0x7f.0.0.1", "localhost", ""])
+def test_what_is_no_plain_address_is_refused_even_if_all_are_allowed(odd):
+    assert not AddressPolicy.parse([]).allows(odd)
+
+
+def test_networks_can_be_allowed_one_by_one():
+    policy = AddressPolicy.parse(["10.0.0.0/8", "::1"])
+    assert policy.allows("10.9.9.9")
+    assert policy.allows("::1")
+    assert not policy.allows("192.168.0.1")
+    assert policy.allows("1.1.1.1")
+    assert all(map(AddressPolicy.parse([]).allows, ["127.0.0.1", "fe80::1"]))
+    with pytest.raises(ConfigError, match="--allow-private"):
+        AddressPolicy.parse(["home"])
+
+
+def test_the_socket_is_refused_before_it_exists(monkeypatch):
+    monkeypatch.setattr(socket, "socket", lambda *args: pytest.fail("a socket was made"))
+    info = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))
+    with pytest.raises(RefusedAddress):
+        AddressPolicy().make_socket(info)
+
+
+BAD_URLS = ["", "x.png", "//host/x", "ftp://e.org/x", "file:///x", "javascript:1", "http:///x"]
+BAD_URLS += ["http://", "http://me@e.org/", "http://me:word@e.org/", "http://e.org:99999/"]
+BAD_URLS += ["http://[::1/", "data:,x", "http://e.org/" + "x" * 9000]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_urls_that_name_no_public_picture_are_refused(url):
+    with pytest.raises(ValueError, match=r"\w"):
+        checked_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://e.org", "HTTPS://E.org:8443/a%20b?c=d", "http://e.org/ä b.jpg"]
+)
+def test_ordinary_urls_pass(url):
+    assert checked_url(url).host == "e.org"
+
+
+@pytest.mark.parametrize("name", ["a", "a/b.jpg", ".hidden", "ä/日本.png", "a..b", "console.jpg"])
+def test_harmless_paths_pass(name):
+    assert path_fault(name) == ""
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\x7f", "a/" * 600, "LPT1", "aux.tar.gz", "a /b"])
+def test_harmful_paths_are_named(name):
+    assert path_fault(name) != ""
+
+
+def test_retry_after_is_read_in_both_forms():
+    now = 1_700_000_000.0
+    assert retry_after("120", now) == 120
+    assert retry_after(formatdate(now + 30, usegmt=True), now) == 30
+    assert retry_after(formatdate(now - 30, usegmt=True), now) == 0
+    assert retry_after("9" * 5000, now) >= 10**11
+    for nonsense in ("", "soon", "-5", "1e3", "Wed, 99 Foo 2024 00:00:00 GMT", "²"):
+        assert retry_after(nonsense, now) == 0
+
+
+def test_back_off_doubles_with_jitter_and_is_capped():
+    limits = FetchLimits(backoff=1.0, max_wait=10.0)
+    for attempt, least, most in [(1, 0.5, 1), (2, 1, 2), (3, 2, 4), (9, 10, 10), (5000, 10, 10)]:
+        pauses = [limits.pause(attempt, 0.0) for _ in range(50)]
+        assert all(least <= pause <= most for pause in pauses)
+        assert len(set(pauses)) > 1 or least == most
+    assert limits.pause(1, 7.0) == 7.0
+    assert limits.pause(1, 1e9) == 10.0
+
+
+def tasks_of(*hosts: str) -> list[Task]:
+    return [Task(line, f"{line}.png", "", host) for line, host in enumerate(hosts)]
+
+
+async def drain(schedule: Schedule, workers: int, job) -> None:
+    async def work():
+        while (task := await schedule.take()) is not None:
+            if await job(task):
+                schedule.finish(task)
+
+    await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 20)
+
+
+def test_a_paused_host_does_not_hold_back_the_others():
+    order = []
+
+    async def main():
+        schedule = Schedule(tasks_of("slow", "slow", "fast", "fast"), Pace(0, 0, 1))
+        schedule.pause("slow", 0.2)
+
+        async def job(task):
+            order.append(task.host)
+            return True
+
+        await drain(schedule, 2, job)
+
+    began = time.monotonic()
+    asyncio.run(main())
+    assert order == ["fast", "fast", "slow", "slow"]
+    assert 0.2 <= time.monotonic() - began < 1
+
+
+def test_a_host_never_has_more_than_its_share_at_a_time():
+    active, most = {"a": 0, "b": 0}, {"a": 0, "b": 0}
+
+    async def main():
+        async def job(task):
+            active[task.host] += 1
+            most[task.host] = max(most[task.host], active[task.host])
+            await asyncio.sleep(0.002)
+            active[task.host] -= 1
+            return True
+
+        await drain(Schedule(tasks_of(*"aabb" * 20), Pace(0, 0, 3)), 10, job)
+
+    asyncio.run(main())
+    assert most == {"a": 3, "b": 3}
+
+
+def test_the_overall_rate_holds_over_all_hosts():
+    times = []
+
+    async def main():
+        async def job(task):
+            times.append(time.monotonic())
+            return True
+
+        await drain(Schedule(tasks_of(*"abcdefghij"), Pace(rate=50, host_rate=0)), 4, job)
+
+    asyncio.run(main())
+    assert times[-1] - times[0] >= 9 / 50 - 0.01
+
+
+def test_every_task_is_handed_out_until_it_is_finished():
+    """Random troubles, pauses and hosts: nothing is lost, nothing is handed out twice at once."""
+    tries: dict[int, int] = {}
+    active: set[int] = set()
+
+    async def main():
+        schedule = Schedule(tasks_of(*"abacadabrac" * 30), Pace(0, 5000, 2))
+
+        async def job(task):
+            assert task.line not in active
+            active.add(task.line)
+            tries[task.line] = tries.get(task.line, 0) + 1
+            await asyncio.sleep(0)
+            active.discard(task.line)
+            if task.line % 7 == 0:
+                schedule.pause(task.host, 0.0007 * (task.line % 5))
+            if tries[task.line] <= task.line % 4:
+                schedule.again(task, 0.0005 * (task.line % 3))
+                return False
+            return True
+
+        await drain(schedule, 6, job)
+
+    asyncio.run(main())
+    assert tries == {line: line % 4 + 1 for line in range(330)}

@@ -1,0 +1,171 @@
+"""Any table: the same rows in every form give the same data set."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from recbole_cierec.errors import DataError
+
+ROWS = [
+    ("u 1", "i/1", 4.5, 1393545600, ["Rock", "Pop & Jazz"], "a.jpg"),
+    ('u"2', "i/2", 3.0, 1393545601, [], ""),
+    ("\u00fc3", "../i3", 1.0, 1393545602, ["Rock"], "sub/b.png"),
+]
+NAMES = ("who", "what", "stars", "when", "tags", "file")
+WORDS = "--user-column who --item-column what --rating-column stars --time-column when".split()
+ITEM_WORDS = "--annotation-columns tags --image-column file".split()
+
+
+def cells(row: tuple) -> list[str]:
+    return [str(cell) if not isinstance(cell, list) else "|".join(cell) for cell in row]
+
+
+def csv_text(separator: str) -> str:
+    quoted = ['"' + cell.replace('"', '""') + '"' for row in ROWS for cell in cells(row)]
+    lines = [separator.join(quoted[k : k + 6]) for k in range(0, len(quoted), 6)]
+    return "\n".join([separator.join(NAMES), *lines]) + "\n"
+
+
+def table_file(form: str, write) -> Path:
+    if form in ("t.csv", "t.tsv"):
+        return write(form, csv_text("," if form == "t.csv" else "\t"))
+    if form == "t.csv.gz":
+        return write(form, gzip.compress(csv_text(",").encode()))
+    lines = "".join(json.dumps(dict(zip(NAMES, row, strict=True))) + "\n" for row in ROWS)
+    path = write("t.jsonl", lines)
+    if form == "t.parquet":
+        path = path.with_suffix(".parquet")
+        source = path.with_suffix(".jsonl")
+        duckdb.connect().execute(f"COPY (FROM read_json('{source}')) TO '{path}' (FORMAT parquet)")
+    return path
+
+
+@pytest.mark.parametrize("form", ["t.csv", "t.tsv", "t.csv.gz", "t.jsonl", "t.parquet"])
+def test_every_form_gives_the_same_rows_with_safe_ids(convert, write, form):
+    path = table_file(form, write)
+    write("pictures/a.jpg", b"one")
+    write("pictures/sub/b.png", b"two")
+    words = ("--images", path.parent / "pictures", *WORDS, *ITEM_WORDS)
+    made = convert("table", "--interactions", path, "--items", path, *words)
+    assert made.rows() == [
+        ("u%201", "i/1", 4.5, 1393545600.0),
+        ("u%222", "i/2", 3.0, 1393545601.0),
+        ("\u00fc3", "../i3", 1.0, 1393545602.0),
+    ]
+    items = made.rows("item")
+    assert [row[0] for row in items] == ["i/1", "i/2", "../i3"]
+    assert [row[3] for row in items] == ["Rock Pop_&_Jazz", None, "Rock"]
+    assert (made.folder / items[0][2]).read_bytes() == b"one"
+    assert items[1][2] is None
+    assert (made.folder / items[2][2]).read_bytes() == b"two"
+    assert all(p.resolve().is_relative_to(made.folder) for p in made.folder.rglob("*"))
+
+
+def test_other_encodings_are_read_and_named(convert, write):
+    path = write("t.csv", csv_text(",").encode("latin-1"))
+    words = ("--interactions", path, *WORDS)
+    with pytest.raises(DataError, match="line 4, is not utf-8"):
+        convert("table", *words)
+    assert convert("table", *words, "--encoding", "latin-1").rows()[2][0] == "\u00fc3"
+    utf16 = write("u.csv", csv_text(",").encode("utf-16"))
+    made = convert("table", "--interactions", utf16, *WORDS, "--encoding", "utf-16", "--overwrite")
+    assert made.rows()[2][0] == "\u00fc3"
+
+
+def test_data_without_ratings_and_times_have_no_such_columns(convert, write):
+    path = write("t.csv", "\ufeffuser_id,item_id\na,1\nb,2\n")
+    made = convert("table", "--interactions", path)
+    header = (made.folder / "made.inter").read_text().splitlines()[0]
+    assert header == "user_id:token\titem_id:token"
+    assert made.rows() == [("a", "1"), ("b", "2")]
+    assert (made.folder / "made.item").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "unit", "seconds"),
+    [
+        ("1588687728923", "ms", 1588687728.923),
+        ("-5", "s", -5.0),
+        ("2014-02-28", "s", 1393545600.0),
+        ("2014-02-28T00:00:00Z", "s", 1393545600.0),
+        ("2014-02-28 01:00:00+01:00", "s", 1393545600.0),
+    ],
+)
+def test_times_are_numbers_of_any_unit_or_iso_dates(convert, write, cell, unit, seconds):
+    path = write("t.csv", f"user_id,item_id,t\na,1,{cell}\n")
+    made = convert("table", "--interactions", path, "--time-column", "t", "--time-unit", unit)
+    assert made.rows() == [("a", "1", seconds)]
+
+
+@pytest.mark.parametrize("when", ["", "nan", "inf", "1e999", "soon"])
+def test_a_time_that_is_none_is_a_bad_row(convert, write, when):
+    path = write("t.csv", f"user_id,item_id,t\na,1,5\nb,2,{when}\n")
+    with pytest.raises(DataError, match="line 3, timestamp is missing or malformed"):
+        convert("table", "--interactions", path, "--time-column", "t")
+
+
+def test_empty_and_blank_ids_are_bad_rows(convert, write):
+    path = write("t.csv", "user_id,item_id\na,1\n,1\n  ,1\nb,\nNA,null\n")
+    made = convert("table", "--interactions", path, "--max-bad-share", "0.9")
+    assert made.rows() == [("a", "1"), ("NA", "null")]
+    assert [entry["line"] for entry in made.manifest["bad_records"][0]["first"]] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "item", ["../../secret", "/etc/passwd", "a/b", "con", "x" * 300, "\U0001f3b5"]
+)
+def test_an_id_is_never_a_path(convert, write, tmp_path, item):
+    write("secret.jpg", b"secret")
+    write("pictures/deep/x.jpg", b"x")
+    path = write("t.csv", f"user_id,item_id,file\na,{item},{item}.jpg\n")
+    folder = path.parent / "pictures" / "deep"
+    made = convert("table", "--interactions", path, "--items", path, "--images", folder)
+    assert made.rows("item")[0][:3] == (item, None, None)
+    words = ("--image-column", "file", "--images", folder, "--overwrite")
+    made = convert("table", "--interactions", path, "--items", path, *words)
+    assert made.rows("item")[0][2] is None
+    assert "items whose picture is not in the folder: 1" in made.report
+
+
+def test_urls_go_to_the_list_and_pictures_by_id_need_no_table_of_items(convert, write):
+    path = write("t.csv", "user_id,item_id,p\na,1,https://p.example/1.png\nb,2,\n")
+    made = convert("table", "--interactions", path, "--items", path, "--image-column", "p")
+    first, second = made.rows("item")
+    assert made.urls() == [(first[2], "https://p.example/1.png")]
+    assert second[2] is None
+    write("pictures/2.webp", b"two")
+    words = ("--images", path.parent / "pictures", "--overwrite")
+    made = convert("table", "--interactions", path, *words)
+    assert [row[0] for row in made.rows("item")] == ["1", "2"]
+    assert (made.folder / made.rows("item")[1][2]).read_bytes() == b"two"
+
+
+def test_the_first_of_several_rows_of_an_item_describes_it(convert, write):
+    items = write("i.csv", "item_id,name\n1,first\n1,second\n2,other\n")
+    path = write("t.csv", "user_id,item_id\na,1\na,2\n")
+    words = ("--interactions", path, "--items", items, "--title-column", "name")
+    assert [row[1] for row in convert("table", *words).rows("item")] == ["first", "other"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "", "the first line is empty"),
+        ("t.csv", "user_id,item_id\n", "holds no records"),
+        ("t.csv", "user,item\na,1\n", "no column user_id, item_id"),
+        ("t.csv", "user_id,item_id,item_id\na,1,2\n", "two columns are named"),
+        ("t.csv", b"\x00\x01\x02\n", "no utf-8 text"),
+        ("t.parquet", b"PAR1 or not", "parquet"),
+        ("t.jsonl", '{"user": 1}\n', "no column user_id, item_id"),
+        ("t.xlsx", "x", "rename it or set --separator"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_in_one_line(convert, write, name, content, message):
+    with pytest.raises(DataError, match=message) as caught:
+        convert("table", "--interactions", write(name, content))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,119 @@
+"""Candidate lists against a plain loop over the same stream of draws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recbole_cierec.evaluation.candidates import (
+    Ragged,
+    below,
+    draw_negatives,
+    merge,
+    stream,
+    user_keys,
+)
+
+N_USERS, N_ITEMS = 60, 200
+
+
+def ragged(lists):
+    rows = np.repeat(np.arange(len(lists)), [len(x) for x in lists])
+    return Ragged.group(rows, np.array([i for x in lists for i in x], dtype=np.int64), len(lists))
+
+
+def row(table, r):
+    return table.values[table.starts[r] : table.starts[r + 1]].tolist()
+
+
+@pytest.fixture
+def history():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(0, 30, N_USERS)
+    return [sorted(rng.choice(np.arange(1, N_ITEMS), n, replace=False).tolist()) for n in sizes]
+
+
+POOL = np.arange(1, N_ITEMS)
+
+
+@pytest.mark.parametrize("repeat", [0, 3])
+def test_a_list_is_the_first_distinct_allowed_draws(history, repeat):
+    users = np.arange(5, 5 + N_USERS)
+    drawn = draw_negatives(7, repeat, users, 40, POOL, ragged(history))
+    for r, user in enumerate(users):
+        key = user_keys(7, repeat, np.array([user]))
+        expected, k = [], 0
+        while len(expected) < 40:
+            item = int(POOL[below(stream(key, k, 1), len(POOL))[0, 0]])
+            if item not in history[r] and item not in expected:
+                expected.append(item)
+            k += 1
+        assert row(drawn, r) == expected
+
+
+def test_a_list_depends_on_nobody_else(history):
+    users = np.arange(N_USERS)
+    together = draw_negatives(1, 0, users, 30, POOL, ragged(history))
+    for r in (0, 17, 59):
+        alone = draw_negatives(1, 0, users[r : r + 1], 30, POOL, ragged(history[r : r + 1]))
+        assert row(alone, 0) == row(together, r)
+
+
+def test_seeds_and_repeats_give_other_lists(history):
+    users = np.arange(N_USERS)
+    lists = [
+        draw_negatives(seed, repeat, users, 30, POOL, ragged(history)).values.tolist()
+        for seed, repeat in ((1, 0), (1, 1), (2, 0))
+    ]
+    assert lists[0] != lists[1] != lists[2] != lists[0]
+
+
+@pytest.mark.parametrize("n", [100, 150, 198, 500])
+def test_crowded_lists_are_distinct_and_allowed(history, n):
+    drawn = draw_negatives(3, 0, np.arange(N_USERS), n, POOL, ragged(history))
+    for r in range(N_USERS):
+        items = row(drawn, r)
+        assert len(items) == len(set(items)) == min(n, len(POOL) - len(history[r]))
+        assert not set(items) & set(history[r])
+
+
+def test_a_user_with_everything_has_no_candidates():
+    drawn = draw_negatives(3, 0, np.arange(2), 5, POOL, ragged([POOL.tolist(), [1]]))
+    assert drawn.lengths.tolist() == [0, 5]
+
+
+def test_items_are_drawn_evenly():
+    users = np.arange(4000)
+    for n, pool in ((20, POOL), (150, POOL), (20, POOL[::3])):
+        nothing = Ragged(np.empty(0, dtype=np.int64), np.zeros(4001, dtype=np.int64))
+        drawn = draw_negatives(5, 0, users, n, pool, nothing)
+        counts = np.bincount(drawn.values, minlength=N_ITEMS)
+        assert set(np.flatnonzero(counts)) == set(pool.tolist())
+        share = n / len(pool)
+        spread = np.sqrt(4000 * share * (1 - share))
+        assert np.abs(counts[pool] - 4000 * share).max() < 4.5 * spread
+
+
+def test_merge_keeps_every_item_and_places_positives_evenly():
+    rng = np.random.default_rng(2)
+    n_users = 3000
+    positives = ragged([rng.choice(np.arange(1, 20), 3, replace=False).tolist()] * n_users)
+    users = np.arange(n_users)
+    negatives = draw_negatives(9, 0, users, 17, np.arange(20, 90), ragged([[]] * n_users))
+    items, columns = merge(9, 0, users, negatives, positives)
+    for r in range(0, n_users, 97):
+        whole = row(items, r)
+        assert sorted(whole) == sorted(row(negatives, r) + row(positives, r))
+        assert [whole[c] for c in row(columns, r)] == row(positives, r)
+    places = np.bincount(columns.values, minlength=20)
+    expected = 3 * n_users / 20
+    assert np.abs(places - expected).max() < 4.5 * np.sqrt(expected)
+
+
+def test_ragged_rows_pad_and_take():
+    table = ragged([[3, 1, 3], [], [2]])
+    assert row(table, 0) == [1, 3]
+    assert table.padded(np.array([2, 0, 1]), -1).tolist() == [[2, -1], [1, 3], [-1, -1]]
+    where, values = table.take(np.array([2, 0]))
+    assert where.tolist() == [0, 1, 1]
+    assert values.tolist() == [2, 1, 3]

@@ -1,0 +1,143 @@
+"""Metrics against ten lines of numpy, with ties, short lists and cuts beyond the list (F26)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_cierec.config import Config
+from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.collector import PlanCollector, batch_candidates
+from recbole_cierec.evaluation.evaluator import PlanEvaluator
+from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
+from recbole_cierec.evaluation.plan import EvaluationPlan, View
+
+N_ITEMS, TOPK = 60, [1, 5, 20]
+
+
+def reference(scores, positive, k):
+    """recall, ndcg, ndcg_hit, hit, precision, mrr of one row; of equal scores the left is first."""
+    order = np.lexsort((np.arange(len(scores)), -scores))[:k]
+    hits = positive[order].astype(float)
+    gains = 1 / np.log2(np.arange(2, len(hits) + 2))
+    ideal = lambda n: (1 / np.log2(np.arange(2, n + 2))).sum()  # noqa: E731
+    found, dcg = hits.sum(), (hits * gains).sum()
+    ndcg_hit = dcg / ideal(int(found)) if found else 0.0
+    mrr = 1 / (np.argmax(hits) + 1) if found else 0.0
+    total = positive.sum()
+    return found / total, dcg / ideal(min(total, k)), ndcg_hit, float(found > 0), found / k, mrr
+
+
+NAMES = ("recall", "ndcg", "ndcg_hit", "hit", "precision", "mrr")
+
+
+@pytest.fixture
+def tools(tiny):
+    keys = tiny(topk=TOPK, valid_metric="Recall@5", metric_decimal_place=15)
+    keys["metrics"] = ["Recall", "NDCG", "NDCG_Hit", "Hit", "Precision", "MRR"]
+    config = Config("MF", "tiny", None, keys, {})
+    return config, PlanCollector(config), PlanEvaluator(config)
+
+
+def make_plan(positives, negatives, n_users):
+    counts = np.arange(N_ITEMS) % 9
+    plan = EvaluationPlan(
+        UserGroups(np.arange(n_users) % 7, 3), ItemGroups(counts, 4), [View("", None, positives)]
+    )
+    plan.users = np.arange(n_users)
+    plan.negatives["", 0] = negatives
+    return plan
+
+
+def evaluate(tools, plan, score_of, step=13):
+    """``score_of(row, items)`` -> scores of a row's candidates."""
+    _, collector, evaluator = tools
+    collector.plan = evaluator.plan = plan
+    for start in range(0, len(plan.users), step):
+        rows = np.arange(start, min(start + step, len(plan.users)))
+        items, segments = batch_candidates(plan, rows)
+        scores = np.stack([score_of(r, i) for r, i in zip(rows, items, strict=True)])
+        scores = torch.from_numpy(np.where(items == 0, -np.inf, scores))
+        batch = {"user_id": torch.from_numpy(plan.users[rows])}
+        collector.eval_batch_collect(scores, batch, torch.from_numpy(rows), segments)
+    return evaluator.evaluate(collector.get_data_struct())
+
+
+def random_case(rng, n_users):
+    positives, negatives = [], []
+    for _ in range(n_users):
+        items = rng.permutation(np.arange(1, N_ITEMS))
+        n_pos, n_neg = rng.integers(0, 8), rng.integers(1, 40)
+        positives.append(np.sort(items[:n_pos]))
+        negatives.append(items[n_pos : n_pos + n_neg])
+    starts = lambda lists: np.concatenate([[0], np.cumsum([len(x) for x in lists])])  # noqa: E731
+    return (
+        Ragged(np.concatenate(positives), starts(positives)),
+        Ragged(np.concatenate(negatives), starts(negatives)),
+    )
+
+
+def expected(plan, score_of, members, within=None):
+    """Means over the rows of ``members`` that have positives (of the item group ``within``)."""
+    _, _, lists = plan.lists()[0]
+    values = {k: [] for k in TOPK}
+    for r in members:
+        items = lists.items.values[lists.items.starts[r] : lists.items.starts[r + 1]]
+        columns = lists.columns.values[lists.columns.starts[r] : lists.columns.starts[r + 1]]
+        positive = np.zeros(len(items), dtype=bool)
+        positive[columns] = True
+        if within is not None:
+            positive &= plan.item_groups.of[items] == within
+        if positive.any():
+            for k in TOPK:
+                values[k].append(reference(score_of(r, items), positive, k))
+    return {f"{m}@{k}": np.mean(values[k], axis=0)[j] for k in TOPK for j, m in enumerate(NAMES)}
+
+
+@pytest.mark.parametrize("levels", [2, 6, 1000])
+def test_random_cases_equal_the_reference(tools, levels):
+    rng = np.random.default_rng(levels)
+    n_users = 350
+    positives, negatives = random_case(rng, n_users)
+    plan = make_plan(positives, negatives, n_users)
+    table = rng.integers(0, levels, (n_users, N_ITEMS)).astype(float)
+    score_of = lambda r, items: table[r, items]  # noqa: E731
+    result = evaluate(tools, plan, score_of)
+    groups = {"": np.arange(n_users)}
+    for name, mask in plan.user_groups.masks(plan.users).items():
+        groups[f"_{name}"] = np.flatnonzero(mask)
+    for suffix, members in groups.items():
+        for name, value in expected(plan, score_of, members).items():
+            assert result[name + suffix] == pytest.approx(value, abs=1e-12), name + suffix
+    for g, group in enumerate(("item_unseen", "item_rare", "item_common")):
+        for name, value in expected(plan, score_of, groups[""], g).items():
+            assert result[f"{name}_{group}"] == pytest.approx(value, abs=1e-12), group
+
+
+def test_equal_scores_give_chance(tools):
+    rng = np.random.default_rng(0)
+    n_users = 4000
+    items = np.stack([rng.permutation(np.arange(1, N_ITEMS))[:41] for _ in range(n_users)])
+    positives = Ragged(items[:, :1].reshape(-1), np.arange(n_users + 1))
+    negatives = Ragged(items[:, 1:].reshape(-1), np.arange(n_users + 1) * 40)
+    result = evaluate(tools, make_plan(positives, negatives, n_users), lambda r, i: i * 0.0, 500)
+    for k in TOPK:
+        chance = k / 41
+        assert abs(result[f"recall@{k}"] - chance) < 4.5 * np.sqrt(chance / n_users)
+
+
+def test_users_without_positives_do_not_count(tools):
+    positives = Ragged(np.array([3]), np.array([0, 0, 1]))
+    negatives = Ragged(np.array([1, 2, 1, 2]), np.array([0, 2, 4]))
+    result = evaluate(tools, make_plan(positives, negatives, 2), lambda r, i: i.astype(float))
+    assert result["recall@1"] == 1.0
+    assert tools[2].users.tolist() == [1]
+
+
+def test_scores_that_are_no_numbers_stop(tools):
+    from recbole_cierec.errors import NonFiniteLossError
+
+    positives, negatives = random_case(np.random.default_rng(0), 5)
+    with pytest.raises(NonFiniteLossError, match="MF"):
+        evaluate(tools, make_plan(positives, negatives, 5), lambda r, i: i * np.nan)
