@@ -1,26 +1,37 @@
-"""The Amazon converter on generated reviews in the 2023 format, against json and pandas.
+"""The Amazon converter on generated reviews in the 2023 format, against pandas and Polars.
 
     python benchmarks/converters.py --reviews=20000000 --metadata=2000000 --folder=DIR
-    python benchmarks/converters.py --folder=DIR --only=pandas   # reading a tenth, the usual way
+    python benchmarks/converters.py --reviews=20000000 --metadata=2000000 --folder=DIR --only=polars
 
-Generates DIR/reviews.jsonl and DIR/meta.jsonl (seeded; kept for the next time), converts them in a
-process of its own with a 5-core, and reads a tenth of the reviews with json and pandas in another;
-prints seconds and peak memory of each as one JSON line.
+Generates DIR/reviews.jsonl and DIR/meta.jsonl (seeded; kept for the next time; 11 GB, and as much
+again is needed for the conversion). Each part runs in a process of its own and prints one JSON line
+with seconds, processor seconds and peak memory:
+
+* ``convert``: both files to atomic files, with duplicates dropped and the 5-core,
+* ``tenth``: reviews only, the first tenth of them,
+* ``pandas``: that tenth with json and pandas, duplicates dropped, without the 5-core,
+* ``polars``: that tenth with Polars' streaming engine, duplicates dropped, with the 5-core.
+
+Polars is no dependency: that part only runs when it is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
+PARTS = {"convert": "duckdb", "tenth": "duckdb", "pandas": "pandas", "polars": "polars"}
 SEED, BLOCK = 2023, 100_000
 WORDS = (
     "great",
@@ -110,25 +121,81 @@ def generate(folder: Path, reviews: int, metadata: int) -> None:
     mark.write_text(json.dumps(facts))
 
 
-def convert(folder: Path, memory: str, threads: int) -> None:
-    """Convert both files with a 5-core."""
+def tenth_of(folder: Path, reviews: int) -> Path:
+    """The first tenth of the reviews as a file of its own."""
+    path = folder / "tenth.jsonl"
+    if not path.is_file() or path.stat().st_mtime < (folder / "generated.json").stat().st_mtime:
+        with (folder / "reviews.jsonl").open("rb") as source, path.open("wb") as target:
+            target.writelines(islice(source, reviews // 10))
+    return path
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Both files, by the command that a user has."""
+    folder = arguments.folder
+    _command(arguments, folder / "reviews.jsonl", "--metadata", str(folder / "meta.jsonl"))
+
+
+def convert_tenth(arguments: argparse.Namespace) -> None:
+    """The tenth without metadata, as the other libraries read it."""
+    _command(arguments, tenth_of(arguments.folder, arguments.reviews))
+
+
+def _command(arguments: argparse.Namespace, reviews: Path, *more: str) -> None:
     from recbole_cierec.dataset_converters.__main__ import run
 
-    words = f"amazon --reviews {folder}/reviews.jsonl --metadata {folder}/meta.jsonl --overwrite "
-    words += f"--output {folder}/out --name generated --user-core 5 --item-core 5 "
-    report = run(f"{words} --memory {memory} --threads {threads}".split())
-    print("\n".join(report), file=sys.stderr)
+    words = ["amazon", "--reviews", str(reviews), *more, "--user-core", "5", "--item-core", "5"]
+    words += ["--output", str(arguments.folder / "out"), "--name", "generated", "--overwrite"]
+    words += ["--memory", arguments.memory, "--threads", str(arguments.threads)]
+    print("\n".join(run(words)), file=sys.stderr)
 
 
-def read_with_pandas(folder: Path, reviews: int) -> None:
-    """Read a tenth of the reviews and all but nothing else: the usual few lines."""
+def read_with_pandas(arguments: argparse.Namespace) -> None:
+    """The usual few lines: every record a dictionary, then a frame."""
     import pandas as pd
 
-    with (folder / "reviews.jsonl").open() as file:
-        rows = [json.loads(line) for _, line in zip(range(reviews // 10), file, strict=False)]
+    with tenth_of(arguments.folder, arguments.reviews).open() as file:
+        rows = [json.loads(line) for line in file]
     table = pd.DataFrame(rows)[["user_id", "parent_asin", "rating", "timestamp"]]
     table = table.drop_duplicates(["user_id", "parent_asin"], keep="last")
-    table.to_csv(folder / "pandas.inter", sep="\t", index=False)
+    table.to_csv(arguments.folder / "pandas.inter", sep="\t", index=False)
+    print(f"{len(table):,} interactions", file=sys.stderr)
+
+
+def read_with_polars(arguments: argparse.Namespace) -> None:
+    """Scan, filter and join lazily; each round of the 5-core is collected by the streaming engine."""
+    import polars as pl
+
+    pair, columns = ["user_id", "parent_asin"], ["rating", "timestamp"]
+    scan = pl.scan_ndjson(tenth_of(arguments.folder, arguments.reviews)).select(pair + columns)
+    scan = scan.unique(pair, keep="last", maintain_order=True)
+    table, before = scan.collect(engine="streaming"), -1
+    while len(table) != before:
+        before = len(table)
+        for key in pair:
+            enough = table.lazy().group_by(key).len().filter(pl.col("len") >= 5).select(key)
+            kept = table.lazy().join(enough, on=key, how="semi", maintain_order="left")
+            table = kept.collect(engine="streaming")
+    table.write_csv(arguments.folder / "polars.inter", separator="\t")
+    print(f"{len(table):,} interactions", file=sys.stderr)
+
+
+def _run(arguments: argparse.Namespace) -> dict:
+    """One part, in this process."""
+    jobs = {"convert": convert, "tenth": convert_tenth}
+    jobs |= {"pandas": read_with_pandas, "polars": read_with_polars}
+    start = perf_counter()
+    jobs[arguments.one](arguments)
+    seconds = round(perf_counter() - start, 1)
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    library = PARTS[arguments.one]
+    return {
+        "seconds": seconds,
+        "cpu_seconds": round(sum(one.ru_utime + one.ru_stime for one in used), 1),
+        "peak_mib": max(one.ru_maxrss for one in used) // 1024,
+        library: version(library),
+        "python": platform.python_version(),
+    }
 
 
 def _measured(arguments: argparse.Namespace, what: str) -> dict:
@@ -146,20 +213,16 @@ def main() -> None:
     parser.add_argument("--metadata", type=int, default=20_000)
     parser.add_argument("--memory", default="1200MB")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=("convert", "pandas"))
-    parser.add_argument("--one", choices=("convert", "pandas"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=tuple(PARTS))
+    parser.add_argument("--one", choices=tuple(PARTS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        start = perf_counter()
-        if arguments.one == "convert":
-            convert(arguments.folder, arguments.memory, arguments.threads)
-        else:
-            read_with_pandas(arguments.folder, arguments.reviews)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(json.dumps({"seconds": round(perf_counter() - start, 1), "peak_mib": peak}))
+        print(json.dumps(_run(arguments)))
         return
     generate(arguments.folder, arguments.reviews, arguments.metadata)
-    for what in (arguments.only,) if arguments.only else ("convert", "pandas"):
+    tenth_of(arguments.folder, arguments.reviews)
+    parts = (arguments.only,) if arguments.only else ("convert", "tenth", "pandas")
+    for what in parts:
         sizes = {"reviews": arguments.reviews, "metadata": arguments.metadata}
         size = (arguments.folder / "reviews.jsonl").stat().st_size >> 20
         facts = {"part": what, **sizes, "reviews_mib": size, "memory": arguments.memory}

@@ -126,36 +126,35 @@ def cierec(data: Path, runs: int) -> None:
 
 
 @torch.no_grad()
-def cierec_of(job, runs: int, users: int = 32) -> None:
-    """Times of ``users`` users, and of all by their ratio."""
+def cierec_of(job, runs: int) -> None:
+    """Times of one batch of users, and of all users by their ratio; the literal form by 16."""
     model, plan = job.model, job.loaders[2].plan
-    rows = np.arange(users)
-    some = torch.from_numpy(plan.users[rows])
-    lists = torch.from_numpy(batch_candidates(plan, rows)[0])
-    batch = Interaction({"user_id": some})
-    model.full_sort_predict(batch)  # what is kept of the items is made here
-    ways = (
-        ("user500", lists, lambda: model.candidate_scores(batch, lists)),
-        (
-            "full",
-            torch.arange(model.n_items).expand(users, -1),
-            lambda: model.full_sort_predict(batch),
-        ),
-    )
-    scale, size = len(plan.users) / users, model.encoder.out_size
-    for what, items, ours in ways:
-        repeated = some.repeat_interleave(items.shape[1])
-        pairs = list(zip(repeated.split(4096), items.reshape(-1).split(4096), strict=True))
-        naive = best(1, lambda: [literal(model, u, i) for u, i in pairs])  # noqa: B023
+    size, everyone = model.encoder.out_size, len(plan.users)
+    for what, batch_size in (("user500", job.loaders[2].step), ("full", 40)):
+        rows = np.arange(batch_size)
+        users = torch.from_numpy(plan.users[rows])
+        batch = Interaction({"user_id": users})
+        items = torch.arange(model.n_items).expand(batch_size, -1)
+        if what == "user500":
+            items = torch.from_numpy(batch_candidates(plan, rows)[0])
+            ours = partial(model.candidate_scores, batch, items)
+        else:
+            ours = partial(model.full_sort_predict, batch)
+        preparing = best(1, ours)  # what is kept of the items is made here
         fast = best(runs, ours)
         got = ours().reshape(-1)
+        repeated = users[:16].repeat_interleave(items.shape[1])
+        pairs = zip(repeated.split(4096), items[:16].reshape(-1).split(4096), strict=True)
+        pairs = list(pairs)
+        naive = best(1, lambda: [literal(model, u, i) for u, i in pairs])  # noqa: B023
         model.double()._forget()
-        double = torch.cat([literal(model, u, i) for u, i in pairs[:8]])
+        double = torch.cat([literal(model, u, i) for u, i in pairs[:2]])
         model.float()._forget()
         error = (got[: len(double)] - double).abs().max()
+        fast, naive = fast * everyone / batch_size, naive * everyone / 16
         print(
-            f"| CIERec {what}, D = {size} | {fast * scale:.0f} | literal {naive * scale:.0f} | "
-            f"{naive / fast:.1f} times | max error {error:.1e} |"
+            f"| CIERec {what}, D = {size} | {fast:.0f} | literal {naive:.0f} | "
+            f"{naive / fast:.1f} times | items prepared in {preparing:.1f} s | error {error:.1e} |"
         )
 
 

@@ -22,6 +22,7 @@ from .fetch import Fetcher, Refusal, Trouble, open_session
 from .fetch_limits import FetchLimits
 from .picture_list import FAILURES, PARTIAL, Failure
 from .schedule import Pace, Schedule, Task
+from .stopping import run_stoppable
 
 try:
     import fcntl
@@ -152,7 +153,7 @@ def download(tasks: Sequence[Task], folder: Path, manner: Manner, outcome: Outco
         DataError: The disk is full or the like.
     """
     if tasks:
-        asyncio.run(_download(tasks, folder, manner, outcome))
+        run_stoppable(_download(tasks, folder, manner, outcome))
 
 
 async def _download(

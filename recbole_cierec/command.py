@@ -45,6 +45,10 @@ def run_command(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            print("terminated", file=sys.stderr)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0

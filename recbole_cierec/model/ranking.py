@@ -7,9 +7,15 @@ delta = A_i + B_u (A_i = W_e e_i + W_g g + b, B_u = W_p p_u) everything still sp
     |x_ui|^2  = sum (e A)^2  +  2 (e^2 A) . B_u  +  (e^2) . (B_u^2)
     W_v x_ui  = W_v (e A)    +  e . (diag(B_u) W_v^T)
 
-so no users x items x D tensor is ever made: three [I, D] matrices serve all users, and a user
-costs one [I, D] x [D, d] product. The expansion of the norm cancels where A is near -B, so it is
-done in float64, and pairs where even that leaves few digits go through the literal form.
+so no users x items x D tensor is ever made. What is more, B_u has only d degrees of freedom:
+
+    W_v (e_i * B_u)   = M_i p_u          M_i = W_v diag(e_i) W_p               [d, d]
+    (e_i^2) . (B_u^2) = p_u . N_i p_u    N_i = W_p^T diag(e_i^2) W_p           [d, d]
+
+With M and N kept for every item a pair costs 2 d^2 multiplications, whatever D is, and they are
+matrix products over users. That pays where D is larger than 2 d, if the maps fit into
+``MAPS_BYTES``; else the first form is used. The norm's expansion cancels where A is near -B, so
+pairs that leave too few digits go through the literal form.
 """
 
 from __future__ import annotations
@@ -22,7 +28,9 @@ from recbole_cierec.model.layers import EPS, SLOPE
 
 BLOCK_BYTES = 64 * 2**20  # of the largest temporary
 CACHE_BYTES = 2**20  # of one temporary that should stay in a processor's cache
-CANCELLED = 1e-6  # |x|^2 below this share of its terms is computed literally
+MAPS_BYTES = 2**30  # of all items' M and N
+CANCELLED = 1e-6  # |x|^2 below this share of its terms, in float64, is computed literally
+CANCELLED_SINGLE = 0.05  # likewise in float32
 
 
 class UserGateRanking:
@@ -40,7 +48,27 @@ class UserGateRanking:
         if self.gate is None:
             self.vectors = self.fusion.finish(self.fixed, item["q"], None, item["s"])
         elif self.gate.activation == "linear":
-            self._prepare_expansion()
+            items, size = item["e"].shape
+            d = self.fixed.shape[1]
+            small = size > 2 * d and items * 2 * d * d * item["e"].element_size() <= MAPS_BYTES
+            self.maps = self._prepare_maps() if small else None
+            if not small:
+                self._prepare_expansion()
+
+    def _prepare_maps(self) -> Tensor:
+        """M and N of every item, one above the other [I, 2 d, d], and the terms without p."""
+        e, a = self.item["e"], self.item["gate"]
+        w_v, w_p = self.gate.mlp.weight, self.gate.user_map.weight  # [d, D], [D, d]
+        self.mapped = F.linear(e * a, w_v)  # W_v (e A) [I, d]
+        self.linear = (e.square() * a) @ w_p  # [I, d]
+        self.constant = (e * a).square().sum(1)  # [I]
+        maps = e.new_empty(len(e), 2 * len(w_v), len(w_v))
+        step = max(1, BLOCK_BYTES // (w_v.numel() * e.element_size()))
+        for k in range(0, len(e), step):
+            rows = e[k : k + step].unsqueeze(1)  # [m, 1, D]
+            maps[k : k + step, : len(w_v)] = (rows * w_v) @ w_p
+            maps[k : k + step, len(w_v) :] = (rows.square() * w_p.T) @ w_p
+        return maps
 
     def _prepare_expansion(self) -> None:
         e, a = self.item["e"], self.item["gate"]
@@ -54,19 +82,24 @@ class UserGateRanking:
         """p [B, d] -> p . f_ui for all items [B, I]."""
         if self.gate is None:
             return p @ self.vectors.T
+        if self.gate.activation == "linear" and self.maps is not None:
+            return self._mapped(p)
         score = self._expanded if self.gate.activation == "linear" else self._literal
         items, d = self.fixed.shape
         users = max(1, BLOCK_BYTES // (items * d * p.element_size()))
         return torch.cat([score(part) for part in p.split(users)])
 
     def of_lists(self, p: Tensor, items: Tensor) -> Tensor:
-        """p [B, d], a list of items for each user [B, C] -> p . f_ui [B, C].
-
-        A list is short, so its pairs are computed one by one, few enough at a time that all of
-        them stay in a processor's cache; W_e e + W_g g + b is still computed once an item.
-        """
+        """p [B, d], a list of items for each user [B, C] -> p . f_ui [B, C]."""
         if self.gate is None:
             return torch.einsum("bd,bcd->bc", p, self.vectors[items])
+        if self.gate.activation == "linear" and self.maps is not None:
+            return self._mapped_lists(p, items)
+        return self._literal_lists(p, items)
+
+    def _literal_lists(self, p: Tensor, items: Tensor) -> Tensor:
+        """Pair by pair, few enough at a time that they stay in a processor's cache; W_e e + W_g g
+        + b is still computed once an item."""
         width = self.item["e"].shape[1] * p.element_size()
         users = max(1, CACHE_BYTES // (items.shape[1] * width))
         parts = []
@@ -84,6 +117,64 @@ class UserGateRanking:
             f = self.fusion.finish(fixed, q, v, s).view(len(rows), lists, -1)
             parts.append(torch.einsum("bcd,bd->bc", f, some))
         return torch.cat(parts)
+
+    def _mapped(self, p: Tensor) -> Tensor:
+        """All items for all of p, items in blocks."""
+        d = p.shape[1]
+        step = max(1, 2 * CACHE_BYTES // (len(p) * 2 * d * p.element_size()))
+        parts = []
+        for items in torch.arange(len(self.fixed), device=p.device).split(step):
+            made = p @ self.maps[items].view(-1, d).T  # [B, m * 2 d]
+            made = made.view(len(p), len(items), -1).transpose(0, 1)  # [m, B, 2 d]
+            parts.append(self._of_maps(items, p.expand(len(items), -1, -1), made))
+        return torch.cat(parts).T
+
+    def _mapped_lists(self, p: Tensor, items: Tensor) -> Tensor:
+        """The pairs of one item are scored together, as one matrix product over its users."""
+        flat = items.reshape(-1)
+        order = flat.argsort()
+        which, counts = flat[order].unique_consecutive(return_counts=True)
+        first = counts.cumsum(0) - counts
+        ranked = counts.argsort()  # items with about as many users make a block
+        scores = p.new_empty(len(flat))
+        start, widths = 0, counts[ranked].tolist()
+        while start < len(ranked):
+            stop = start + 1
+            cells = 2 * CACHE_BYTES // (2 * p.shape[1] * p.element_size())
+            while stop < len(ranked) and widths[stop] * (stop + 1 - start) <= cells:
+                stop += 1
+            chosen = ranked[start:stop]
+            inside = torch.arange(widths[stop - 1], device=p.device)
+            real = inside < counts[chosen].unsqueeze(1)  # [g, w]
+            pairs = order[(first[chosen].unsqueeze(1) + inside).clamp(max=len(flat) - 1)]
+            users = p[pairs // items.shape[1]]  # [g, w, d]
+            made = torch.bmm(users, self.maps[which[chosen]].transpose(1, 2))
+            scores[pairs[real]] = self._of_maps(which[chosen], users, made)[real]
+            start = stop
+        return scores.view(items.shape)
+
+    def _of_maps(self, items: Tensor, p: Tensor, made: Tensor) -> Tensor:
+        """Scores [m, w] of m items with w users each.
+
+        Args:
+            items: Ids [m].
+            p: User vectors [m, w, d].
+            made: M_i p and N_i p [m, w, 2 d].
+        """
+        visual, squares = made.chunk(2, 2)
+        pure = (squares * p).sum(2) + self.constant[items].unsqueeze(1)  # the terms that add up
+        square = pure + 2.0 * torch.einsum("mwd,md->mw", p, self.linear[items])
+        norm = square.clamp(min=0.0).sqrt().clamp(min=EPS).unsqueeze(2)
+        v = (visual + self.mapped[items].unsqueeze(1)) / norm + self.gate.mlp.bias
+        parts = (self.fixed, self.item["q"], self.item["s"])
+        fixed, q, s = (x[items].unsqueeze(1) for x in parts)
+        f = self.fusion.finish(fixed, q, F.leaky_relu(v, SLOPE), s)
+        scores = (f * p).sum(2)
+        rows, columns = (square < CANCELLED_SINGLE * pure).nonzero(as_tuple=True)
+        if len(rows):
+            each = torch.arange(len(rows), device=p.device)
+            scores[rows, columns] = self._pairs(p[rows, columns], each, items[rows])
+        return scores
 
     def _fuse(self, p: Tensor, v: Tensor) -> Tensor:
         """p [B, d], v [I, B, d] -> scores [B, I]."""

@@ -77,6 +77,7 @@ VARIANTS = [
     ("CIERec", {"fusion": "sum"}),
     ("CIERec", {"fusion": "gated", "backbone": "VBPR"}),
     ("CIERec", {"encoder_training": "frozen"}),
+    ("CIERec", {"embedding_size": 2, "backbone": "VBPR"}),  # ranked by the maps M and N
 ]
 OWN_LOSS = {"DropoutNet", "CLCRec"}  # models whose method fixes the loss
 
