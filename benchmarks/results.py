@@ -8,7 +8,9 @@ For each model the trial with the best validation score is written to
 properties/tuned/DATASET/MODEL.yaml and run with its checkpoint, in a process of its own so that the
 peak memory is its own. A model that was not searched runs with ``--like=MODEL`` settings or its
 defaults. Rows already in ``--out`` are kept; the table is printed at the end. ``--users=DIR`` keeps
-each run's results by user as DIR/NAME.users.npz, for ``python -m recbole_cierec.compare``.
+each run's results by user as DIR/NAME.users.npz, for ``python -m recbole_cierec.compare``. Seconds
+are of processor time, so that other work on the machine counts little: "s an epoch" is the whole fit,
+validations included, divided by its epochs.
 """
 
 from __future__ import annotations
@@ -67,8 +69,8 @@ def one(arguments: argparse.Namespace) -> None:
         "valid": float(result["best_valid_score"]),
         "test": {k: float(v) for k, v in result["test_result"].items()},
         "epochs": result["epochs"],
-        "fit_seconds": result["seconds"]["fit"],
-        "evaluate_seconds": result["seconds"]["evaluate"],
+        "fit_seconds": round(result["seconds"]["fit_cpu"], 2),
+        "evaluate_seconds": round(result["seconds"]["evaluate_cpu"], 2),
         "parameters": result["parameters"],
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
@@ -93,11 +95,13 @@ def table(rows: list[dict]) -> str:
     names = ["recall@10", "recall@10_cold", "recall@10_warm", "ndcg@10", "ndcg_hit@10"]
     names += ["recall@10_item_unseen", "recall@10_among_cold", "recall@10_among_warm"]
     names = [name for name in names if any(name in row["test"] for row in rows)]
-    head = ["model", "seed", *names, "epochs", "fit s", "test s", "parameters", "peak MiB"]
+    head = ["model", "seed", *names]
+    head += ["epochs", "s an epoch", "test s", "parameters", "peak MiB"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         cells = [row["model"], str(row["seed"]), *(cell(row["test"], k) for k in names)]
-        cells += [str(row["epochs"]), f"{row['fit_seconds']:.0f}", f"{row['evaluate_seconds']:.1f}"]
+        each = row["fit_seconds"] / max(row["epochs"], 1)
+        cells += [str(row["epochs"]), f"{each:.2f}", f"{row['evaluate_seconds']:.1f}"]
         cells += [f"{row['parameters']:,}", str(row["peak_mib"])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

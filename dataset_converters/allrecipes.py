@@ -20,7 +20,7 @@ from recbole_cierec.errors import ConfigError, DataError
 
 from .csv_source import MAX_CELL, column, header_of, number, read_csv, require_columns
 from .ingredients import element_of
-from .pictures import pictures_below
+from .pictures import picture_folder, pictures_below
 from .sources import open_bytes
 from .workspace import Workspace, quote
 
@@ -58,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--images",
         type=Path,
-        metavar="DIR",
-        help="pictures named by recipe id (default: core-data-images in --folder, "
-        "else URLs to download)",
+        metavar="PLACE",
+        help="folder or archive (.zip, .tar, .tar.gz) of pictures named by recipe id "
+        "(default: core-data-images in --folder, else URLs to download)",
     )
     group.add_argument(
         "--split",
@@ -120,7 +120,9 @@ def _load_foodrecsys(space: Workspace, options: argparse.Namespace) -> None:
     names = header_of(recipes, ",")
     require_columns(recipes, names, _RECIPE, "the table of recipes")
     space.inputs.append(recipes)
-    folder = options.images or options.folder / "core-data-images"
+    folder = options.folder / "core-data-images"
+    if options.images:
+        folder = picture_folder(space, options.images)
     pictures = dict(pictures_below(folder)) if options.images or folder.is_dir() else None
     space.make_table("items", _ITEMS, _recipes(space, recipes, pictures, options.raw_ingredients))
 
@@ -188,7 +190,9 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
     has_features = options.features is not None
     if has_features and len(_array(space, features, (2,))) != len(codes):
         raise DataError(f"{features}: does not have {len(codes)} rows, one for each item")
-    pictures = dict(pictures_below(options.images)) if options.images else {}
+    pictures: dict[str, str] = {}
+    if options.images:
+        pictures = dict(pictures_below(picture_folder(space, options.images)))
     rows = (
         (
             str(item),

@@ -17,7 +17,7 @@ from recbole_cierec.errors import DataError
 
 from .amazon_records import METADATA, REVIEWS, Kind, expect, kind_of_file
 from .csv_source import number, read_csv
-from .pictures import pictures_below
+from .pictures import picture_folder, pictures_below
 from .sources import numbered_lines, read_json_lines
 from .workspace import Workspace, name, quote
 
@@ -79,8 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--images",
         type=Path,
-        metavar="DIR",
-        help="folder of pictures named by item id; default: URLs to download",
+        metavar="PLACE",
+        help="folder or archive (.zip, .tar, .tar.gz) of pictures named by item id; "
+        "default: URLs to download",
     )
     group.add_argument("--preset", choices=tuple(PRESETS), help="the paper's recipe")
 
@@ -239,7 +240,7 @@ def _make_items(space: Workspace, options: argparse.Namespace) -> None:
     """Choose the items of the categories, and pictures from a folder if there is one."""
     image, url, pictures = "NULL", "image_url", ""
     if options.images:
-        found = pictures_below(options.images)
+        found = pictures_below(picture_folder(space, options.images))
         space.make_table("pictures", {"stem": "VARCHAR", "path": "VARCHAR"}, found)
         image, url = "path", "NULL"
         pictures = (

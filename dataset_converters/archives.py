@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from tqdm import tqdm
+
 from recbole_cierec.errors import DataError
 
 from .relative_paths import path_fault
@@ -101,14 +103,16 @@ def extract_archive(
             raise DataError(f"{into}: not an empty folder; unpack {path.name} into a new one")
         unpack = _unpack_zip if _is_zip(path) else _unpack_tar
         temporary.mkdir(parents=True)
-        writer = _Writer(path, temporary, limits or ArchiveLimits())
-        unpack(path, writer)
+        with tqdm(desc=f"unpack {path.name}", unit=" files", disable=None, leave=False) as bar:
+            writer = _Writer(path, temporary, limits or ArchiveLimits(), bar)
+            unpack(path, writer)
         os.replace(temporary, into)
     except DataError:
         raise
     except _DAMAGE as error:
         text = " ".join(str(error).split())[:100] or type(error).__name__
-        raise DataError(f"{path}: damaged archive ({text}); fetch it again") from error
+        message = f"{path}: damaged archive, or no .zip, .tar or .tar.gz ({text}); fetch it again"
+        raise DataError(message) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be unpacked: {error.strerror or error}") from error
     finally:
@@ -124,8 +128,8 @@ def _is_zip(path: Path) -> bool:
 class _Writer:
     """Writes members below one new folder and keeps count."""
 
-    def __init__(self, archive: Path, folder: Path, limits: ArchiveLimits) -> None:
-        self.archive, self.folder, self.limits = archive, folder, limits
+    def __init__(self, archive: Path, folder: Path, limits: ArchiveLimits, bar: tqdm) -> None:
+        self.archive, self.folder, self.limits, self._bar = archive, folder, limits, bar
         tight = max(_ALWAYS_ALLOWED, int(limits.ratio * archive.stat().st_size))
         self.allowed = min(limits.total_bytes, tight)
         self.files = self.written = self._members = 0
@@ -171,6 +175,7 @@ class _Writer:
                     raise self.bomb(self.written)
                 file.write(block)
         self.files += 1
+        self._bar.update()
 
 
 def _unpack_zip(path: Path, writer: _Writer) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from recbole_cierec.errors import DataError
 
 from .csv_source import column, header_of, number, read_csv, require_columns
-from .pictures import pictures_below
+from .pictures import picture_folder, pictures_below
 from .workspace import Workspace
 
 NAME = "movielens"
@@ -59,7 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the unpacked release: with ratings.csv, ratings.dat or u.data",
     )
-    group.add_argument("--images", type=Path, metavar="DIR", help="folder of posters")
+    group.add_argument(
+        "--images",
+        type=Path,
+        metavar="PLACE",
+        help="folder or archive (.zip, .tar, .tar.gz) of posters",
+    )
     group.add_argument(
         "--image-key",
         choices=("movie", "imdb"),
@@ -108,7 +113,7 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         header=layout.header,
         separator=layout.separator,
     )
-    posters = _posters(folder, options)
+    posters = _posters(space, folder, options)
     movies = folder / layout.movies
     if not movies.is_file():
         raise DataError(f"{movies}: no such file; the release is not complete")
@@ -166,11 +171,11 @@ def _genre_names(folder: Path) -> list[str]:
     return names
 
 
-def _posters(folder: Path, options: argparse.Namespace) -> dict[str, str]:
+def _posters(space: Workspace, folder: Path, options: argparse.Namespace) -> dict[str, str]:
     """Path of each movie's poster."""
     if not options.images:
         return {}
-    found = dict(pictures_below(options.images))
+    found = dict(pictures_below(picture_folder(space, options.images)))
     if options.image_key == "movie":
         return found
     path = folder / "links.csv"

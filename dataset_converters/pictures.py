@@ -6,14 +6,46 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from recbole_cierec.errors import DataError
 
+from .archives import extract_archive
 from .tokens import picture_name
+
+if TYPE_CHECKING:
+    from .workspace import Workspace
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 FOLDER = "images"
+
+
+def picture_folder(space: Workspace, place: Path) -> Path:
+    """The folder that ``--images`` names: itself, or what the archive there holds.
+
+    An archive is unpacked among the temporary files, on the disk of the output: pictures that an
+    item has are linked from there, all else goes with the temporary files.
+
+    Args:
+        space: The workspace.
+        place: A folder, or a .zip, .tar or .tar.gz.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: There is nothing, or the archive is damaged or could do harm (see
+            :mod:`.archives`).
+    """
+    if place.is_dir():
+        return place
+    if not place.exists():
+        raise DataError(f"{place}: no such folder or archive of pictures")
+    space.inputs.append(place)
+    folder = space.new_file("")
+    extract_archive(place, folder)
+    return folder
 
 
 def pictures_below(folder: Path) -> Iterator[tuple[str, str]]:

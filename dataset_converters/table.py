@@ -13,7 +13,7 @@ from pathlib import Path
 from recbole_cierec.errors import ConfigError, DataError
 
 from .csv_source import column, header_of, number, read_csv, require_columns
-from .pictures import path_inside, pictures_below
+from .pictures import path_inside, picture_folder, pictures_below
 from .sources import append, read_json_lines, sample_records
 from .workspace import Workspace, name, quote
 
@@ -65,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     columns.add_argument(
         "--images",
         type=Path,
-        metavar="DIR",
-        help="folder of pictures; without --image-column named by item id",
+        metavar="PLACE",
+        help="folder or archive (.zip, .tar, .tar.gz) of pictures; without --image-column named by "
+        "item id",
     )
 
 
@@ -134,20 +135,21 @@ def _load_items(space: Workspace, options: argparse.Namespace) -> None:
 
 def _find_pictures(space: Workspace, options: argparse.Namespace) -> None:
     """Make items of raw_items: their cells name local files or URLs."""
-    by_id = options.images and not options.image_column
+    folder = picture_folder(space, options.images) if options.images else None
+    by_id = folder and not options.image_column
     if by_id:
-        pairs = pictures_below(options.images)
+        pairs = pictures_below(folder)
     else:
         cells = space.run(
             "SELECT DISTINCT cell FROM raw_items WHERE cell IS NOT NULL AND "
             "NOT regexp_matches(cell, '^https?://')"
         ).fetchall()
-        if cells and not options.images:
+        if cells and not folder:
             raise DataError(
                 f"--image-column {options.image_column}: holds {cells[0][0][:60]!r}, which is no "
                 "URL; give the pictures' folder with --images"
             )
-        found = ((cell, path_inside(options.images, cell)) for (cell,) in cells)
+        found = ((cell, path_inside(folder, cell)) for (cell,) in cells)
         pairs = ((cell, str(path)) for cell, path in found if path)
     space.make_table("pictures", {"stem": "VARCHAR", "path": "VARCHAR"}, pairs)
     space.run(

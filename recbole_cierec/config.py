@@ -16,7 +16,8 @@ other atomic files that RecBole's yaml loads for a model stay. Sequential models
 no negatives, and RecBole refuses any, so ``train_neg_sample_args`` is null for them unless the user
 sets it.
 
-``eval_args`` is merged key by key: ``eval_args: {mode: uni100}`` keeps the split.
+``eval_args`` is merged key by key in layers 4 and 5: ``eval_args: {mode: uni100}`` keeps the split,
+whether it stands in a file of ours, of the user, or on the command line.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ PROTOCOL_KEYS = frozenset(
     " item_group_boundary cold_item_views candidate_seed candidates_file eval_repeats".split()
 )
 # What differs between two runs of the same experiment.
-_PLACE_KEYS = LAUNCH_KEYS - {"model", "dataset"} | frozenset(
+PLACE_KEYS = LAUNCH_KEYS - {"model", "dataset"} | frozenset(
     "gpu_id use_gpu device worker state show_progress checkpoint_dir data_path cache_dir image_dir"
     " single_spec verbose resume save_dataset dataset_save_path save_dataloaders"
     " dataloaders_save_path log_wandb wandb_project candidates_file".split()
@@ -133,9 +134,7 @@ class Config(ConfigMends, RecBoleConfig):
             self.origins[key] = origin
             self._given.append((key, origin))
             if key == "eval_args":
-                args = parse_value(value) if isinstance(value, str) else value
-                check_eval_args({**_FULL_EVAL_ARGS, **args} if _is_map(args) else args, origin)
-                self._eval_args.update(args)
+                self._eval_args.update(_checked_eval_args(value, origin))
         return values
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
@@ -182,7 +181,11 @@ class Config(ConfigMends, RecBoleConfig):
             if key not in PROTOCOL_KEYS:
                 layers[key] = value
         for path in own_files(model, dataset):
-            layers.update(read_yaml(path))
+            values = read_yaml(path)
+            if "eval_args" in values:
+                args = _checked_eval_args(values["eval_args"], str(path))
+                values["eval_args"] = {**layers["eval_args"], **args}
+            layers.update(values)
         layers["MODEL_TYPE"] = self.internal_config_dict["MODEL_TYPE"]
         self.internal_config_dict = layers
 
@@ -257,7 +260,7 @@ class Config(ConfigMends, RecBoleConfig):
         Returns:
             12 hexadecimal digits; places, devices and log settings do not enter.
         """
-        values = {k: v for k, v in self.final_config_dict.items() if k not in _PLACE_KEYS}
+        values = {k: v for k, v in self.final_config_dict.items() if k not in PLACE_KEYS}
         text = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
@@ -265,8 +268,12 @@ class Config(ConfigMends, RecBoleConfig):
 _FULL_EVAL_ARGS = {"split": {"RS": [1, 1, 1]}, "order": "TO", "group_by": "user", "mode": "full"}
 
 
-def _is_map(value: Any) -> bool:
-    return isinstance(value, Mapping)
+def _checked_eval_args(value: Any, origin: str) -> dict[str, Any]:
+    """The keys of ``eval_args`` that one place gives, checked; the others come from elsewhere."""
+    args = parse_value(value) if isinstance(value, str) else value
+    is_map = isinstance(args, Mapping)
+    check_eval_args({**_FULL_EVAL_ARGS, **args} if is_map else args, origin)
+    return dict(args)
 
 
 @contextmanager

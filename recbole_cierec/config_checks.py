@@ -47,6 +47,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "gr_reward": ("branch", "common"),
     # RecBole takes Adam, or INFO, for anything it does not know.
     "learner": ("adam", "sgd", "adagrad", "rmsprop", "sparse_adam"),
+    "optimizer_kernel": ("fused", "plain"),
     "perturb": ("both", "item"),
     "adv_type": ("grad", "rand", "both"),
     "stage_model": ("MF", "BPR"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -58,8 +58,11 @@ def run(
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
         ``test_result``, and also ``model``, ``dataset``, ``checkpoint`` (path or None), ``epochs``
-        (trained in all), ``seconds`` (``fit`` and ``evaluate``), ``parameters`` (trainable),
-        ``config_digest`` and ``log_file``. None on a machine without the first process.
+        (trained in all), ``seconds`` (``fit`` and ``evaluate``; of processor time ``fit_cpu``
+        and ``evaluate_cpu``), ``parameters`` (trainable),
+        ``config_digest``, ``log_file`` and ``stages`` (of a model that starts from another one:
+        its ``model``, ``checkpoint`` and ``best_valid_score``; else, and where the model itself was
+        resumed, empty). None on a machine without the first process.
 
     Raises:
         UserError: For any input that the user can mend.
@@ -117,23 +120,25 @@ class Job:
         model: The model on its device.
         trainer: Its trainer.
         loaders: Training, validation and test data.
+        stages: What was trained before the model, as in the result of :func:`run`.
     """
 
     config: Config
     model: torch.nn.Module
     trainer: Any
     loaders: tuple[Any, Any, Any]
+    stages: tuple[dict[str, Any], ...] = ()
 
     def train_and_evaluate(self, saved: bool = True) -> dict[str, Any]:
         """Fit, evaluate on the test part, and collect the result (see :func:`run`)."""
         config, trainer = self.config, self.trainer
         train, valid, test = self.loaders
         show = config["show_progress"]
-        start = perf_counter()
+        start = _clocks()
         score, valid_result = trainer.fit(train, valid, saved=saved, show_progress=show)
-        fitted = perf_counter()
+        fitted = _clocks()
         test_result = trainer.evaluate(test, load_best_model=saved, show_progress=show)
-        ended = perf_counter()
+        ended = _clocks()
         trainer.evaluator.log_shares()
         if saved and config["local_rank"] == 0:
             save_per_user(Path(trainer.saved_model_file), trainer.evaluator, test._dataset, config)
@@ -148,10 +153,25 @@ class Job:
             "dataset": config["dataset"],
             "checkpoint": checkpoint or None,
             "epochs": max(losses, default=-1) + 1,
-            "seconds": {"fit": fitted - start, "evaluate": ended - fitted},
+            "seconds": _seconds(start, fitted, ended),
             "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "config_digest": config.digest(),
+            "stages": [dict(stage) for stage in self.stages],
         }
+
+
+def _clocks() -> tuple[float, float]:
+    return perf_counter(), process_time()
+
+
+def _seconds(start: tuple, fitted: tuple, ended: tuple) -> dict[str, float]:
+    """Seconds of fit and test, of the wall's clock and of the processor's."""
+    return {
+        "fit": fitted[0] - start[0],
+        "evaluate": ended[0] - fitted[0],
+        "fit_cpu": fitted[1] - start[1],
+        "evaluate_cpu": ended[1] - fitted[1],
+    }
 
 
 def prepare(config: Config, saved: bool = True) -> Job:
@@ -186,7 +206,7 @@ def prepare(config: Config, saved: bool = True) -> Job:
     trainer = get_trainer_class(config)(config, model)
     if start.resume:
         trainer.resume_checkpoint(start.resume)
-    return Job(config, model, trainer, tuple(loaders))
+    return Job(config, model, trainer, tuple(loaders), start.stages)
 
 
 def _log_start(config: Config, cmd_line: Mapping[str, str] | None) -> None:

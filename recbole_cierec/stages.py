@@ -47,11 +47,14 @@ class Start:
         resume: The checkpoint of the main model to continue from, or ``auto``, or None.
         weights: The ``state_dict`` of the trained stage; None where there is no stage to take.
         source: Where the weights came from, for messages.
+        stages: What ``run`` says of the stage in its result: model, checkpoint (path or None) and
+            best_valid_score. Empty where none was taken.
     """
 
     resume: str | None = None
     weights: dict[str, Tensor] | None = None
     source: str = ""
+    stages: tuple[dict[str, Any], ...] = ()
 
     def fill(self, model: nn.Module) -> nn.Module:
         """Give the stage's weights, if there are any, to a new model; returns the model.
@@ -154,8 +157,7 @@ def begin(config: Config, dataset: Any, prepare: Callable[..., Any], saved: bool
     if config["pretrained"]:
         if main:
             return Start(main)
-        path = Path(config["pretrained"])
-        return Start(None, _read(path, model, dataset.digest()), str(path))
+        return _from_checkpoint(Path(config["pretrained"]), model, dataset.digest())
     if main and not _agree(config, lambda: _newer_stages(config, model, main)):
         return Start(main)
     return _Stage(config, model, prepare).start(main, saved)
@@ -185,10 +187,11 @@ class _Stage:
             self._train(path, saved)
         digest = self.job.loaders[0]._dataset.digest()
         if saved or what == "done":
-            start = Start(None, _read(self.done, self.model, digest), str(self.done))
+            start = _from_checkpoint(self.done, self.model, digest)
         else:
             weights = {k: v.detach().cpu() for k, v in self.job.model.state_dict().items()}
-            start = Start(None, weights, f"{self.model} as trained in this run")
+            stage = _told(self.model, None, self.job.trainer.best_valid_score)
+            start = Start(None, weights, f"{self.model} as trained in this run", (stage,))
         if what == "done":
             getLogger().info(
                 f"Stage 1 of 2, {self.model}: {self.done} was trained with the same settings on "
@@ -249,8 +252,13 @@ def _digest(job: Any) -> str:
     return state.hexdigest()[:16]
 
 
-def _read(path: Path, model: str, data_digest: str) -> dict[str, Tensor]:
-    """The weights in a checkpoint of the stage's model, trained on the same data."""
+def _told(model: str, checkpoint: Path | None, score: float) -> dict[str, Any]:
+    path = checkpoint and str(checkpoint)
+    return {"model": model, "checkpoint": path, "best_valid_score": float(score)}
+
+
+def _from_checkpoint(path: Path, model: str, data_digest: str) -> Start:
+    """A start from a checkpoint of the stage's model, trained on the same data."""
     state = read_checkpoint(path)
     if state["model"] != model:
         raise CheckpointError(f"{path}: holds model {state['model']}, this run starts from {model}")
@@ -259,7 +267,8 @@ def _read(path: Path, model: str, data_digest: str) -> dict[str, Tensor]:
             f"{path}: was trained on other data or another split than this run has; "
             "pretrain it on the same"
         )
-    return from_plain(state["state_dict"])
+    stage = _told(model, path, state["best_valid_score"])
+    return Start(None, from_plain(state["state_dict"]), str(path), (stage,))
 
 
 def _is_of(path: str, model: str) -> bool:

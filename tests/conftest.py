@@ -20,6 +20,16 @@ N_USERS, N_ITEMS, FEATURES, TOKENS, REGIONS = 30, 40, 6, 7, 4
 OVER_REGIONS = {"VECF"}  # models whose ready-made features are region maps
 
 
+@pytest.fixture(autouse=True)
+def root_level():
+    """Warnings are heard, whatever level RecBole's logger had in the test before."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.WARNING)
+    yield
+    root.setLevel(level)
+
+
 @pytest.fixture
 def shared_dir() -> Path:
     """Real data and encoder weights, which may not be redistributed."""

@@ -128,14 +128,21 @@ def test_ours_over_recboles_overall_and_recboles_model_file_over_ours():
     assert made["n_layers"] == read_yaml(RECBOLE / "properties/model/LightGCN.yaml")["n_layers"]
 
 
-def test_our_model_and_data_set_files_win_over_overall(tmp_path, monkeypatch):
+@pytest.fixture
+def properties(tmp_path, monkeypatch) -> Path:
+    """A folder of properties with our overall.yaml only."""
     overall = (properties_dir() / "overall.yaml").read_text(encoding="utf-8")
+    home = tmp_path / "properties"
     for folder in ("model", "dataset"):
-        (tmp_path / folder).mkdir()
-    write(tmp_path, overall, "overall.yaml")
-    write(tmp_path / "model", "epochs: 11\nlr_decay: 0.5\nseed: 5\n", "BPR.yaml")
-    write(tmp_path / "dataset", "lr_decay: 0.25\nseed: 6\n", "tiny.yaml")
-    monkeypatch.setattr("recbole_cierec.config.properties_dir", lambda: tmp_path)
+        (home / folder).mkdir(parents=True)
+    write(home, overall, "overall.yaml")
+    monkeypatch.setattr("recbole_cierec.config.properties_dir", lambda: home)
+    return home
+
+
+def test_our_model_and_data_set_files_win_over_overall(properties):
+    write(properties / "model", "epochs: 11\nlr_decay: 0.5\nseed: 5\n", "BPR.yaml")
+    write(properties / "dataset", "lr_decay: 0.25\nseed: 6\n", "tiny.yaml")
     made = config(values={"seed": 7})
     assert (made["epochs"], made["lr_decay"], made["seed"]) == (11, 0.25, 7)
 
@@ -180,6 +187,57 @@ def test_eval_args_are_merged_key_by_key(tmp_path):
         "mode": {"valid": "uni100", "test": "uni100"},
     }
     assert made["test_neg_sample_args"]["sample_num"] == 100
+
+
+PARTS_OF_EVAL_ARGS = {
+    "order": ("{order: RO}", {"order": "RO"}),
+    "mode": ("{mode: uni100}", {"mode": {"valid": "uni100", "test": "uni100"}}),
+    "split": ("{split: {RS: [0.8, 0.1, 0.1]}}", {"split": {"RS": [0.8, 0.1, 0.1]}}),
+    "two": ("{group_by: none, split: {LS: valid_only}}", {"split": {"LS": "valid_only"}}),
+}
+
+
+@pytest.mark.parametrize("place", ["model", "dataset", "file", "dictionary", "command line"])
+@pytest.mark.parametrize("part", list(PARTS_OF_EVAL_ARGS))
+def test_a_part_of_eval_args_keeps_the_rest_wherever_it_is_given(properties, place, part):
+    text, expected = PARTS_OF_EVAL_ARGS[part]
+    default = {**config()["eval_args"]}
+    if place in ("model", "dataset"):
+        name = {"model": "BPR.yaml", "dataset": "tiny.yaml"}[place]
+        write(properties / place, f"eval_args: {text}\n", name)
+        made = config()
+    elif place == "file":
+        made = config(files=[write(properties, f"eval_args: {text}\n")])
+    elif place == "dictionary":
+        made = config(values={"eval_args": yaml.safe_load(text)})
+    else:
+        made = config(eval_args=text)
+    group = {"group_by": "none"} if part == "two" else {}
+    assert made["eval_args"] == {**default, **expected, **group}
+
+
+def test_parts_of_eval_args_from_every_place_come_together_and_later_places_win(properties):
+    write(properties / "model", "eval_args: {order: RO, group_by: none}\n", "BPR.yaml")
+    write(
+        properties / "dataset",
+        "eval_args: {group_by: user, split: {RS: [0.5, 0.2, 0.3]}, mode: uni5}\n",
+        "tiny.yaml",
+    )
+    file = write(properties, "eval_args: {split: {RS: [0.4, 0.3, 0.3]}, mode: uni6}\n")
+    made = config(files=[file], eval_args="{mode: uni7}")
+    assert made["eval_args"] == {
+        "order": "RO",
+        "group_by": "user",
+        "split": {"RS": [0.4, 0.3, 0.3]},
+        "mode": {"valid": "uni7", "test": "uni7"},
+    }
+
+
+@pytest.mark.parametrize("place", ["model", "dataset"])
+def test_eval_args_in_our_files_are_checked_as_those_of_the_user(properties, place):
+    name = {"model": "BPR", "dataset": "tiny"}[place]
+    path = write(properties / place, "eval_args: {mod: full}\n", f"{name}.yaml")
+    assert message() == f"{path}: unknown key 'mod' in eval_args; did you mean 'mode'?"
 
 
 def test_host_programs_arguments_do_not_leak_in(monkeypatch):

@@ -14,11 +14,13 @@ from recbole_cierec.config import Config
 from recbole_cierec.config_checks import CHOICES, MINIMUM
 from recbole_cierec.config_keys import properties_dir
 from recbole_cierec.registry import MODELS
+from recbole_cierec.tuning.ranges import read_space
 from recbole_cierec.yaml_values import read_yaml
 
 PACKAGE = Path(recbole_cierec.__file__).parent
 RECBOLE = Path(recbole.__file__).parent
 YAML_FILES = sorted(properties_dir().rglob("*.yaml"))
+SEARCH_FILES = [path for path in YAML_FILES if path.parent.name == "search"]
 # Set while RecBole's Config is made, so in no yaml file; encoding has its default in RecBole's code
 MADE_KEYS = {"model", "dataset", "device", "single_spec", "local_rank", "MODEL_TYPE", "encoding"}
 MADE_KEYS |= {"eval_type", "strict_cold"}
@@ -90,4 +92,30 @@ def test_every_default_of_ours_is_read_somewhere():
     recboles = set(read_yaml(RECBOLE / "properties/overall.yaml"))
     recboles |= set(read_yaml(RECBOLE / "properties/dataset/sample.yaml"))
     for path in YAML_FILES:
+        model = path.stem.removesuffix("-softmax")
+        if path.parent.name == "search" and model not in MODELS:
+            continue  # the range of a model of RecBole, which reads the keys itself
         assert set(read_yaml(path)) - recboles <= constants, path.name
+
+
+def test_each_model_of_ours_and_the_usual_ones_of_recbole_have_a_search_range():
+    files = {path.stem for path in SEARCH_FILES}
+    assert MODELS.keys() | {"BPR", "ItemKNN", "LightGCN", "MultiVAE", "NeuMF", "SASRec"} <= files
+
+
+@pytest.mark.parametrize("path", SEARCH_FILES, ids=lambda path: path.stem)
+def test_a_search_range_has_keys_that_its_model_reads_and_values_that_they_take(path):
+    model, _, loss = path.stem.partition("-")
+    keys = {"loss": loss} if loss else {}
+    config = Config(model, "tiny", None, keys)
+    space = read_space(config, [path])
+    assert list(space) == list(read_yaml(path))
+    for key, values in read_yaml(path).items():
+        assert len(values) > 1
+        for value in values:
+            made = Config(model, "tiny", None, {**keys, key: value})
+            assert made[key] == value
+            assert not made.notes
+    if loss:
+        assert space.keys() <= read_space(config, [path.with_stem(model)]).keys()
+        assert space.keys() & {"learning_rate"}

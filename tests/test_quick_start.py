@@ -37,7 +37,7 @@ def test_model_runs_end_to_end_on_the_same_protocol(model, keys, in_tmp):
     assert (result["model"], result["dataset"]) == (model, "tiny")
     assert result["epochs"] == 1
     assert result["valid_score_bigger"] is True
-    assert set(result["seconds"]) == {"fit", "evaluate"}
+    assert set(result["seconds"]) == {"fit", "evaluate", "fit_cpu", "evaluate_cpu"}
     for part in ("best_valid_result", "test_result"):
         for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"):
             assert 0 <= result[part][metric] <= 1

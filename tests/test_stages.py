@@ -98,6 +98,31 @@ def test_a_second_run_takes_the_trained_stage_and_gives_the_same_bits(tiny, monk
 
 
 @staged
+def test_the_result_names_its_stage_trained_read_again_and_named(tiny, name):
+    stage = MODELS[name].stages[0]
+    first = run(name, "tiny", config_dict=tiny(**SMALL))
+    (told,) = first["stages"]
+    kept = read_checkpoint(Path(told["checkpoint"]))
+    assert (told["model"], kept["model"]) == (stage, stage)
+    assert told["best_valid_score"] == kept["best_valid_score"] > 0
+    assert run(name, "tiny", config_dict=tiny(**SMALL))["stages"] == [told]
+    Path("other.pth").write_bytes(Path(told["checkpoint"]).read_bytes())
+    named = run(name, "tiny", config_dict=tiny(pretrained="other.pth", **SMALL))
+    assert named["stages"] == [{**told, "checkpoint": "other.pth"}]
+
+
+def test_a_stage_that_is_not_kept_has_no_checkpoint_and_a_plain_model_no_stages(tiny):
+    kept = run("AMF", "tiny", config_dict=tiny(epochs=1, **SMALL))["stages"][0]
+    keys = tiny(epochs=1, checkpoint_dir="b", **SMALL)
+    (told,) = run("AMF", "tiny", config_dict=keys, saved=False)["stages"]
+    assert told == {**kept, "checkpoint": None}
+    plain = run("MF", "tiny", config_dict=tiny(epochs=1, **SMALL))
+    assert plain["stages"] == []
+    longer = tiny(epochs=2, resume="auto", **SMALL)
+    assert run("AMF", "tiny", config_dict=longer)["stages"] == []  # its own checkpoint holds all
+
+
+@staged
 def test_a_named_checkpoint_takes_the_place_of_the_stage(tiny, monkeypatch, name):
     first = run(name, "tiny", config_dict=tiny(**SMALL))
     (kept,) = Path("saved").glob("stage-*")

@@ -26,6 +26,7 @@ from recbole_cierec.compat import DatasetMends
 from recbole_cierec.data.atomic import read_atomic
 from recbole_cierec.data.cold_split import ColdSequenceMixin, ColdSplitMixin
 from recbole_cierec.data.content import ItemContent
+from recbole_cierec.data.table import Table
 from recbole_cierec.errors import ConfigError, DataError
 
 
@@ -70,6 +71,9 @@ class ContentMixin(DatasetMends):
     def _data_processing(self) -> None:
         super()._data_processing()
         self.content = ItemContent(self.config, self.field2id_token[self.iid_field])
+
+    def _dataframe_to_interaction(self, data: pd.DataFrame) -> Table:
+        return Table(super()._dataframe_to_interaction(data).interaction)
 
     def build(self) -> list:
         order = self.config["eval_args"]["order"]

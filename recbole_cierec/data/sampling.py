@@ -10,12 +10,15 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
 from recbole.data.utils import create_samplers, data_preparation, get_dataloader
+from recbole.sampler import Sampler
 from recbole.utils import ModelType
 
 from recbole_cierec.data.candidate_loader import CandidateLoader, FullLoader
 from recbole_cierec.data.cold_split import WARM
+from recbole_cierec.data.negatives import quick_sampler, seen_items
+from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidate_files import provide_candidates
 from recbole_cierec.evaluation.candidates import Ragged
@@ -48,8 +51,8 @@ def prepare(config, dataset):
         ]
     else:
         train, *loaders = _own_loaders(config, dataset)
-    if config["train_negatives"] == "seen" and getattr(train, "_sampler", None) is not None:
-        train._sampler = seen_sampler(train._sampler, train._dataset)
+    if getattr(train, "_sampler", None) is not None:
+        train._sampler = training_sampler(config, train._sampler, train._dataset)
     datasets = [
         getattr(loader, "whole", getattr(loader, "_dataset", None)) for loader in (train, *loaders)
     ]
@@ -70,7 +73,9 @@ def _own_loaders(config, dataset) -> list:
     loaders = []
     for phase, part, sampler in zip(PHASES, parts, samplers, strict=True):
         loader = get_dataloader(config, phase)
-        if candidates_wanted(config, phase):
+        if loader is TrainDataLoader:
+            loader = TrainLoader
+        elif candidates_wanted(config, phase):
             loader = CandidateLoader
         elif loader is FullSortEvalDataLoader:
             loader = FullLoader
@@ -167,21 +172,22 @@ def _refuse_empty(config, parts) -> None:
             )
 
 
+def training_sampler(config, sampler, train_dataset):
+    """RecBole's sampler of training negatives, of what ``train_negatives`` allows, and quick."""
+    if config["train_negatives"] == "seen":
+        return seen_sampler(sampler, train_dataset)
+    return quick_sampler(sampler) if isinstance(sampler, Sampler) else sampler
+
+
 def seen_sampler(sampler, train_dataset):
-    """A copy of a RecBole sampler that draws uniformly from items with a training interaction.
+    """A copy of a RecBole sampler that draws only from items with a training interaction.
 
     Raises:
         DataError: A user has interacted with all of them, so that no negative is left.
     """
-    seen = np.unique(np.asarray(train_dataset.inter_feat[train_dataset.iid_field]))
-    own = [len(used) for used in sampler.used_ids]
-    full = sum(count >= len(seen) for count in own)
-    if full:
-        raise DataError(
-            f"{train_dataset.dataset_name}: {full} user(s) have interacted with all {len(seen)} "
-            "items that have a training interaction, so that no negative is left for them; set "
-            "train_negatives: all, or drop them by user_inter_num_interval"
-        )
+    seen = seen_items(sampler, train_dataset)
+    if isinstance(sampler, Sampler):
+        return quick_sampler(sampler, seen)
     narrowed = copy.copy(sampler)
     narrowed._uni_sampling = lambda n: seen[np.random.randint(0, len(seen), n)]
     return narrowed

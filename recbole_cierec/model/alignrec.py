@@ -29,6 +29,8 @@ graph. An unseen item without picture and annotation scores 0 for everybody.
 
 from __future__ import annotations
 
+from logging import getLogger
+
 import scipy.sparse
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,11 @@ class AlignRec(TwoPhases, VisualRecommender):
 
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
+        if config["encoder_training"] != "frozen":
+            getLogger().warning(
+                "AlignRec reads cached features by a content encoder of its own; encoder_training: "
+                f"{config['encoder_training']} has no effect"
+            )
         del self.global_bias, self.user_bias, self.item_bias
         d, width = self.size, config["content_size"]
         for key in ("align_weight", "align_temperature", "cosine_weight", "similarity_weight"):

@@ -50,7 +50,7 @@ class ItemEncoder(nn.Module):
         """items [m], best without repeats -> e [m, D]."""
         if self.mode == "finetune":
             return self._through_network(items)
-        e = self.features[items]
+        e = self.features.index_select(0, items)
         if self.mode == "adapter":
             e = self.adapter(e) * self.has_picture[items].unsqueeze(1)
         return e

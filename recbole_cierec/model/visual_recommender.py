@@ -38,8 +38,13 @@ class Rows(NamedTuple):
 
 
 def take(side: Side, rows: Tensor) -> Side:
-    """The given rows of every tensor."""
-    return {name: value[rows] for name, value in side.items()}
+    """The given rows of every tensor, in the shape of ``rows``."""
+    flat = rows.reshape(-1)
+    # Not value[rows]: the same, but in the backward pass it adds up element by element.
+    return {
+        name: value.index_select(0, flat).view(*rows.shape, *value.shape[1:])
+        for name, value in side.items()
+    }
 
 
 class VisualRecommender(GeneralRecommender):
@@ -91,10 +96,11 @@ class VisualRecommender(GeneralRecommender):
         raise NotImplementedError
 
     def pair_parts(self, user: Side, item: Side) -> Side:
-        """Of aligned rows: ``score`` [B]; ``norm`` [B], the squared length of the item's part of
-        it, for the L2 term; and scores of single branches, for the gates."""
-        product = (user["vector"] * item["vector"]).sum(1)
-        norm = item["vector"].square().sum(1) + item["bias"].square()
+        """Of aligned rows [B], or users [B] with items [2, B]: ``score``; ``norm``, the squared
+        length of the item's part of it, for the L2 term; and scores of single branches, for the
+        gates."""
+        product = (user["vector"] * item["vector"]).sum(-1)
+        norm = item["vector"].square().sum(-1) + item["bias"].square()
         return {"score": user["bias"] + item["bias"] + product, "norm": norm}
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
@@ -120,6 +126,12 @@ class VisualRecommender(GeneralRecommender):
         table = nn.Embedding(rows, columns)
         nn.init.normal_(table.weight, std=self.init_std if std is None else std)
         return table
+
+    def id_tables(self) -> list[nn.Embedding]:
+        """The tables with a row for each user or each item."""
+        rows = (self.n_users, self.n_items)
+        tables = [m for m in self.children() if isinstance(m, nn.Embedding)]
+        return [table for table in tables if table.num_embeddings in rows]
 
     def _item_encoder(self, config, dataset) -> ItemEncoder:
         mode = config["encoder_training"]
@@ -178,10 +190,10 @@ class VisualRecommender(GeneralRecommender):
         return (self._bpr if self.softmax is None else self._shared_softmax)(user, item, rows)
 
     def _bpr(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
-        users, items = rows.user.repeat(2), torch.cat([rows.positive, rows.negative])
-        parts = self.pair_parts(take(user, users), take(item, items))
-        loss, norm = self.pair_loss(*parts.pop("score").chunk(2)), parts.pop("norm").sum()
-        self.branch_losses = {n: bpr_loss(*x.detach().chunk(2)) for n, x in parts.items()}
+        items = torch.stack([rows.positive, rows.negative])  # [2, B]
+        parts = self.pair_parts(take(user, rows.user), take(item, items))
+        loss, norm = self.pair_loss(*parts.pop("score")), parts.pop("norm").sum()
+        self.branch_losses = {n: bpr_loss(*x.detach()) for n, x in parts.items()}
         return loss, norm
 
     def _shared_softmax(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:

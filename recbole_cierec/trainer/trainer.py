@@ -30,6 +30,7 @@ from recbole_cierec.trainer.checkpoint import (
     to_plain,
     write_checkpoint,
 )
+from recbole_cierec.trainer.optimizers import RowAdagrad, quick
 
 
 class TrainerMixin(TrainerMends):
@@ -81,7 +82,14 @@ class TrainerMixin(TrainerMends):
     def _build_optimizer(self, **kwargs) -> Optimizer:
         if "params" not in kwargs and hasattr(self.model, "parameter_groups"):
             kwargs["params"] = self.model.parameter_groups()
-        return super()._build_optimizer(**kwargs)
+        optimizer = quick(super()._build_optimizer(**kwargs), self.config["optimizer_kernel"])
+        # Clipping and the exchange between processes take dense gradients; on a GPU these cost
+        # less than finding out which rows are there.
+        by_row = isinstance(optimizer, RowAdagrad) and self.device.type == "cpu"
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        for table in self.model.id_tables() if hasattr(self.model, "id_tables") else ():
+            table.sparse = by_row and not together and not self.clip_grad_norm
+        return optimizer
 
     # ------------------------------------------------------------------------ training
 

@@ -304,7 +304,7 @@ def test_open_files_and_memory_are_bounded(tmp_path, cache, monkeypatch):
     for number in range(400):
         paint(tmp_path / "many" / f"{number}.png", colour_of(number), (2, 2))
     paths = [f"{number}.png" for number in range(400)]
-    before = len(os.listdir("/proc/self/fd"))
+    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     counts, decode = [], picture_store.decode_picture
 
     def counting(path, spec):
@@ -319,7 +319,7 @@ def test_open_files_and_memory_are_bounded(tmp_path, cache, monkeypatch):
     assert store.pictures.nbytes > 45e6
     assert peak < 25e6  # 32 threads and what waits for its turn to be written
     assert max(counts) - before < 64
-    assert threading.active_count() < 32
+    assert threading.active_count() - threads < 32  # other tests leave some
     assert_own_pictures(store, paths)
     del store
     assert len(os.listdir("/proc/self/fd")) <= before

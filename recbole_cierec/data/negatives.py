@@ -1,0 +1,145 @@
+"""RecBole's sampler of negatives without its loops in Python: the same draws from the same seed.
+
+RecBole draws an item for every row and draws again where the user has it already. So does this,
+in the same order from the same generator (numpy's global one, whose state is in every checkpoint);
+only the question "which of these pairs are taken?" is answered for all rows at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain
+
+import numpy as np
+import torch
+
+from recbole_cierec.errors import DataError
+
+BITS_PER_PAIR = 16  # of the filter: at most one free pair in sixteen passes for a taken one
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
+_LAST = np.iinfo(np.int64).max
+
+
+class UsedPairs:
+    """The pairs (user, item) that may not be drawn.
+
+    A filter of bits tells most free pairs at once; what passes it is looked up among the sorted
+    pairs. Memory: 8 bytes a pair and two to four for its filter.
+
+    Args:
+        used: For each user the set of his items; RecBole's ``used_ids``.
+        n_items: More than any item's number.
+    """
+
+    def __init__(self, used: np.ndarray, n_items: int) -> None:
+        self.n_items = n_items
+        lengths = np.fromiter(map(len, used), np.int64, len(used))
+        items = np.fromiter(chain.from_iterable(used), np.int64, int(lengths.sum()))
+        pairs = np.repeat(np.arange(len(used)), lengths) * n_items + items
+        # One more than any pair stands at the end, so that each look-up finds a place.
+        self.pairs = np.append(np.sort(pairs), _LAST)
+        width = max(3, (BITS_PER_PAIR * len(pairs)).bit_length())
+        self._shift = np.uint64(64 - width)
+        flags = np.zeros(1 << width, dtype=bool)
+        flags[self._places(pairs)] = True
+        self._filter = np.packbits(flags, bitorder="little")
+
+    def _places(self, pairs: np.ndarray) -> np.ndarray:
+        return ((pairs.astype(np.uint64) * _SPREAD) >> self._shift).astype(np.int64)
+
+    def taken(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Row numbers, ascending, of the pairs (users[k], items[k]) that are used."""
+        pairs = users * self.n_items + items
+        places = self._places(pairs)
+        bits = self._filter[places >> 3] >> (places & 7).astype(np.uint8)
+        rows = np.flatnonzero(bits & 1)
+        maybe = pairs[rows]
+        return rows[self.pairs[np.searchsorted(self.pairs, maybe)] == maybe]
+
+
+class QuickSampler:
+    """Mixin over RecBole's ``Sampler`` of one phase; use :func:`quick_sampler`."""
+
+    used_pairs: UsedPairs
+    seen: np.ndarray | None  # items to draw from, ascending; None: all
+
+    def sample_by_key_ids(self, key_ids, num: int) -> torch.Tensor:
+        users = np.tile(np.asarray(key_ids), num)
+        items = self.sampling(len(users))
+        left = self.used_pairs.taken(users, items)
+        while len(left):
+            items[left] = again = self.sampling(len(left))
+            left = left[self.used_pairs.taken(users[left], again)]
+        return torch.from_numpy(items)
+
+    def _uni_sampling(self, sample_num: int) -> np.ndarray:
+        if self.seen is None:
+            return super()._uni_sampling(sample_num)
+        return self.seen[np.random.randint(0, len(self.seen), sample_num)]
+
+    def _pop_sampling(self, sample_num: int) -> np.ndarray:
+        """RecBole's popularity, restricted to the items that may be drawn."""
+        items = self._pop_draw(sample_num)
+        left = self._not_seen(items)
+        while len(left):
+            items[left] = again = self._pop_draw(len(left))
+            left = left[self._not_seen(again)]
+        return items
+
+    def _pop_draw(self, n: int) -> np.ndarray:
+        items, own, other = self._alias
+        places = np.random.randint(0, len(items), n)
+        return np.where(own[places] > np.random.random(n), items[places], other[places])
+
+    def _not_seen(self, items: np.ndarray) -> np.ndarray:
+        if self.seen is None:
+            return np.empty(0, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self.seen, items), len(self.seen) - 1)
+        return np.flatnonzero(self.seen[at] != items)
+
+    def _take_alias(self) -> None:
+        """RecBole's alias table as arrays: item, chance to stay with it, the other item."""
+        items, own, other = (
+            np.array(list(column), dtype=kind)
+            for column, kind in (
+                (self.prob, np.int64),
+                (self.prob.values(), np.float64),
+                (self.alias.values(), np.int64),
+            )
+        )
+        # Where rounding left RecBole's table without another item, -1, there is none but itself.
+        self._alias = items, own, np.where(other < 0, items, other)
+
+
+def quick_sampler(sampler, seen: np.ndarray | None = None):
+    """A copy of RecBole's sampler that asks for all rows at once, and may draw fewer items.
+
+    Args:
+        sampler: RecBole's ``Sampler`` after ``set_phase``.
+        seen: Ids of the items that may be drawn; None: all.
+    """
+    kind = type(sampler)
+    quick = copy.copy(sampler)
+    quick.__class__ = type(kind.__name__, (QuickSampler, kind), {"__doc__": kind.__doc__})
+    quick.used_pairs = UsedPairs(sampler.used_ids, sampler.item_num)
+    quick.seen = seen
+    if sampler.distribution == "popularity":
+        quick._take_alias()
+    return quick
+
+
+def seen_items(sampler, train_dataset) -> np.ndarray:
+    """Items with a training interaction, ascending.
+
+    Raises:
+        DataError: A user has interacted with all of them, so that no negative is left.
+    """
+    seen = np.unique(np.asarray(train_dataset.inter_feat[train_dataset.iid_field]))
+    full = sum(len(used) >= len(seen) for used in sampler.used_ids)
+    if full:
+        raise DataError(
+            f"{train_dataset.dataset_name}: {full} user(s) have interacted with all {len(seen)} "
+            "items that have a training interaction, so that no negative is left for them; set "
+            "train_negatives: all, or drop them by user_inter_num_interval"
+        )
+    return seen

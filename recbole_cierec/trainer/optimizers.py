@@ -1,0 +1,65 @@
+"""Optimizers that spend no time on what a batch does not touch, nor read memory twice.
+
+A batch meets some thousand rows of the id tables. Adagrad leaves a row without gradient where it
+is, so that :class:`RowAdagrad` steps on the rows of a sparse gradient alone, to the same bits as
+torch's dense step. In Adam every row moves by its moments, met or not; there the step is torch's
+fused one, a single pass over memory, whose last bits differ from the plain one's: that is what the
+key ``optimizer_kernel`` chooses.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
+
+KERNELS = ("fused", "plain")
+FUSED = (Adam, AdamW, SGD)
+
+
+class RowAdagrad(Adagrad):
+    """Adagrad with torch's own arithmetic, on the rows of sparse gradients only."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is not None and table.grad.is_sparse:
+                    self._step_on_rows(table, group)
+                    table.grad = None  # so that the base class passes it over
+        return super().step(closure)
+
+    def _step_on_rows(self, table: Tensor, group: dict) -> None:
+        rows, gradient = _distinct_rows(table.grad)
+        state = self.state[table]
+        state["step"] += 1
+        total = state["sum"].index_select(0, rows).addcmul_(gradient, gradient, value=1)
+        state["sum"].index_copy_(0, rows, total)
+        scale = total.sqrt_().add_(group["eps"])
+        moved = table.index_select(0, rows).addcdiv_(gradient, scale, value=-group["lr"])
+        table.index_copy_(0, rows, moved)
+
+
+def _distinct_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Row numbers and values of a sparse gradient, each row once."""
+    rows = gradient._indices()[0]
+    if not bool((rows[1:] > rows[:-1]).all()):  # a table that was looked up more than once
+        gradient = gradient.coalesce()
+    return gradient._indices()[0], gradient._values()
+
+
+def quick(optimizer: Optimizer, kernel: str) -> Optimizer:
+    """The same optimizer, not yet used, in its quickest form.
+
+    Args:
+        optimizer: Any; one of another kind than those above comes back as it is.
+        kernel: One of :data:`KERNELS`.
+    """
+    groups = [dict(group) for group in optimizer.param_groups]
+    if type(optimizer) is Adagrad and not any(g["weight_decay"] or g["lr_decay"] for g in groups):
+        return RowAdagrad(groups)
+    if type(optimizer) in FUSED and kernel == "fused":
+        for group in groups:
+            group |= {"fused": True, "foreach": None}
+        return type(optimizer)(groups, fused=True)
+    return optimizer
