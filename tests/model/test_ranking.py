@@ -8,7 +8,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_cierec.model import ranking
 
-KEYS = {"embedding_size": 2}  # with 6 features the maps pay
+KEYS = {"embedding_size": 2}  # of 6 features
 
 
 @pytest.fixture
