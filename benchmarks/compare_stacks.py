@@ -107,6 +107,7 @@ RECBOLE_PROTOCOL = {
     "item_vocabulary": "all",
     "filter_inter_by_user_or_item": True,
     "lr_decay": 1.0,
+    "optimizer_kernel": "plain",
 }
 
 

@@ -206,7 +206,7 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
     )
     columns = {**_ITEMS, "feature_row": "BIGINT"} if has_features else _ITEMS
     space.make_table("items", columns, (row[: len(columns)] for row in rows))
-    space.notes.append("HAFR's negatives (.test.negative) are not used: RecBole draws its own")
+    space.notes.append("HAFR's lists of negatives are not used: candidates are drawn anew")
 
 
 def _array(space: Workspace, path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -118,10 +118,11 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
             _read_reviews(space, path, generation, kinds[path].literal)
     space.run(
         "CREATE TABLE raw_items (item_id VARCHAR, title VARCHAR, labels VARCHAR[], "
-        "annotations VARCHAR[], image_url VARCHAR)"
+        "annotations VARCHAR[], image_url VARCHAR, has BOOLEAN[])"
     )
     for path in options.metadata:
         _read_metadata(space, path, generation, kinds[path].literal, options)
+    _check_annotation_fields(space, options)
     _make_items(space, options)
     space.notes.append(f"generation: {generation or 'ratings only'}")
 
@@ -201,6 +202,7 @@ def _read_metadata(
         "labels": _labels(form.categories, "label"),
         "annotations": labels[0] if len(labels) == 1 else f"flatten([{', '.join(labels)}])",
         "image_url": f"CASE WHEN starts_with({form.picture}, 'http') THEN {form.picture} END",
+        "has": f"[{', '.join(f'len({label}) > 0' for label in labels)}]",
     }
     read_json_lines(
         space,
@@ -212,6 +214,16 @@ def _read_metadata(
         required=("item_id",),
         literal=literal,
     )
+
+
+def _check_annotation_fields(space: Workspace, options: argparse.Namespace) -> None:
+    """Refuse fields that no record has, or that hold numbers; categories may all be empty."""
+    for place, field in enumerate(options.annotation_fields, start=1):
+        named = options.metadata and field != "categories"
+        if named and not space.value(f"SELECT count(*) FROM raw_items WHERE has[{place}]"):
+            raise DataError(
+                f"--annotation-fields: no record of the metadata has a text or texts in {field!r}"
+            )
 
 
 def _labels(field: str, form: str) -> str:

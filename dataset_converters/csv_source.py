@@ -11,6 +11,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,6 +26,19 @@ MAX_CELL = 1 << 24  # characters
 _BLOCK = 1 << 22
 _UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 _Bad = Callable[[int, int, str], None]  # line, number of lines, reason
+
+
+@dataclass
+class _Problems:
+    """Rows that are none: how many lines they take, and the first of them."""
+
+    lines: int = 0
+    first: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, line: int, lines: int, reason: str) -> None:
+        self.lines += lines
+        if len(self.first) < EXAMPLES:
+            self.first.append((line, reason))
 
 
 def header_of(path: Path, separator: str, encoding: str = "utf-8") -> list[str]:
@@ -106,15 +120,15 @@ def read_csv(
     if encoding.lower() in _UTF8 and not _has_quote(path):
         if _read_clean(space, table, path, select, names, required, header, separator):
             return
-    problems: list[tuple[int, int, str]] = []
+    problems = _Problems()
     source = space.new_file(".jsonl")
     with source.open("w", encoding="ascii") as out:
-        rows = _numbered_rows(path, separator, encoding, lambda *bad: problems.append(bad))
+        rows = numbered_rows(path, separator, encoding, problems.add)
         for line, cells in tqdm(rows, desc=f"read {path.name}", disable=None, leave=False):
             if header and line == 1:
                 continue
             if len(cells) != len(names):
-                problems.append((line, 1, f"has {len(cells)} cells instead of {len(names)}"))
+                problems.add(line, 1, f"has {len(cells)} cells instead of {len(names)}")
             else:
                 out.write(json.dumps([line, *(cell or None for cell in cells)]) + "\n")
     _load_rows(space, table, path, source, select, names, required, problems)
@@ -170,7 +184,7 @@ def _load_rows(
     select: Mapping[str, str],
     names: Sequence[str],
     required: Sequence[str],
-    problems: list[tuple[int, int, str]],
+    problems: _Problems,
 ) -> None:
     """Append rows that Python has split; those that lack something required are bad as well."""
     cells = ", ".join(f"json->>{k + 1} AS {name(key)}" for k, key in enumerate(names))
@@ -181,11 +195,11 @@ def _load_rows(
     flags = ", ".join(f"{key} IS NULL" for key in required)
     unusable = space.value(f"SELECT count(*) FROM raw_rows WHERE {missing}")
     query = f"SELECT line_, {flags} FROM raw_rows WHERE {missing} ORDER BY line_ LIMIT {EXAMPLES}"
-    examples = [(line, reason) for line, _, reason in problems[:EXAMPLES]]
+    examples = list(problems.first)
     for line, *null in space.run(query).fetchall():
         what = " and ".join(key for key, empty in zip(required, null, strict=True) if empty)
         examples.append((line, f"{what} is missing or malformed"))
-    bad = unusable + sum(lines for _, lines, _ in problems)
+    bad = unusable + problems.lines
     records = space.value("SELECT count(*) FROM raw_rows") + bad - unusable
     space.bad.add(path, records, bad, sorted(examples))
     kept = f"SELECT {', '.join(select)} FROM raw_rows WHERE NOT ({missing}) ORDER BY line_"
@@ -222,10 +236,23 @@ def _split_line(line: str, separator: str) -> list[str]:
     return next(csv.reader([line], delimiter=separator))
 
 
-def _numbered_rows(
+def numbered_rows(
     path: Path, separator: str, encoding: str, bad: _Bad
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the first line's number and the cells of each row; blank lines are none."""
+    """Read rows whatever is wrong with some of them.
+
+    Args:
+        path: The file; .gz and .zst are decompressed.
+        separator: Between two cells, which may be quoted when it is a single character.
+        encoding: Of the file.
+        bad: Called for each row that is none: its first line, its number of lines, the reason.
+
+    Yields:
+        The first line's number and the cells of each row; blank lines are none.
+
+    Raises:
+        DataError: The file cannot be read to its end.
+    """
     csv.field_size_limit(MAX_CELL)
     with _open_text(path, encoding) as file:
         if len(separator) > 1:

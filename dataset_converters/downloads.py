@@ -109,6 +109,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"{folder}: is a file, or below one; give a folder as --into") from error
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror})") from error
     partial = folder / PARTIAL

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
-from .csv_source import column, header_of, number, read_csv, require_columns
+from .csv_source import column, header_of, number, numbered_rows, read_csv, require_columns
 from .pictures import picture_folder, pictures_below
+from .sources import open_bytes
 from .workspace import Workspace
 
 NAME = "movielens"
@@ -47,6 +49,7 @@ LAYOUTS = (
     Layout("u.data", "u.item", "\t", False),
 )
 _NAMES = ("userId", "movieId", "rating", "timestamp")
+_MOVIE = ("movieId", "title", "genres")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,30 +136,34 @@ def _movies(space: Workspace, path: Path, layout: Layout) -> Iterator[tuple[str,
     """Yield id, title and genres of each movie."""
     genres = _genre_names(path.parent) if layout.ratings == "u.data" else []
     bad: list[tuple[int, str]] = []
-    records = 0
-    # Up to 10M these files are latin-1, later ones UTF-8.
-    encoding = "utf-8-sig" if layout.header else "latin-1"
-    with path.open(encoding=encoding, errors="replace", newline="") as file:
-        rows = csv.reader(file) if layout.header else (_cells(line, layout) for line in file)
-        for number_, cells in enumerate(rows, start=1):
-            if (layout.header and number_ == 1) or not any(cells):
-                continue
-            records += 1
-            if layout.ratings == "u.data":
-                flags = cells[-_GENRES_100K:]
-                if len(cells) == 5 + _GENRES_100K and cells[0]:
-                    on = [name for name, flag in zip(genres, flags, strict=True) if flag == "1"]
-                    yield cells[0], cells[1], on
-                    continue
-            elif len(cells) == 3 and cells[0]:
-                yield cells[0], cells[1], cells[2].split("|")
-                continue
-            bad.append((number_, f"has {len(cells)} cells, which is no movie"))
-    space.bad.add(path, records, len(bad), bad)
+    good = 0
+    rows = _rows_with_header(path, bad) if layout.header else _rows_without(path, layout)
+    for line, cells in rows:
+        flags = cells[-_GENRES_100K:]
+        if not cells[0] or len(cells) != (5 + _GENRES_100K if genres else 3):
+            bad.append((line, f"has {len(cells)} cells, which is no movie"))
+            continue
+        good += 1
+        if genres:
+            on = [name for name, flag in zip(genres, flags, strict=True) if flag == "1"]
+            yield cells[0], cells[1], on
+        else:
+            yield cells[0], cells[1], cells[2].split("|")
+    space.bad.add(path, good + len(bad), len(bad), sorted(bad))
 
 
-def _cells(line: str, layout: Layout) -> list[str]:
-    return line.rstrip("\r\n").split("|" if layout.ratings == "u.data" else "::")
+def _rows_with_header(path: Path, bad: list[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
+    require_columns(path, header_of(path, ","), _MOVIE, "a table of MovieLens movies")
+    rows = numbered_rows(path, ",", "utf-8", lambda line, _, reason: bad.append((line, reason)))
+    return ((line, cells) for line, cells in rows if line > 1)
+
+
+def _rows_without(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
+    separator = "|" if layout.ratings == "u.data" else "::"
+    with io.TextIOWrapper(open_bytes(path), "latin-1") as file:  # these releases are older
+        for line, text in enumerate(file, start=1):
+            if text.strip():
+                yield line, text.rstrip("\r\n").split(separator)
 
 
 def _genre_names(folder: Path) -> list[str]:
@@ -185,7 +192,7 @@ def _posters(space: Workspace, folder: Path, options: argparse.Namespace) -> dic
     require_columns(path, names, ("movieId", "imdbId"), "the table of links")
     by_number = {_imdb(stem): place for stem, place in found.items()}
     posters = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         for row in csv.DictReader(file):
             place = by_number.get(_imdb(row["imdbId"] or ""))
             if place:

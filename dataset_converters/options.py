@@ -76,7 +76,7 @@ def _add_filters(group: Any) -> None:
         "--duplicates",
         choices=("first", "last", "all"),
         default="last",
-        help="which of several interactions of a user with an item stays (default: last)",
+        help="which of several interactions of a user with an item stays (default: %(default)s)",
     )
     group.add_argument("--min-rating", type=float, metavar="X", help="drop lower ratings")
     group.add_argument(

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import IO, Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def temporary_folder(target: Path, dry_run: bool) -> Iterator[Path]:
         place = home if home.is_dir() and not dry_run else None
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=place))
     except OSError as error:
-        raise DataError(f"{home}: cannot be written to ({error.strerror})") from None
+        raise DataError(f"{home}: {_why_no_folder(error)}") from None
     with (folder / "lock").open("w") as lock:
         _hold(lock)
         try:
@@ -63,6 +64,12 @@ def temporary_folder(target: Path, dry_run: bool) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _why_no_folder(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "is a file, or below one; give a folder as --output"
+    return f"cannot be written to ({error.strerror})"
 
 
 def _hold(lock: IO[str]) -> bool:
@@ -216,11 +223,11 @@ def _number_sql(key: str) -> str:
     return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({key} AS VARCHAR) END"
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+def file_digest(path: Path, given_up: Event | None = None) -> str:
+    """SHA-256 of a file, in hexadecimal; of a part of it once nobody wants it any more."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while (block := file.read(1 << 20)) and not (given_up and given_up.is_set()):
             digest.update(block)
     return digest.hexdigest()
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 from recbole_cierec.errors import DataError
@@ -65,7 +65,7 @@ def pictures_below(folder: Path) -> Iterator[tuple[str, str]]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of pictures")
     count = 0
-    for home, folders, files in os.walk(folder):
+    for home, folders, files in os.walk(folder, onerror=_unreadable):
         folders.sort()
         for file in sorted(files):
             stem, suffix = os.path.splitext(file)
@@ -74,6 +74,10 @@ def pictures_below(folder: Path) -> Iterator[tuple[str, str]]:
                 yield stem, os.path.abspath(os.path.join(home, file))
     if not count:
         raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})")
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
 def path_inside(folder: Path, text: str) -> Path | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any, Protocol
 
 from recbole_cierec import __version__
+from recbole_cierec.errors import DataError
 
 from .bad_lines import BadLines
 from .options import check_options
@@ -58,13 +60,24 @@ def convert(converter: Converter, options: argparse.Namespace) -> list[str]:
     target = options.output / options.name
     if not options.dry_run:
         check_target(target, options.overwrite)
+    try:
+        return _convert(converter, options, target)
+    except OSError as error:  # a full disk, a file without permission
+        place = error.filename or target
+        raise DataError(f"{place}: {error.strerror or error}") from error
+
+
+def _convert(converter: Converter, options: argparse.Namespace, target: Path) -> list[str]:
+    given_up = Event()
     with temporary_folder(target, options.dry_run) as temp, ThreadPoolExecutor(1) as pool:
         space = Workspace(temp, options.memory, options.threads, BadLines(options.max_bad_share))
         try:
             converter.load(space, options)
             # Beside the rest of the work: hashing waits for no one and lets go of the interpreter.
             digests = (
-                [] if options.dry_run else [pool.submit(file_digest, path) for path in space.inputs]
+                []
+                if options.dry_run
+                else [pool.submit(file_digest, path, given_up) for path in space.inputs]
             )
             steps = Steps(space, options)
             steps.run()
@@ -77,6 +90,9 @@ def convert(converter: Converter, options: argparse.Namespace) -> list[str]:
                 facts = writer.facts
                 hashes = [digest.result() for digest in digests]
                 write_manifest(made, _manifest(converter, options, space, steps, facts, hashes))
+        except BaseException:
+            given_up.set()  # else the end would wait for the hashes
+            raise
         finally:
             space.close()
         if not options.dry_run:

@@ -48,9 +48,10 @@ def _noted(seen: list[int]) -> Iterator[None]:
         seen.append(number)
         loop.call_soon_threadsafe(task.cancel)  # type: ignore[union-attr]  # wakes the loop up too
 
-    # Only the main thread gets signals, and only there may handlers be set.
+    # Only the main thread gets signals. What is ignored (Ctrl-C, behind nohup or &) stays so.
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, note) for number in SIGNALS if main}
+    heard = [number for number in SIGNALS if main and signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield
     except asyncio.CancelledError:

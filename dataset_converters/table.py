@@ -140,16 +140,17 @@ def _find_pictures(space: Workspace, options: argparse.Namespace) -> None:
     if by_id:
         pairs = pictures_below(folder)
     else:
-        cells = space.run(
+        query = (
             "SELECT DISTINCT cell FROM raw_items WHERE cell IS NOT NULL AND "
             "NOT regexp_matches(cell, '^https?://')"
-        ).fetchall()
-        if cells and not folder:
+        )
+        local = space.run(f"{query} LIMIT 1").fetchone()
+        if local and not folder:
             raise DataError(
-                f"--image-column {options.image_column}: holds {cells[0][0][:60]!r}, which is no "
-                "URL; give the pictures' folder with --images"
+                f"--image-column {options.image_column}: holds {local[0][:60]!r}, which is no URL; "
+                "give the pictures' folder with --images"
             )
-        found = ((cell, path_inside(folder, cell)) for (cell,) in cells)
+        found = ((cell, path_inside(folder, cell)) for (cell,) in space.rows(query))
         pairs = ((cell, str(path)) for cell, path in found if path)
     space.make_table("pictures", {"stem": "VARCHAR", "path": "VARCHAR"}, pairs)
     space.run(

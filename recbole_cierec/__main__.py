@@ -35,6 +35,7 @@ examples:
 
 other commands (each has --help):
   python -m recbole_cierec.extract      pictures and features of a data set ahead of runs
+  python -m recbole_cierec.tune         search of hyper-parameters on the validation part
   python -m recbole_cierec.compare      whether finished runs differ, tested over users
 """
 _SHORT = {"-m": "--model", "-d": "--dataset"}

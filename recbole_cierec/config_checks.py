@@ -30,6 +30,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "bad_image": ("error", "skip", "blank"),
     "encoder_training": ("frozen", "adapter", "finetune"),
     "feature_norm": ("none", "l2", "center", "standard"),
+    "encoder_precision": ("float32", "bfloat16"),
+    "encoder_stage_cache": ("float16", "float32", "none"),
+    "augmentation": ("none", "flip", "crop_flip"),
+    "picture_store_device": ("auto", "host", "device"),
     "train_negatives": ("seen", "all"),
     "loss": ("bpr", "softmax"),
     "user_group_count": ("test", "train", "total"),
@@ -66,6 +70,7 @@ MINIMUM: dict[str, float] = {
     "image_size": 1,
     "max_image_pixels": 1,
     "encoder_batch_size": 1,
+    "encoder_memory": 0,
     "shared_negatives": 1,
     "shared_negatives_memory": 1,
     "softmax_temperature": 0.001,  # scores are divided by it
@@ -163,6 +168,8 @@ ALLOWED: dict[str, tuple[type, ...]] = {
     "pretrained": _NULL_TEXT,
     "word_vectors": _NULL_TEXT,
     "feature_dim": (int, NoneType),
+    "encoder_memory": (int, NoneType),
+    "encoder_freeze_until": _NULL_TEXT,
 }
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 _WORDS |= {list: "a list", dict: "a mapping", NoneType: "null"}

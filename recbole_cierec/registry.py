@@ -149,10 +149,12 @@ def get_model_class(name: str) -> type:
     # RecBole's look-up dies of a missing lightgbm when the name is unknown, so ask the files first.
     if _recbole_file(name) is None:
         raise unknown_model(name)
+    import torch
     from recbole.utils import get_model
 
     from recbole_cierec.compat import mend_model
 
+    watching = torch.is_anomaly_enabled()
     try:
         return mend_model(get_model(name))
     except ModuleNotFoundError as error:
@@ -161,6 +163,10 @@ def get_model_class(name: str) -> type:
         raise ConfigError(
             f"model '{name}' needs the package {error.name}, which is not installed; install it"
         ) from error
+    finally:
+        # RecBole's sine.py, read with any sequential model, has torch keep a trace of every
+        # operation from then on.
+        torch.autograd.set_detect_anomaly(watching)
 
 
 def get_trainer_class(config: Any) -> type:

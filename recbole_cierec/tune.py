@@ -1,17 +1,17 @@
 """Search hyper-parameters on the validation part: ``python -m recbole_cierec.tune --help``.
 
-It stands on Optuna, not on RecBole's ``HyperTuning``, for these facts (November 2026). Optuna 5.0
-is two months old and has had a release every few months for eight years; it has storages that
-processes and machines share, and its ask-and-tell interface lets a trial be claimed, given back and
-run again. RecBole's ``HyperTuning`` keeps its trials in the memory of one process, so a stopped
-search is lost; its files of ranges go through ``eval``; its objective reads the test part in every
-trial; its default search, ``exhaustive``, dies with hyperopt 0.2.7 and later, which draw from
-numpy's ``Generator``; and its parallel way needs ray 2.6.3 of 2023, which has no build for Python
-3.12 and later.
+It stands on Optuna, not on RecBole's ``HyperTuning``, for these facts of November 2026. Optuna had
+releases in June (4.9) and September (5.0); it has storages that processes and machines share, and
+its ask-and-tell interface lets a trial be claimed, given back and run again. RecBole's
+``HyperTuning`` keeps its trials in the memory of one process, so a stopped search is lost; its
+files of ranges go through ``eval``; its objective evaluates the test part in every trial and
+reports that to ray; its default search, ``exhaustive``, dies with hyperopt 0.3.0, which draws from
+numpy's ``Generator``; and ray 2.6.3 of 2023 has no build for Python 3.12 and later.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import shutil
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_cierec.__main__ import split_arguments
 from recbole_cierec.command import run_command
 from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.logs import PlainFormatter
 
 if TYPE_CHECKING:
     from recbole_cierec.tuning.board import Board
@@ -142,10 +143,10 @@ def tune(
 
     words = {"files": [], "flags": {}, **words}
     plan = Plan(model=model, dataset=dataset, trials=trials, **words)
-    if plan.count < plan.trials:
-        _say(f"the ranges of {plan.model} hold {plan.count} settings; all are tried")
     board = plan.board()
     board.fill()
+    if plan.count < plan.trials:
+        _say(f"the ranges of {plan.model} hold {plan.count} settings; all are tried")
     if board.left():
         _say(f"{board.left()} of {plan.count} trials of {plan.name} are left; {plan.storage}")
         if processes > 1:
@@ -170,6 +171,7 @@ def work(plan: Plan, board: Board) -> None:
     while (trial := board.claim()) is not None:
         with board.held(trial):
             settings = plan.settings(board, trial)
+            board.note(trial, "settings", settings)
             outcome = repeated(board.rows(), settings)
             outcome = outcome or run_trial(plan, settings, board.check_data)
         if board.finish(trial, outcome):
@@ -197,7 +199,7 @@ def _workers(plan: Plan, board: Board, count: int) -> None:
             process.join()
     finally:
         for process in processes:  # after SIGTERM or Ctrl-C they would run on
-            if process.is_alive():
+            if process.pid is not None and process.is_alive():
                 process.terminate()
                 process.join()
     if not queue.empty():
@@ -245,17 +247,27 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+class _Once(logging.Filter):
+    """Lets a message pass once: what is said of the settings, each trial would say again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = record.getMessage() not in self.said
+        self.said.add(record.getMessage())
+        return new
+
+
 def _quiet_terminal() -> None:
     """A trial's log has everything; the terminal has only what may need the user."""
-    import logging
-
-    from recbole_cierec.logs import PlainFormatter
-
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setLevel(logging.WARNING)
         handler.setFormatter(PlainFormatter("%(levelname)s  %(message)s"))
+        handler.addFilter(_Once())
         root.addHandler(handler)
 
 

@@ -132,3 +132,32 @@ def make(tiny):
         return config, dataset, train, get_model_class(name)(config, train)
 
     return build
+
+
+@pytest.fixture
+def pictured(tiny, tiny_folder, in_tmp):
+    """``pictured(**keys)`` -> keys of the tiny data set with pictures, for a small network."""
+    import shutil
+
+    from PIL import Image
+
+    home = in_tmp / "pictures" / "tiny"
+    shutil.copytree(tiny_folder / "tiny", home)
+    (home / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for item in range(39):
+        pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(pixels).save(home / "images" / f"{item}.png")
+
+    def keys(**extra) -> dict:
+        own = {
+            "data_path": str(home.parent),
+            "features_file": None,
+            "visual_encoder": "squeezenet1_1",
+            "encoder_weights": "random",
+            "image_size": 32,
+            "encoder_batch_size": 16,
+        }
+        return tiny(**{**own, **extra})
+
+    return keys

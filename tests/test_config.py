@@ -479,3 +479,21 @@ def test_tuples_and_paths_in_config_dict_are_taken(tmp_path):
 @pytest.mark.parametrize("name", ["../x", "a/b", ".", ""])
 def test_data_set_names_that_are_paths_are_refused(name):
     assert "is not the name of a folder" in message(dataset=name)
+
+
+@pytest.mark.parametrize("dataset", ["amazon-cds", "allrecipes"])
+def test_the_papers_data_sets_are_split_and_ranked_as_in_the_paper(dataset):
+    made = config("CIERec", dataset)
+    shipped = ["train", "valid", "test"] if dataset == "allrecipes" else None
+    assert made["benchmark_filename"] == shipped
+    assert made["eval_args"] == {
+        "split": {"RS": [0.6, 0.1, 0.3]},
+        "order": "TO",
+        "group_by": "user",
+        "mode": {"valid": "user500", "test": "user500"},
+    }
+    assert made["eval_repeats"] == 5
+    full = config("CIERec", dataset, eval_args="{mode: full}")
+    assert full["eval_args"]["mode"] == {"valid": "full", "test": "full"}
+    assert full["eval_args"]["split"] == {"RS": [0.6, 0.1, 0.3]}
+    assert full["eval_repeats"] == 5

@@ -234,8 +234,3 @@ class ItemContent:
             else self.store.rows
         )
         return torch.from_numpy(rows >= 0)
-
-    def pictures(self, items: Tensor) -> Tensor:
-        """uint8 [len(items), S, S, 3] of items that all have a picture."""
-        rows = self.store.rows[items.cpu().numpy()]
-        return torch.from_numpy(self.store.pictures[rows])

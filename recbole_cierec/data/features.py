@@ -43,6 +43,7 @@ class Kind(NamedTuple):
     dtype: str
     encode: Callable[[Tensor], Tensor]  # uint8 [B, S, S, 3] -> [B, *shape]
     inputs: dict[str, Any]  # what the numbers depend on beside pictures and weights
+    advice: str = "look at encoder_weights"  # where a number is not finite
 
 
 def extract_features(
@@ -111,7 +112,7 @@ def cached(
         path = temporary / f"{kind.name}.npy"
         digest = _write(path, batches, shape, kind.dtype)
         features = np.load(path, mmap_mode="r", allow_pickle=False)
-        refuse_not_finite(features, f"{kind.name} of {encoder.name}", "look at encoder_weights")
+        refuse_not_finite(features, f"{kind.name} of {encoder.name}", kind.advice)
         manifest = _manifest(inputs, store, encoder, kind, digest)
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
     getLogger().info(f"{title}: built in {folder}")

@@ -120,7 +120,8 @@ def quick_sampler(sampler, seen: np.ndarray | None = None):
     """
     kind = type(sampler)
     quick = copy.copy(sampler)
-    quick.__class__ = type(kind.__name__, (QuickSampler, kind), {"__doc__": kind.__doc__})
+    if not isinstance(sampler, QuickSampler):
+        quick.__class__ = type(kind.__name__, (QuickSampler, kind), {"__doc__": kind.__doc__})
     quick.used_pairs = UsedPairs(sampler.used_ids, sampler.item_num)
     quick.seen = seen
     if sampler.distribution == "popularity":

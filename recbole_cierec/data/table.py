@@ -24,3 +24,7 @@ class Table(Interaction):
             # RecBole counts rows from the start, and this form has no negative numbers to heed.
             return Table({name: column.index_select(0, index) for name, column in columns})
         return Table({name: column[index] for name, column in columns})
+
+    def repeat(self, sizes: int) -> Interaction:
+        """RecBole repeats a batch once for each negative, mostly one, and then only adds to it."""
+        return Table(self.interaction) if sizes == 1 else super().repeat(sizes)

@@ -74,6 +74,8 @@ class Tower(nn.Module):
 class DropoutNet(VisualRecommender):
     """Pictures (annotations by key) beside the vectors of a trained MF."""
 
+    trains_user_bias = True
+
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
         if self.softmax is not None:
@@ -232,7 +234,8 @@ class DropoutNet(VisualRecommender):
         parts = self.pair_parts(user, item)
         target = (user["target"] * item["target"][:, :-1]).sum(1) + item["target"][:, -1]
         error = (parts["score"] - target).square() * item["seen"]  # unseen items have no target
-        return error.sum() / item["seen"].sum().clamp(min=1), parts["norm"].sum()
+        norm = self._norms(parts, item, slice(None)).sum()
+        return error.sum() / item["seen"].sum().clamp(min=1), norm
 
     def content_weights(self) -> list[Tensor]:
         towers = [*self.user_tower.parameters(), *self.item_tower.parameters()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -225,10 +225,17 @@ def hashed_tensors(trunk: nn.Module) -> dict[str, Tensor]:
     return {n: t for n, t in trunk.state_dict().items() if not n.endswith(_COUNTER)}
 
 
-def weights_digest(trunk: nn.Module) -> str:
-    """Return the sha256 (hex) over the names, shapes and bytes of a trunk's tensors."""
+def weights_digest(trunk: nn.Module, only: Container[str] | None = None) -> str:
+    """Return the sha256 (hex) over the names, shapes and bytes of a trunk's tensors.
+
+    Args:
+        trunk: The network.
+        only: Names of the tensors that count; None: all.
+    """
     digest = hashlib.sha256()
     for name, tensor in hashed_tensors(trunk).items():
+        if only is not None and name not in only:
+            continue
         digest.update(f"{name} {_form(tensor)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,13 +91,14 @@ class VisualEncoder(nn.Module):
         out_dim: Number of features of a picture.
         weights_digest: sha256 (hex) of the tensors as loaded; :meth:`digest` tells today's.
         normalisation: Mean and standard deviation by channel, of pixels scaled to [0, 1].
+        bfloat16: Whether it computes in half precision; see :meth:`use_bfloat16`.
 
     Raises:
         ConfigError: The network is unknown, or its weights cannot be had or do not fit.
     """
 
-    mean: Tensor
-    std: Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, name: str, weights: str = "DEFAULT", seed: int = 0) -> None:
         super().__init__()
@@ -106,9 +108,11 @@ class VisualEncoder(nn.Module):
         _load(self.trunk, name, head, str(weights))
         self.weights_digest = self.digest()
         self.normalisation = _OWN_NORMALISATION.get(name, _IMAGENET)
-        mean, std = self.normalisation
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("std", torch.tensor(std), persistent=False)
+        # (x / 255 - mean) / std as one multiplication and addition, made in double precision.
+        mean, std = (torch.tensor(values, dtype=torch.double) for values in self.normalisation)
+        self.register_buffer("scale", (1 / (255 * std)).float(), persistent=False)
+        self.register_buffer("shift", (-mean / std).float(), persistent=False)
+        self.bfloat16 = False
         self._known_sizes: set[int] = set()
         self.eval()
         self.out_dim = self._dry_run(_OWN_SIZE.get(name, _USUAL_SIZE))
@@ -146,8 +150,48 @@ class VisualEncoder(nn.Module):
         """
         self._check(pictures)
         if len(pictures) == 0:
-            return self.mean.new_zeros(0, self.out_dim)
-        features = self.trunk(self._pixels(pictures))
+            return self.shift.new_zeros(0, self.out_dim)
+        return self.run(self.trunk, self._pixels(pictures))
+
+    def use_bfloat16(self, wanted: bool, device: torch.device | str) -> None:
+        """Compute in bfloat16 from now on, where torch's autocast does; weights stay float32.
+
+        Raises:
+            ConfigError: The device cannot.
+        """
+        if wanted and torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise ConfigError(
+                f"encoder_precision: {torch.cuda.get_device_name(device)} does not compute in "
+                "bfloat16; set it to float32"
+            )
+        self.bfloat16 = wanted
+
+    def run(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """Run the trunk or a part of it that ends where it ends.
+
+        Args:
+            network: The trunk, or a module over its parameters.
+            inputs: float32 [B, ...].
+
+        Returns:
+            float32 [B, out_dim].
+        """
+        if self.bfloat16:
+            # Without the cache of converted weights: through it the gradients of a batch's blocks
+            # would be added up in bfloat16.
+            precision = torch.autocast(inputs.device.type, torch.bfloat16, cache_enabled=False)
+        else:
+            precision = nullcontext()
+        try:
+            with precision:
+                features = network(inputs)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            raise ConfigError(
+                f"encoder_compile: torch.compile fails here ({one_line(error, 120)}); set it to "
+                "False"
+            ) from error
         return features.flatten(1).float()  # (B, D); float: autocast would give half precision
 
     def region_map(self, pictures: Tensor, grid: int = 7) -> Tensor:
@@ -188,7 +232,7 @@ class VisualEncoder(nn.Module):
 
     def _pixels(self, pictures: Tensor) -> Tensor:
         """The network's input [B, 3, S, S]."""
-        pixels = pictures.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+        pixels = torch.addcmul(self.shift, pictures.to(torch.float32), self.scale)
         # NHWC in memory seen as NCHW is exactly torch's channels_last: no copy, and the faster
         # layout for convolutions on a CPU.
         return pixels.permute(0, 3, 1, 2)

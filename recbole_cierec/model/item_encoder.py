@@ -2,14 +2,17 @@
 
 Three ways, key ``encoder_training``: ``frozen`` looks up the cached features, ``adapter`` passes
 them through a linear map that starts as the identity, ``finetune`` runs the network itself on the
-pictures. In each, an item without a picture has e_i = 0 and sends no gradient.
+pictures (:mod:`recbole_cierec.model.finetune`). In each, an item without a picture has e_i = 0 and
+sends no gradient.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.model.finetune import PictureNetwork
 
 MODES = ("frozen", "adapter", "finetune")
 
@@ -20,19 +23,28 @@ class ItemEncoder(nn.Module):
     Args:
         content: :class:`recbole_cierec.data.content.ItemContent`.
         mode: One of :data:`MODES`.
-        block: Pictures that pass the network at a time (bounds memory).
+        config: RecBole config; read where the network is fine-tuned.
     """
 
-    def __init__(self, content, mode: str, block: int = 64) -> None:
+    def __init__(self, content, mode: str, config) -> None:
         super().__init__()
         self.mode = mode
-        self.block = block
         self.register_buffer("has_picture", content.has_picture.clone(), persistent=False)
         if mode == "finetune":
-            self.content = content
+            if config["features_file"]:
+                raise ConfigError(
+                    "features_file: encoder_training finetune runs the network on the pictures "
+                    "themselves; drop features_file, or set encoder_training to adapter"
+                )
             self.norm = content.feature_norm
             self.network = content.encoder()
+            self.on_pictures = PictureNetwork(self.network, content, config)
+            rows = torch.from_numpy(content.store.rows)
+            self.register_buffer("picture_rows", rows, persistent=False)
             self.out_size = int(content.features.shape[1])
+            self.register_load_state_dict_post_hook(
+                lambda module, _: module.on_pictures.weights_were_loaded()
+            )
         else:
             self.register_buffer("features", content.features, persistent=False)
             self.out_size = int(self.features.shape[1])
@@ -60,14 +72,7 @@ class ItemEncoder(nn.Module):
         e = torch.zeros(len(items), self.out_size, device=items.device)
         if not len(known):
             return e
-        parts = [self._encode(items[chunk]) for chunk in known.split(self.block)]
-        return e.index_copy(0, known, torch.cat(parts).float())
-
-    def _encode(self, items: Tensor) -> Tensor:
-        """A block of items that have a picture."""
-        pictures = self.content.pictures(items).to(items.device)
-        if not torch.is_grad_enabled():
-            return self.norm(self.network(pictures))
-        # What a block needs for its gradient is computed again in the backward pass: a batch of
-        # a thousand items would hold tens of gigabytes of it otherwise.
-        return self.norm(checkpoint(self.network, pictures, use_reentrant=False))
+        # Items may share a picture.
+        rows, places = torch.unique(self.picture_rows[items[known]], return_inverse=True)
+        features = self.norm(self.on_pictures(rows))
+        return e.index_copy(0, known, features.float().index_select(0, places))

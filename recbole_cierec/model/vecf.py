@@ -75,6 +75,7 @@ class VECF(PairwiseRecommender):
         super().__init__(config, dataset)
         d, content = self.size, dataset.content
         self.merge, self.pointwise = config["merge"], config["vecf_loss"] == "bce"
+        self.trains_user_bias = self.pointwise
         if self.pointwise and config["loss"] != "bpr":
             raise ConfigError("vecf_loss: bce replaces the loss; set loss to bpr, or vecf_loss")
         self.user_embedding = self._table(self.n_users, d)  # p_u

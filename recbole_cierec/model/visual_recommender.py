@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
@@ -47,6 +48,14 @@ def take(side: Side, rows: Tensor) -> Side:
     }
 
 
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The different ids, ascending, and for each of ``ids`` its row among them."""
+    if ids.is_cuda:
+        return torch.unique(ids, return_inverse=True)
+    values, rows = np.unique(ids.numpy(), return_inverse=True)  # sorts by vector instructions
+    return torch.from_numpy(values), torch.from_numpy(rows)
+
+
 class VisualRecommender(GeneralRecommender):
     """RecBole general recommender with content and exact ranking.
 
@@ -60,6 +69,9 @@ class VisualRecommender(GeneralRecommender):
     # Where the item vector depends on the user: floats of the largest tensor that a pair takes in
     # training. Such a model's pair_parts broadcasts over leading dimensions, [B, 1] with [N].
     pair_width = 0
+    # Whether the loss sees more than differences between the scores of one user, from which his
+    # bias and the global one vanish.
+    trains_user_bias = False
 
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
@@ -96,12 +108,11 @@ class VisualRecommender(GeneralRecommender):
         raise NotImplementedError
 
     def pair_parts(self, user: Side, item: Side) -> Side:
-        """Of aligned rows [B], or users [B] with items [2, B]: ``score``; ``norm``, the squared
-        length of the item's part of it, for the L2 term; and scores of single branches, for the
-        gates."""
+        """Of aligned rows [B], or users [B] with items [2, B]: ``score``; where it depends on the
+        user, ``norm`` instead of :meth:`item_norm`; and scores of single branches, for the gates.
+        """
         product = (user["vector"] * item["vector"]).sum(-1)
-        norm = item["vector"].square().sum(-1) + item["bias"].square()
-        return {"score": user["bias"] + item["bias"] + product, "norm": norm}
+        return {"score": user["bias"] + item["bias"] + product}
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
         """Scores [B, I] of B users against I items."""
@@ -111,6 +122,10 @@ class VisualRecommender(GeneralRecommender):
     def user_norm(self, user: Side) -> Tensor:
         """Squared length [B] of the user's part of the score, for the L2 term."""
         return user["vector"].square().sum(1)
+
+    def item_norm(self, item: Side) -> Tensor:
+        """Squared length [m] of the item's part of the score."""
+        return item["vector"].square().sum(1) + item["bias"].square()
 
     def pair_loss(self, positive: Tensor, negative: Tensor) -> Tensor:
         """With ``loss: bpr``, the loss [] of scores [B] and [B]."""
@@ -135,19 +150,27 @@ class VisualRecommender(GeneralRecommender):
 
     def _item_encoder(self, config, dataset) -> ItemEncoder:
         mode = config["encoder_training"]
-        return ItemEncoder(dataset.content, mode, config["encoder_batch_size"])
+        return ItemEncoder(dataset.content, mode, config)
 
     def user_biases(self, users: Tensor) -> Tensor:
-        """alpha + beta_u [B]."""
-        return self.global_bias + self.user_bias(users).squeeze(1)
+        """alpha + beta_u [B], without a gradient where it would be zero."""
+        bias = self.global_bias + self.user_bias(users).squeeze(1)
+        return bias if self.trains_user_bias else bias.detach()
 
     def item_biases(self, items: Tensor) -> Tensor:
         """beta_i [m], zero for unseen items."""
-        return self.item_bias(items).squeeze(1) * self.seen[items]
+        return self._if_seen(self.item_bias(items), items).squeeze(1)
 
     def seen_rows(self, table: nn.Embedding, items: Tensor) -> Tensor:
         """Rows of an id table [m, k], zero for unseen items."""
-        return table(items) * self.seen[items].unsqueeze(1)
+        return self._if_seen(table(items), items)
+
+    def _if_seen(self, rows: Tensor, items: Tensor) -> Tensor:
+        seen = self.seen[items]
+        # A batch hardly ever holds an unseen item. Not asked of a GPU, which would have to answer.
+        if not seen.is_cuda and bool(seen.all()):
+            return rows
+        return rows * seen.unsqueeze(1)
 
     # -------------------------------------------------------------------- what follows
 
@@ -163,9 +186,9 @@ class VisualRecommender(GeneralRecommender):
 
         Content is computed once an item, and a gradient on a side is the sum over the batch.
         """
-        users, user_rows = torch.unique(interaction[self.USER_ID], return_inverse=True)
+        users, user_rows = distinct(interaction[self.USER_ID])
         positive, negative = interaction[self.ITEM_ID], self.negatives(interaction)
-        items, rows = torch.unique(torch.cat([positive, negative]), return_inverse=True)
+        items, rows = distinct(torch.cat([positive, negative]))
         rows = Rows(user_rows, *rows.split([len(positive), len(negative)]), items)
         return self.user_side(users), self.item_side(items), rows
 
@@ -192,7 +215,8 @@ class VisualRecommender(GeneralRecommender):
     def _bpr(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         items = torch.stack([rows.positive, rows.negative])  # [2, B]
         parts = self.pair_parts(take(user, rows.user), take(item, items))
-        loss, norm = self.pair_loss(*parts.pop("score")), parts.pop("norm").sum()
+        loss = self.pair_loss(*parts.pop("score"))
+        norm = self._norms(parts, item, items).sum()
         self.branch_losses = {n: bpr_loss(*x.detach()) for n, x in parts.items()}
         return loss, norm
 
@@ -201,7 +225,8 @@ class VisualRecommender(GeneralRecommender):
         users = take(user, rows.user)
         own = self.pair_parts(users, take(item, rows.positive))
         shared = self.shared_parts(users, take(item, rows.negative))
-        norm = own.pop("norm").sum() + shared.pop("norm").mean() * len(rows.user)
+        norm = self._norms(own, item, rows.positive).sum()
+        norm = norm + self._norms(shared, item, rows.negative).mean() * len(rows.user)
         items = rows.items[rows.positive], rows.items[rows.negative]
         loss = self.softmax(own.pop("score"), shared.pop("score"), *items)
         self.branch_losses = {
@@ -210,13 +235,19 @@ class VisualRecommender(GeneralRecommender):
         return loss, norm
 
     def shared_parts(self, user: Side, item: Side) -> Side:
-        """:meth:`pair_parts` of B users with N items each: [B, N], ``norm`` maybe only [N]."""
+        """:meth:`pair_parts` of B users with N items each: [B, N]."""
         if self.pair_width:
             users = {name: value.unsqueeze(1) for name, value in user.items()}
             return self.pair_parts(users, item)
-        # The length is free of the user here, so that any user gives it.
-        norm = self.pair_parts({name: value[:1] for name, value in user.items()}, item)["norm"]
-        return {"score": self.block_scores(user, item), "norm": norm}
+        # A length that comes with a score is free of the user here: any user gives it.
+        parts = self.pair_parts({name: value[:1] for name, value in user.items()}, item)
+        return {"score": self.block_scores(user, item)} | {
+            name: value for name, value in parts.items() if name == "norm"
+        }
+
+    def _norms(self, parts: Side, item: Side, rows: Tensor) -> Tensor:
+        """``norm`` of what :meth:`pair_parts` gave, or :meth:`item_norm` of the same rows."""
+        return parts.pop("norm") if "norm" in parts else self.item_norm(item)[rows]
 
     def all_items(self) -> Side:
         """:meth:`item_side` of every item, kept until the model trains or loads again."""
@@ -293,7 +324,8 @@ class VisualRecommender(GeneralRecommender):
         that suits id tables, whose rows are met rarely, would wipe out a D x D map at once.
         """
         groups: dict[str, list] = {"ids": [], "content": [], "network": []}
-        for name, parameter in self.named_parameters():
+        trained = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
+        for name, parameter in trained:
             head = name.split(".")[0]
             table = head == name or isinstance(getattr(self, head), nn.Embedding)
             kind = "ids" if table else "network" if ".network." in name else "content"

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from recbole.trainer import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
@@ -30,6 +31,7 @@ from recbole_cierec.trainer.checkpoint import (
     to_plain,
     write_checkpoint,
 )
+from recbole_cierec.trainer.deferred_loss import Pending, deferred, receive, send, settled
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
 
 
@@ -54,6 +56,8 @@ class TrainerMixin(TrainerMends):
         self._generator: torch.Generator | None = None
         self._digest = ""
         self._at = (0, 0)  # epoch and batch, for messages
+        self._deferring = False
+        self._pending: Pending | None = None  # the loss of the batch that was just computed
 
     def _name_files(self) -> None:
         """RecBole names by the second; two runs in one second would share a file."""
@@ -86,6 +90,7 @@ class TrainerMixin(TrainerMends):
         # Clipping and the exchange between processes take dense gradients; on a GPU these cost
         # less than finding out which rows are there.
         by_row = isinstance(optimizer, RowAdagrad) and self.device.type == "cpu"
+        optimizer.register_step_pre_hook(lambda *_: self._stop_if_not_finite())
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         for table in self.model.id_tables() if hasattr(self.model, "id_tables") else ():
             table.sparse = by_row and not together and not self.clip_grad_norm
@@ -123,14 +128,39 @@ class TrainerMixin(TrainerMends):
         elif epoch_idx > self.start_epoch:
             self._save_last(epoch_idx - 1)
         self._at = (epoch_idx, 0)
-        losses = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        self._deferring = self._may_defer(super()._train_epoch)
+        if self._deferring:
+            losses = self._train_deferred(train_data, epoch_idx, *args, **kwargs)
+        else:
+            losses = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
         for scheduler in self.schedulers.values():
             scheduler.step()
         return losses
 
+    def _may_defer(self, loop) -> bool:
+        """Whether epochs are run by RecBole's plain loop, on a device that the host can precede."""
+        return self.device.type == "cuda" and loop.__func__ is Trainer._train_epoch
+
+    def _train_deferred(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        loss_func = deferred(loss_func or self.model.calculate_loss)
+        total = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        self._stop_if_not_finite()
+        return settled(total)
+
     def _check_nan(self, loss) -> None:
         epoch, batch = self._at
+        self._stop_if_not_finite()  # of the batch before, where a scaler left out its step
         self._at = (epoch, batch + 1)
+        self._pending = send(loss, (epoch, batch))
+        if not self._deferring:
+            self._stop_if_not_finite()
+
+    def _stop_if_not_finite(self) -> None:
+        """Runs before every step of an optimizer."""
+        if self._pending is None:
+            return
+        loss, (epoch, batch) = receive(self._pending), self._pending.at
+        self._pending = None
         if not bool(torch.isfinite(loss)):
             kept = self.last_file if self.last_file.is_file() else "none yet"
             raise NonFiniteLossError(

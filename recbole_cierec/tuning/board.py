@@ -231,11 +231,12 @@ class Board:
             return False
         self.token = uuid.uuid4().hex
         starts = trial.user_attrs.get("starts", 0) + 1
-        self._note(trial, "starts", starts)
-        self._note(trial, "owner", {"token": self.token, **self._me})
+        self.note(trial, "starts", starts)
+        self.note(trial, "owner", {"token": self.token, **self._me})
         return True
 
-    def _note(self, trial: Any, key: str, value: Any) -> None:
+    def note(self, trial: Any, key: str, value: Any) -> None:
+        """Keep something with a trial, for whoever reads the study."""
         self.storage.set_trial_user_attr(trial._trial_id, key, value)
 
     def _is_mine(self, trial: Any) -> bool:
@@ -284,7 +285,7 @@ class Board:
             while not stop.wait(BEAT):
                 count += 1
                 try:
-                    self._note(trial, "beat", [self.token[:8], count])
+                    self.note(trial, "beat", [self.token[:8], count])
                 except (OSError, _optuna().exceptions.OptunaError) as error:
                     getLogger().warning(f"{self.where}: {error}")
 
@@ -294,7 +295,7 @@ class Board:
             yield
         except BaseException:
             if self._is_mine(trial):
-                self._note(trial, "starts", trial.user_attrs.get("starts", 0))  # it was no death
+                self.note(trial, "starts", trial.user_attrs.get("starts", 0))  # it was no death
                 self._to_waiting(trial)
             raise
         finally:
@@ -326,7 +327,7 @@ class Board:
 
     def _end(self, trial: Any, state: str, outcome: dict[str, Any]) -> None:
         optuna = _optuna()
-        self._note(trial, "outcome", outcome)
+        self.note(trial, "outcome", outcome)
         value = outcome.get("valid")
         kind = optuna.trial.TrialState.FAIL if state == "failed" else None
         self.study.tell(trial.number, value, state=kind, skip_if_finished=True)

@@ -203,7 +203,7 @@ def run_trial(plan: Plan, settings: dict[str, Any], check_data: Callable[[str], 
         raise
     except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
         # Not finite, out of memory, sizes that do not go together: of these settings alone.
-        getLogger().warning(f"the trial failed with {settings}", exc_info=True)
+        getLogger().info(f"the trial failed with {settings}", exc_info=True)
         outcome["reason"] = " ".join(str(error).split()) or type(error).__name__
     finally:
         stop_log()
@@ -246,6 +246,6 @@ def repeated(rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, 
     """The outcome of an earlier trial with the same settings, which would come out the same."""
     for row in rows:
         if row["state"] == "complete" and same(row["settings"], settings):
-            kept = {k: v for k, v in row.items() if k not in ("trial", "state", "host")}
+            kept = {k: v for k, v in row.items() if k not in ("trial", "state")}
             return {**kept, "repeats": row["trial"], "seconds": 0.0, "cpu_seconds": 0.0}
     return None

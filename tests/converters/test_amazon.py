@@ -189,6 +189,18 @@ def test_a_wrong_file_is_named_in_one_line(convert, write, reviews, metadata, me
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("field", ["colour", "details", "price"])
+def test_a_field_that_gives_no_annotation_is_refused(convert, write, field):
+    files = ("--reviews", write("r.jsonl", REVIEWS_2023), "--metadata", write("m.jsonl", META_2023))
+    given = META_2023.replace('"price": "from 3"', '"price": 3')
+    write("m.jsonl", given)
+    with pytest.raises(DataError, match=f"no record of the metadata has .* in '{field}'"):
+        convert("amazon", *files, "--annotation-fields", "categories", field)
+    empty = given.replace('["CDs & Vinyl", "Pop"]', "[]")
+    write("m.jsonl", empty)
+    assert convert("amazon", *files).rows("item")[0][3] is None
+
+
 def test_another_generation_than_the_one_given_is_refused(convert, write):
     with pytest.raises(DataError, match="holds reviews of 2023, not of 2014"):
         convert("amazon", "--generation", "2014", "--reviews", write("r.json", REVIEWS_2023))

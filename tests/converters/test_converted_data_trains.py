@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from recbole_cierec import run
 from recbole_cierec.config import Config
 from recbole_cierec.data.dataset import create_dataset
 
+SCRIPT = Path(__file__).resolve().parents[2] / "run_recbole.py"
 KEYS = {
     "visual_encoder": "squeezenet1_1",
     "encoder_weights": "random",
@@ -97,11 +101,68 @@ def test_hafrs_release_trains_on_its_features(in_tmp):
     assert 0 <= result["test_result"]["recall@10"] <= 1
 
 
+def train(*flags: str) -> str:
+    """One epoch by the script of the checkout, as a user starts it; returns what it says."""
+    command = [sys.executable, str(SCRIPT), "--epochs=1", "--use_gpu=False", *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
+
+
+@pytest.fixture
+def formats(shared_dir, in_tmp) -> Path:
+    if not SCRIPT.is_file():
+        pytest.skip("needs a checkout")
+    return shared_dir / "data" / "formats"
+
+
+CONTENT = "--visual_encoder=squeezenet1_1 --encoder_weights=random --embedding_size=8".split()
+
+
 @pytest.mark.shared
-def test_gift_cards_train_before_their_pictures_are_downloaded(shared_dir, in_tmp):
-    formats = shared_dir / "data" / "formats"
+def test_musical_instruments_of_2014_train(formats):
+    reviews = formats / "amazon2014_reviews_Musical_Instruments_5.head200.json"
+    run_converter(["amazon", "--reviews", str(reviews)])
+    assert "Test result of MF on amazon" in train("--model=MF", "--dataset=amazon")
+
+
+@pytest.mark.shared
+def test_gift_cards_of_2018_train_before_their_pictures_are_downloaded(formats):
     words = ["--reviews", formats / "amazon2018_Gift_Cards_5.json.gz"]
     words += ["--metadata", formats / "amazon2018_meta_Gift_Cards.json.gz"]
-    run_converter(["amazon", "--name", "amazon-cds", "--user-core", "5", *map(str, words)])
-    result = run("CIERec", "amazon-cds", config_dict=KEYS)
-    assert 0 < result["test_result"]["recall@10"] < 1
+    words += ["--preset", "amazon-cds", "--category", "Gift Cards"]
+    run_converter(["amazon", *map(str, words)])
+    said = train("--model=CIERec", "--dataset=amazon-cds", *CONTENT)
+    assert "Test result of CIERec on amazon-cds" in said
+    assert "100 of 100 pictures cannot be used" in said
+
+
+@pytest.mark.shared
+def test_allrecipes_trains_on_its_excerpt(formats):
+    folder = Path("foodrecsys")
+    folder.mkdir()
+    for split in ("train", "test"):
+        source = formats / f"allrecipes_core-data-{split}_rating.10k.csv"
+        (folder / f"core-data-{split}_rating.csv").symlink_to(source)
+    recipes = formats / "allrecipes_core-data_recipe.first256KiB.csv"
+    (folder / "core-data_recipe.csv").symlink_to(recipes)
+    # There is no excerpt of the validation file: rows of the test file stand in for it.
+    with (folder / "core-data-test_rating.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    with (folder / "core-data-valid_rating.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows[::3]])
+    run_converter(["allrecipes", "--folder", "foodrecsys", "--max-bad-share", "0.02"])
+    said = train("--model=CIERec", "--dataset=allrecipes", *CONTENT, "--eval_repeats=1")
+    assert "Test result of CIERec on allrecipes" in said
+
+
+@pytest.mark.shared
+def test_two_records_of_2023_load_and_are_too_few_to_train_in_one_line(formats):
+    words = ["--reviews", formats / "amazon2023_reviews.excerpt.jsonl"]
+    words += ["--metadata", formats / "amazon2023_meta.excerpt.jsonl"]
+    run_converter(["amazon", *map(str, words)])
+    command = [sys.executable, str(SCRIPT), "--model=MF", "--dataset=amazon", "--use_gpu=False"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr.splitlines()[-1]

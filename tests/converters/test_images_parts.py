@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import signal
 import socket
 import time
 from email.utils import formatdate
@@ -15,6 +18,7 @@ from recbole_cierec.dataset_converters.addresses import AddressPolicy, RefusedAd
 from recbole_cierec.dataset_converters.fetch_limits import FetchLimits, retry_after
 from recbole_cierec.dataset_converters.relative_paths import path_fault
 from recbole_cierec.dataset_converters.schedule import Pace, Schedule, Task
+from recbole_cierec.dataset_converters.stopping import run_stoppable
 
 from recbole_cierec.errors import ConfigError
 
@@ -104,6 +108,80 @@ def test_back_off_doubles_with_jitter_and_is_capped():
         assert len(set(pauses)) > 1 or least == most
     assert limits.pause(1, 7.0) == 7.0
     assert limits.pause(1, 1e9) == 10.0
+
+
+SIGNALS = [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+
+
+def leave(number, frame):
+    raise SystemExit(128 + number)
+
+
+async def sent_and_cleaned(number: int, log: list[str]) -> None:
+    """Gets the signal while one of three tasks is at work."""
+
+    async def worker(k: int) -> None:
+        await asyncio.sleep(0.01)
+        if k == 1:
+            os.kill(os.getpid(), number)
+        await asyncio.sleep(20)
+
+    crew = [asyncio.create_task(worker(k)) for k in range(3)]
+    try:
+        await asyncio.gather(*crew)
+        log.append("went on")
+    finally:
+        for task in crew:
+            task.cancel()
+        await asyncio.gather(*crew, return_exceptions=True)
+        log.append("cleaned")
+
+
+@pytest.mark.parametrize(("number", "error"), SIGNALS)
+def test_a_signal_ends_a_job_cleanly_and_then_does_what_it_did_before(number, error, caplog):
+    before = signal.getsignal(number)
+    first = leave if number == signal.SIGTERM else signal.default_int_handler
+    signal.signal(number, first)
+    log: list[str] = []
+    try:
+        with pytest.raises(error):
+            run_stoppable(sent_and_cleaned(number, log))
+        assert signal.getsignal(number) is first
+    finally:
+        signal.signal(number, before)
+    assert log == ["cleaned"]
+    gc.collect()
+    assert caplog.text == ""  # "Task exception was never retrieved"
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log = []
+
+    async def job():
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0.05)
+        log.append("went on")
+
+    try:
+        run_stoppable(job())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert log == ["went on"]
+
+
+def test_other_ends_of_a_job_are_its_own():
+    async def fail():
+        raise ZeroDivisionError
+
+    async def cancelled():
+        asyncio.current_task().cancel()
+        await asyncio.sleep(1)
+
+    with pytest.raises(ZeroDivisionError):
+        run_stoppable(fail())
+    with pytest.raises(asyncio.CancelledError):
+        run_stoppable(cancelled())
 
 
 def tasks_of(*hosts: str) -> list[Task]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from recbole_cierec.dataset_converters import workspace
 from recbole_cierec.dataset_converters.__main__ import main
 from recbole_cierec.dataset_converters.bad_lines import BadLines
+from recbole_cierec.dataset_converters.output import file_digest, temporary_folder
 from recbole_cierec.dataset_converters.sources import parse_literal, read_json_lines
 from recbole_cierec.dataset_converters.workspace import Workspace
 
@@ -147,6 +151,24 @@ def test_rows_stay_in_the_order_of_the_file_with_several_threads(tmp_path):
         space.close()
 
 
+def test_the_progress_of_a_long_statement_is_shown(tmp_path, monkeypatch):
+    shown = []
+
+    class Bar(workspace.tqdm):
+        def update(self, n=1):
+            shown.append(n)
+
+    monkeypatch.setattr(workspace, "tqdm", Bar)
+    monkeypatch.setattr(workspace, "_POLL", 0.01)
+    space = Workspace(tmp_path, "500MB", 1, BadLines(0.0))
+    try:
+        query = "SELECT hash(range) AS h FROM range(3000000) ORDER BY h"
+        space.run(f"CREATE TABLE t AS {query}", "sort")
+    finally:
+        space.close()
+    assert 0 < max(shown) <= 100
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -264,6 +286,55 @@ def test_equal_conversions_are_equal_bytes(convert, write):
     assert content(1) == content(4)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no limit of that kind")
+@pytest.mark.parametrize("kilobytes", [16, 500, 800, 3000])
+def test_a_disk_that_is_full_is_one_line_wherever_it_happens(write, tmp_path, kilobytes):
+    """The largest file that the system allows stands for the disk: any write may be the one."""
+    records = (f'{{"asin": "i{k}", "category": ["{k}"]}}\n' for k in range(9999))
+    meta = write("m.json", "".join(records))
+    reviews = write("r.json", "".join(review(f"u{k}", f"i{k}") + "\n" for k in range(9999)))
+    command = [sys.executable, "-m", "recbole_cierec.dataset_converters", "amazon", "--output"]
+    command += [str(tmp_path / "out"), "--reviews", str(reviews), "--metadata", str(meta)]
+    limited = f"ulimit -f {kilobytes * 2}; exec \"$@\""  # blocks of 512 bytes
+    done = subprocess.run(["sh", "-c", limited, "sh", *command], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_disk_that_is_full_when_items_are_written(convert, write, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("recbole_cierec.dataset_converters.output.title_cell", full)
+    path = write("t.csv", "user_id,item_id\na,1\n")
+    items = write("i.csv", "item_id\n1\n")
+    with pytest.raises(DataError, match="made: No space left on device"):
+        convert("table", "--interactions", path, "--items", items)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_an_output_that_is_a_file_is_one_line(write, tmp_path, capsys, place):
+    (tmp_path / "file").write_text("mine")
+    words = ["amazon", "--reviews", str(write("r.json", "\n".join(GOOD)))]
+    assert main([*words, "--output", str(tmp_path / place)]) == 2
+    assert "is a file, or below one; give a folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
+def test_places_without_permission_are_one_line(write, tmp_path, capsys):
+    path = write("r.json", "\n".join(GOOD))
+    (tmp_path / "shut").mkdir(mode=0o500)
+    assert main(["amazon", "--reviews", str(path), "--output", str(tmp_path / "shut")]) == 2
+    assert "cannot be written to (Permission denied)" in capsys.readouterr().err
+    path.chmod(0)
+    assert main(["amazon", "--reviews", str(path), "--output", str(tmp_path)]) == 2
+    assert f"error: {path}: cannot be read (Permission denied)\n" == capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_ended_leaves_nothing(tmp_path, number):
@@ -271,7 +342,10 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path, number):
     with path.open("w") as file:
         for k in range(400_000):
             file.write(review(f"u{k}", f"i{k % 1000}", pad="x" * 100) + "\n")
-    command = [sys.executable, "-m", "recbole_cierec.dataset_converters", "amazon"]
+    # A shell that runs the tests in the background has its children ignore Ctrl-C.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from recbole_cierec.dataset_converters.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "amazon"]
     command += ["--reviews", str(path), "--output", str(tmp_path / "out")]
     started = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
@@ -286,12 +360,21 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path, number):
     assert list(out.iterdir()) == []
 
 
+def test_hashing_of_the_input_ends_with_a_conversion_that_fails(tmp_path):
+    path, given_up = tmp_path / "large", threading.Event()
+    with path.open("wb") as file:
+        file.truncate(1 << 36)  # takes no room, and minutes to hash
+    hashing = threading.Thread(target=file_digest, args=(path, given_up), daemon=True)
+    hashing.start()
+    given_up.set()
+    hashing.join(timeout=20)
+    assert not hashing.is_alive()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no lock of that kind")
 def test_what_a_killed_run_left_goes_with_the_next_run_but_not_what_another_uses(
     convert, write, tmp_path
 ):
-    from recbole_cierec.dataset_converters.output import temporary_folder
-
     target = tmp_path / "out" / "made"
     with temporary_folder(target, dry_run=False) as running:
         dead = target.parent / ".made.part-killed"

@@ -102,3 +102,22 @@ def test_a_folder_of_something_else_is_refused(convert, write):
     folder = write("readme.txt", "nothing").parent
     with pytest.raises(DataError, match="give the unpacked folder of a release"):
         convert("movielens", "--folder", folder)
+
+
+def test_a_bad_movie_is_named_by_its_line_and_an_open_quote_takes_nothing_with_it(
+    convert, latest, write
+):
+    rows = ["movieId,title,genres", '1,"Two\nlines",Drama', "2,lost", ",no id,Drama", "3,Three,War"]
+    write("movies.csv", "\n".join([*rows, '4,"Never closed,Drama', "5,Five,War"]) + "\n")
+    with pytest.raises(DataError, match=r"movies\.csv: 3 of 5 records .* line 4, has 2 cells"):
+        convert("movielens", "--folder", latest)
+    made = convert("movielens", "--folder", latest, "--max-bad-share", "0.6", "--all-items")
+    assert [row[:2] for row in made.rows("item")] == [("1", "Two lines"), ("3", "Three")]
+    lines = [example["line"] for example in made.manifest["bad_records"][0]["first"]]
+    assert lines == [4, 5, 7]
+
+
+def test_a_table_of_links_is_not_taken_for_movies(convert, latest, write):
+    write("movies.csv", (latest / "links.csv").read_text())
+    with pytest.raises(DataError, match="is not a table of MovieLens movies: no column title"):
+        convert("movielens", "--folder", latest)

@@ -1,0 +1,266 @@
+"""Speed of training on the synthetic set, one thread; figures in docs/performance.md.
+
+    python benchmarks/training.py --data_path=DIR [--rounds=3 --what=MF,VBPR,...]
+        [--out=benchmarks/runs/training.jsonl]
+
+``DIR/synthetic`` is made where it is missing. Each row of the table is a process of its own, and
+the rows take turns ``--rounds`` times, so that a busy minute of the machine falls on all alike. A
+process loads the data, warms up, and then times training through the trainer's own epoch: whole
+epochs, or for CIERec some batches; samples/s are pairs in processor seconds (best and median of all
+rounds) and by the clock (best). Memory is the process's peak. ``RecBole alone`` imports nothing of
+this package. The floor is bare torch: VBPR's tensors, torch's dense Adagrad, uniform negatives
+without a look at what the user has, the distinct items of a batch projected once, BPR, no L2.
+FLOPs are those of torch's counter for one step, matrix products only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from platform import python_version
+from time import perf_counter, process_time
+
+import numpy as np
+import torch
+from synthetic import make
+from torch.nn import functional as F
+
+BATCH, D = 2048, 64
+WARM_UP, EPOCHS, SLOW_BATCHES = 20, 2, 6  # batches, epochs, batches of an epoch of CIERec
+PLAIN = {"optimizer_kernel": "plain"}
+ROWS: dict[str, tuple[str, dict]] = {
+    "RecBole alone: BPR": ("recbole", {}),
+    "BPR": ("BPR", {}),
+    "BPR, plain kernel": ("BPR", PLAIN),
+    "MF": ("MF", {}),
+    "floor: VBPR in bare torch": ("floor", {}),
+    "VBPR": ("VBPR", {}),
+    "MF_Image": ("MF_Image", {}),
+    "MF_Semantics": ("MF_Semantics", {}),
+    "CIERec": ("CIERec", {}),
+    "CIERec, backbone VBPR": ("CIERec", {"backbone": "VBPR"}),
+}
+SETTINGS = {
+    "embedding_size": D, "train_batch_size": BATCH, "show_progress": False, "use_gpu": False,
+    "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user",
+                  "mode": "full"},
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+}  # fmt: skip
+
+
+class First:
+    """The first batches of a loader, an epoch of their own."""
+
+    def __init__(self, loader, count: int) -> None:
+        self.loader, self.count, self.shuffle = loader, count, loader.shuffle
+
+    def __iter__(self):
+        return islice(iter(self.loader), self.count)
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def recbole_alone(data: Path):
+    """RecBole's trainer and loader for BPR, by its own functions."""
+    # RecBole reads three names that numpy 2 dropped.
+    for old, new in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
+        if not hasattr(np, old):
+            setattr(np, old, new)
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer, init_seed
+
+    sys.argv = sys.argv[:1]  # it reads the command line
+    settings = {**SETTINGS, "data_path": str(data), "state": "ERROR", "gpu_id": ""}
+    config = Config(model="BPR", dataset="synthetic", config_dict=settings)
+    init_seed(0, True)
+    train = data_preparation(config, create_dataset(config))[0]
+    model = get_model("BPR")(config, train._dataset)
+    return get_trainer(config["MODEL_TYPE"], "BPR")(config, model), train
+
+
+def ours(data: Path, model: str, keys: dict):
+    """Trainer and loader of this package."""
+    from recbole.utils import init_seed
+
+    from recbole_cierec.config import Config
+    from recbole_cierec.quick_start import prepare
+
+    features = data / "synthetic" / "features.npy"
+    settings = {**SETTINGS, "data_path": str(data), "state": "error", "feature_norm": "l2"}
+    settings |= {"features_file": str(features), **keys}
+    config = Config(model, "synthetic", None, settings, {})
+    init_seed(0, True)
+    job = prepare(config, saved=False)
+    return job.trainer, job.loaders[0]
+
+
+def floor_epoch(pairs: np.ndarray, features: torch.Tensor, users: int):
+    """A function that trains some batches of an epoch, or all; nothing of RecBole or of ours."""
+    items, size = features.shape
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(users, D), (items, D), (users, D), (items, 1), (D, size), (1, size)]
+    parameters = [(torch.randn(s, generator=generator) * 0.01).requires_grad_() for s in shapes]
+    gamma_u, gamma_i, theta, beta, e, beta_visual = parameters
+    optimizer = torch.optim.Adagrad(parameters, lr=0.1)
+    user_ids, item_ids = (torch.from_numpy(pairs[:, k].copy()) for k in (0, 1))
+
+    def epoch(count: int | None = None) -> int:
+        order = torch.randperm(len(user_ids), generator=generator)
+        for rows in order.split(BATCH)[:count]:
+            u, i = user_ids[rows], item_ids[rows]
+            j = torch.randint(items, (len(rows),), generator=generator)
+            met, where = torch.unique(torch.cat([i, j]), return_inverse=True)
+            content = features.index_select(0, met)
+            vectors = torch.cat([F.embedding(met, gamma_i), content @ e.T], 1)
+            bias = F.embedding(met, beta) + content @ beta_visual.T
+            user = torch.cat([F.embedding(u, gamma_u), F.embedding(u, theta)], 1)
+            first, second = where.split(len(rows))
+            between = F.embedding(first, vectors) - F.embedding(second, vectors)
+            more = F.embedding(first, bias) - F.embedding(second, bias)
+            loss = F.softplus(-(user * between).sum(1) - more.squeeze(1)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return len(user_ids)
+
+    return epoch
+
+
+def floor(data: Path):
+    """The floor on 400,000 of the set's pairs."""
+    lines = (data / "synthetic" / "synthetic.inter").read_text().splitlines()[1:]
+    rows = [line.split("\t")[:2] for line in lines]
+    pairs = np.array([[int(u[1:]), int(i[1:])] for u, i in rows])
+    pairs = np.random.default_rng(0).permutation(pairs)[: len(pairs) * 4 // 5]
+    features = F.normalize(torch.from_numpy(np.load(data / "synthetic" / "features.npy")))
+    return floor_epoch(pairs, features, int(pairs[:, 0].max()) + 1)
+
+
+def measure(name: str, data: Path) -> dict:
+    """Samples a second of one row, in this process."""
+    kind, keys = ROWS[name]
+    if kind == "floor":
+        epoch = floor(data)
+        epoch(WARM_UP)
+    else:
+        trainer, whole = recbole_alone(data) if kind == "recbole" else ours(data, kind, keys)
+        slow = kind == "CIERec"
+
+        def epoch() -> int:
+            # Always epoch 0: after it a checkpoint is written, which is not training.
+            trainer._train_epoch(First(whole, SLOW_BATCHES) if slow else whole, 0)
+            return SLOW_BATCHES * BATCH if slow else len(whole._dataset)
+
+        trainer._train_epoch(First(whole, 2 if slow else WARM_UP), 0)
+    runs = []
+    for _ in range(EPOCHS):
+        processor, clock = process_time(), perf_counter()
+        count = epoch()
+        runs.append((count / (process_time() - processor), count / (perf_counter() - clock)))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {"cpu": [r[0] for r in runs], "wall": [r[1] for r in runs], "mib": peak}
+
+
+def flops(name: str, data: Path) -> dict:
+    """Floating-point operations of the matrix products of one step."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    trainer, loader = ours(data, *ROWS[name])
+    model, batch = trainer.model.train(), next(iter(loader))
+    with FlopCounterMode(display=False) as counter:
+        model.calculate_loss(batch).backward()
+    return {"flops": counter.get_total_flops()}
+
+
+def child(what: str, name: str, data: Path) -> dict:
+    """The same in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, f"--data_path={data}"]
+    command += [f"--child={what}", f"--what={name}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def versions() -> dict:
+    import recbole
+
+    return {
+        "python": python_version(), "torch": torch.__version__, "numpy": np.__version__,
+        "recbole": recbole.__version__, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def table(names: list[str], rounds: int, data: Path) -> list[dict]:
+    """All rows, in turns; prints the table and returns its rows."""
+    results = {name: {"cpu": [], "wall": [], "mib": 0} for name in names}
+    for _ in range(rounds):
+        for name in names:
+            got = child("speed", name, data)
+            results[name]["cpu"] += got["cpu"]
+            results[name]["wall"] += got["wall"]
+            results[name]["mib"] = max(results[name]["mib"], got["mib"])
+    print(
+        "| | samples/s, processor: best | median | clock: best | peak MiB |\n|---|---|---|---|---|"
+    )
+    rows = []
+    for name, r in results.items():
+        row = {"row": name, "cpu_best": round(max(r["cpu"])), "rounds": rounds, "mib": r["mib"]}
+        row |= {"cpu_median": round(statistics.median(r["cpu"])), "wall": round(max(r["wall"]))}
+        numbers = (row["cpu_best"], row["cpu_median"], row["wall"], row["mib"])
+        print(f"| {name} | " + " | ".join(f"{n:,}" for n in numbers) + " |")
+        rows.append(row)
+    return rows
+
+
+def mark(rows: list[dict], data: Path) -> list[dict]:
+    """CIERec's step against VBPR's floor and the ratio of their FLOPs; prints and returns it."""
+    speed = {row["row"]: row["cpu_best"] for row in rows}
+    base = "floor: VBPR in bare torch"
+    marks = []
+    for name in ("CIERec", "CIERec, backbone VBPR"):
+        if not {base, name} <= speed.keys():
+            continue
+        work = [child("flops", n, data)["flops"] for n in (name, "VBPR")]
+        step, least = BATCH / speed[name], BATCH / speed[base]
+        ratio = work[0] / work[1]
+        marks.append({"mark": name, "flops": work, "ratio": ratio, "step": step, "floor": least})
+        print(
+            f"{name}: {work[0] / 1e9:.2f} GFLOP a step, VBPR {work[1] / 1e9:.3f}, "
+            f"ratio {ratio:.1f}; step {1e3 * step:.0f} ms, floor {1e3 * least:.1f} ms, "
+            f"step / (floor x ratio) = {step / (least * ratio):.2f}"
+        )
+    return marks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_path", type=Path, required=True)
+    parser.add_argument("--what", default=";".join(ROWS), help="rows, separated by semicolons")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--child", choices=("speed", "flops"), help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    if a.child:
+        print(json.dumps((measure if a.child == "speed" else flops)(a.what, a.data_path)))
+        return
+    make(a.data_path, 20000, 10000, 500000, 512)
+    print(json.dumps(versions()))
+    rows = table(a.what.split(";"), a.rounds, a.data_path)
+    rows += mark(rows, a.data_path)
+    if a.out:
+        with a.out.open("a") as file:
+            file.writelines(json.dumps({**row, **versions()}) + "\n" for row in rows)
+
+
+if __name__ == "__main__":
+    main()

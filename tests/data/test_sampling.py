@@ -1,0 +1,191 @@
+"""Training batches and negatives are RecBole's own, bit for bit, whatever draws them."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from recbole.data.dataloader import TrainDataLoader
+from recbole.data.interaction import Interaction
+from recbole.data.utils import create_samplers
+
+from recbole_cierec.config import Config
+from recbole_cierec.data.dataset import create_dataset
+from recbole_cierec.data.negatives import UsedPairs, quick_sampler
+from recbole_cierec.data.sampling import prepare, seen_sampler
+from recbole_cierec.data.table import Table
+from recbole_cierec.data.train_loader import TrainLoader
+
+POPULAR = {"distribution": "popularity", "sample_num": 1, "alpha": 0.7}
+DRAWS = 60_000
+
+
+def parts_of(tiny, **keys):
+    """Configuration, training part and RecBole's own training sampler."""
+    config = Config(keys.pop("model", "MF"), "tiny", None, tiny(**keys), {})
+    dataset = create_dataset(config)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    parts = dataset.build()
+    return config, parts[0], create_samplers(config, dataset, parts)[0]
+
+
+def chi_square(counts: np.ndarray, shares: np.ndarray) -> float:
+    """In standard deviations above its mean."""
+    expected = shares * counts.sum()
+    kept = expected > 0
+    assert not counts[~kept].any(), "drawn although its share is zero"
+    free = kept.sum() - 1
+    value = ((counts[kept] - expected[kept]) ** 2 / expected[kept]).sum()
+    return (value - free) / np.sqrt(2 * free)
+
+
+def exact_shares(sampler, user: int, weights: np.ndarray) -> np.ndarray:
+    shares = weights.astype(np.float64).copy()
+    shares[[0, *sampler.used_ids[user]]] = 0
+    return shares / shares.sum()
+
+
+def popularity(sampler, alpha: float) -> np.ndarray:
+    """RecBole counts the interactions of all three parts."""
+    items = np.concatenate([part.inter_feat["item_id"].numpy() for part in sampler.datasets])
+    return np.bincount(items, minlength=sampler.item_num).astype(float) ** alpha * (
+        np.bincount(items, minlength=sampler.item_num) > 0
+    )
+
+
+@pytest.mark.parametrize("keys", [{}, {"train_neg_sample_args": POPULAR}], ids=["uniform", "pop"])
+def test_the_draws_are_recboles_own_bit_for_bit(tiny, keys):
+    _, train, sampler = parts_of(tiny, **keys)
+    quick = quick_sampler(sampler)
+    rng = np.random.default_rng(1)
+    for users in (rng.integers(1, train.user_num, 500), np.full(50, 3), np.array([7])):
+        for count in (1, 3):
+            drawn = []
+            for one in (sampler, quick):
+                np.random.seed(5)
+                values = one.sample_by_user_ids(users, None, count)
+                drawn.append((values, np.random.random()))
+            assert torch.equal(drawn[0][0], drawn[1][0])
+            assert drawn[0][1] == drawn[1][1], "as many random numbers were used"
+
+
+@pytest.mark.parametrize("which", ["seen", "all"])
+@pytest.mark.parametrize("args", [None, POPULAR], ids=["uniform", "pop"])
+def test_negatives_have_the_exact_distribution(tiny, which, args):
+    _, train, sampler = parts_of(tiny, **({"train_neg_sample_args": args} if args else {}))
+    weights = popularity(sampler, 0.7) if args else np.ones(train.item_num)
+    if which == "seen":
+        counts = np.bincount(train.inter_feat["item_id"].numpy(), minlength=train.item_num)
+        assert (counts[1:] == 0).any()
+        weights = weights * (counts > 0)
+    quick = seen_sampler(sampler, train) if which == "seen" else quick_sampler(sampler)
+    np.random.seed(2)
+    for user in (1, 9):
+        drawn = quick.sample_by_user_ids(np.full(DRAWS, user), None, 1).numpy()
+        counts = np.bincount(drawn, minlength=train.item_num)
+        assert abs(chi_square(counts, exact_shares(sampler, user, weights))) < 5
+
+
+def test_popularity_follows_recboles_sampler(tiny):
+    _, train, sampler = parts_of(tiny, train_neg_sample_args=POPULAR)
+    users = np.full(20_000, 4)
+    counts = []
+    for seed, one in ((1, sampler), (2, quick_sampler(sampler))):
+        np.random.seed(seed)
+        drawn = one.sample_by_user_ids(users, None, 1).numpy()
+        counts.append(np.bincount(drawn, minlength=train.item_num))
+    both = counts[0] + counts[1]
+    met = both > 0
+    value = ((counts[0] - counts[1])[met] ** 2 / both[met]).sum()
+    free = met.sum() - 1
+    assert abs(value - free) < 5 * np.sqrt(2 * free)
+
+
+@pytest.mark.parametrize("n", [1, 40, 5000])
+def test_used_pairs_are_found_and_no_others(n):
+    rng = np.random.default_rng(n)
+    used = np.array([set(rng.integers(1, 3000, n // 20 + 1).tolist()) for _ in range(20)])
+    pairs = UsedPairs(used, 3000)
+    users, items = rng.integers(0, 20, 20_000), rng.integers(0, 3000, 20_000)
+    wanted = [k for k, (u, i) in enumerate(zip(users, items, strict=True)) if i in used[u]]
+    assert pairs.taken(users, items).tolist() == wanted
+    everything = [(u, i) for u, items in enumerate(used) for i in items]
+    assert len(pairs.taken(*np.array(everything).T)) == len(everything)
+
+
+def test_nobody_has_anything():
+    pairs = UsedPairs(np.array([set(), set()]), 9)
+    assert len(pairs.taken(np.array([0, 1, 1]), np.array([3, 0, 8]))) == 0
+
+
+JOINED = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "annotations"]}
+LOADED = [
+    ("MF", {}),
+    ("BPR", {"load_col": JOINED}),
+    ("BPR", {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 3}}),
+    ("BPR", {"shuffle": False}),
+    ("NeuMF", {}),
+    ("SASRec", {"loss_type": "BPR", "eval_args": {"split": {"LS": "valid_and_test"}}}),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "keys"), LOADED, ids=["ours", "joined", "three", "in order", "pointwise", "sequence"]
+)
+def test_batches_are_recboles_own_in_every_epoch(tiny, model, keys):
+    config, train, sampler = parts_of(tiny, model=model, **keys)
+    shuffle = config["shuffle"]
+    slow = TrainDataLoader(config, train, sampler, shuffle=shuffle)
+    quick = TrainLoader(config, train, copy.copy(sampler), shuffle=shuffle)
+    if model != "SASRec":
+        quick._sampler = quick_sampler(sampler)
+    for _ in range(3):
+        epochs = []
+        for loader in (slow, quick):
+            np.random.seed(11)
+            epochs.append(list(loader))
+        assert len(epochs[0]) == len(epochs[1]) == len(quick)
+        for old, new in zip(*epochs, strict=True):
+            assert isinstance(new, Interaction)
+            assert old.columns == new.columns
+            assert len(old) == len(new)
+            for name in old.columns:
+                assert torch.equal(old[name], new[name]), name
+        assert torch.equal(slow.generator.get_state(), quick.generator.get_state())
+
+
+def test_every_pairwise_model_gets_the_loader_and_the_sampler(tiny):
+    for name in ("MF", "BPR", "CIERec"):
+        config = Config(name, "tiny", None, tiny(), {})
+        train, *_ = prepare(config, create_dataset(config))
+        assert type(train) is TrainLoader
+        assert hasattr(train._sampler, "used_pairs")
+        assert isinstance(train._dataset.inter_feat, Table)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [[3, 1], slice(2, 5), np.array([4, 4, 0]), torch.tensor([1, 5]), np.arange(6) > 2,
+     torch.arange(6) > 3, 2],
+    ids=["list", "slice", "array", "tensor", "mask", "tensor mask", "one"],
+)  # fmt: skip
+def test_a_table_is_cut_as_an_interaction_is(index):
+    columns = {"a": torch.arange(6), "b": torch.randn(6, 3)}
+    old, new = Interaction(columns)[index], Table(columns)[index]
+    assert len(old) == len(new)
+    for name in columns:
+        assert torch.equal(old[name], new[name])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_table_repeats_as_an_interaction_does_and_stays_as_it_was(times):
+    columns = {"a": torch.arange(6), "b": torch.randn(6, 3)}
+    table = Table(columns)
+    old, new = Interaction(columns).repeat(times), table.repeat(times)
+    new.update(Interaction({"c": torch.zeros(6 * times)}))
+    assert table.columns == ["a", "b"]
+    for name in columns:
+        assert torch.equal(old[name], new[name])
