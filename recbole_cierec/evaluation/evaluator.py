@@ -33,7 +33,8 @@ class PlanEvaluator(Evaluator):
         plan: What is evaluated; None: no groups.
         shares: Of the last evaluation: group to its share of users or positives.
         users: Internal ids [R] of the rows of the last evaluation.
-        per_user: Metric to its values [R], means over the repeats.
+        per_user: Metric to its values [R], means over the repeats; of a view, as
+            ``recall@10_among_cold``, NaN for users without a positive in it.
     """
 
     plan: EvaluationPlan | None = None
@@ -52,7 +53,7 @@ class PlanEvaluator(Evaluator):
         self.per_user = {}
         repeats: dict[int, OrderedDict] = {}
         for (view, repeat), rows in gathered(dataobject).items():
-            part = self._whole(rows) if not view else super().evaluate(rows)
+            part = self._part(rows, view) if view else self._whole(rows)
             named = {f"{metric}_{view}" if view else metric: v for metric, v in part.items()}
             repeats.setdefault(repeat, OrderedDict()).update(named)
         for result in repeats.values():
@@ -66,9 +67,11 @@ class PlanEvaluator(Evaluator):
         with self._captured():
             result = super().evaluate(struct)
         self._plain = list(result)
-        if self.plan is None or self.plan.user_groups is None:
+        if self.plan is None:
             return result
         self.users = struct.get("rec.users").numpy()
+        if self.plan.user_groups is None:
+            return result
         metrics = list(result)
         for name, mask in self.plan.user_groups.masks(self.users).items():
             self.shares[name] = float(mask.mean())
@@ -76,6 +79,15 @@ class PlanEvaluator(Evaluator):
             result.update({f"{m}_{name}": part.get(m, float("nan")) for m in metrics})
         result.update(self._item_groups(struct))
         return result
+
+    def _part(self, struct: DataStruct, view: str) -> OrderedDict:
+        """A view's users are some of the whole's, which came before."""
+        order = np.argsort(self.users)
+        if len(np.unique(self.users)) < len(order):  # several rows a user: whose is not known
+            return super().evaluate(struct)
+        places = np.searchsorted(self.users, struct.get("rec.users").numpy(), sorter=order)
+        with self._captured(f"_{view}", order[places]):
+            return super().evaluate(struct)
 
     def _item_groups(self, struct: DataStruct) -> dict[str, float]:
         result = {}
@@ -93,22 +105,33 @@ class PlanEvaluator(Evaluator):
         return result
 
     @contextmanager
-    def _captured(self) -> Iterator[None]:
-        """Within, every ranking metric also leaves its values by user in ``per_user``."""
+    def _captured(self, end: str = "", rows: np.ndarray | None = None) -> Iterator[None]:
+        """Within, every ranking metric also leaves its values by user in ``per_user``.
+
+        Args:
+            end: Of the metric's name there.
+            rows: Which of ``users`` are evaluated; None: all.
+        """
         for name in self._ranked:
             metric = self.metric_class[name]
-            metric.topk_result = self._keeping(metric.topk_result)
+            metric.topk_result = self._keeping(metric.topk_result, end, rows)
         try:
             yield
         finally:
             for name in self._ranked:
                 del self.metric_class[name].topk_result
 
-    def _keeping(self, topk_result: Callable[..., dict]) -> Callable[..., dict]:
+    def _keeping(
+        self, topk_result: Callable[..., dict], end: str, rows: np.ndarray | None
+    ) -> Callable[..., dict]:
         def keep(metric: str, value: np.ndarray) -> dict[str, Any]:
+            everyone = value
+            if rows is not None:
+                everyone = np.full((len(self.users), value.shape[1]), np.nan)
+                everyone[rows] = value
             for k in self.config["topk"]:
-                name = f"{metric}@{k}"
-                self.per_user[name] = self.per_user.get(name, 0.0) + value[:, k - 1]
+                name = f"{metric}@{k}{end}"
+                self.per_user[name] = self.per_user.get(name, 0.0) + everyone[:, k - 1]
             return topk_result(metric, value)
 
         return keep

@@ -58,7 +58,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the same users, in the same order.
+    """Values of the same users, in the same order; of users who have any (NaN: none).
 
     Raises:
         DataError: The runs are of other data, protocols or users, or lack the metric.
@@ -72,9 +72,11 @@ def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray
             raise DataError(f"{side.path}: has no {metric}; it has {known}")
     # A sequence model in RecBole's modes has several rows a user: stable, to keep their order.
     a, b = (np.argsort(side.users, kind="stable") for side in (run, base))
-    if not np.array_equal(run.users[a], base.users[b]):
+    ours, theirs = run.values[metric][a], base.values[metric][b]
+    has = ~np.isnan(ours)
+    if not np.array_equal(run.users[a], base.users[b]) or (np.isnan(theirs) == has).any():
         raise DataError(f"{run.path} and {base.path}: not the same users")
-    return run.values[metric][a], base.values[metric][b]
+    return ours[has], theirs[has]
 
 
 def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> Comparison:

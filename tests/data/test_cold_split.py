@@ -308,7 +308,7 @@ def test_views_equal_a_brute_force_ranking(job, name):
         views = {"": there, "_among_cold": there & ~in_training, "_among_warm": there & in_training}
         known = np.concatenate(pairs[:phase])
         for view, allowed in views.items():
-            values = []
+            values, by_user = [], {}
             for user in np.unique(pairs[phase][:, 0]):
                 mine = pairs[phase][pairs[phase][:, 0] == user, 1]
                 mine = set(mine[allowed[mine]].tolist())
@@ -323,9 +323,13 @@ def test_views_equal_a_brute_force_ranking(job, name):
                     gains = 1 / np.log2(np.arange(2, 7))
                     ideal = gains[: min(5, len(mine))].sum()
                     values.append((hits.sum() / len(mine), (hits * gains).sum() / ideal))
+                    by_user[user] = values[-1][0]
             recall, ndcg = np.mean(values, axis=0)
             assert result[f"recall@5{view}"] == pytest.approx(recall, abs=1e-6)
             assert result[f"ndcg@5{view}"] == pytest.approx(ndcg, abs=1e-6)
+            kept = made.trainer.evaluator
+            expected = [by_user.get(user, np.nan) for user in kept.users]
+            assert kept.per_user[f"recall@5{view}"] == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_view_in_which_nobody_has_a_positive_is_not_a_number(job):

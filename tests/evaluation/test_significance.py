@@ -52,6 +52,14 @@ def test_t_equals_its_formula(planted):
     assert row.n == 200
 
 
+def test_users_without_a_value_are_left_out(planted):
+    base, better = (np.append(x, np.nan) for x in planted)
+    row, plain = compare(results("a", better), results("b", base), "recall@10"), planted
+    assert row == compare(results("a", plain[1]), results("b", plain[0]), "recall@10")
+    with pytest.raises(DataError, match="not the same users"):
+        compare(results("a", np.append(plain[1], 0.5)), results("b", base), "recall@10")
+
+
 def test_wilcoxon_equals_the_enumeration_of_all_signs():
     difference = np.array([0.3, -0.1, 0.25, 0.4, -0.2, 0.35, 0.15])
     ranks = stats.rankdata(np.abs(difference))
