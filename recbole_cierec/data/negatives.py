@@ -7,11 +7,11 @@ only the question "which of these pairs are taken?" is answered for all rows at 
 
 from __future__ import annotations
 
-import copy
 from itertools import chain
 
 import numpy as np
 import torch
+from recbole.sampler import Sampler
 
 from recbole_cierec.errors import DataError
 
@@ -57,8 +57,8 @@ class UsedPairs:
         return rows[self.pairs[np.searchsorted(self.pairs, maybe)] == maybe]
 
 
-class QuickSampler:
-    """Mixin over RecBole's ``Sampler`` of one phase; use :func:`quick_sampler`."""
+class QuickSampler(Sampler):
+    """RecBole's ``Sampler`` of one phase; made by :func:`quick_sampler`."""
 
     used_pairs: UsedPairs
     seen: np.ndarray | None  # items to draw from, ascending; None: all
@@ -118,10 +118,8 @@ def quick_sampler(sampler, seen: np.ndarray | None = None):
         sampler: RecBole's ``Sampler`` after ``set_phase``.
         seen: Ids of the items that may be drawn; None: all.
     """
-    kind = type(sampler)
-    quick = copy.copy(sampler)
-    if not isinstance(sampler, QuickSampler):
-        quick.__class__ = type(kind.__name__, (QuickSampler, kind), {"__doc__": kind.__doc__})
+    quick = QuickSampler.__new__(QuickSampler)  # RecBole's constructor would count all pairs again
+    vars(quick).update(vars(sampler))
     quick.used_pairs = UsedPairs(sampler.used_ids, sampler.item_num)
     quick.seen = seen
     if sampler.distribution == "popularity":

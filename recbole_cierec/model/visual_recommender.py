@@ -214,15 +214,6 @@ class VisualRecommender(GeneralRecommender):
 
     def _bpr(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         items = torch.stack([rows.positive, rows.negative])  # [2, B]
-        base, own = VisualRecommender, type(self)
-        if own.pair_parts is base.pair_parts and own.pair_loss is base.pair_loss:
-            # y_ui - y_uj = beta_i - beta_j + u . (v_i - v_j): half the numbers of two scores.
-            first, second = take(item, rows.positive), take(item, rows.negative)
-            vectors = first["vector"] - second["vector"]
-            gap = (user["vector"].index_select(0, rows.user) * vectors).sum(1)
-            gap = gap + first["bias"] - second["bias"]
-            self.branch_losses = {}
-            return bpr_loss(gap, torch.zeros_like(gap)), self.item_norm(item)[items].sum()
         parts = self.pair_parts(take(user, rows.user), take(item, items))
         loss = self.pair_loss(*parts.pop("score"))
         norm = self._norms(parts, item, items).sum()

@@ -76,8 +76,8 @@ def test_component_attention_does_not_mix_rows(make, name, monkeypatch):
     assert loss_is_the_mean_of_its_rows(model)
 
     def mixing(logits, mask):
-        if mask.shape[-1] == model_components and logits.dim() == 2:
-            logits = logits.T.reshape(logits.shape)
+        if mask.shape[-1] == model_components:
+            logits = logits.mT.reshape(logits.shape)
         return masked_softmax(logits, mask)
 
     model_components = 3 if name == "HAFR" else 2
