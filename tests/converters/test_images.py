@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -362,15 +363,18 @@ def test_killed_and_run_again_it_ends_with_the_same_files(tmp_path, server):
     rows = [(path, f"{server.url}/wait/{path.split('/')[1]}") for path in expected]
     rows.append(("bad.png", f"{server.url}/status/404/x"))
     file, into = write_list(tmp_path, rows), tmp_path / "into"
-    for moment in (1, 17, 33):
+    moments = [(random.randint(1, 18), random.uniform(0, 0.02)) for _ in range(3)]
+    for asked, later in moments:
         server.log.clear()
         process = start(file, into)
-        wait_until_asked(server, moment)
+        wait_until_asked(server, asked)
+        time.sleep(later)
         process.kill()
         process.communicate()
         left = {p: b for p, b in files_in(into).items() if not p.startswith(".downloading/")}
-        assert left.items() <= expected.items()
-    assert len(left) >= 40
+        assert left.items() <= expected.items(), moments
+    # Of what was asked for, each time three may have been on their way, and one is not there.
+    assert len(left) >= sum(asked for asked, _ in moments) - 3 * 4, moments
     assert main(["--list", str(file), "--into", str(into), *FAST, *HERE]) == 0
     assert files_in(into) == expected
     assert failures_in(into) == {"bad.png": "HTTP 404"}
