@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import resource
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import torch
 from search import split_name
+from tables import results
 
 from recbole_cierec import run
 
@@ -35,7 +35,7 @@ TUNED = Path(__file__).resolve().parents[1] / "properties" / "tuned"
 def best_settings(search: Path, name: str) -> dict:
     """Settings of the trial of ``name`` with the best validation score."""
     rows = [json.loads(line) for line in search.read_text().splitlines()]
-    rows = [row for row in rows if row["model"] == name]
+    rows = [row for row in rows if row["model"] == name and row["valid"] is not None]
     return max(rows, key=lambda row: row["valid"])["settings"] if rows else {}
 
 
@@ -83,30 +83,6 @@ def one(arguments: argparse.Namespace) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def cell(test: dict, name: str) -> str:
-    """Percent, with the deviation over candidate sets where there is one."""
-    value, spread = test.get(name, math.nan), test.get(f"{name}_std")
-    text = "-" if math.isnan(value) else f"{100 * value:.2f}"
-    return text if spread is None or text == "-" else f"{text} ± {100 * spread:.2f}"
-
-
-def table(rows: list[dict]) -> str:
-    """Markdown, percent."""
-    names = ["recall@10", "recall@10_cold", "recall@10_warm", "ndcg@10", "ndcg_hit@10"]
-    names += ["recall@10_item_unseen", "recall@10_among_cold", "recall@10_among_warm"]
-    names = [name for name in names if any(name in row["test"] for row in rows)]
-    head = ["model", "seed", *names]
-    head += ["epochs", "s an epoch", "test s", "parameters", "peak MiB"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in rows:
-        cells = [row["model"], str(row["seed"]), *(cell(row["test"], k) for k in names)]
-        each = row["fit_seconds"] / max(row["epochs"], 1)
-        cells += [str(row["epochs"]), f"{each:.2f}", f"{row['evaluate_seconds']:.1f}"]
-        cells += [f"{row['parameters']:,}", str(row["peak_mib"])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True)
@@ -128,7 +104,7 @@ def main() -> None:
         if (name, arguments.seed) not in done:
             subprocess.run([sys.executable, *sys.argv, f"--one={name}"], check=True)
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()]
-    print(table(rows))
+    print(results(rows))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ import torch
 from recbole.utils import init_seed
 
 from recbole_cierec.config import Config
-from recbole_cierec.config_keys import properties_dir
 from recbole_cierec.quick_start import prepare
+from recbole_cierec.tuning.ranges import range_files
 from recbole_cierec.yaml_values import parse_value, read_yaml
 
 
@@ -29,8 +29,10 @@ def draw(name: str, trial: int) -> dict:
     """The settings of one trial; trial 0 is the defaults of the model's yaml."""
     if trial == 0:
         return {}
-    model = name.split(":")[0]
-    ranges = read_yaml(properties_dir() / "search" / f"{model}.yaml")
+    model, fixed = split_name(name)
+    ranges = {}
+    for file in range_files(Config(model, config_dict=fixed)):
+        ranges |= read_yaml(file)
     chance = random.Random(f"{name}/{trial}")  # noqa: S311 (no secret)
     return {key: chance.choice(values) for key, values in ranges.items()}
 

@@ -20,6 +20,7 @@ from recbole_cierec.errors import ConfigError, DataError
 
 from .csv_source import MAX_CELL, column, header_of, number, read_csv, require_columns
 from .ingredients import element_of
+from .options import add_images
 from .pictures import picture_folder, pictures_below
 from .sources import open_bytes
 from .workspace import Workspace, quote
@@ -55,12 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PREFIX",
         help="of HAFR's files, as in Data/data for Data/data.train.rating",
     )
-    group.add_argument(
-        "--images",
-        type=Path,
-        metavar="PLACE",
-        help="folder or archive (.zip, .tar, .tar.gz) of pictures named by recipe id "
-        "(default: core-data-images in --folder, else URLs to download)",
+    add_images(
+        group,
+        "pictures named by recipe id (default: core-data-images in --folder, else URLs to "
+        "download)",
     )
     group.add_argument(
         "--split",

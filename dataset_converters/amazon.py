@@ -17,6 +17,7 @@ from recbole_cierec.errors import DataError
 
 from .amazon_records import METADATA, REVIEWS, Kind, expect, kind_of_file
 from .csv_source import number, read_csv
+from .options import add_images
 from .pictures import picture_folder, pictures_below
 from .sources import numbered_lines, read_json_lines
 from .workspace import Workspace, name, quote
@@ -76,13 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="label",
         help="a category by its own label, or with all above it",
     )
-    group.add_argument(
-        "--images",
-        type=Path,
-        metavar="PLACE",
-        help="folder or archive (.zip, .tar, .tar.gz) of pictures named by item id; "
-        "default: URLs to download",
-    )
+    add_images(group, "pictures named by item id; default: URLs to download")
     group.add_argument("--preset", choices=tuple(PRESETS), help="the paper's recipe")
 
 

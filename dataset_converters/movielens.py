@@ -17,6 +17,7 @@ from pathlib import Path
 from recbole_cierec.errors import DataError
 
 from .csv_source import column, header_of, number, numbered_rows, read_csv, require_columns
+from .options import add_images
 from .pictures import picture_folder, pictures_below
 from .sources import open_bytes
 from .workspace import Workspace
@@ -62,12 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the unpacked release: with ratings.csv, ratings.dat or u.data",
     )
-    group.add_argument(
-        "--images",
-        type=Path,
-        metavar="PLACE",
-        help="folder or archive (.zip, .tar, .tar.gz) of posters",
-    )
+    add_images(group, "posters")
     group.add_argument(
         "--image-key",
         choices=("movie", "imdb"),

@@ -62,6 +62,21 @@ def add_shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     _add_limits(parser.add_argument_group("limits"))
 
 
+def add_images(group: Any, what: str) -> None:
+    """Add the option that names pictures on the disk.
+
+    Args:
+        group: The converter's own options.
+        what: Whose pictures, or how they are named, and what happens without.
+    """
+    group.add_argument(
+        "--images",
+        type=Path,
+        metavar="PLACE",
+        help=f"folder or archive (.zip, .tar, .tar.gz) of {what}",
+    )
+
+
 def _add_filters(group: Any) -> None:
     group.add_argument(
         "--after",

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_cierec.errors import ConfigError, DataError
 
 from .csv_source import column, header_of, number, read_csv, require_columns
+from .options import add_images
 from .pictures import path_inside, picture_folder, pictures_below
 from .sources import append, read_json_lines, sample_records
 from .workspace import Workspace, name, quote
@@ -28,6 +30,23 @@ _FORMS = {
     ".json": "json",
 }
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+@dataclass
+class _Target:
+    """Where the rows of a file go.
+
+    Args:
+        table: The table.
+        select: Its columns, as name -> expression over the file's columns.
+        wanted: The file's columns that are needed.
+        required: Columns of the table without which a row is bad.
+    """
+
+    table: str
+    select: dict[str, str]
+    wanted: list[str]
+    required: list[str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,13 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     columns.add_argument(
         "--image-column", metavar="C", help="paths below --images, or URLs to download"
     )
-    columns.add_argument(
-        "--images",
-        type=Path,
-        metavar="PLACE",
-        help="folder or archive (.zip, .tar, .tar.gz) of pictures; without --image-column named by "
-        "item id",
-    )
+    add_images(columns, "pictures; without --image-column named by item id")
 
 
 def expected(options: argparse.Namespace) -> dict[str, int]:
@@ -98,13 +111,13 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         "timestamp": _time(options.time_column, options.time_unit),
     }
     wanted = [options.user_column, options.item_column]
-    required = ["user_id", "item_id"]
+    target = _Target("interactions", select, wanted, ["user_id", "item_id"])
     for given, key in ((options.rating_column, "rating"), (options.time_column, "timestamp")):
         if given:
-            wanted.append(given)
-            required.append(key)
+            target.wanted.append(given)
+            target.required.append(key)
     for path in options.interactions:
-        _read(space, "interactions", path, options, select, wanted, required)
+        _read(space, path, options, target)
     _load_items(space, options)
 
 
@@ -123,8 +136,9 @@ def _load_items(space: Workspace, options: argparse.Namespace) -> None:
         "CREATE TABLE raw_items "
         "(item_id VARCHAR, title VARCHAR, annotations VARCHAR[], cell VARCHAR)"
     )
+    target = _Target("raw_items", select, wanted, ["item_id"])
     for path in options.items:
-        _read(space, "raw_items", path, options, select, wanted, ["item_id"])
+        _read(space, path, options, target)
     if not options.items and options.images:
         # Pictures named by item id are all there is to say about the items.
         space.run(
@@ -186,15 +200,7 @@ def _labels(key: str, separator: str) -> str:
     )
 
 
-def _read(
-    space: Workspace,
-    table: str,
-    path: Path,
-    options: argparse.Namespace,
-    select: dict[str, str],
-    wanted: list[str],
-    required: list[str],
-) -> None:
+def _read(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
     """Append one file of any form; all its columns come as text."""
     suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
     form = _FORMS.get(suffixes[-1].lower() if suffixes else "")
@@ -207,54 +213,40 @@ def _read(
     if form is None and options.separator is None:
         raise DataError(f"{path}: is not named {', '.join(_FORMS)}; rename it or set --separator")
     reader = readers.get(form, _read_separated)
-    reader(space, table, path, options, select, wanted, required)
+    reader(space, path, options, to)
 
 
-def _read_separated(
-    space: Workspace,
-    table: str,
-    path: Path,
-    options: argparse.Namespace,
-    select: dict[str, str],
-    wanted: list[str],
-    required: list[str],
-) -> None:
+def _read_separated(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
     separator = options.separator or ("," if ".csv" in path.suffixes else "\t")
     names = header_of(path, separator, options.encoding)
-    require_columns(path, names, wanted, "such a table")
+    require_columns(path, names, to.wanted, "such a table")
     read_csv(
         space,
-        table,
+        to.table,
         path,
-        select,
+        to.select,
         names=names,
-        required=required,
+        required=to.required,
         separator=separator,
         encoding=options.encoding,
     )
 
 
-def _read_parquet(
-    space: Workspace,
-    table: str,
-    path: Path,
-    options: argparse.Namespace,
-    select: dict[str, str],
-    wanted: list[str],
-    required: list[str],
-) -> None:
+def _read_parquet(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
     source = f"read_parquet({quote(space.readable(path))})"
     space.inputs.append(path)
     described = {row[0]: row[1] for row in space.run(f"DESCRIBE FROM {source}").fetchall()}
-    require_columns(path, list(described), wanted, "such a table")
+    require_columns(path, list(described), to.wanted, "such a table")
     texts = ", ".join(
-        f"{_as_text(key, described[key])} AS {name(key)}" for key in dict.fromkeys(wanted)
+        f"{_as_text(key, described[key])} AS {name(key)}" for key in dict.fromkeys(to.wanted)
     )
-    chosen = ", ".join(f"{expression} AS {key}" for key, expression in select.items())
-    start = append(space, table, f"SELECT {chosen} FROM (SELECT {texts} FROM {source})", path.name)
-    missing = " OR ".join(f"{key} IS NULL" for key in required)
-    where = f"FROM {table} WHERE rowid >= {start} AND ({missing})"
-    rows = space.value(f"SELECT count(*) FROM {table} WHERE rowid >= {start}")
+    chosen = ", ".join(f"{expression} AS {key}" for key, expression in to.select.items())
+    start = append(
+        space, to.table, f"SELECT {chosen} FROM (SELECT {texts} FROM {source})", path.name
+    )
+    missing = " OR ".join(f"{key} IS NULL" for key in to.required)
+    where = f"FROM {to.table} WHERE rowid >= {start} AND ({missing})"
+    rows = space.value(f"SELECT count(*) FROM {to.table} WHERE rowid >= {start}")
     shown = space.run(f"SELECT rowid {where} ORDER BY rowid LIMIT 20").fetchall()
     examples = [(row - start + 1, "(row) lacks a required value") for (row,) in shown]
     space.bad.add(path, rows, space.value(f"SELECT count(*) {where}"), examples)
@@ -268,29 +260,21 @@ def _as_text(key: str, kind: str) -> str:
     return f"CAST({name(key)} AS VARCHAR)"
 
 
-def _read_records(
-    space: Workspace,
-    table: str,
-    path: Path,
-    options: argparse.Namespace,
-    select: dict[str, str],
-    wanted: list[str],
-    required: list[str],
-) -> None:
+def _read_records(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
     records, literal = sample_records(path)
     known = list(dict.fromkeys(key for record in records for key in record))
-    require_columns(path, known, wanted, "such a table")
+    require_columns(path, known, to.wanted, "such a table")
 
     def lacks(record: dict) -> str:
-        return f"lacks one of {', '.join(wanted)}, or it is malformed"
+        return f"lacks one of {', '.join(to.wanted)}, or it is malformed"
 
     read_json_lines(
         space,
-        table,
+        to.table,
         path,
-        dict.fromkeys(wanted, "VARCHAR"),
-        select,
+        dict.fromkeys(to.wanted, "VARCHAR"),
+        to.select,
         lacks,
-        required=required,
+        required=to.required,
         literal=literal,
     )

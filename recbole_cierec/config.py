@@ -54,6 +54,8 @@ PROTOCOL_KEYS = frozenset(
     " train_neg_sample_args train_negatives user_group_boundary user_group_count"
     " item_group_boundary cold_item_views candidate_seed candidates_file eval_repeats".split()
 )
+# The defaults of our models with ``loss: softmax``.
+_WITH_SOFTMAX = {"learning_rate": "softmax_learning_rate", "reg_weight": "softmax_reg_weight"}
 # What differs between two runs of the same experiment.
 PLACE_KEYS = LAUNCH_KEYS - {"model", "dataset"} | frozenset(
     "gpu_id use_gpu device worker state show_progress checkpoint_dir data_path cache_dir image_dir"
@@ -214,11 +216,19 @@ class Config(ConfigMends, RecBoleConfig):
         return final
 
     def _softmax(self, final: dict[str, Any]) -> None:
-        """``loss: softmax`` draws its own negatives, and is a key of our models only."""
+        """``loss: softmax`` draws its own negatives, and is a key of our models only.
+
+        The models' files have the rate and the L2 of BPR, with Adagrad; softmax needs others.
+        """
+        given = self.external_config_dict
         if self.model not in MODELS:
             self.notes.append(f"{self.model} is RecBole's own and does not read loss: softmax")
-        elif "train_neg_sample_args" not in self.external_config_dict:
+            return
+        if "train_neg_sample_args" not in given:
             final["train_neg_sample_args"] = None
+        if final["learner"] == "adagrad":
+            absent = _WITH_SOFTMAX.keys() - given.keys()
+            final |= {key: final[_WITH_SOFTMAX[key]] for key in absent}
 
     def _checked(self, key: str, value: Any) -> Any:
         origin = self.origins[key]

@@ -177,6 +177,18 @@ def test_sequential_ce_models_have_no_negatives_unless_the_user_insists():
     assert "should be None when the loss_type is CE" in said
 
 
+def test_softmax_has_a_rate_and_an_l2_of_its_own_unless_one_is_given(tmp_path):
+    assert (config("VBPR")["learning_rate"], config("VBPR")["reg_weight"]) == (0.2, 0.02)
+    softmax = config("VBPR", loss="softmax")
+    assert (softmax["learning_rate"], softmax["reg_weight"]) == (0.1, 0.1)
+    assert config("VBPR", loss="softmax", softmax_reg_weight="0.3")["reg_weight"] == 0.3
+    assert config("VBPR", loss="softmax", learning_rate="0.2")["learning_rate"] == 0.2
+    file = write(tmp_path, "loss: softmax\nlearning_rate: 0.1\n")
+    assert config("VBPR", files=[file])["learning_rate"] == 0.1
+    adam = config("AlignRec")["learning_rate"]
+    assert config("AlignRec", loss="softmax")["learning_rate"] == adam
+
+
 def test_eval_args_are_merged_key_by_key(tmp_path):
     file = write(tmp_path, "eval_args: {order: RO, mode: uni50}\n")
     made = config(files=[file], eval_args="{mode: uni100}")

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 import zipfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from logging import getLogger
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from recbole_cierec.data.pictures import PictureSpec, check_file, describe_failure
 from recbole_cierec.errors import PictureError
+from recbole_cierec.whole_file import replacing
 
 REFUSED = "refused"  # stands where the content hash of a usable file would
 TEMPORARY = "tmp-pictures-"  # prefix of whatever is not complete yet
@@ -280,31 +280,10 @@ class _HashIndex:
             return
         encoded = "\0".join(names).encode("utf-8", "surrogatepass")
         hashes = bytes.fromhex("".join(self.content[name] for name in names))
-        with replacing(self.file) as stream:
+        with replacing(self.file, TEMPORARY) as stream:
             np.savez(
                 stream,
                 names=np.frombuffer(encoded, np.uint8),
                 stamps=np.array([self._stamps[name] for name in names], np.int64),
                 hashes=np.frombuffer(hashes, np.uint8).reshape(-1, 32),
             )
-
-
-@contextmanager
-def replacing(file: Path) -> Iterator[BinaryIO]:
-    """Write a file under another name and put it in place when it is complete and on the disk.
-
-    Args:
-        file: The final name.
-
-    Yields:
-        A binary stream.
-    """
-    temporary = file.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{file.name}")
-    try:
-        with open(temporary, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

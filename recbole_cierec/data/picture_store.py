@@ -33,12 +33,12 @@ from recbole_cierec.data.picture_files import (
     PictureFile,
     Pool,
     Scan,
-    replacing,
     scan_files,
     stamp_of,
 )
 from recbole_cierec.data.pictures import DECODER_VERSION, PictureSpec, decode_picture
 from recbole_cierec.errors import ConfigError, DataError, PictureError
+from recbole_cierec.whole_file import replacing
 
 STORE_VERSION = 1
 POLICIES = ("error", "skip", "blank")
@@ -369,7 +369,7 @@ def _line(text: str) -> str:
 def _list_bad(bad: list[tuple[str, str]], job: _Job) -> Path:
     """Write all bad pictures to a text file (path, tab, reason)."""
     file = job.cache_dir / f"bad-pictures-{job.key[:16]}.txt"
-    with replacing(file) as stream:
+    with replacing(file, TEMPORARY) as stream:
         for path, reason in bad:
             stream.write(f"{_line(path)}\t{_line(reason)}\n".encode())
     return file

@@ -9,7 +9,6 @@ fills up. Negatives only; positives are the phase's interactions.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from logging import getLogger
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.plan import EvaluationPlan, draw_all
+from recbole_cierec.whole_file import replacing
 
 
 def provide_candidates(config, phase, plan: EvaluationPlan, n: int, train, used: Ragged) -> None:
@@ -83,13 +83,8 @@ def _write(path: Path, phase: str, plan: EvaluationPlan, users, items, about: di
     every = np.arange(len(plan.users))
     for (view, repeat), rows in plan.negatives.items():
         arrays[_name(phase, view, repeat)] = rows.padded(every, -1).astype(np.int32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
+    with replacing(path) as file:
         np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def _take(path, arrays, phase: str, plan: EvaluationPlan, users, items, used: Ragged) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.whole_file import replacing
 
 SUFFIX = ".users.npz"
 
@@ -72,13 +72,8 @@ def save_per_user(checkpoint: Path, evaluator, dataset, config) -> Path | None:
     for name, mask in evaluator.plan.user_groups.masks(evaluator.users).items():
         arrays[f"group/{name}"] = mask
     path = checkpoint.with_suffix("").with_suffix(SUFFIX)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
+    with replacing(path) as file:
         np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
     return path
 
 

@@ -7,7 +7,6 @@ tensor or plain Python data; arrays and sparse matrices of RecBole's models are 
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
 import struct
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_cierec.errors import CheckpointError
+from recbole_cierec.whole_file import replacing
 
 FORMAT = "recbole_cierec checkpoint 1"
 # What zipfile and torch raise on files that are cut off, overwritten or something else altogether.
@@ -86,18 +86,12 @@ def write_checkpoint(path: Path, state: dict) -> None:
         CheckpointError: The disk is full or the folder cannot be written; what stood at ``path``
             before still stands there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: the checkpoint cannot be written: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:

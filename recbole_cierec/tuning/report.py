@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 from recbole_cierec.config import PLACE_KEYS
 from recbole_cierec.tuning.ranges import same
 from recbole_cierec.tuning.trial import Plan
+from recbole_cierec.whole_file import replacing
 from recbole_cierec.yaml_values import parse_value
 
 Row = dict[str, Any]
@@ -30,10 +29,8 @@ def yaml_text(value: Any) -> str:
 
 def write(path: Path, text: str) -> None:
     """Replace a file in one step: another process of the study may write it too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:6]}")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def best_yaml(plan: Plan, best: Row) -> str:

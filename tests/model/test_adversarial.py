@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from model_helpers import shaken
 
 from recbole_cierec.model.amf import rows_of_length
 from recbole_cierec.model.visual_recommender import VisualRecommender
@@ -27,11 +28,7 @@ def trained(make):
 
     def build(name, **keys):
         *_, model = make(name, **{"embedding_size": 6, "reg_weight": 0.0, **keys})
-        generator = torch.Generator().manual_seed(3)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-        return model.train()
+        return shaken(model).train()
 
     return build
 

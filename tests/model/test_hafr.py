@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from model_helpers import rows_of, shaken
 from oracle_hafr import HafrOracle
 from recbole.data.interaction import Interaction
 
@@ -19,19 +20,6 @@ from recbole_cierec.model.pairwise import masked_softmax
 from recbole_cierec.trainer.trainer import TrainerMixin
 
 BOTH = pytest.mark.parametrize("name", ["HAFR", "HAFR_non_i"])
-
-
-def shaken(model, seed=3):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-    return model
-
-
-def rows_of(users, items, negatives):
-    columns = {"user_id": users, "item_id": items, "neg_item_id": negatives}
-    return Interaction({k: torch.tensor(v) for k, v in columns.items()})
 
 
 def known_items(model, count):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from model_helpers import shaken
 from recbole.data.interaction import Interaction
 
 from recbole_cierec.errors import ConfigError
@@ -15,14 +16,6 @@ def scores(model):
     model.eval()
     users = torch.arange(1, model.n_users)
     return model.full_sort_predict(Interaction({"user_id": users})).view(len(users), -1)
-
-
-def shaken(model):
-    torch.manual_seed(4)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape) * 0.5)
-    return model
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from model_helpers import shaken
 from oracle import Oracle
 from oracle_alignrec import AlignRecOracle
 from oracle_hafr import HafrOracle
@@ -114,13 +115,10 @@ def make(make):
 
 
 def shake(model, seed=3):
-    """Random weights everywhere, so that zero-initialised parts show in the scores as well."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-            if name.endswith(("semantic.tokens.weight", "token_embedding.weight")):
-                parameter[0] = 0.0
+    """Random weights everywhere but in the padding's token vector."""
+    for name, parameter in shaken(model, seed=seed).named_parameters():
+        if name.endswith(("semantic.tokens.weight", "token_embedding.weight")):
+            parameter.data[0] = 0.0
     return model.eval()
 
 

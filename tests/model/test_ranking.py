@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from model_helpers import shaken
 from recbole.data.interaction import Interaction
 
 from recbole_cierec.model import ranking
@@ -20,11 +21,7 @@ def models(make, monkeypatch):
             monkeypatch.setattr(ranking, "MAPS_BYTES", 0)
         keys = KEYS | ({"gate_activation": "sigmoid"} if way == "literal" else {})
         *_, model = make("CIERec", **keys)
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
-        return model.eval()
+        return shaken(model, 0.5, seed=1).eval()
 
     return build
 

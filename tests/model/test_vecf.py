@@ -8,24 +8,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from model_helpers import rows_of, shaken
 from oracle_vecf import VecfOracle
 from recbole.data.interaction import Interaction
 
 from recbole_cierec import run
 from recbole_cierec.errors import ConfigError, DataError
-
-
-def shaken(model, seed=3):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-    return model
-
-
-def rows_of(users, items, negatives):
-    columns = {"user_id": users, "item_id": items, "neg_item_id": negatives}
-    return Interaction({k: torch.tensor(v) for k, v in columns.items()})
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_signal_ends_the_run_with_a_code_and_a_whole_checkpoint(
     process.send_signal(number)
     assert process.wait(timeout=15) == code
     assert read_checkpoint(last)["model"] == "CIERec"
-    assert not list(tmp_path.glob("saved/.*.tmp"))
+    assert not list(tmp_path.glob("saved/.tmp-*"))
 
 
 def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder):

@@ -1,0 +1,132 @@
+"""The tables of docs/results.md, from the rows in benchmarks/runs/.
+
+    python benchmarks/tables.py            # writes them anew
+    python benchmarks/tables.py --check    # ends with 1 where the page says something else
+
+A table follows a line ``<!-- KIND: NAME -->``: ``results`` and ``trials`` show the rows of
+``runs/NAME.jsonl``, ``losses`` compares both losses by ``NAME-results`` and ``NAME-cold``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+RUNS = Path(__file__).resolve().parent / "runs"
+PAGE = RUNS.parents[1] / "docs" / "results.md"
+SOFTMAX = ":loss=softmax"
+_METRICS = (
+    "recall@10",
+    "recall@10_cold",
+    "recall@10_warm",
+    "ndcg@10",
+    "ndcg_hit@10",
+    "recall@10_item_unseen",
+    "recall@10_among_cold",
+    "recall@10_among_warm",
+)
+_COSTS = ("epochs", "s an epoch", "test s", "parameters", "peak MiB")
+_PLACE = re.compile(r"(<!-- (\w+): ([\w-]+) -->\n)((?:\|.*\n)*)")
+
+
+def rows_of(name: str, runs: Path = RUNS) -> list[dict]:
+    """The rows of a file, a model's two losses beside each other."""
+    rows = [json.loads(line) for line in (runs / f"{name}.jsonl").read_text().splitlines()]
+    first: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        first.setdefault(row["model"].replace(SOFTMAX, ""), place)
+    return sorted(
+        rows, key=lambda row: (first[row["model"].replace(SOFTMAX, "")], SOFTMAX in row["model"])
+    )
+
+
+def markdown(head: list[str], body: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("| --- ", "|---")
+
+
+def cell(test: dict, name: str) -> str:
+    """Percent, with the deviation over candidate sets where there is one."""
+    value, spread = test.get(name, math.nan), test.get(f"{name}_std")
+    text = "-" if math.isnan(value) else f"{100 * value:.2f}"
+    return text if spread is None or text == "-" else f"{text} ± {100 * spread:.2f}"
+
+
+def results(rows: list[dict]) -> str:
+    """What the test said of each model, and what it cost."""
+    names = [name for name in _METRICS if any(name in row["test"] for row in rows)]
+    body = []
+    for row in rows:
+        cells = [row["model"], str(row["seed"]), *(cell(row["test"], name) for name in names)]
+        each = row["fit_seconds"] / max(row["epochs"], 1)
+        cells += [str(row["epochs"]), f"{each:.2f}", f"{row['evaluate_seconds']:.1f}"]
+        body.append([*cells, f"{row['parameters']:,}", str(row["peak_mib"])])
+    return markdown(["model", "seed", *names, *_COSTS], body)
+
+
+def trials(rows: list[dict]) -> str:
+    """What validation said of each trial."""
+    body = []
+    for row in rows:
+        settings = ", ".join(f"{k} {v}" for k, v in row["settings"].items()) or "defaults"
+        valid = f"{100 * row['valid']:.2f}"
+        body.append([row["model"], str(row["trial"]), settings, valid, str(row["best_epoch"])])
+    return markdown(["model", "trial", "settings", "valid recall@10", "best epoch"], body)
+
+
+def losses(name: str, runs: Path = RUNS) -> str:
+    """BPR and softmax side by side, in the usual split and among held-out items."""
+    columns = []
+    for file, metric in (
+        (f"{name}-results", "recall@10"),
+        (f"{name}-results", "recall@10_item_unseen"),
+        (f"{name}-cold", "recall@10_among_cold"),
+    ):
+        test = {row["model"]: row["test"] for row in rows_of(file, runs)}
+        columns.append((test, metric))
+    both = [
+        model for model in columns[0][0] if model + SOFTMAX in columns[0][0]
+    ]  # those that were trained with both
+    head = ["model"]
+    for _, metric in columns:
+        head += [f"{metric}, bpr", "softmax"]
+    body = []
+    for model in both:
+        cells = [model]
+        for test, metric in columns:
+            cells += [cell(test.get(model + loss, {}), metric) for loss in ("", SOFTMAX)]
+        body.append(cells)
+    return markdown(head, body)
+
+
+def page(text: str, runs: Path = RUNS) -> str:
+    """The page with all its tables made anew."""
+
+    def table(match: re.Match) -> str:
+        place, kind, name, _ = match.groups()
+        if kind == "losses":
+            return place + losses(name, runs)
+        return place + {"results": results, "trials": trials}[kind](rows_of(name, runs))
+
+    return _PLACE.sub(table, text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    text = PAGE.read_text(encoding="utf-8")
+    made = page(text)
+    if arguments.check:
+        return int(made != text)
+    PAGE.write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""docs/results.md says what the rows in benchmarks/runs/ say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def tables():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import tables
+    finally:
+        sys.path.pop(0)
+    return tables
+
+
+def row(model, value, **more) -> dict:
+    test = {"recall@10": value, "recall@10_std": 0.001, "recall@10_item_unseen": value / 2}
+    costs = {"epochs": 4, "fit_seconds": 6.0, "evaluate_seconds": 1.0, "parameters": 12345}
+    return {"model": model, "seed": 1, "test": test, **costs, "peak_mib": 700, **more}
+
+
+def test_the_page_holds_the_tables_of_the_rows(tables):
+    text = tables.PAGE.read_text(encoding="utf-8")
+    assert text.count("<!-- results: ") >= 4
+    assert tables.page(text) == text
+
+
+def test_a_table_shows_the_rows_with_both_losses_of_a_model_together(tables, tmp_path):
+    rows = [row("MF:loss=softmax", 0.3), row("VBPR", 0.2), row("MF", 0.25)]
+    for name in ("x-results", "x-cold"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
+    text = "before\n<!-- results: x-results -->\n| old |\n\n<!-- losses: x -->\nafter\n"
+    first, second = tables.page(text, tmp_path).split("\n\n")
+    assert [line.split(" | ")[:4] for line in first.splitlines()[4:]] == [
+        ["| MF", "1", "25.00 ± 0.10", "12.50"],
+        ["| MF:loss=softmax", "1", "30.00 ± 0.10", "15.00"],
+        ["| VBPR", "1", "20.00 ± 0.10", "10.00"],
+    ]
+    assert first.splitlines()[4].endswith("| 4 | 1.50 | 1.0 | 12,345 | 700 |")
+    assert "| MF | 25.00 ± 0.10 | 30.00 ± 0.10 | 12.50 | 15.00 | - | - |\nafter" in second
