@@ -67,6 +67,55 @@ def choose_port(port: str | int, *, alone: bool) -> str:
         return str(probe.getsockname()[1])
 
 
+LAUNCH = ("nproc", "world_size", "ip", "port", "group_offset")
+
+
+def launch(
+    job: Any,
+    arguments: dict[str, Any],
+    nproc: int,
+    world_size: int,
+    ip: str,
+    port: str | int,
+    group_offset: int,
+) -> Any:
+    """Run a job in this process, in new ones, or in the one of torchrun's world that this is.
+
+    Args:
+        job: A function of the package; ``config_dict`` among its arguments is for the
+            configuration, which joins the other processes.
+        arguments: Its keyword arguments.
+        nproc: Processes on this machine.
+        world_size: Processes on all machines; 0 or less: ``nproc``.
+        ip: The address of the first machine.
+        port: Its port.
+        group_offset: The rank of this machine's first process.
+
+    Returns:
+        The job's result; None on a machine without the first process.
+    """
+    joined = torchrun_keys()
+    if joined:
+        arguments = {**arguments, "config_dict": {**arguments["config_dict"], **joined}}
+    elif nproc > 1 or world_size > 1:
+        world_size = nproc if world_size <= 0 else world_size
+        keys = {"world_size": world_size, "nproc": nproc, "ip": ip, "offset": group_offset}
+        keys["port"] = choose_port(port, alone=world_size == nproc)
+        return spawn(job, arguments, keys)
+    return run_and_leave(job, arguments)
+
+
+def run_and_leave(job: Any, arguments: dict[str, Any]) -> Any:
+    """Run a job and leave the process group that it may have joined."""
+    try:
+        return job(**arguments)
+    finally:
+        import torch
+
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
 def spawn(job: Any, arguments: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any] | None:
     """Run a job in ``keys['nproc']`` new processes and wait for them.
 
@@ -111,7 +160,7 @@ def _drain(queue: Any, messages: list[tuple[str, Any]]) -> None:
 def _child(rank: int, job: Any, arguments: dict[str, Any], queue: Any) -> None:
     arguments["config_dict"]["local_rank"] = rank
     try:
-        result = job(**arguments)
+        result = run_and_leave(job, arguments)
     except UserError as error:
         # A PictureError is made of two parts; its text is enough to say it again.
         kind = type(error).__name__ if type(error) is not errors.PictureError else "DataError"

@@ -19,7 +19,7 @@ from recbole_cierec.compat import quiet_recbole
 from recbole_cierec.config import Config
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.per_user import save_per_user
-from recbole_cierec.launch import choose_port, spawn, torchrun_keys
+from recbole_cierec.launch import launch
 from recbole_cierec.logs import result_table, start_log
 from recbole_cierec.registry import get_trainer_class
 from recbole_cierec.stages import begin
@@ -77,15 +77,7 @@ def run(
         "saved": saved,
         "cmd_line": dict(cmd_line or {}),
     }
-    joined = torchrun_keys()
-    if joined:
-        arguments["config_dict"].update(joined)
-    elif nproc > 1 or world_size > 1:
-        world_size = nproc if world_size <= 0 else world_size
-        keys = {"world_size": world_size, "nproc": nproc, "ip": ip, "offset": group_offset}
-        keys["port"] = choose_port(port, alone=world_size == nproc)
-        return spawn(run_one, arguments, keys)
-    return run_one(**arguments)
+    return launch(run_one, arguments, nproc, world_size, ip, port, group_offset)
 
 
 def run_one(
@@ -97,18 +89,14 @@ def run_one(
     cmd_line: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """The run of one process; arguments and result as for :func:`run`."""
-    try:
-        config = Config(model, dataset, config_file_list, config_dict, cmd_line)
-        log_file = start_log(config)
-        _log_start(config, cmd_line)
-        with quiet_recbole():
-            job = prepare(config, saved)
-            result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
-        _log_end(config, result)
-        return result
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    config = Config(model, dataset, config_file_list, config_dict, cmd_line)
+    log_file = start_log(config)
+    _log_start(config, cmd_line)
+    with quiet_recbole():
+        job = prepare(config, saved)
+        result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
+    _log_end(config, result)
+    return result
 
 
 @dataclass
@@ -200,7 +188,9 @@ def prepare(config: Config, saved: bool = True) -> Job:
     logger.info(dataset)
     loaders = prepare_data(config, dataset)
     start = begin(config, loaders[0]._dataset, prepare, saved)
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    # RecBole gives each process a seed of its own; what may differ between processes is parted in
+    # trainer/together.py.
+    init_seed(config["seed"], config["reproducibility"])
     model = start.fill(config.model_class(config, loaders[0]._dataset)).to(config["device"])
     logger.info(model)
     trainer = get_trainer_class(config)(config, model)

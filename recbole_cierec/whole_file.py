@@ -22,7 +22,7 @@ def replacing(file: Path, prefix: str = ".tmp-") -> Iterator[BinaryIO]:
         A binary stream.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{prefix}{uuid.uuid4().hex[:12]}-{file.name}")
+    temporary = file.with_name(f"{prefix}{uuid.uuid4().hex[:12]}-{file.name}.tmp")
     try:
         with temporary.open("wb") as stream:
             yield stream

@@ -67,6 +67,28 @@ def test_a_second_run_uses_the_caches(folder):
     assert log_text(folder).count(f"built in cache/{cache.name}") == 1
 
 
+def manifest_and_features(folder: Path) -> tuple[dict, bytes]:
+    (cache,) = feature_folders(folder)
+    manifest = json.loads((cache / "manifest.json").read_text())
+    return manifest, (cache / "features.npy").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "runs", [[["--nproc=2"]], [["--shard=2/2"], ["--shard=1/2"]]], ids=["processes", "machines"]
+)
+def test_parts_by_processes_or_machines_are_the_file_of_one(folder, runs):
+    flags = [*FLAGS, "--encoder_weights=random", "--encoder_batch_size=2"]
+    assert main([*flags, "--cache_dir=one/cache"]) == 0
+    for more in runs:
+        assert main([*flags, *more]) == 0
+    log = log_text(folder)
+    assert ("Shard 2/2 is done" in log) == (len(runs) == 2)
+    assert "512 for each of 5 of 6 items" in log
+    manifest, features = manifest_and_features(folder)
+    assert [part["rows"] for part in manifest["parts"]] == [[0, 2], [2, 5]]
+    assert features == manifest_and_features(folder / "one")[1]
+
+
 def test_region_maps_are_cached_for_a_model_over_regions(folder):
     for _ in range(2):
         assert main([*FLAGS, "--model=VECF", "--encoder_weights=random"]) == 0
@@ -95,7 +117,9 @@ def test_a_ready_made_file_is_checked_and_needs_no_encoder(folder, capsys):
         (["--visual_encoder=resnet19"], "nearest: resnet18"),
         (["--encoder_weights=nowhere.pth"], "neither DEFAULT, nor random, nor a file"),
         (["--visual_encodr=resnet18"], "visual_encoder"),
-        (["--nproc=2"], "drop --nproc"),
+        (["--nproc=0"], "--nproc must be 1 or more"),
+        (["--shard=4/3"], "--shard=4/3: give K/N, as 3/16"),
+        (["--shard=1/2", "--features_file=a.npy"], "features_file is there already"),
         (["resnet18"], "--key=value"),
     ],
 )

@@ -17,11 +17,15 @@ from torch import Tensor
 
 from recbole_cierec.data.atomic import read_atomic
 from recbole_cierec.data.feature_norm import FeatureNorm
+from recbole_cierec.data.feature_shards import WHOLE, Shard
 from recbole_cierec.data.features import extract_features, load_feature_file
 from recbole_cierec.data.picture_store import PictureStore, open_store
 from recbole_cierec.data.pictures import PictureSpec
 from recbole_cierec.data.regions import RegionMaps, extract_regions, load_region_file
 from recbole_cierec.errors import DataError
+from recbole_cierec.processes import one_first
+
+NORM_ROWS = 16384  # rows of features normalised at a time
 
 
 class ItemContent:
@@ -152,14 +156,15 @@ class ItemContent:
         spec = PictureSpec(
             config["image_size"], config["image_resize"], config["max_image_pixels"]
         )
-        return open_store(
-            Path(config["image_dir"] or self.folder),
-            self._column(config["image_path_field"]),
-            spec,
-            bad_image=config["bad_image"],
-            cache_dir=self.cache_dir,
-            progress=config["show_progress"],
-        )
+        with one_first():  # it decodes with all cores
+            return open_store(
+                Path(config["image_dir"] or self.folder),
+                self._column(config["image_path_field"]),
+                spec,
+                bad_image=config["bad_image"],
+                cache_dir=self.cache_dir,
+                progress=config["show_progress"],
+            )
 
     def encoder(self):
         """A new :class:`VisualEncoder` with the weights that the config names."""
@@ -174,15 +179,25 @@ class ItemContent:
         if config["features_file"]:
             lines = np.asarray(self._table["line"])
             return load_feature_file(Path(config["features_file"]), self._table["lines"][0]), lines
-        rows = extract_features(
-            self.store,
-            self.encoder().to(config["device"]),
-            cache_dir=self.cache_dir,
-            batch_size=config["encoder_batch_size"],
-            device=config["device"],
-            progress=config["show_progress"],
-        )
-        return rows, self.store.rows
+        return self.extract(), self.store.rows
+
+    def extract(self, regions: bool = False, shard: Shard = WHOLE) -> np.ndarray | None:
+        """Features of the stored pictures, or their region maps, from the cache or into it.
+
+        Returns:
+            A row for each row of the store; None while other shards are missing.
+        """
+        config, encoder = self._config, self.encoder()
+        how = {
+            "cache_dir": self.cache_dir,
+            "batch_size": config["encoder_batch_size"],
+            "device": config["device"],
+            "progress": config["show_progress"],
+            "shard": shard,
+        }
+        if regions:
+            return extract_regions(self.store, encoder, grid=config["region_grid"], **how)
+        return extract_features(self.store, encoder.to(config["device"]), **how)
 
     @cached_property
     def feature_norm(self) -> FeatureNorm:
@@ -190,7 +205,7 @@ class ItemContent:
         raw, rows = self._raw_features
         used = np.unique(rows[rows >= 0])
         return FeatureNorm.fit(
-            torch.from_numpy(np.array(raw[used], dtype=np.float32)),
+            torch.from_numpy(np.asarray(raw[used], dtype=np.float32)),
             self._config["feature_norm"],
             self._config["feature_dim"],
         )
@@ -200,10 +215,15 @@ class ItemContent:
         """Normalised features [n_items, D]; zero rows where there is no picture."""
         raw, rows = self._raw_features
         known = np.flatnonzero(rows >= 0)
-        values = torch.from_numpy(np.array(raw[rows[known]], dtype=np.float32))
-        values = self.feature_norm(values)
-        out = torch.zeros(self.n_items, values.shape[1])
-        out[torch.from_numpy(known)] = values
+        norm = self.feature_norm
+        kept = norm.components
+        out = torch.zeros(self.n_items, raw.shape[1] if kept is None else kept.shape[1])
+        # In blocks, for the memory; but a product may round by the number of rows it has.
+        step = NORM_ROWS if kept is None else max(1, len(known))
+        for start in range(0, len(known), step):
+            items = known[start : start + step]
+            values = np.asarray(raw[rows[items]], dtype=np.float32)
+            out[torch.from_numpy(items)] = norm(torch.from_numpy(values))
         return out
 
     @cached_property
@@ -214,15 +234,7 @@ class ItemContent:
             lines = np.asarray(self._table["line"])
             maps = load_region_file(Path(config["features_file"]), self._table["lines"][0])
             return RegionMaps(maps, lines, config["feature_norm"], config["feature_dim"])
-        maps = extract_regions(
-            self.store,
-            self.encoder(),
-            cache_dir=self.cache_dir,
-            batch_size=config["encoder_batch_size"],
-            device=config["device"],
-            grid=config["region_grid"],
-            progress=config["show_progress"],
-        )
+        maps = self.extract(regions=True)
         return RegionMaps(maps, self.store.rows, config["feature_norm"], config["feature_dim"])
 
     @cached_property

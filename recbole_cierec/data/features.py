@@ -6,13 +6,13 @@ The cache is one for pooled features and for region maps (:mod:`recbole_cierec.d
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import chain
-from logging import getLogger
+from functools import partial
+from logging import INFO, WARNING, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_cierec.data.cache_folder import build_folder
+from recbole_cierec.data.feature_shards import WHOLE, Parts, Shard
+from recbole_cierec.data.npy_files import digest_of, write_npy
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.processes import meet, world
 
 if TYPE_CHECKING:
     from recbole_cierec.data.picture_store import PictureStore
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 _CHUNK = 1 << 24  # numbers looked at in one go
-_BYTES = 1 << 22  # bytes hashed in one go
 
 
 class Kind(NamedTuple):
@@ -54,8 +56,11 @@ def extract_features(
     batch_size: int,
     device: torch.device | str,
     progress: bool = True,
-) -> np.ndarray:
+    shard: Shard = WHOLE,
+) -> np.ndarray | None:
     """Return the features of every picture of a store, from the cache where they are there.
+
+    The processes of a run, which all must call it, compute a part each.
 
     Args:
         store: The pictures, uint8 [n_rows, S, S, 3].
@@ -64,16 +69,93 @@ def extract_features(
         batch_size: Pictures encoded at a time.
         device: Where to run the network.
         progress: Show a progress bar, if a person is watching.
+        shard: The part that this run computes; others are left to other runs.
 
     Returns:
-        float32 [n_rows, out_dim], read-only, mapped from the disk.
+        float32 [n_rows, out_dim], read-only, mapped from the disk; None while other shards are
+        missing.
 
     Raises:
         ConfigError: The batch size is not positive.
-        DataError: A feature is not finite, or the cache cannot be written.
+        DataError: A feature is not finite, another shard cannot be used, or the cache cannot be
+            written.
     """
     kind = Kind("features", (encoder.out_dim,), "<f4", encoder, {})
-    return cached(kind, store, encoder, cache_dir, batch_size, device, progress)
+    return cached(kind, store, encoder, cache_dir, batch_size, device, progress, shard)
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """A cache and what builds it."""
+
+    kind: Kind
+    store: PictureStore
+    encoder: VisualEncoder
+    batch_size: int
+    device: torch.device | str
+    progress: bool
+    inputs: dict[str, Any]
+    folder: Path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.store.pictures), *self.kind.shape)
+
+    @property
+    def _title(self) -> str:
+        name = self.kind.name.capitalize()
+        return f"{name} of {len(self.store.pictures)} pictures by {self.encoder.name}"
+
+    def find(self) -> np.ndarray | None:
+        """What is there already, if it is whole."""
+        if not self.folder.exists():
+            return None
+        try:
+            features = _open(self.folder, self.kind, self.inputs, self.shape)
+        except (OSError, ValueError) as error:
+            getLogger().warning(
+                f"{self.kind.name.capitalize()} in {self.folder} are damaged ({error}); "
+                "building them again"
+            )
+            return None
+        getLogger().info(f"{self._title}: {self.folder}")
+        return features
+
+    def _is_whole(self) -> bool:
+        return self.find() is not None
+
+    def encode(self, rows: range) -> Generator[np.ndarray, None, None]:
+        """The numbers of some rows, batch by batch."""
+        pictures = self.store.pictures[rows.start : rows.stop]
+        return _encode(
+            pictures, self.encoder, self.kind.encode, self.batch_size, self.device, self.progress
+        )
+
+    def check(self, features: np.ndarray, first: int = 0) -> None:
+        """Raise a DataError where a number is not finite."""
+        of = f", from row {first}" if first else ""
+        name = f"{self.kind.name} of {self.encoder.name}{of}"
+        refuse_not_finite(features, name, self.kind.advice)
+
+    def build(self, parts: Parts | None = None) -> np.ndarray:
+        """Write the cache, from parts or by computing every row."""
+        kind = self.kind
+        batches = self.encode(range(self.shape[0])) if parts is None else parts.blocks()
+        # Of two that join the first wins: while one replaced the other, a third would find neither
+        # the whole nor the parts.
+        is_valid = None if parts is None else self._is_whole
+        with build_folder(self.folder, is_valid=is_valid) as temporary, closing(batches):
+            path = temporary / f"{kind.name}.npy"
+            digest = write_npy(path, batches, self.shape, kind.dtype)
+            features = np.load(path, mmap_mode="r", allow_pickle=False)
+            if parts is None:
+                self.check(features)
+            manifest = _manifest(self.inputs, self.store, self.encoder, kind, digest)
+            if parts is not None:
+                manifest["parts"] = parts.listed()
+            (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+        getLogger().info(f"{self._title}: built in {self.folder}")
+        return features  # the map stays valid whatever happens to the folder's name
 
 
 def cached(
@@ -84,39 +166,84 @@ def cached(
     batch_size: int,
     device: torch.device | str,
     progress: bool,
-) -> np.ndarray:
+    shard: Shard | None = None,
+) -> np.ndarray | None:
     """Return what an encoder gives for each picture; see :func:`extract_features`.
 
+    Args:
+        shard: None: this process computes everything, whatever other processes do.
+
     Returns:
-        [n_rows, *kind.shape] of ``kind.dtype``, read-only, mapped from the disk.
+        [n_rows, *kind.shape] of ``kind.dtype``, read-only, mapped from the disk; None while other
+        shards are missing.
     """
     if batch_size < 1:
         raise ConfigError(f"encoder_batch_size: {batch_size} pictures at a time; give 1 or more")
     inputs = _inputs(store, encoder) | kind.inputs
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / f"{kind.name}-{key}"
-    title = f"{kind.name.capitalize()} of {len(store.pictures)} pictures by {encoder.name}"
-    shape = (len(store.pictures), *kind.shape)
-    if folder.exists():
-        try:
-            features = _open(folder, kind, inputs, shape)
-        except (OSError, ValueError) as error:
-            getLogger().warning(
-                f"{kind.name.capitalize()} in {folder} are damaged ({error}); building them again"
-            )
-        else:
-            getLogger().info(f"{title}: {folder}")
-            return features
-    batches = _encode(store.pictures, encoder, kind.encode, batch_size, device, progress)
-    with build_folder(folder) as temporary, closing(batches):
-        path = temporary / f"{kind.name}.npy"
-        digest = _write(path, batches, shape, kind.dtype)
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-        refuse_not_finite(features, f"{kind.name} of {encoder.name}", kind.advice)
-        manifest = _manifest(inputs, store, encoder, kind, digest)
-        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-    getLogger().info(f"{title}: built in {folder}")
-    return features  # the map stays valid whatever happens to the folder's name
+    cache = _Cache(kind, store, encoder, batch_size, device, progress, inputs, folder)
+    found = cache.find()
+    if shard is not None and shard.within(*world()).count > 1:
+        return _in_parts(cache, found, shard)
+    return cache.build() if found is None else found
+
+
+def _in_parts(cache: _Cache, found: np.ndarray | None, shard: Shard) -> np.ndarray | None:
+    """Compute this process's part of a run's shard; the last of all joins them."""
+    if meet(found is not None):
+        return found
+    rank, size = world()
+    own = shard.within(rank, size)
+    parts = Parts(cache.folder, cache.inputs, cache.shape, cache.kind.dtype, cache.batch_size, own)
+    if found is None:
+        _add_part(cache, parts)
+    meet()
+    if rank == 0 and not parts.missing():
+        _join(cache, parts)
+    meet()
+    found = cache.find()
+    if found is not None:
+        return found
+    if shard.count == 1:  # machines without a common disk: each for itself
+        return cache.build()
+    if rank == 0:
+        _log_missing(parts)
+    return None
+
+
+def _add_part(cache: _Cache, parts: Parts) -> None:
+    if not parts.fault(parts.own):
+        return
+    rows = parts.rows(parts.own)
+    try:
+        with closing(cache.encode(rows)) as batches:
+            parts.add(batches, partial(cache.check, first=rows.start))
+    except DataError:
+        if cache.find() is None:  # else others were quicker, and have removed all parts
+            raise
+    if cache.folder.exists():
+        parts.drop()
+
+
+def _join(cache: _Cache, parts: Parts) -> None:
+    try:
+        parts.refuse_faults()
+        cache.build(parts)
+    except (DataError, OSError):
+        if cache.find() is None:  # else another machine has joined and removed them meanwhile
+            raise
+    parts.drop()
+
+
+def _log_missing(parts: Parts) -> None:
+    missing = parts.missing()
+    names = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+    text = f"{parts.folder}: {len(missing)} of {parts.count} shards are missing still ({names})"
+    others = ", ".join(map(str, parts.others()))
+    if others:
+        text += f"; {others} holds shards of the same pictures by another network or other weights"
+    getLogger().log(WARNING if others else INFO, text)
 
 
 def _inputs(store: PictureStore, encoder: VisualEncoder) -> dict[str, Any]:
@@ -158,11 +285,8 @@ def _open(
     manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
     if not isinstance(manifest, dict) or any(manifest.get(k) != v for k, v in inputs.items()):
         raise ValueError(f"{_MANIFEST} describes something else")
-    path, digest = folder / f"{kind.name}.npy", hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BYTES):
-            digest.update(block)
-    if digest.hexdigest() != manifest.get(f"{kind.name}_sha256"):
+    path = folder / f"{kind.name}.npy"
+    if digest_of(path) != manifest.get(f"{kind.name}_sha256"):
         raise ValueError(f"{path.name} is not the file that was written")
     features = np.load(path, mmap_mode="r", allow_pickle=False)
     if features.shape != shape or features.dtype != np.dtype(kind.dtype):
@@ -199,25 +323,6 @@ def _encode(
                 bar.update(len(batch))
     finally:
         encoder.train(training)
-
-
-def _write(
-    path: Path, batches: Iterable[np.ndarray], shape: tuple[int, ...], dtype: str
-) -> str:
-    """Write batches as one .npy file and return its sha256 (hex).
-
-    Written, not mapped: a full disk is then an error, where a write to a map kills the process.
-    """
-    header = io.BytesIO()
-    form = {"descr": dtype, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, form)
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
-            for block in chain([header.getvalue()], (b.astype(dtype).tobytes() for b in batches)):
-                digest.update(block)
-                file.write(block)
-    return digest.hexdigest()
 
 
 def load_feature_file(path: Path, n_rows: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recbole_cierec.data.feature_norm import FeatureNorm
+from recbole_cierec.data.feature_shards import WHOLE, Shard
 from recbole_cierec.data.features import Kind, cached, read_rows, refuse_not_finite
 from recbole_cierec.errors import DataError
 
@@ -80,7 +81,8 @@ def extract_regions(
     device: torch.device | str,
     grid: int = 7,
     progress: bool = True,
-) -> np.ndarray:
+    shard: Shard = WHOLE,
+) -> np.ndarray | None:
     """Return the region map of every picture of a store, from the cache where they are there.
 
     Args:
@@ -91,9 +93,11 @@ def extract_regions(
         device: Where to run the network.
         grid: Larger maps are averaged down to so many rows and columns.
         progress: Show a progress bar, if a person is watching.
+        shard: The part that this run computes; others are left to other runs.
 
     Returns:
-        float16 [n_rows, R, C], read-only, mapped from the disk.
+        float16 [n_rows, R, C], read-only, mapped from the disk; None while other shards are
+        missing.
 
     Raises:
         ConfigError: The batch size is not positive.
@@ -106,7 +110,7 @@ def extract_regions(
         shape = tuple(encoder.region_map(blank, grid).shape[1:])
     encode = partial(encoder.region_map, grid=grid)
     kind = Kind("regions", shape, "<f2", encode, {"regions": "last map", "grid": grid})
-    return cached(kind, store, encoder, cache_dir, batch_size, device, progress)
+    return cached(kind, store, encoder, cache_dir, batch_size, device, progress, shard)
 
 
 def load_region_file(path: Path, n_rows: int) -> np.ndarray:

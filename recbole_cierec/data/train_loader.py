@@ -2,6 +2,9 @@
 
 The batches are RecBole's own, in the same order from the same seed and with the same fields: what
 cuts, joins and samples is RecBole's code, given whole tensors of row numbers instead of lists.
+
+Several processes each make the whole of every batch, which ``train_batch_size`` counts, and take
+their share of it: their update is that of one process.
 """
 
 from __future__ import annotations
@@ -14,21 +17,43 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from torch.utils.data import RandomSampler
 
+from recbole_cierec.data.share import Share
+from recbole_cierec.processes import world
+
 
 class TrainLoader(TrainDataLoader):
     """For every model whose training data RecBole loads by ``TrainDataLoader``."""
 
+    share: Share | None = None  # of the batch that was given out last; None in one process
+
+    def __init__(self, config, dataset, sampler, shuffle: bool = False) -> None:
+        alone, config["single_spec"] = config["single_spec"], True
+        try:
+            super().__init__(config, dataset, sampler, shuffle=shuffle)
+        finally:
+            config["single_spec"] = alone
+        self.rank, self.world = world()
+        if not alone:
+            self.shuffle = False  # the trainer would ask for a distributed sampler
+
     def __iter__(self) -> Iterator[Interaction]:
-        return super().__iter__() if self.num_workers else self._batches()
+        # Workers would draw negatives from states of their own.
+        alone = self.world == 1
+        return super().__iter__() if self.num_workers and alone else self._batches()
 
     def _batches(self) -> Iterator[Interaction]:
         # torch's loader draws a seed for workers, also where there are none.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         for rows in self._order().split(self.step):
-            yield self._neg_sampling(self.transform(self._dataset, self._dataset[rows]))
+            batch = self._neg_sampling(self.transform(self._dataset, self._dataset[rows]))
+            if self.world == 1:
+                yield batch
+            else:
+                self.share = Share(batch, self.rank, self.world, len(batch) // len(rows))
+                yield self.share.own
 
     def _order(self) -> torch.Tensor:
-        """Row numbers of an epoch, of this process."""
+        """Row numbers of an epoch."""
         if type(self.sampler) is not RandomSampler:
             return torch.from_numpy(np.fromiter(self.sampler, np.int64, len(self.sampler)))
         order = torch.randperm(self.sample_size, generator=self.generator)

@@ -56,6 +56,7 @@ class AlignRec(TwoPhases, VisualRecommender):
     """Ids, pictures and annotations at training and inference."""
 
     pretrained_parts = ("content_encoder",)
+    draws_for_all = False  # phase 1 hides tokens of its own items
 
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)

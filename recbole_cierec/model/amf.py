@@ -58,6 +58,9 @@ class AMF(MF):
         """Both sides with their vectors moved by eps where the loss grows fastest."""
         vectors = [user["vector"], item["vector"]]
         g_user, g_item = torch.autograd.grad(loss, vectors, retain_graph=True)
+        if self.share is not None:
+            g_item = self.whole_items().total(g_item, rows.items)
+            g_user = self.share.distinct([self.USER_ID]).total(g_user, rows.users)
         # Vectors of unseen items count as zero, so no gradient reaches them, nor do they move.
         noise = rows_of_length(g_item * self.seen[rows.items].unsqueeze(1), self.adv_eps)
         item = item | {"vector": item["vector"] + noise}

@@ -112,14 +112,23 @@ class AMR(VisualRecommender):
     def noises(self, loss: Tensor, item: Side, items: Tensor) -> list[Tensor]:
         """D [m, D] of each kind; zero for items without picture, which have no features."""
         gradient = self.feature_gradient(loss, item)
+        if self.share is not None:
+            gradient = self.whole_items().total(gradient, items)
         pictured = self.encoder.has_picture[items].unsqueeze(1)
         directions = {
             "grad": lambda: gradient,
-            "rand": lambda: nn.init.trunc_normal_(torch.empty_like(gradient)),
+            "rand": lambda: self.random_directions(items, gradient),
         }
         return [
             rows_of_length(directions[kind]() * pictured, self.adv_eps) for kind in self.adv_kinds
         ]
+
+    def random_directions(self, items: Tensor, like: Tensor) -> Tensor:
+        """Truncated normal numbers [m, D], alike for an item in all processes."""
+        if self.share is None:
+            return nn.init.trunc_normal_(torch.empty_like(like))
+        known = self.whole_items()
+        return nn.init.trunc_normal_(like.new_empty(len(known.ids), like.shape[1]))[known.at(items)]
 
     @torch.no_grad()
     def feature_gradient(self, loss: Tensor, item: Side) -> Tensor:

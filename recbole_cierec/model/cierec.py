@@ -124,8 +124,9 @@ class CIERec(VisualRecommender):
             return self.semantic(c, tokens, readable)
         if self.alignment_weight:
             full, short = self.semantic(c, tokens, known), self.semantic(c, None, None)
-            self._alignment = F.mse_loss(short[known], full[known].detach())
-        kept = torch.rand(len(items), device=c.device) >= self.privileged_dropout
+            apart = F.mse_loss(short[known], full[known].detach(), reduction="none")
+            self._alignment = self.item_mean(apart, items[known], self.tokens[:, 0] > 0)
+        kept = self.item_draws(items) >= self.privileged_dropout
         return self.semantic(c, tokens, known & kept)
 
     def pair_parts(self, user: Side, item: Side) -> Side:

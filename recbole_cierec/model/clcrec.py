@@ -92,12 +92,18 @@ class CLCRec(VisualRecommender):
     def sides(self, interaction) -> tuple[Side, Side, Rows]:
         users, user_rows = torch.unique(interaction[self.USER_ID], return_inverse=True)
         positive = interaction[self.ITEM_ID]
-        negative = self.draw(interaction[self.USER_ID])
+        negative = self.draw_for_all(interaction[self.USER_ID])
         both = torch.cat([positive, negative.reshape(-1)])
         items, rows = torch.unique(both, return_inverse=True)
         first, rest = rows.split([len(positive), negative.numel()])
         rows = Rows(user_rows, first, rest.view_as(negative), items)
         return self.user_side(users), self.item_side(items), rows
+
+    def draw_for_all(self, users: Tensor) -> Tensor:
+        """:meth:`draw`, of a batch that several processes share this one's part."""
+        if self.share is None:
+            return self.draw(users)
+        return self.draw(self.share.whole[self.USER_ID].to(users.device))[self.share.rows]
 
     def draw(self, users: Tensor) -> Tensor:
         """Negatives [B, n] of the rows' users [B]."""
@@ -129,7 +135,10 @@ class CLCRec(VisualRecommender):
         places = torch.cat([rows.positive.unsqueeze(1), rows.negative], 1)  # [B, 1 + n]
         z, g, z_u = item["id"], item["content"], user["vector"][rows.user]
         r_e = self.first_of(self.products(F.normalize(z)[rows.positive], F.normalize(g), places))
-        swap = self.replaced(tuple(places.shape), places.device)
+        rows = len(places) if self.share is None else len(self.share.whole)
+        swap = self.replaced((rows, places.shape[1]), places.device)
+        if self.share is not None:
+            swap = swap[self.share.rows]
         by_id, by_content = self.products(z_u, z, places), self.products(z_u, g, places)
         u_i = self.first_of(torch.where(swap, by_content, by_id))
         loss = self.content_share * r_e + (1 - self.content_share) * u_i

@@ -75,6 +75,7 @@ class DropoutNet(VisualRecommender):
     """Pictures (annotations by key) beside the vectors of a trained MF."""
 
     trains_user_bias = True
+    draws_for_all = False  # batch norm would tell the processes apart all the same
 
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)

@@ -38,6 +38,7 @@ class HAFR(PairwiseRecommender):
 
     use_tokens = True  # g_ui is a component
     attend_tokens = True  # g_ui by attention; else a mean
+    draws_for_all = False  # dropout of pairs
 
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)

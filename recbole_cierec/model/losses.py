@@ -49,6 +49,7 @@ class SharedSoftmax(nn.Module):
         # An item without any interaction counts as one with one: log 0 would forbid it.
         log_share = (counts.clamp(min=1) / counts.sum()).log()
         self.register_buffer("log_share", log_share, persistent=False)
+        self.generator: torch.Generator | None = None  # one for all processes, where they differ
         self._told = False
 
     def count(self, pair_width: int = 0) -> int:
@@ -64,7 +65,8 @@ class SharedSoftmax(nn.Module):
         return max(1, min(n, fit))
 
     def draw(self, pair_width: int = 0) -> Tensor:
-        """Distinct items [N], uniform, from torch's global generator, which checkpoints keep."""
+        """Distinct items [N], uniform, by default from torch's global generator, which checkpoints
+        keep."""
         n = self.count(pair_width)
         if not self._told and n < self.wanted:
             self._told = True
@@ -77,7 +79,8 @@ class SharedSoftmax(nn.Module):
                 )
             getLogger().info(f"shared_negatives: {n} instead of {self.wanted}, as {why}")
         # Drawn on the CPU, so that the same seed draws the same items on every device.
-        return self.pool[torch.randperm(len(self.pool))[:n]].to(self.log_share.device)
+        order = torch.randperm(len(self.pool), generator=self.generator)
+        return self.pool[order[:n]].to(self.log_share.device)
 
     def forward(
         self, positive: Tensor, negative: Tensor, positive_items: Tensor, shared_items: Tensor

@@ -72,7 +72,7 @@ class MF_Content(VisualRecommender):
         """1 for items whose part is used, 0 for those where it is hidden in this batch [m]."""
         if not self.training:
             return torch.ones(len(items), device=items.device)
-        return (torch.rand(len(items), device=items.device) >= dropout).float()
+        return (self.item_draws(items) >= dropout).float()
 
     def content_weights(self) -> list[Tensor]:
         weights = [self.projection.weight] if self.use_image else []

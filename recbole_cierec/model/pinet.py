@@ -106,7 +106,10 @@ class PiNet(TwoPhases, VisualRecommender):
         logits = self.head(self.semantic_gate(e[known]))
         weight = logits.new_tensor(self.positive_weight)
         labels = self.token_labels(items[known])
-        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
+        each = F.binary_cross_entropy_with_logits(
+            logits, labels, pos_weight=weight, reduction="none"
+        )
+        return self.item_mean(each, items[known], self.labelled)
 
     def token_labels(self, items: Tensor) -> Tensor:
         """Multi-hot annotation tokens [m, K] of items [m]; token k stands in column k - 1."""

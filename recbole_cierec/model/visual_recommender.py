@@ -16,6 +16,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
+from recbole_cierec.data.share import Share, WholeSide
 from recbole_cierec.model.item_encoder import ItemEncoder
 from recbole_cierec.model.layers import bpr_loss, squared_norm
 from recbole_cierec.model.losses import SharedSoftmax
@@ -36,6 +37,7 @@ class Rows(NamedTuple):
     positive: Tensor  # [B]
     negative: Tensor  # [B], one for each positive; with softmax [N], shared by all rows
     items: Tensor  # the items that the last two number
+    users: Tensor | None = None  # the users that the first one numbers
 
 
 def take(side: Side, rows: Tensor) -> Side:
@@ -69,6 +71,9 @@ class VisualRecommender(GeneralRecommender):
     # Where the item vector depends on the user: floats of the largest tensor that a pair takes in
     # training. Such a model's pair_parts broadcasts over leading dimensions, [B, 1] with [N].
     pair_width = 0
+    # Whether all that training draws at random is drawn for the whole of a batch that several
+    # processes share; dropout of single rows is not.
+    draws_for_all = True
     # Whether the loss sees more than differences between the scores of one user, from which his
     # bias and the global one vanish.
     trains_user_bias = False
@@ -94,6 +99,11 @@ class VisualRecommender(GeneralRecommender):
         self.user_bias = self._table(self.n_users, 1, std=0.0)
         self.item_bias = self._table(self.n_items, 1, std=0.0)
         self.branch_losses: dict[str, Tensor] = {}
+        # With several processes, set by the trainer: what of the batch this one has, and where
+        # it does not draw for all, the generator of what is common nevertheless.
+        self.share: Share | None = None
+        self.common: torch.Generator | None = None
+        self._shared: Tensor | None = None  # negatives of the batch at hand, with softmax
         self._all_items: Side | None = None
         self.register_load_state_dict_post_hook(lambda module, _: module._forget())
 
@@ -150,6 +160,8 @@ class VisualRecommender(GeneralRecommender):
 
     def _item_encoder(self, config, dataset) -> ItemEncoder:
         mode = config["encoder_training"]
+        # A network draws for the pictures that it is given: moves, dropout of its own.
+        self.draws_for_all = self.draws_for_all and mode != "finetune"
         return ItemEncoder(dataset.content, mode, config)
 
     def user_biases(self, users: Tensor) -> Tensor:
@@ -189,14 +201,42 @@ class VisualRecommender(GeneralRecommender):
         users, user_rows = distinct(interaction[self.USER_ID])
         positive, negative = interaction[self.ITEM_ID], self.negatives(interaction)
         items, rows = distinct(torch.cat([positive, negative]))
-        rows = Rows(user_rows, *rows.split([len(positive), len(negative)]), items)
+        rows = Rows(user_rows, *rows.split([len(positive), len(negative)]), items, users)
+        self._shared = None if self.softmax is None else negative
         return self.user_side(users), self.item_side(items), rows
 
     def negatives(self, interaction) -> Tensor:
         """Negative items: RecBole's [B], or with softmax one draw for the batch [N]."""
         if self.softmax is None:
             return interaction[self.NEG_ITEM_ID]
+        self.softmax.generator = self.common
         return self.softmax.draw(self.pair_width)
+
+    def item_draws(self, items: Tensor) -> Tensor:
+        """Uniform numbers [m] for distinct items [m] of a batch, alike in all processes."""
+        if self.share is None:
+            return torch.rand(len(items), device=items.device)
+        known = self.whole_items()
+        device = items.device if self.common is None else "cpu"
+        draws = torch.rand(len(known.ids), generator=self.common, device=device)
+        return draws.to(items.device)[known.at(items)]
+
+    def item_mean(self, values: Tensor, items: Tensor, among: Tensor) -> Tensor:
+        """The mean over the distinct items of a batch, whichever process has them.
+
+        Args:
+            values: [m, ...].
+            items: Ids [m].
+            among: bool [n_items]; only these count, and ``items`` are such.
+        """
+        if self.share is None:
+            return values.mean()
+        return self.whole_items().mean(values, items, among)
+
+    def whole_items(self) -> WholeSide:
+        """The distinct items of a batch that several processes share."""
+        fields = [self.ITEM_ID] if self._shared is not None else [self.ITEM_ID, self.NEG_ITEM_ID]
+        return self.share.distinct(fields, self._shared)
 
     def ranking_loss(self, user: Side, item: Side, rows: Rows) -> Tensor:
         """BPR or softmax (means) plus L2 on the vectors of the score; sets ``branch_losses``."""

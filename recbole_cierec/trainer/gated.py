@@ -57,9 +57,8 @@ class GatedTrainer(TrainerMixin, Trainer):
         losses = torch.stack(
             [loss.detach() if common else self.model.branch_losses[name] for name in BRANCHES]
         )
-        if torch.distributed.is_initialized():  # one decision for all processes
-            torch.distributed.all_reduce(losses)
-            losses /= torch.distributed.get_world_size()
+        if self._team is not None:  # one decision for all processes
+            losses = self._team.mean(losses * self._team.weight)
         return dict(zip(BRANCHES, losses.tolist(), strict=True))
 
     def _log_gates(self, epoch_idx: int) -> None:

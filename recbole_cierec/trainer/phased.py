@@ -23,14 +23,16 @@ from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 from torch import Tensor
 
+from recbole_cierec.data.share import Share
 from recbole_cierec.errors import CheckpointError
+from recbole_cierec.processes import world
 from recbole_cierec.trainer.checkpoint import from_plain, read_checkpoint
 from recbole_cierec.trainer.gated import GatedTrainer
 from recbole_cierec.trainer.trainer import TrainerMixin
 
 
 class ItemBatches:
-    """Shuffled batches of items; with several processes each sees its share.
+    """Shuffled batches of items; several processes share each of them.
 
     Args:
         items: Item ids [n].
@@ -44,20 +46,21 @@ class ItemBatches:
 
     def __init__(self, items: Tensor, field: str, size: int, generator: torch.Generator) -> None:
         self.items, self.field, self.size, self.generator = items.cpu(), field, size, generator
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.rank = torch.distributed.get_rank() if together else 0
-        self.world = torch.distributed.get_world_size() if together else 1
-        self.share = -(-len(items) // self.world)
+        self.rank, self.world = world()
+        self.share: Share | None = None
 
     def __len__(self) -> int:
-        return -(-self.share // self.size)
+        return -(-len(self.items) // self.size)
 
     def __iter__(self) -> Iterator[Interaction]:
         order = torch.randperm(len(self.items), generator=self.generator)
-        # Equal shares: a process with one batch less would leave the others waiting for it.
-        own = torch.arange(self.rank, self.share * self.world, self.world) % len(order)
-        for rows in order[own].split(self.size):
-            yield Interaction({self.field: self.items[rows]})
+        for rows in order.split(self.size):
+            batch = Interaction({self.field: self.items[rows]})
+            if self.world == 1:
+                yield batch
+            else:
+                self.share = Share(batch, self.rank, self.world)
+                yield self.share.own
 
 
 class PhasedMixin:

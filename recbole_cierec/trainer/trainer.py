@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from recbole.trainer import Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
@@ -33,6 +34,7 @@ from recbole_cierec.trainer.checkpoint import (
 )
 from recbole_cierec.trainer.deferred_loss import Pending, deferred, receive, send, settled
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
+from recbole_cierec.trainer.together import Team, after_backward
 
 
 class TrainerMixin(TrainerMends):
@@ -40,6 +42,11 @@ class TrainerMixin(TrainerMends):
 
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
+        self._team: Team | None = None
+        if not config["single_spec"]:
+            # It has given all processes the first one's parameters, which is all it serves for.
+            self.distributed_model = None
+            self._team = Team(self.model, self.device)
         # RecBole's trainer of models without epochs (Pop, ItemKNN) lowers epochs to 1 too late for
         # this rule of its own, and would never validate or save with a larger eval_step.
         self.eval_step = min(self.eval_step, self.epochs)
@@ -58,6 +65,8 @@ class TrainerMixin(TrainerMends):
         self._at = (0, 0)  # epoch and batch, for messages
         self._deferring = False
         self._pending: Pending | None = None  # the loss of the batch that was just computed
+        # With several processes: of this one's share of it, and its epoch and batch.
+        self._own_loss: tuple[Tensor, tuple[int, int]] | None = None
 
     def _name_files(self) -> None:
         """RecBole names by the second; two runs in one second would share a file."""
@@ -87,13 +96,12 @@ class TrainerMixin(TrainerMends):
         if "params" not in kwargs and hasattr(self.model, "parameter_groups"):
             kwargs["params"] = self.model.parameter_groups()
         optimizer = quick(super()._build_optimizer(**kwargs), self.config["optimizer_kernel"])
-        # Clipping and the exchange between processes take dense gradients; on a GPU these cost
-        # less than finding out which rows are there.
+        # Clipping takes dense gradients; on a GPU these cost less than finding out which rows are
+        # there.
         by_row = isinstance(optimizer, RowAdagrad) and self.device.type == "cpu"
         optimizer.register_step_pre_hook(lambda *_: self._stop_if_not_finite())
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
         for table in self.model.id_tables() if hasattr(self.model, "id_tables") else ():
-            table.sparse = by_row and not together and not self.clip_grad_norm
+            table.sparse = by_row and not self.clip_grad_norm
         return optimizer
 
     # ------------------------------------------------------------------------ training
@@ -120,7 +128,7 @@ class TrainerMixin(TrainerMends):
         self._save_last(last)
         return result
 
-    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         if self._resumed is not None:
             # Here and not on reading: what was built since has drawn random numbers.
             set_rng_state(self._resumed["rng"], self._generator)
@@ -129,13 +137,41 @@ class TrainerMixin(TrainerMends):
             self._save_last(epoch_idx - 1)
         self._at = (epoch_idx, 0)
         self._deferring = self._may_defer(super()._train_epoch)
-        if self._deferring:
-            losses = self._train_deferred(train_data, epoch_idx, *args, **kwargs)
+        loop = self._train_deferred if self._deferring else super()._train_epoch
+        if self._team is None:
+            losses = loop(train_data, epoch_idx, loss_func, show_progress)
         else:
-            losses = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+            losses = self._train_together(loop, train_data, epoch_idx, loss_func, show_progress)
         for scheduler in self.schedulers.values():
             scheduler.step()
         return losses
+
+    def _train_together(self, loop, train_data, epoch_idx, loss_func, show_progress):
+        loss_func = loss_func or self.model.calculate_loss
+
+        def weighted(interaction):
+            weight = self._team.take(getattr(train_data, "share", None))
+            losses = loss_func(interaction)
+            if isinstance(losses, tuple):
+                return tuple(loss * weight for loss in losses)
+            return losses * weight
+
+        self._team.begin_epoch(shared=hasattr(train_data, "share"))
+        losses = loop(train_data, epoch_idx, weighted, show_progress)
+        self._team.end_epoch()
+        means = self._team.mean(torch.tensor(losses, dtype=torch.float64, device=self.device))
+        return tuple(means.tolist()) if isinstance(losses, tuple) else means.item()
+
+    def set_reduce_hook(self) -> None:
+        """RecBole calls it before each batch to prepare torch's wrapper, which is not used."""
+
+    def sync_grad_loss(self) -> Tensor:
+        """RecBole adds it to each loss, that all processes may meet in the backward pass."""
+        return after_backward(self._exchange, self.device)
+
+    def _exchange(self) -> None:
+        loss, at = self._own_loss
+        self._pending = send(self._team.exchange(loss), at)
 
     def _may_defer(self, loop) -> bool:
         """Whether epochs are run by RecBole's plain loop, on a device that the host can precede."""
@@ -151,6 +187,9 @@ class TrainerMixin(TrainerMends):
         epoch, batch = self._at
         self._stop_if_not_finite()  # of the batch before, where a scaler left out its step
         self._at = (epoch, batch + 1)
+        if self._team is not None:  # no process stops before all know why
+            self._own_loss = loss.detach().sum(), (epoch, batch)
+            return
         self._pending = send(loss, (epoch, batch))
         if not self._deferring:
             self._stop_if_not_finite()

@@ -1,0 +1,42 @@
+"""Which of a run's processes this one is, and how they wait for one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+# A process waits while another computes features for hours; training's own time-outs are minutes.
+PATIENCE = timedelta(days=30)
+
+
+def world() -> tuple[int, int]:
+    """(rank of this process, number of processes)."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+def meet(fine: bool = True) -> bool:
+    """Wait for all processes, each of which must call it; returns whether all are fine."""
+    if world()[1] == 1:
+        return fine
+    group = dist.new_group(timeout=PATIENCE, backend="gloo")
+    agreed = torch.tensor([int(fine)])
+    dist.all_reduce(agreed, dist.ReduceOp.MIN, group=group)
+    dist.destroy_process_group(group)
+    return bool(agreed)
+
+
+@contextmanager
+def one_first() -> Iterator[None]:
+    """The first process goes through the block before the others, which find what it has made."""
+    rank, size = world()
+    if rank:
+        meet()
+    yield
+    if size > 1 and not rank:
+        meet()
