@@ -49,17 +49,17 @@ WAYS: dict[str, dict] = {
 }
 
 
-def make(into: Path, size: int, seed: int = 0) -> str:
-    """Write the data set unless it is there; returns its name."""
+def make(into: Path, size: int, count: int = PICTURES, seed: int = 0) -> str:
+    """Write the data set of ``count`` pictures unless it is there; returns its name."""
     name = f"pictures-{size}"
     home = into / name
     if (home / f"{name}.inter").is_file():
         return name
     (home / "images").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    pairs = draw_pairs(USERS, PICTURES, PAIRS, rng)
-    lines = [f"i{k}\timages/{k}.png\tt{k % 50} t{50 + k % 7}\n" for k in range(PICTURES)]
-    for k in range(PICTURES):
+    pairs = draw_pairs(USERS, count, PAIRS, rng)
+    lines = [f"i{k}\timages/{k}.png\tt{k % 50} t{50 + k % 7}\n" for k in range(count)]
+    for k in range(count):
         coarse = rng.integers(0, 256, (GRID, GRID, 3), dtype=np.uint8)
         pixels = coarse.repeat(size // GRID, 0).repeat(size // GRID, 1)
         Image.fromarray(pixels).save(home / "images" / f"{k}.png")

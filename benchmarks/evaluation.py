@@ -91,6 +91,7 @@ def user500(data: Path, runs: int) -> None:
     print(f"| MF user500, all and groups | {best(runs, lambda: evaluate(job)):.2f} |")
     job.loaders[2].plan.user_groups = None
     print(f"| MF user500, all alone | {best(runs, lambda: evaluate(job)):.2f} |")
+    memory()
     job, seconds = job_of("MF", data, "user500", eval_repeats=5)
     drawing = best(1, job.loaders[2].plan.lists)
     print(f"five sets: loading, splitting, drawing {seconds:.2f} s, merging {drawing:.2f} s")

@@ -180,9 +180,9 @@ def flops(name: str, data: Path) -> dict:
     return {"flops": counter.get_total_flops()}
 
 
-def child(what: str, name: str, data: Path) -> dict:
+def child(what: str, name: str, data: Path, script: str = __file__) -> dict:
     """The same in a process of its own."""
-    command = [sys.executable, "-W", "ignore", __file__, f"--data_path={data}"]
+    command = [sys.executable, "-W", "ignore", script, f"--data_path={data}"]
     command += [f"--child={what}", f"--what={name}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -44,16 +44,17 @@ class FeatureNorm:
             dimensions: Keep this many principal components (None: all).
         """
         size = rows.shape[1]
-        work = rows.double()
+        # Changed in place: it is the largest table of a start.
+        work = rows.to(torch.float64, copy=True)
         unit_rows = kind in ("l2", "center")
         if unit_rows:
-            work = F.normalize(work)
+            F.normalize(work, out=work)
         centred = kind in ("center", "standard") and len(work) > 0
         mean = work.mean(0) if centred else work.new_zeros(size)
         scale = work.new_ones(size)
         if kind == "standard":
             scale = 1.0 / (work.std(0, unbiased=False).clamp(min=1e-8) * size**0.5)
-        work = (work - mean) * scale
+        work.sub_(mean).mul_(scale)
         components = _principal(work, dimensions) if dimensions and dimensions < size else None
         if components is not None:
             work = work @ components

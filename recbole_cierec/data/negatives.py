@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from recbole.sampler import Sampler
 
+from recbole_cierec.data.used_items import UsedItems
 from recbole_cierec.errors import DataError
 
 BITS_PER_PAIR = 16  # of the filter: at most one free pair in sixteen passes for a taken one
@@ -27,17 +28,15 @@ class UsedPairs:
     pairs. Memory: 8 bytes a pair and two to four for its filter.
 
     Args:
-        used: For each user the set of his items; RecBole's ``used_ids``.
+        used: For each user the set of his items; RecBole's ``used_ids``, or :class:`UsedItems`.
         n_items: More than any item's number.
     """
 
-    def __init__(self, used: np.ndarray, n_items: int) -> None:
+    def __init__(self, used: np.ndarray | UsedItems, n_items: int) -> None:
         self.n_items = n_items
-        lengths = np.fromiter(map(len, used), np.int64, len(used))
-        items = np.fromiter(chain.from_iterable(used), np.int64, int(lengths.sum()))
-        pairs = np.repeat(np.arange(len(used)), lengths) * n_items + items
+        pairs = used.pairs if isinstance(used, UsedItems) else _sorted_pairs(used, n_items)
         # One more than any pair stands at the end, so that each look-up finds a place.
-        self.pairs = np.append(np.sort(pairs), _LAST)
+        self.pairs = np.append(pairs, _LAST)
         width = max(3, (BITS_PER_PAIR * len(pairs)).bit_length())
         self._shift = np.uint64(64 - width)
         flags = np.zeros(1 << width, dtype=bool)
@@ -55,6 +54,18 @@ class UsedPairs:
         rows = np.flatnonzero(bits & 1)
         maybe = pairs[rows]
         return rows[self.pairs[np.searchsorted(self.pairs, maybe)] == maybe]
+
+
+def _sorted_pairs(used: np.ndarray, n_items: int) -> np.ndarray:
+    lengths = _lengths(used)
+    items = np.fromiter(chain.from_iterable(used), np.int64, int(lengths.sum()))
+    return np.sort(np.repeat(np.arange(len(used)), lengths) * n_items + items)
+
+
+def _lengths(used: np.ndarray | UsedItems) -> np.ndarray:
+    if isinstance(used, UsedItems):
+        return used.lengths
+    return np.fromiter(map(len, used), np.int64, len(used))
 
 
 class QuickSampler(Sampler):
@@ -134,7 +145,7 @@ def seen_items(sampler, train_dataset) -> np.ndarray:
         DataError: A user has interacted with all of them, so that no negative is left.
     """
     seen = np.unique(np.asarray(train_dataset.inter_feat[train_dataset.iid_field]))
-    full = sum(len(used) >= len(seen) for used in sampler.used_ids)
+    full = int((_lengths(sampler.used_ids) >= len(seen)).sum())
     if full:
         raise DataError(
             f"{train_dataset.dataset_name}: {full} user(s) have interacted with all {len(seen)} "

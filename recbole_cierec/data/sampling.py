@@ -19,6 +19,7 @@ from recbole_cierec.data.candidate_loader import CandidateLoader, FullLoader
 from recbole_cierec.data.cold_split import WARM
 from recbole_cierec.data.negatives import quick_sampler, seen_items
 from recbole_cierec.data.train_loader import TrainLoader
+from recbole_cierec.data.used_items import CompactSampler
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidate_files import provide_candidates
 from recbole_cierec.evaluation.candidates import Ragged
@@ -67,7 +68,7 @@ def _own_loaders(config, dataset) -> list:
     parts = dataset.build()
     _refuse_empty(config, parts)
     try:
-        samplers = create_samplers(config, dataset, parts)
+        samplers = _samplers(config, dataset, parts)
     except ValueError as error:  # RecBole: "Some users have interacted with all items ..."
         raise DataError(f"{config['dataset']}: {error}") from error
     loaders = []
@@ -82,6 +83,25 @@ def _own_loaders(config, dataset) -> list:
         shuffle = config["shuffle"] and phase == "train"
         loaders.append(loader(config, part, sampler, shuffle=shuffle))
     return loaders
+
+
+def _samplers(config, dataset, parts) -> list:
+    """RecBole's three samplers, with arrays for its sets; None for a phase that draws nothing."""
+    if config["repeatable"]:
+        return list(create_samplers(config, dataset, parts))
+    samplers, base = [], None
+    for phase in PHASES:
+        how = config[f"{phase}_neg_sample_args"]
+        if how["distribution"] == "none":
+            samplers.append(None)
+            continue
+        if base is None:
+            alpha = how.get("alpha", 1.0)
+            base = CompactSampler(list(PHASES), parts, how["distribution"], alpha)
+        elif how["distribution"] != base.distribution:
+            base.set_distribution(how["distribution"])
+        samplers.append(base.set_phase(phase))
+    return samplers
 
 
 def candidates_wanted(config, phase: str) -> int:

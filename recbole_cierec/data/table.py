@@ -1,7 +1,8 @@
 """RecBole's table of columns, cut by tensors of row numbers.
 
 RecBole turns an array of row numbers into a list of Python numbers before it cuts a column, which
-costs more than the rest of a training batch of ids put together.
+costs more than the rest of a training batch of ids put together; and torch reads a list number by
+number, for each column anew.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from recbole.data.interaction import Interaction
 
 
 class Table(Interaction):
-    """An :class:`Interaction` whose rows may be asked for by an array or a tensor at no detour."""
+    """An :class:`Interaction` whose rows may be asked for by numbers of any kind at no detour."""
 
     def __getitem__(self, index):
         if isinstance(index, str):
             return self.interaction[index]
-        if isinstance(index, np.ndarray):
-            index = torch.from_numpy(index)
+        if isinstance(index, (list, range, np.ndarray)):
+            # An empty list would become an array of floats.
+            index = torch.from_numpy(np.asarray(index, None if len(index) else np.int64))
         columns = self.interaction.items()
         if isinstance(index, torch.Tensor) and index.dtype == torch.int64:
             # RecBole counts rows from the start, and this form has no negative numbers to heed.

@@ -110,6 +110,7 @@ def draw_negatives(
         return Ragged(np.empty(0, dtype=np.int32), np.zeros(len(users) + 1, dtype=np.int64))
     place = np.full(int(max(pool.max(), excluded.values.max(initial=0))) + 1, -1, dtype=np.int64)
     place[pool] = np.arange(len(pool))
+    pool = pool.astype(np.int32)  # so are the lists, which are all kept
     step = max(1, BLOCK_CELLS // len(pool))
     lists: list[np.ndarray] = []
     for start in range(0, len(users), step):
@@ -118,10 +119,11 @@ def draw_negatives(
         barred = place[items]
         known = barred >= 0
         keys = user_keys(seed, repeat, users[rows])
-        lists += _draw_block(keys, n, len(pool), where[known], barred[known])
+        drawn = _draw_block(keys, n, len(pool), where[known], barred[known])
+        lists += (pool[places] for places in drawn)
     lengths = np.array([len(chosen) for chosen in lists])
-    values = np.concatenate(lists) if lists else np.empty(0, dtype=np.int64)
-    return Ragged(pool[values].astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]))
+    values = np.concatenate(lists) if lists else pool[:0]
+    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def _draw_block(
@@ -174,12 +176,15 @@ def merge(
     """
     n_neg, n_pos = negatives.lengths, positives.lengths
     starts = np.concatenate([[0], np.cumsum(n_neg + n_pos)])
+    # A user has hundreds of negatives: all that is made for each of them is as narrow as can be.
+    negative = np.ones(starts[-1], dtype=bool)
+    tail = np.repeat(starts[1:] - positives.starts[1:], n_pos)  # of each row, for the positives
+    negative[np.arange(len(tail)) + tail] = False
     items = np.empty(starts[-1], dtype=np.int32)
-    _, values = negatives.take(np.arange(len(users)))
-    begin = np.repeat(starts[:-1] - negatives.starts[:-1], n_neg)
-    items[np.arange(len(values)) + begin] = values
+    items[negative] = negatives.values
     columns = np.empty(len(positives.values), dtype=np.int64)
-    owner = np.full(starts[-1], -1, dtype=np.int64)  # which positive lies here
+    kind = np.min_scalar_type(-len(columns) - 1)
+    owner = np.full(starts[-1], -1, dtype=kind)  # which positive lies here
     keys = mix(user_keys(seed, repeat, users) + np.uint64(3))
     for j in range(int(n_pos.max(initial=0))):  # each swaps places with a random earlier one
         rows = np.flatnonzero(n_pos > j)

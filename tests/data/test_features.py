@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from recbole_cierec.data.cache_folder import build_folder
+from recbole_cierec.data.feature_norm import KINDS, FeatureNorm
 from recbole_cierec.data.features import extract_features, load_feature_file
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.model.encoders import VisualEncoder
@@ -330,3 +331,11 @@ def test_rows_that_are_not_finite_are_named(dtype, value, tmp_path):
     np.save(tmp_path / "f.npy", rows)
     with pytest.raises(DataError, match=r"2 of 20000 rows .*: 5, 19999\)"):
         load_feature_file(tmp_path / "f.npy", 20_000)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fitting_a_norm_leaves_the_rows_as_they_were(kind):
+    rows = torch.randn(9, 4, dtype=torch.float64) + 3
+    before = rows.clone()
+    FeatureNorm.fit(rows, kind, 2)
+    assert torch.equal(rows, before)

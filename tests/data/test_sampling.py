@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from recbole.data.dataloader import TrainDataLoader
+from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.data.utils import create_samplers
 
 from recbole_cierec.config import Config
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.data.negatives import UsedPairs, quick_sampler
-from recbole_cierec.data.sampling import prepare, seen_sampler
+from recbole_cierec.data.sampling import _samplers, prepare, seen_sampler
 from recbole_cierec.data.table import Table
 from recbole_cierec.data.train_loader import TrainLoader
+from recbole_cierec.data.used_items import CompactSampler
 
 POPULAR = {"distribution": "popularity", "sample_num": 1, "alpha": 0.7}
 DRAWS = 60_000
@@ -121,6 +123,49 @@ def test_nobody_has_anything():
     assert len(pairs.taken(np.array([0, 1, 1]), np.array([3, 0, 8]))) == 0
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"train_neg_sample_args": POPULAR}, {"eval_args": {"mode": "pop20"}},
+     {"model": "MultiVAE", "train_neg_sample_args": None}],
+    ids=["uniform", "popular", "popular in evaluation", "no training negatives"],
+)  # fmt: skip
+def test_the_three_samplers_are_recboles_with_other_sets(tiny, keys):
+    config = Config(keys.get("model", "MF"), "tiny", None, tiny(**keys), {})
+    dataset = create_dataset(config)
+    parts = dataset.build()
+    users = np.repeat(np.arange(1, dataset.user_num), 3)
+    theirs, ours = create_samplers(config, dataset, parts), _samplers(config, dataset, parts)
+    for old, new in zip(theirs, ours, strict=True):
+        assert (old is None) == (new is None)
+        if old is None:
+            continue
+        assert (old.phase, old.distribution, old.alpha) == (new.phase, new.distribution, new.alpha)
+        assert list(old.used_ids) == list(new.used_ids)
+        assert old.used_ids[[3, 1]].tolist() == new.used_ids[np.array([3, 1])]
+        for asked in (users, users[:1]):
+            drawn = []
+            for one in (old, new):
+                np.random.seed(6)
+                drawn.append(one.sample_by_user_ids(asked, None, 2))
+            assert torch.equal(*drawn)
+
+
+def test_a_user_with_every_item_leaves_no_negative(tiny):
+    config = Config("MF", "tiny", None, tiny(), {})
+    train, valid, test = create_dataset(config).build()
+    items = torch.arange(1, train.item_num)
+    train.inter_feat = Table({"user_id": torch.full_like(items, 2), "item_id": items})
+    with pytest.raises(ValueError, match=r"^1 user\(s\) have interacted with all items"):
+        CompactSampler(["train", "valid", "test"], [train, valid, test])
+
+
+def test_groups_of_rows_are_recboles(tiny):
+    dataset = create_dataset(Config("MF", "tiny", None, tiny(), {}))
+    drawn = np.random.default_rng(0).integers(9, size=99)
+    for keys in (np.array([4, 2, 4, -1, 2, 4]), np.array([7]), drawn):
+        assert dataset._grouped_index(keys) == list(Dataset._grouped_index(dataset, keys))
+
+
 JOINED = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "annotations"]}
 LOADED = [
     ("MF", {}),
@@ -168,9 +213,10 @@ def test_every_pairwise_model_gets_the_loader_and_the_sampler(tiny):
 
 @pytest.mark.parametrize(
     "index",
-    [[3, 1], slice(2, 5), np.array([4, 4, 0]), torch.tensor([1, 5]), np.arange(6) > 2,
-     torch.arange(6) > 3, 2],
-    ids=["list", "slice", "array", "tensor", "mask", "tensor mask", "one"],
+    [[3, 1], range(1, 5, 2), [], slice(2, 5), np.array([4, 4, 0]), torch.tensor([1, 5]),
+     np.arange(6) > 2, [True, False] * 3, torch.arange(6) > 3, 2],
+    ids=["list", "range", "nothing", "slice", "array", "tensor", "mask", "list mask",
+         "tensor mask", "one"],
 )  # fmt: skip
 def test_a_table_is_cut_as_an_interaction_is(index):
     columns = {"a": torch.arange(6), "b": torch.randn(6, 3)}

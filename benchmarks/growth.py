@@ -1,0 +1,332 @@
+"""Time and memory against users, items, interactions and pictures; figures in docs/growth.md.
+
+    python benchmarks/growth.py --data_path=DIR [--out=benchmarks/runs/growth.jsonl]
+        [--only=load,train] [--figures=docs/figures]
+
+Each axis has three sizes while the others stay; the sets come from benchmarks/synthetic.py, seed 0,
+512 features an item, d = 64. Each point is a process of its own with one thread. Rows that
+``--out`` has are kept, so the command can be stopped and run again; with all of them there it only
+prints the laws and draws the figures (``pip install 'recbole-cierec[bench]'``). A law is the slope
+through the three points in log-log; a cost is the difference of the outer two points. Times are
+processor seconds, memory is the process's peak above what it held after its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter, process_time
+
+import numpy as np
+import torch
+from training import BATCH, SETTINGS, SLOW_BATCHES, WARM_UP, First, ours, versions
+
+AXES = {
+    "users": (20_000, 60_000, 180_000),
+    "items": (10_000, 30_000, 90_000),
+    "interactions": (400_000, 1_200_000, 3_600_000),
+}
+REST = {"users": 20_000, "items": 10_000, "interactions": 1_200_000}
+PICTURES = {64: (500, 1500, 4500), 224: (50, 150, 450)}
+FEATURES = 512
+# Columns of the tables and lines of the figures: name -> (process that measures it, unit).
+STAGES = {
+    "load, first start": ("load cold", "interactions"),
+    "load, again": ("load", "interactions"),
+    "split, samplers, candidates": ("load", "interactions"),
+    "MF, an epoch": ("train MF", "interactions"),
+    "VBPR, an epoch": ("train VBPR", "interactions"),
+    "CIERec, an epoch": ("train CIERec", "interactions"),
+    "MF, user500": ("evaluate user500", "users"),
+    "MF, full ranking": ("evaluate full", "users"),
+}
+PICTURE_STAGES = ("picture store", "features", "both, second start")
+
+
+# --------------------------------------------------------------------- one point, one process
+
+
+class Watch:
+    """Processor time, clock and peak memory since it was made, and of each stage."""
+
+    def __init__(self) -> None:
+        self.base, self.rows = self._peak(), []
+        self.restart()
+
+    @staticmethod
+    def _peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def restart(self) -> None:
+        self.cpu, self.clock = process_time(), perf_counter()
+
+    def note(self, stage: str, scale: float = 1.0, **more) -> None:
+        """End a stage; ``scale``: the whole of it is so many times what was done."""
+        cpu, wall = process_time() - self.cpu, perf_counter() - self.clock
+        mib = (self._peak() - self.base) / 1024
+        row = {"stage": stage, "cpu_s": round(cpu * scale, 4), "wall_s": round(wall * scale, 4)}
+        self.rows.append(row | {"mib": round(mib, 1), **more})
+        self.restart()
+
+
+def forget(folder: Path) -> None:
+    """Take a set's files out of the system's page cache, as after a start of the machine."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def load(data: Path, cold: bool) -> list[dict]:
+    from recbole_cierec.config import Config
+    from recbole_cierec.data.dataset import create_dataset
+    from recbole_cierec.data.sampling import prepare
+
+    keys = {**SETTINGS, "data_path": str(data), "state": "error", "cache_dir": str(data / "cache")}
+    keys["eval_args"] = {**SETTINGS["eval_args"], "mode": "user500"}
+    config = Config("MF", "synthetic", None, keys, {})
+    if cold:
+        forget(data / "synthetic")
+    watch = Watch()
+    dataset = create_dataset(config)
+    watch.note("load, first start" if cold else "load, again")
+    if not cold:
+        prepare(config, dataset)
+        watch.note("split, samplers, candidates")
+    return watch.rows
+
+
+def train(data: Path, model: str) -> list[dict]:
+    watch = Watch()
+    trainer, loader = ours(data, model, {})
+    slow = model == "CIERec"
+    trainer._train_epoch(First(loader, 2 if slow else WARM_UP), 0)
+    count = SLOW_BATCHES if slow else len(loader)
+    watch.restart()
+    trainer._train_epoch(First(loader, count), 0)
+    pairs = len(loader._dataset)
+    done = min(count * BATCH, pairs)
+    rate = done / (process_time() - watch.cpu)
+    watch.note(f"{model}, an epoch", pairs / done, pairs=pairs, pairs_per_s=round(rate))
+    return watch.rows
+
+
+def evaluate(data: Path, mode: str) -> list[dict]:
+    import evaluation
+
+    watch = Watch()
+    job, _ = evaluation.job_of("MF", data, mode)
+    if mode != "full":
+        job.loaders[2].plan.lists()
+    watch.restart()
+    evaluation.evaluate(job)
+    name = "full ranking" if mode == "full" else mode
+    watch.note(f"MF, {name}", ranked=len(job.loaders[2].uid_list))
+    return watch.rows
+
+
+def pictures(data: Path, size: int, count: int, again: bool) -> list[dict]:
+    """Store and features of drawn PNG pictures by ResNet18 with random weights."""
+    import end_to_end
+
+    from recbole_cierec.config import Config
+    from recbole_cierec.data.dataset import create_dataset
+
+    keys = {
+        **SETTINGS, "data_path": str(data), "cache_dir": str(data / "cache"), "state": "error",
+        "visual_encoder": "resnet18", "encoder_weights": "random", "image_size": size,
+        "encoder_batch_size": 64, "item_vocabulary": "all",
+    }  # fmt: skip
+    name = end_to_end.make(data, size, count)
+    content = create_dataset(Config("VBPR", name, None, keys, {})).content
+    watch = Watch()
+    store = content.store
+    if not again:
+        watch.note("picture store", bytes=_bytes(data / "cache", "pictures"))
+    features = content.features
+    assert len(store.pictures) == count == len(features) - 1, "a picture is missing"  # noqa: S101
+    if again:
+        watch.note("both, second start")
+    else:
+        watch.note("features", bytes=_bytes(data / "cache", "features"))
+    return watch.rows
+
+
+def _bytes(folder: Path, kind: str) -> int:
+    return sum(path.stat().st_size for path in folder.glob(f"{kind}-*/*"))
+
+
+# ---------------------------------------------------------------------------- all the points
+
+
+def jobs() -> list[tuple[str, dict]]:
+    """What is to be measured: the process, and the sizes of its set."""
+    sizes = [REST] + [
+        {**REST, axis: n} for axis, values in AXES.items() for n in values if n != REST[axis]
+    ]
+    found = [(work, at) for at in sizes for work in dict.fromkeys(w for w, _ in STAGES.values())]
+    for size, counts in PICTURES.items():
+        for count in counts:
+            at = {"size": size, "pictures": count}
+            found += [("pictures", at), ("pictures again", at)]
+    return found
+
+
+def point(work: str, at: dict, data: Path) -> list[dict]:
+    """Measure one of :func:`jobs` in this process."""
+    folder = home(at, data)
+    if "pictures" in at:
+        return pictures(folder, at["size"], at["pictures"], work.endswith("again"))
+    kind, _, what = work.partition(" ")
+    if kind == "load":
+        return load(folder, what == "cold")
+    return (train if kind == "train" else evaluate)(folder, what)
+
+
+def home(at: dict, data: Path) -> Path:
+    return data / ("growth-" + "-".join(str(n) for n in at.values()))
+
+
+def drawn(at: dict, data: Path) -> list[str]:
+    """Arguments of synthetic.py."""
+    sizes = {"users": at["users"], "items": at["items"], "pairs": at["interactions"]}
+    flags = [f"--{name}={n}" for name, n in {**sizes, "size": FEATURES}.items()]
+    return [f"--into={home(at, data)}", *flags]
+
+
+def run(command: list[str]) -> str:
+    """What a script prints; raises RuntimeError with its last line of error."""
+    command = [sys.executable, "-W", "ignore", *command]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise RuntimeError(f"{command}: {ran.stderr.strip().splitlines()[-1]}")
+    return ran.stdout
+
+
+def measure(data: Path, out: Path, only: list[str]) -> list[dict]:
+    """Rows of all points; those that are missing are measured, each in a process of its own."""
+    rows = [json.loads(line) for line in out.open()] if out.is_file() else []
+    done = [(row["work"], row["at"]) for row in rows]
+    for work, at in jobs():
+        if (work, at) in done or not any(work.startswith(name) for name in only):
+            continue
+        if "users" in at:  # drawn elsewhere: its peak would hide that of what is measured
+            run([str(Path(__file__).with_name("synthetic.py")), *drawn(at, data)])
+        command = [__file__, f"--data_path={data}", "--child=" + json.dumps([work, at])]
+        found = json.loads(run(command).splitlines()[-1])
+        new = [{"work": work, "at": at, **row, "seed": 0, **versions()} for row in found]
+        with out.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in new)
+        for row in new:
+            print(f"{row['stage']} {at}: {row['cpu_s']:.2f} s, {row['mib']:.0f} MiB", flush=True)
+        rows += new
+    return rows
+
+
+# ---------------------------------------------------------------------------- laws and figures
+
+
+def series(rows: list[dict], stage: str, fixed: dict, axis: str, value: str) -> tuple[list, list]:
+    """Sizes and values of a stage along an axis, where the other sizes are ``fixed``."""
+    found = sorted(
+        (row["at"][axis], row[value])
+        for row in rows
+        if row["stage"] == stage
+        and all(row["at"].get(name) == n for name, n in fixed.items() if name != axis)
+        and axis in row["at"]
+    )
+    return [n for n, _ in found], [v for _, v in found]
+
+
+def law(sizes: list, values: list) -> str:
+    """The slope in log-log, and its name."""
+    if len(sizes) < 2:
+        return "-"
+    slope = np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-3)), 1)[0]
+    bounds = ((0.15, "constant"), (0.85, "less than linear"), (1.15, "linear"))
+    name = next((name for bound, name in bounds if slope < bound), "more than linear")
+    return f"{slope:.2f} {name}"
+
+
+def panels() -> dict[str, list]:
+    """The panels of both kinds of figure: axis, fixed sizes, stages."""
+    found = {axis: [axis, REST, list(STAGES)] for axis in AXES}
+    for size in PICTURES:
+        found[f"pictures of {size} px"] = ["pictures", {"size": size}, list(PICTURE_STAGES)]
+    return found
+
+
+def table(rows: list[dict]) -> None:
+    for value, unit, scale in (("cpu_s", "s", 1e6), ("mib", "MiB", 2.0**20)):
+        each = "us each more" if value == "cpu_s" else "bytes each more"
+        for title, (axis, fixed, stages) in panels().items():
+            print(f"\n| {unit} by {title} | | | | law | {each} |\n|---|---|---|---|---|---|")
+            for stage in stages:
+                sizes, values = series(rows, stage, fixed, axis, value)
+                if sizes:
+                    cells = " | ".join(f"{v:,.2f}" if v < 10 else f"{v:,.0f}" for v in values)
+                    more = (values[-1] - values[0]) / max(1, sizes[-1] - sizes[0]) * scale
+                    print(f"| {stage} | {cells} | {law(sizes, values)} | {more:,.1f} |")
+
+
+def draw(rows: list[dict], folder: Path) -> None:
+    """Two figures of small multiples, time and memory, both axes logarithmic."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.hashsalt": "growth", "font.size": 9, "svg.fonttype": "path"})
+    folder.mkdir(parents=True, exist_ok=True)
+    _figure(rows, "cpu_s", "processor time, s", folder / "growth-time.svg")
+    _figure(rows, "mib", "peak memory, MiB", folder / "growth-memory.svg")
+
+
+def _figure(rows: list[dict], value: str, label: str, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    shown = panels()
+    figure, axes = plt.subplots(1, len(shown), figsize=(15, 4.6), layout="constrained")
+    for plot in axes[1 : len(AXES)]:
+        plot.sharey(axes[0])
+    for plot, (title, (axis, fixed, stages)) in zip(axes, shown.items(), strict=True):
+        sizes = np.array(AXES[title] if title in AXES else PICTURES[fixed["size"]])
+        for k, stage in enumerate(stages):
+            line = series(rows, stage, fixed, axis, value)
+            plot.plot(*line, marker="osD^v<>P"[k], label=stage, markersize=4)
+        plot.set(xscale="log", yscale="log", title=title, xlabel=axis)
+        low = min(y for line in plot.lines for y in line.get_ydata() if y > 0)
+        plot.plot(sizes, low * sizes / sizes[0], "k:", linewidth=1, label="slope 1")
+        plot.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        plot.tick_params("x", which="minor", bottom=False, labelbottom=False)
+        plot.grid(alpha=0.3)
+    axes[0].set_ylabel(label)
+    figure.legend(handles=axes[0].lines, loc="outside lower left", ncols=5)
+    figure.legend(handles=axes[-1].lines, loc="outside lower right", ncols=2)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_path", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/runs/growth.jsonl"))
+    parser.add_argument("--only", default="load,train,evaluate,pictures", help="what to measure")
+    parser.add_argument("--figures", type=Path, help="a folder; none: not drawn")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    if a.child:
+        print(json.dumps(point(*json.loads(a.child), a.data_path)))
+        return
+    rows = measure(a.data_path, a.out, a.only.split(","))
+    table(rows)
+    if a.figures:
+        draw(rows, a.figures)
+
+
+if __name__ == "__main__":
+    main()
