@@ -1,4 +1,4 @@
-"""Speed of training on the synthetic set, one thread; figures in docs/performance.md.
+"""Training, evaluation and memory on the synthetic set, one thread; figures in docs/performance.md.
 
     python benchmarks/training.py --data_path=DIR [--rounds=3 --what=MF,VBPR,...]
         [--out=benchmarks/runs/training.jsonl]
@@ -7,10 +7,11 @@
 the rows take turns ``--rounds`` times, so that a busy minute of the machine falls on all alike. A
 process loads the data, warms up, and then times training through the trainer's own epoch: whole
 epochs, or for CIERec some batches; samples/s are pairs in processor seconds (best and median of all
-rounds) and by the clock (best). Memory is the process's peak. ``RecBole alone`` imports nothing of
-this package. The floor is bare torch: VBPR's tensors, torch's dense Adagrad, uniform negatives
-without a look at what the user has, the distinct items of a batch projected once, BPR, no L2.
-FLOPs are those of torch's counter for one step, matrix products only.
+rounds) and by the clock (best). Memory is the process's peak until then. Evaluation is a pass over
+all users by ``user500``, which RecBole alone does not have; evaluation.py takes it apart. ``RecBole
+alone`` imports nothing of this package. The floor is bare torch: VBPR's tensors, torch's dense
+Adagrad, uniform negatives without a look at what the user has, the distinct items of a batch
+projected once, BPR, no L2. FLOPs are those of torch's counter for one step, matrix products only.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def recbole_alone(data: Path):
     return get_trainer(config["MODEL_TYPE"], "BPR")(config, model), train
 
 
-def ours(data: Path, model: str, keys: dict):
-    """Trainer and loader of this package."""
+def job_of(data: Path, model: str, keys: dict):
+    """A job of this package: trainer, model, loaders."""
     from recbole.utils import init_seed
 
     from recbole_cierec.config import Config
@@ -98,7 +99,12 @@ def ours(data: Path, model: str, keys: dict):
     settings |= {"features_file": str(features), **keys}
     config = Config(model, "synthetic", None, settings, {})
     init_seed(0, True)
-    job = prepare(config, saved=False)
+    return prepare(config, saved=False)
+
+
+def ours(data: Path, model: str, keys: dict):
+    """Its trainer and loader."""
+    job = job_of(data, model, keys)
     return job.trainer, job.loaders[0]
 
 
@@ -147,11 +153,17 @@ def floor(data: Path):
 def measure(name: str, data: Path) -> dict:
     """Samples a second of one row, in this process."""
     kind, keys = ROWS[name]
+    job = None
     if kind == "floor":
         epoch = floor(data)
         epoch(WARM_UP)
     else:
-        trainer, whole = recbole_alone(data) if kind == "recbole" else ours(data, kind, keys)
+        if kind == "recbole":
+            trainer, whole = recbole_alone(data)
+        else:
+            modes = {"eval_args": {**SETTINGS["eval_args"], "mode": "user500"}}
+            job = job_of(data, kind, {**keys, **modes})
+            trainer, whole = job.trainer, job.loaders[0]
         slow = kind == "CIERec"
 
         def epoch() -> int:
@@ -166,7 +178,15 @@ def measure(name: str, data: Path) -> dict:
         count = epoch()
         runs.append((count / (process_time() - processor), count / (perf_counter() - clock)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"cpu": [r[0] for r in runs], "wall": [r[1] for r in runs], "mib": peak}
+    done = {"cpu": [r[0] for r in runs], "wall": [r[1] for r in runs], "mib": peak}
+    return {**done, "evaluate": evaluation_pass(job) if job else None}
+
+
+def evaluation_pass(job) -> float:
+    """Seconds of the better of two passes."""
+    from evaluation import best, evaluate  # here, as it imports this package
+
+    return best(2, lambda: evaluate(job))
 
 
 def flops(name: str, data: Path) -> dict:
@@ -201,22 +221,24 @@ def versions() -> dict:
 
 def table(names: list[str], rounds: int, data: Path) -> list[dict]:
     """All rows, in turns; prints the table and returns its rows."""
-    results = {name: {"cpu": [], "wall": [], "mib": 0} for name in names}
+    results = {name: {"cpu": [], "wall": [], "mib": 0, "evaluate": []} for name in names}
     for _ in range(rounds):
         for name in names:
             got = child("speed", name, data)
             results[name]["cpu"] += got["cpu"]
             results[name]["wall"] += got["wall"]
             results[name]["mib"] = max(results[name]["mib"], got["mib"])
-    print(
-        "| | samples/s, processor: best | median | clock: best | peak MiB |\n|---|---|---|---|---|"
-    )
+            results[name]["evaluate"] += [got["evaluate"]] if got["evaluate"] else []
+    print("| | samples/s, processor: best | median | clock: best | peak MiB | user500, s |")
+    print("|---|---|---|---|---|---|")
     rows = []
     for name, r in results.items():
         row = {"row": name, "cpu_best": round(max(r["cpu"])), "rounds": rounds, "mib": r["mib"]}
         row |= {"cpu_median": round(statistics.median(r["cpu"])), "wall": round(max(r["wall"]))}
         numbers = (row["cpu_best"], row["cpu_median"], row["wall"], row["mib"])
-        print(f"| {name} | " + " | ".join(f"{n:,}" for n in numbers) + " |")
+        cells = [f"{n:,}" for n in numbers]
+        row["evaluate"] = round(min(r["evaluate"]), 2) if r["evaluate"] else None
+        print(f"| {name} | {' | '.join(cells)} | {row['evaluate'] or '-'} |")
         rows.append(row)
     return rows
 
