@@ -344,7 +344,8 @@ def test_saved_weights_give_the_same_scores_in_a_new_model(make, name, keys):
 @every_variant
 @LOSSES
 def test_training_lowers_the_loss(make, name, keys, loss):
-    *_, model = make(name, **{"init_std": 0.1, "loss": loss, "dropout_prob": 0.0, **keys})
+    weak = {"init_std": 0.1, "loss": loss, "dropout_prob": 0.0, "softmax_reg_weight": 0.02}
+    *_, model = make(name, **{**weak, **keys})
     model.train()
     optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
     data, losses = batch(model), []
