@@ -52,8 +52,9 @@ def prepare(config, dataset):
         ]
     else:
         train, *loaders = _own_loaders(config, dataset)
-    if getattr(train, "_sampler", None) is not None:
-        train._sampler = training_sampler(config, train._sampler, train._dataset)
+    drawing = getattr(train, "general_dataloader", train)  # of RecBole's knowledge models
+    if getattr(drawing, "_sampler", None) is not None:
+        drawing._sampler = training_sampler(config, drawing._sampler, drawing._dataset)
     datasets = [
         getattr(loader, "whole", getattr(loader, "_dataset", None)) for loader in (train, *loaders)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -148,6 +149,28 @@ def test_the_three_samplers_are_recboles_with_other_sets(tiny, keys):
                 np.random.seed(6)
                 drawn.append(one.sample_by_user_ids(asked, None, 2))
             assert torch.equal(*drawn)
+
+
+def test_knowledge_models_draw_what_train_negatives_allows(tiny, tiny_folder, in_tmp):
+    """Their loader holds the one that draws negatives."""
+    home = in_tmp / "data" / "tiny"
+    shutil.copytree(tiny_folder / "tiny", home)
+    links = [f"i{k}\te{k}" for k in range(20)]
+    (home / "tiny.link").write_text("\n".join(["item_id:token\tentity_id:token", *links]) + "\n")
+    facts = [f"e{k}\tlike\te{k + 1}" for k in range(19)]
+    head = "head_id:token\trelation_id:token\ttail_id:token"
+    (home / "tiny.kg").write_text("\n".join([head, *facts]) + "\n")
+    drawn = {}
+    for allowed in ("seen", "all"):
+        keys = tiny(data_path=str(home.parent), train_negatives=allowed, item_vocabulary="all")
+        config = Config("CKE", "tiny", None, keys, {})
+        train = prepare(config, create_dataset(config))[0]
+        seen = set(train._dataset.inter_feat["item_id"].tolist())
+        batches = [batch for _ in range(20) for batch in train.general_dataloader]
+        items = torch.cat([batch["neg_item_id"] for batch in batches])
+        drawn[allowed] = set(items.tolist()) - seen
+    assert not drawn["seen"]
+    assert drawn["all"]
 
 
 def test_a_user_with_every_item_leaves_no_negative(tiny):
