@@ -23,7 +23,7 @@ import torch
 from synthetic import make
 from torch import nn
 from torch.optim import Adagrad, Adam
-from training import BATCH, PLAIN, ROWS, SLOW_BATCHES, WARM_UP, D, First, child, ours, versions
+from training import BATCH, PLAIN, ROWS, SLOW_BATCHES, WARM_UP, D, First, child, keep, ours
 
 PARTS = {
     "BPR": ("loader", "sampler", "fused"),
@@ -220,8 +220,7 @@ def main() -> None:
     if "shares" in wanted:
         rows += shares(a.rounds, a.data_path)
     if a.out:
-        with a.out.open("a") as file:
-            file.writelines(json.dumps({**row, **versions()}) + "\n" for row in rows)
+        keep(a.out, rows)
 
 
 if __name__ == "__main__":

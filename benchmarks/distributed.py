@@ -21,7 +21,7 @@ from time import perf_counter, process_time
 
 import torch
 from synthetic import make
-from training import BATCH, EPOCHS, First, ours, versions
+from training import BATCH, EPOCHS, First, keep, ours, versions
 
 WARM_UP = 5  # batches
 ROWS = {  # model, keys, batches of an epoch (0: all)
@@ -111,8 +111,7 @@ def main() -> None:
     print(json.dumps(versions()))
     rows = table(a.what.split(";"), a.data_path, a.rounds)
     if a.out:
-        with a.out.open("a") as file:
-            file.writelines(json.dumps({**row, **versions()}) + "\n" for row in rows)
+        keep(a.out, rows)
 
 
 if __name__ == "__main__":

@@ -219,6 +219,12 @@ def versions() -> dict:
     }  # fmt: skip
 
 
+def keep(out: Path, rows: list[dict]) -> None:
+    """Append rows to a file, each with the versions that it was measured with."""
+    with out.open("a") as file:
+        file.writelines(json.dumps({**row, **versions()}) + "\n" for row in rows)
+
+
 def table(names: list[str], rounds: int, data: Path) -> list[dict]:
     """All rows, in turns; prints the table and returns its rows."""
     results = {name: {"cpu": [], "wall": [], "mib": 0, "evaluate": []} for name in names}
@@ -280,8 +286,7 @@ def main() -> None:
     rows = table(a.what.split(";"), a.rounds, a.data_path)
     rows += mark(rows, a.data_path)
     if a.out:
-        with a.out.open("a") as file:
-            file.writelines(json.dumps({**row, **versions()}) + "\n" for row in rows)
+        keep(a.out, rows)
 
 
 if __name__ == "__main__":

@@ -130,15 +130,19 @@ class CLCRec(VisualRecommender):
         mask.view(-1)[torch.randperm(mask.numel())[:count]] = True
         return mask.to(device)
 
+    def replaced_for_all(self, places: Tensor) -> Tensor:
+        """:meth:`replaced`, of a batch that several processes share this one's part."""
+        if self.share is None:
+            return self.replaced(tuple(places.shape), places.device)
+        whole = (len(self.share.whole), places.shape[1])
+        return self.replaced(whole, places.device)[self.share.rows]
+
     def ranking_loss(self, user: Side, item: Side, rows: Rows) -> Tensor:
         """The two contrastive losses and the lengths of the id vectors."""
         places = torch.cat([rows.positive.unsqueeze(1), rows.negative], 1)  # [B, 1 + n]
         z, g, z_u = item["id"], item["content"], user["vector"][rows.user]
         r_e = self.first_of(self.products(F.normalize(z)[rows.positive], F.normalize(g), places))
-        rows = len(places) if self.share is None else len(self.share.whole)
-        swap = self.replaced((rows, places.shape[1]), places.device)
-        if self.share is not None:
-            swap = swap[self.share.rows]
+        swap = self.replaced_for_all(places)
         by_id, by_content = self.products(z_u, z, places), self.products(z_u, g, places)
         u_i = self.first_of(torch.where(swap, by_content, by_id))
         loss = self.content_share * r_e + (1 - self.content_share) * u_i
