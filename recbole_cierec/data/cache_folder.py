@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -14,6 +15,8 @@ from recbole_cierec.errors import DataError
 
 # A builder that was killed could not tidy up; one at work has written within this time.
 _DEAD_AFTER_S = 6 * 3600
+# What a rename says of a target that is there; a file system may say something else.
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 @contextmanager
@@ -84,8 +87,9 @@ def _publish(temporary: Path, final: Path, is_valid: Callable[[], bool] | None) 
         try:
             temporary.rename(final)
             return
-        except OSError:
-            if not os.path.lexists(final):
+        except OSError as error:
+            # Whether it was there cannot be asked now: another process may have moved it since.
+            if error.errno not in _TAKEN and not os.path.lexists(final):
                 raise
         if is_valid is not None and is_valid():
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -235,6 +236,23 @@ def test_processes_that_build_at_once_leave_one_valid_cache(encoder, calls, tmp_
     assert calls == []
     assert returned == {hashlib.sha256(features.tobytes()).hexdigest()}
     assert len(folders(tmp_path)) == 1
+
+
+def test_a_folder_moved_away_as_soon_as_it_stood_in_the_way_is_no_fault(tmp_path, monkeypatch):
+    """Two others replace the same folder at once: it is there for the rename, and gone after."""
+    final, rename, met = tmp_path / "cache", Path.rename, []
+
+    def contended(path: Path, target: Path) -> Path:
+        if target == final and not met:
+            met.append(path)
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", contended)
+    with build_folder(final) as folder:
+        (folder / "x").write_text("whole")
+    assert len(met) == 1
+    assert (final / "x").read_text() == "whole"
 
 
 def test_a_folder_replaced_while_it_is_read_stays_readable(tmp_path):
