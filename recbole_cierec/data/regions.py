@@ -1,11 +1,13 @@
 """Region maps: the last spatial map of an encoder for every picture, for attention over regions.
 
 A map is some fifty times as large as a pooled vector, so the maps stay on the disk as float16,
-mapped into memory, and only the items of a batch are read from them.
+mapped into memory, and only the items of a batch are read from them. Their principal components
+(``feature_dim``) are computed once and kept in memory, where they fit.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from recbole_cierec.model.encoders import VisualEncoder
 
 _SAMPLE = 16384  # regions on which the normalisation is fitted
+_KEPT_BYTES = 1 << 30  # of principal components in memory; 40,000 items at 7 x 7 x 128
+_BLOCK = 256  # pictures whose components are computed at a time
 
 
 class RegionMaps:
@@ -52,17 +56,34 @@ class RegionMaps:
         self.norm = FeatureNorm.fit(self._read(sample).flatten(0, 1), norm, dimensions)
         kept = self.norm.components
         self.size = maps.shape[2] if kept is None else kept.shape[1]
+        self.kept = None if kept is None else self._all_components()
 
     def __call__(self, items: Tensor) -> Tensor:
         """items [m] -> float32 [m, R, C] on their device; zero where there is no picture."""
         rows = self.rows[items.cpu()]
         known = rows >= 0
-        raw = self._read(rows[known].numpy(), items.device)
-        regions = self.norm(raw.flatten(0, 1)).view(len(raw), self.count, self.size)
+        regions = self._vectors(rows[known], items.device)
         if known.all():
             return regions
         out = regions.new_zeros(len(items), self.count, self.size)
         return out.index_copy(0, known.nonzero().squeeze(1).to(items.device), regions)
+
+    def _all_components(self) -> Tensor | None:
+        """float32 [n_rows, R, k], or None where that is too much to keep."""
+        shape = (len(self.maps), self.count, self.size)
+        if 4 * math.prod(shape) > _KEPT_BYTES:
+            return None
+        vectors = torch.empty(shape)
+        for rows in torch.arange(len(self.maps)).split(_BLOCK):
+            vectors[rows] = self._computed(rows, "cpu")
+        return vectors
+
+    def _vectors(self, rows: Tensor, device: torch.device) -> Tensor:
+        return self._computed(rows, device) if self.kept is None else self.kept[rows].to(device)
+
+    def _computed(self, rows: Tensor, device: torch.device | str) -> Tensor:
+        raw = self._read(rows.numpy(), device)
+        return self.norm(raw.flatten(0, 1)).view(len(raw), self.count, self.size)
 
     def _read(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
         """float32 [len(rows), R, C]; what is half as wide travels to the device as it is."""

@@ -40,6 +40,7 @@ from recbole_cierec.model.visual_recommender import Rows, Side, VisualRecommende
 from recbole_cierec.model.warm_start import Weights, stage_weight
 
 CLIP = 5.0  # standard deviations of an input that count
+KEPT_BYTES = 1 << 30  # of the users' tops in memory; beyond, those of a batch are found each time
 
 
 class Tower(nn.Module):
@@ -116,6 +117,8 @@ class DropoutNet(VisualRecommender):
         for name, value in {"counts": counts, "few": few, "users": users, "items": items}.items():
             self.register_buffer(f"train_{name}", value.clone(), persistent=False)
         self._means: Tensor | None = None
+        self._tops: Tensor | None = None  # kept over validations, unlike the means
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_tops", None))
 
     @classmethod
     def stage_keys(cls, config) -> dict:
@@ -140,6 +143,7 @@ class DropoutNet(VisualRecommender):
             getattr(self, f"{side}_center").copy_(trained.mean(0))
             scale = torch.where(deviation > 1e-8, 1.0 / deviation.clamp(min=1e-8), 0.0)
             getattr(self, f"{side}_scale").copy_(scale)
+        self._tops = None
         self._forget()
 
     def standardised(self, side: str, preference: Tensor) -> Tensor:
@@ -219,15 +223,25 @@ class DropoutNet(VisualRecommender):
     def draw_top(self, users: Tensor) -> Tensor:
         """For each row an item [B] drawn from the top of its user's list among the seen items."""
         count = min(len(self.pool), max(1, round(self.top_share * len(self.pool))))
-        distinct, rows = torch.unique(users, return_inverse=True)
+        if self._tops is None and 4 * self.n_users * count <= KEPT_BYTES:
+            self._tops = self._top_lists(torch.arange(self.n_users).to(users.device), count)
+        if self._tops is None:
+            distinct, rows = torch.unique(users, return_inverse=True)
+            lists = self._top_lists(distinct, count)
+        else:
+            lists, rows = self._tops, users
+        place = torch.randint(count, (len(users),)).to(users.device)
+        return self.pool[lists[rows, place].long()]
+
+    def _top_lists(self, users: Tensor, count: int) -> Tensor:
+        """int32 [m, count], places in the pool; constants, as the vectors are."""
         vectors, bias = self.item_preference[self.pool].split([self.size, 1], 1)
         block = max(1, BLOCK_BYTES // (4 * len(self.pool)))
         tops = [
-            torch.topk(self.user_preference[part] @ vectors.T + bias.T, count).indices
-            for part in distinct.split(block)
+            torch.topk(self.user_preference[part] @ vectors.T + bias.T, count).indices.int()
+            for part in users.split(block)
         ]
-        place = torch.randint(count, (len(users),)).to(users.device)
-        return self.pool[torch.cat(tops)[rows, place]]
+        return torch.cat(tops)
 
     def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         users, items = rows.user.repeat(2), torch.cat([rows.positive, rows.negative])

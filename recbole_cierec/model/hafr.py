@@ -80,9 +80,12 @@ class HAFR(PairwiseRecommender):
     def item_side(self, items: Tensor) -> Side:
         pictured = self.encoder.has_picture[items]
         m = self.image_map(self.encoder(items)) * pictured.unsqueeze(1)
+        q = self.seen_rows(self.item_embedding, items)
         side = {
-            "q": self.seen_rows(self.item_embedding, items),
+            "q": q,
             "m": m,
+            "q_key": self.component_item(q),  # once an item, not once a pair
+            "m_key": self.component_item(m),
             "pictured": pictured,
             "bias": self.item_biases(items),
         }
@@ -104,18 +107,15 @@ class HAFR(PairwiseRecommender):
 
     def _view(self, user: Side, item: Side) -> Tensor:
         """x_ui [..., d]."""
-        components = [item["q"], item["m"]]
+        components, keys = [item["q"], item["m"]], [item["q_key"], item["m_key"]]
         there = [torch.ones_like(item["pictured"]), item["pictured"]]
         if self.use_tokens:
             components.append(self._ingredients(user, item))
+            keys.append(self.component_item(components[-1]))
             there.append(item["tokens"][..., 0] > 0)
-        logits = [self._component_logit(user, z) for z in components]
+        logits = [self.component_weight(torch.tanh(user["key"] + key)).squeeze(-1) for key in keys]
         shares = masked_softmax(torch.stack(logits, -1), torch.stack(there, -1))  # [..., 2 or 3]
         return sum(s.unsqueeze(-1) * z for s, z in zip(shares.unbind(-1), components, strict=True))
-
-    def _component_logit(self, user: Side, z: Tensor) -> Tensor:
-        argument = user["key"] + self.component_item(z)
-        return self.component_weight(torch.tanh(argument)).squeeze(-1)
 
     def _ingredients(self, user: Side, item: Side) -> Tensor:
         """g_ui [..., d]; without attention the mean, free of the user."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recbole_cierec.model.ranking import BLOCK_BYTES
+from recbole_cierec.model.ranking import BLOCK_BYTES, CACHE_BYTES
 from recbole_cierec.model.visual_recommender import Side, VisualRecommender, take
 
 ITEMS_AT_ONCE = 4096  # of a block, so that what is made of each item is bounded too
@@ -46,7 +46,7 @@ class PairwiseRecommender(VisualRecommender):
         }
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
-        pairs = max(1, BLOCK_BYTES // (4 * self.pair_width))
+        pairs = max(1, _block_bytes(item) // (4 * self.pair_width))
         n_items = len(item["bias"])
         step = min(n_items, pairs, ITEMS_AT_ONCE)
         users = _parts(user, max(1, pairs // step))
@@ -77,7 +77,12 @@ class PairwiseRecommender(VisualRecommender):
     def _pairs_at_once(self, item: Side) -> int:
         """Where each pair takes a copy of what is kept of its item."""
         floats = self.pair_width + sum(value[:1].numel() for value in item.values())
-        return max(1, BLOCK_BYTES // (4 * floats))
+        return max(1, _block_bytes(item) // (4 * floats))
+
+
+def _block_bytes(item: Side) -> int:
+    """Of the largest temporary: a processor is twice as fast where it stays in the cache."""
+    return BLOCK_BYTES if item["bias"].is_cuda else min(BLOCK_BYTES, 4 * CACHE_BYTES)
 
 
 def _parts(side: Side, step: int) -> list[Side]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_cierec.data import regions as regions_module
 from recbole_cierec.data.features import extract_features
 from recbole_cierec.data.regions import RegionMaps, extract_regions, load_region_file
 from recbole_cierec.errors import DataError
@@ -205,6 +206,17 @@ def test_principal_components_of_regions_can_be_kept():
     regions = RegionMaps(maps, np.arange(20), "center", 3)
     assert regions.size == 3
     assert regions(torch.arange(4)).shape == (4, 9, 3)
+
+
+def test_components_kept_in_memory_are_those_computed_each_time(monkeypatch):
+    maps = np.random.default_rng(4).normal(size=(20, 4, 12)).astype(np.float16)
+    rows, items = np.array([-1, *range(19, -1, -1)]), torch.tensor([3, 0, 20, 3])
+    kept = RegionMaps(maps, rows, "center", 3)
+    monkeypatch.setattr(regions_module, "_KEPT_BYTES", 4 * 20 * 4 * 3 - 1)
+    computed = RegionMaps(maps, rows, "center", 3)
+    assert (kept.kept is None, computed.kept is None) == (False, True)
+    torch.testing.assert_close(kept(items), computed(items), rtol=0, atol=1e-6)
+    assert not kept(items)[1].any()
 
 
 def test_only_rows_that_are_asked_for_are_read():

@@ -8,6 +8,7 @@ import torch
 from oracle_stages import random_stage
 
 from recbole_cierec.errors import CheckpointError, ConfigError
+from recbole_cierec.model import dropoutnet
 from recbole_cierec.model.dropoutnet import Tower
 
 BATCH = {"target_pairs": "batch", "user_dropout": 0.0, "item_dropout": 0.0}
@@ -180,7 +181,11 @@ def test_with_the_transform_hidden_users_are_given_it_in_training(started):
     assert not seen["x"].any()
 
 
-def test_half_of_the_pairs_come_from_the_top_of_the_users_own_list(started):
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 30])
+def test_half_of_the_pairs_come_from_the_top_of_the_users_own_list(
+    kept_bytes, started, monkeypatch
+):
+    monkeypatch.setattr(dropoutnet, "KEPT_BYTES", kept_bytes)
     _, model = started(target_top=0.2)
     users = torch.arange(1, 30).repeat(40)
     drawn = model.draw_top(users)
@@ -193,6 +198,26 @@ def test_half_of_the_pairs_come_from_the_top_of_the_users_own_list(started):
         top = set(scores[user].topk(count).indices.tolist())
         got = set(drawn[users == user].tolist())
         assert got == top, "forty draws of seven items meet each of them"
+
+
+@pytest.mark.parametrize("way", ["start_from", "load_state_dict"])
+def test_tops_follow_the_vectors(way, started):
+    """What was found for other vectors is not drawn from."""
+    _, model = started(target_top=0.1)
+    users = torch.arange(1, 30)
+    model.draw_top(users)
+    mirrored = {name: -value for name, value in random_stage(model).items()}
+    mirrored["user_embedding.weight"].neg_()  # the same users, opposite items: tops are bottoms
+    if way == "start_from":
+        model.start_from(mirrored)
+    else:
+        _, other = started(target_top=0.1)
+        other.start_from(mirrored)
+        model.load_state_dict(other.state_dict())
+    v = model.item_preference[model.pool]
+    scores = model.user_preference[users] @ v[:, :-1].T + v[:, -1]
+    place = (model.pool == model.draw_top(users).unsqueeze(1)).int().argmax(1)
+    assert bool((scores.gather(1, place.unsqueeze(1)).squeeze(1) > scores.mean(1)).all())
 
 
 def test_a_model_without_vectors_says_what_it_lacks(make):
