@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ def best_settings(search: Path, name: str) -> dict:
 def tuned_file(dataset: str, name: str, settings: dict) -> Path:
     """Write the settings as a yaml that --config_files takes."""
     model, fixed = split_name(name)
-    stem = "_".join([model, *(str(value) for value in fixed.values())])
+    stem = file_stem("_".join([model, *(str(value) for value in fixed.values())]))
     path = TUNED / dataset / f"{stem}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"# {name} on {dataset}: best of the search in benchmarks/runs, by validation."]
@@ -50,6 +51,11 @@ def tuned_file(dataset: str, name: str, settings: dict) -> Path:
         lines += [f"{k}: {v}  # ({type(v).__name__}) {how}" for k, v in keys.items()]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def file_stem(text: str) -> str:
+    """``MultiVAE_[128]`` -> ``MultiVAE_128``."""
+    return re.sub(r"[^\w.-]+", "_", text).strip("_")
 
 
 def one(arguments: argparse.Namespace) -> None:
@@ -77,7 +83,7 @@ def one(arguments: argparse.Namespace) -> None:
     if arguments.users:
         arguments.users.mkdir(parents=True, exist_ok=True)
         kept = Path(result["checkpoint"]).with_suffix(".users.npz")
-        stem = name.replace(":", "_").replace("=", "-")
+        stem = file_stem(name.replace("=", "-"))
         shutil.copyfile(kept, arguments.users / f"{stem}-{arguments.seed}.users.npz")
     with arguments.out.open("a") as file:
         file.write(json.dumps(row) + "\n")
