@@ -65,8 +65,7 @@ class CaptionDecoder(nn.Module):
             z = F.relu(gamma * image + (1 - gamma) * ids + self.bias)
             h, memory = self.cell(torch.cat([word, z], 1), (h, memory))
             states.append(h)
-        logits = self.output(torch.stack(states, 2).transpose(1, 2))  # [B, T, tokens - 1]
-        cost = F.cross_entropy(
-            logits.flatten(0, 1), tokens.flatten() - 1, ignore_index=-1, reduction="none"
-        )
-        return cost.view(len(p), length).sum(1)
+        real = tokens > 0
+        logits = self.output(torch.stack(states, 1)[real])  # [words of all texts, tokens - 1]
+        costs = F.cross_entropy(logits, tokens[real] - 1, reduction="none")
+        return costs.new_zeros(real.shape).masked_scatter(real, costs).sum(1)

@@ -17,8 +17,8 @@ counts as one, and where both are absent the product is zero. The code's constan
 product is a matter of scale, which W has already. ``scorer: inner`` (comparable with the other
 models) is one of the code's branches, ``mlp`` its default: five sigmoid layers of width 100.
 
-W is applied to the regions instead of to their mean, which is the same and can be done once an
-item. So can the attention's half of the item: with a+ = max(a, 0), a- = max(-a, 0),
+Where an item meets many users, W is applied to its regions instead of to their mean, which is the
+same and can be done once an item. So can the attention's half of the item: with a+ = max(a, 0), a- = max(-a, 0),
 
     w . ReLU(a * b) = [a+ ; a-] . [w * b+ ; w * b-]
 
@@ -44,6 +44,11 @@ LAYERS, WIDTH = 5, 100  # of the MLP
 def _halves(x: Tensor) -> Tensor:
     """[x+ ; x-] [..., 2 h]."""
     return torch.cat([F.relu(x), F.relu(-x)], -1)
+
+
+def _pooled(shares: Tensor, regions: Tensor) -> Tensor:
+    """[..., R] and [..., R, C], broadcast -> [..., C]."""
+    return torch.einsum("...r,...rc->...c", shares, regions)
 
 
 class SigmoidScorer(nn.Module):
@@ -120,26 +125,33 @@ class VECF(PairwiseRecommender):
     def _item_side(self, items: Tensor) -> Side:
         q = self.seen_rows(self.item_embedding, items)
         f = self.regions(items)  # [m, R, C]
-        fixed, views = self._merge(q, self.projection(f), items)
+        fixed, scale = self._merge(q, items)
         side = {
             "key": _halves(self.region_key(f)),  # [m, R, 2 h]
             "fixed": fixed,  # [m, d]
-            "views": views,  # [m, R, d]
             "bias": self.item_biases(items),
         }
-        if self.training and self.caption is not None:
-            side |= {"q": q, "context": self.caption.region_map(f)}
-        return side
+        if self.training:
+            side |= {"q": q, "regions": f}
+        if self.training and self.softmax is None:  # an item meets one user or few
+            return side | {"scale": scale}
+        return side | {"views": self._mapped(f) * scale.unsqueeze(1)}  # [m, R, d]
 
-    def _merge(self, q: Tensor, views: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """q~_ui = fixed + sum over k of softmax_k(a) views_k, in each of the three merges."""
+    def _mapped(self, f: Tensor) -> Tensor:
+        """[..., C] -> [..., d]."""
+        mapped = self.projection(f)
+        if self.merge != "concat":
+            return mapped
+        return F.linear(mapped, self.merge_map.weight[:, self.size :])
+
+    def _merge(self, q: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """q~_ui = fixed + scale * mapped I_ui, both [m, d], in each of the three merges."""
         if self.merge == "add":
-            return 0.5 * q, 0.5 * views
+            return 0.5 * q, torch.full_like(q, 0.5)
         if self.merge == "concat":
-            of_q, of_view = self.merge_map.weight.chunk(2, 1)
-            return F.linear(q, of_q), F.linear(views, of_view)
+            return F.linear(q, self.merge_map.weight[:, : self.size]), torch.ones_like(q)
         seen, pictured = (x[items].unsqueeze(1) for x in (self.seen, self.has_picture))
-        return q * (1 - pictured), views * (q + 1 - seen).unsqueeze(1)
+        return q * (1 - pictured), q + 1 - seen
 
     # --------------------------------------------------------------------- the meeting
 
@@ -148,7 +160,11 @@ class VECF(PairwiseRecommender):
         return torch.einsum("...h,...rh->...r", user["key"], item["key"]).softmax(-1)
 
     def meet(self, user: Side, item: Side) -> tuple[Tensor, Tensor]:
-        view = torch.einsum("...r,...rd->...d", self.shares(user, item), item["views"])
+        shares = self.shares(user, item)
+        if "views" in item:
+            view = _pooled(shares, item["views"])
+        else:
+            view = item["scale"] * self._mapped(_pooled(shares, item["regions"]))
         vector = item["fixed"] + view
         if self.scorer is not None:
             return self.scorer(user["vector"], vector), vector
@@ -166,9 +182,9 @@ class VECF(PairwiseRecommender):
         if self.caption is None:
             return loss
         users, items = take(user, rows.user), take(item, rows.positive)
-        context = torch.einsum("br,brc->bc", self.shares(users, items), items["context"])
+        view = _pooled(self.shares(users, items), items["regions"])  # I_ui
         tokens = self.tokens[rows.items[rows.positive]]
-        text = self.caption(users["vector"], items["q"], context, tokens)
+        text = self.caption(users["vector"], items["q"], self.caption.region_map(view), tokens)
         return loss + self.caption_weight * text.mean()
 
     def content_weights(self) -> list[Tensor]:

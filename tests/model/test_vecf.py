@@ -109,7 +109,7 @@ def test_text_is_generated_for_positives_in_training_only(make):
     assert changed != loss
     shaken(model.caption, seed=8)
     assert torch.equal(model.eval().full_sort_predict(users), scores)
-    assert "context" not in model.all_items()
+    assert "regions" not in model.all_items()
 
 
 def test_text_reaches_the_attention_and_only_rows_of_positives(make):
