@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.model.layers import SLOPE, mean_rows
+from recbole_cierec.model.some_products import some_products
 from recbole_cierec.model.visual_recommender import Rows, Side, VisualRecommender
 
 REDRAWS = 20  # a negative that the user has taken is drawn again so often; few users have so many
@@ -141,23 +142,15 @@ class CLCRec(VisualRecommender):
         """The two contrastive losses and the lengths of the id vectors."""
         places = torch.cat([rows.positive.unsqueeze(1), rows.negative], 1)  # [B, 1 + n]
         z, g, z_u = item["id"], item["content"], user["vector"][rows.user]
-        r_e = self.first_of(self.products(F.normalize(z)[rows.positive], F.normalize(g), places))
+        r_e = self.first_of(some_products(F.normalize(z)[rows.positive], F.normalize(g), places))
         swap = self.replaced_for_all(places)
-        by_id, by_content = self.products(z_u, z, places), self.products(z_u, g, places)
+        by_id, by_content = some_products(z_u, z, places), some_products(z_u, g, places)
         u_i = self.first_of(torch.where(swap, by_content, by_id))
         loss = self.content_share * r_e + (1 - self.content_share) * u_i
         if self.reg_weight:
             lengths = z_u.norm(dim=1).mean() + z.norm(dim=1)[places].mean()
             loss = loss + self.reg_weight * lengths / 2
         return loss
-
-    def products(self, anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
-        """Inner products [B, 1 + n] of anchors [B, d] with the rows ``places`` of ``others``.
-
-        The same items stand in many places, so that all products at once are cheaper than B (1 + n)
-        copies of vectors.
-        """
-        return (anchor @ others.T).gather(1, places)
 
     def first_of(self, products: Tensor) -> Tensor:
         """Mean -log softmax of the first column."""

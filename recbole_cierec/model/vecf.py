@@ -18,7 +18,8 @@ product is a matter of scale, which W has already. ``scorer: inner`` (comparable
 models) is one of the code's branches, ``mlp`` its default: five sigmoid layers of width 100.
 
 Where an item meets many users, W is applied to its regions instead of to their mean, which is the
-same and can be done once an item. So can the attention's half of the item: with a+ = max(a, 0), a- = max(-a, 0),
+same and can be done once an item. So can the attention's half of the item: with
+a+ = max(a, 0), a- = max(-a, 0),
 
     w . ReLU(a * b) = [a+ ; a-] . [w * b+ ; w * b-]
 
