@@ -33,15 +33,18 @@ _COSTS = ("epochs", "s an epoch", "test s", "parameters", "peak MiB")
 _PLACE = re.compile(r"(<!-- (\w+): ([\w-]+) -->\n)((?:\|.*\n)*)")
 
 
+def by_bpr(model: str) -> str:
+    """The name of the row by BPR; keys after the loss belong to softmax alone."""
+    return model.split(SOFTMAX)[0]
+
+
 def rows_of(name: str, runs: Path = RUNS) -> list[dict]:
     """The rows of a file, a model's two losses beside each other."""
     rows = [json.loads(line) for line in (runs / f"{name}.jsonl").read_text().splitlines()]
     first: dict[str, int] = {}
     for place, row in enumerate(rows):
-        first.setdefault(row["model"].replace(SOFTMAX, ""), place)
-    return sorted(
-        rows, key=lambda row: (first[row["model"].replace(SOFTMAX, "")], SOFTMAX in row["model"])
-    )
+        first.setdefault(by_bpr(row["model"]), place)
+    return sorted(rows, key=lambda row: (first[by_bpr(row["model"])], SOFTMAX in row["model"]))
 
 
 def markdown(head: list[str], body: list[list[str]]) -> str:
@@ -87,19 +90,17 @@ def losses(name: str, runs: Path = RUNS) -> str:
         (f"{name}-results", "recall@10_item_unseen"),
         (f"{name}-cold", "recall@10_among_cold"),
     ):
-        test = {row["model"]: row["test"] for row in rows_of(file, runs)}
-        columns.append((test, metric))
-    both = [
-        model for model in columns[0][0] if model + SOFTMAX in columns[0][0]
-    ]  # those that were trained with both
+        columns.append(({row["model"]: row["test"] for row in rows_of(file, runs)}, metric))
+    names = list(columns[0][0])
+    pairs = [(by_bpr(soft), soft) for soft in names if SOFTMAX in soft and by_bpr(soft) in names]
     head = ["model"]
     for _, metric in columns:
         head += [f"{metric}, bpr", "softmax"]
     body = []
-    for model in both:
-        cells = [model]
+    for pair in pairs:
+        cells = [pair[0]]
         for test, metric in columns:
-            cells += [cell(test.get(model + loss, {}), metric) for loss in ("", SOFTMAX)]
+            cells += [cell(test.get(model, {}), metric) for model in pair]
         body.append(cells)
     return markdown(head, body)
 
