@@ -26,17 +26,27 @@ from recbole_cierec.quick_start import prepare
 from recbole_cierec.tuning.ranges import range_files
 from recbole_cierec.yaml_values import parse_value, read_yaml
 
+REDRAWS = 100
+
 
 def draw(name: str, trial: int) -> dict:
-    """The settings of one trial; trial 0 is the defaults of the model's yaml."""
+    """The settings of one trial; trial 0 is the defaults of the model's yaml.
+
+    What an earlier trial had is drawn again, as long as the ranges may hold something else.
+    """
     if trial == 0:
         return {}
+    earlier = [draw(name, k) for k in range(trial)]
     model, fixed = split_name(name)
     ranges = {}
     for file in range_files(Config(model, config_dict=fixed)):
         ranges |= read_yaml(file)
     chance = random.Random(f"{name}/{trial}")  # noqa: S311 (no secret)
-    return {key: chance.choice(values) for key, values in ranges.items()}
+    for _ in range(REDRAWS):
+        settings = {key: chance.choice(values) for key, values in ranges.items()}
+        if settings not in earlier:
+            break
+    return settings
 
 
 def split_name(name: str) -> tuple[str, dict]:
