@@ -29,24 +29,24 @@ from recbole_cierec.yaml_values import parse_value, read_yaml
 REDRAWS = 100
 
 
-def draw(name: str, trial: int) -> dict:
-    """The settings of one trial; trial 0 is the defaults of the model's yaml.
+def draw(name: str, trials: int) -> list[dict]:
+    """The settings of so many trials; the first is the defaults of the model's yaml.
 
     What an earlier trial had is drawn again, as long as the ranges may hold something else.
     """
-    if trial == 0:
-        return {}
-    earlier = [draw(name, k) for k in range(trial)]
     model, fixed = split_name(name)
     ranges = {}
     for file in range_files(Config(model, config_dict=fixed)):
         ranges |= read_yaml(file)
-    chance = random.Random(f"{name}/{trial}")  # noqa: S311 (no secret)
-    for _ in range(REDRAWS):
-        settings = {key: chance.choice(values) for key, values in ranges.items()}
-        if settings not in earlier:
-            break
-    return settings
+    drawn: list[dict] = [{}]
+    for trial in range(1, trials):
+        chance = random.Random(f"{name}/{trial}")  # noqa: S311 (no secret)
+        for _ in range(REDRAWS):
+            settings = {key: chance.choice(values) for key, values in ranges.items()}
+            if settings not in drawn:
+                break
+        drawn.append(settings)
+    return drawn[:trials]
 
 
 def split_name(name: str) -> tuple[str, dict]:
@@ -95,7 +95,7 @@ def main() -> None:
         for name in arguments.models.split(","):
             if (name, trial) in done:
                 continue
-            settings = draw(name, trial)
+            settings = draw(name, trial + 1)[trial]
             row = {"model": name, "dataset": arguments.dataset, "trial": trial}
             row |= {"settings": settings, **trial_result(name, settings, arguments)}
             with arguments.out.open("a") as file:
