@@ -55,7 +55,7 @@ def tuned_file(dataset: str, name: str, settings: dict) -> Path:
 
 def file_stem(text: str) -> str:
     """``MultiVAE_[128]`` -> ``MultiVAE_128``."""
-    return re.sub(r"[^\w.-]+", "_", text).strip("_")
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
 
 
 def one(arguments: argparse.Namespace) -> None:
