@@ -91,11 +91,12 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     known = arguments.out.read_text().splitlines() if arguments.out.exists() else []
     done = {(row["model"], row["trial"]) for row in map(json.loads, known)}
+    drawn = {name: draw(name, arguments.trials) for name in arguments.models.split(",")}
     for trial in range(arguments.first, arguments.trials):
-        for name in arguments.models.split(","):
+        for name in drawn:
             if (name, trial) in done:
                 continue
-            settings = draw(name, trial + 1)[trial]
+            settings = drawn[name][trial]
             row = {"model": name, "dataset": arguments.dataset, "trial": trial}
             row |= {"settings": settings, **trial_result(name, settings, arguments)}
             with arguments.out.open("a") as file:

@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads fight over busy cores
 
+import importlib
 import logging
 from pathlib import Path
 
@@ -18,6 +19,13 @@ torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 N_USERS, N_ITEMS, FEATURES, TOKENS, REGIONS = 30, 40, 6, 7, 4
 OVER_REGIONS = {"VECF"}  # models whose ready-made features are region maps
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch):
+    """Imports a script of benchmarks/ by its name, as the scripts import each other."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "benchmarks")
+    return importlib.import_module
 
 
 @pytest.fixture(autouse=True)

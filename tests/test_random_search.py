@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def search():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import search
-    finally:
-        sys.path.pop(0)
-    return search
+@pytest.fixture
+def search(benchmark_module):
+    return benchmark_module("search")
 
 
 def test_no_trial_repeats_another_while_the_ranges_hold_more(search):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def tables():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import tables
-    finally:
-        sys.path.pop(0)
-    return tables
+@pytest.fixture
+def tables(benchmark_module):
+    return benchmark_module("tables")
 
 
 def row(model, value, **more) -> dict:

@@ -132,10 +132,10 @@ class VECF(PairwiseRecommender):
             "fixed": fixed,  # [m, d]
             "bias": self.item_biases(items),
         }
-        if self.training:
+        if self.training and self.caption is not None:
             side |= {"q": q, "regions": f}
         if self.training and self.softmax is None:  # an item meets one user or few
-            return side | {"scale": scale}
+            return side | {"regions": f, "scale": scale}
         return side | {"views": self._mapped(f) * scale.unsqueeze(1)}  # [m, R, d]
 
     def _mapped(self, f: Tensor) -> Tensor:
