@@ -222,7 +222,7 @@ def _add_part(cache: _Cache, parts: Parts) -> None:
     except DataError:
         if cache.find() is None:  # else others were quicker, and have removed all parts
             raise
-    if cache.folder.exists():
+    if cache.find() is not None:  # they were quicker while this part was written
         parts.drop()
 
 

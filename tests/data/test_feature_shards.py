@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_features import extract, make_store
 
-from recbole_cierec.data.feature_shards import Shard, read_shard
+from recbole_cierec.data.feature_shards import Parts, Shard, read_shard
 from recbole_cierec.data.regions import extract_regions
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.model.encoders import VisualEncoder
@@ -153,6 +153,29 @@ def test_machines_that_run_the_same_shards_at_once_do_no_harm(alone, tmp_path):
         assert machine.exitcode == 0
     whole = np.load(next(alone.glob("*/features.npy")))
     assert returned - {""} == {hashlib.sha256(whole.tobytes()).hexdigest()}
+    assert files(tmp_path)[0] == files(alone)[0]
+
+
+def test_a_part_that_another_machine_has_finished_is_never_replaced(tmp_path, monkeypatch):
+    written, add = [], Parts.add
+
+    def late(parts, batches, check):
+        monkeypatch.setattr(Parts, "add", add)
+        shard(0, tmp_path)  # the other machine, between this one's look and its writing
+        written.append((parts_in(tmp_path) / "1-of-3").stat().st_ino)
+        add(parts, batches, check)
+
+    monkeypatch.setattr(Parts, "add", late)
+    shard(0, tmp_path)
+    assert written == [(parts_in(tmp_path) / "1-of-3").stat().st_ino]
+
+
+def test_shards_replace_a_damaged_whole(alone, tmp_path):
+    extract(STORE, network(), tmp_path)
+    next(tmp_path.glob("features-*/features.npy")).write_bytes(b"")
+    for k in range(3):
+        joined = shard(k, tmp_path)
+    assert joined is not None
     assert files(tmp_path)[0] == files(alone)[0]
 
 
