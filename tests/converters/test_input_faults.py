@@ -355,7 +355,7 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path, number):
         time.sleep(0.01)
     time.sleep(0.1)
     started.send_signal(number)
-    started.communicate(timeout=30)
+    started.communicate(timeout=120)
     assert started.returncode == 128 + number
     assert list(out.iterdir()) == []
 
@@ -367,7 +367,7 @@ def test_hashing_of_the_input_ends_with_a_conversion_that_fails(tmp_path):
     hashing = threading.Thread(target=file_digest, args=(path, given_up), daemon=True)
     hashing.start()
     given_up.set()
-    hashing.join(timeout=20)
+    hashing.join(timeout=60)
     assert not hashing.is_alive()
 
 

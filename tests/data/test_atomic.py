@@ -181,13 +181,13 @@ def test_required_columns_must_be_there_with_their_type(write):
 
 
 def test_a_line_of_10_mb_is_read_or_refused_at_once(write):
-    start = time.perf_counter()
+    start = time.process_time()
     words = "word " * 2_000_000
     table, _ = read_atomic(write("a:token\tb:token_seq\nx\t" + words + "\n", "long.item"))
     assert table["b"].tolist() == [words]
     assert "2 cells" not in refusal(write("x" * 10_000_000, "header.item"))
     assert "has 1 cells" in refusal(write("a:token\tb:token\n" + "x" * 10_000_000, "row.item"))
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start < 4
 
 
 def test_a_file_without_line_breaks_is_refused_before_it_is_held_whole(write):

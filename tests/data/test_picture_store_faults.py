@@ -217,7 +217,7 @@ root, cache, name, wait_for = sys.argv[1:]
 decode = picture_store.decode_picture
 def meeting(path, spec):  # the first picture waits until the other process is building, too
     Path(root, "..", name).touch()
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not Path(root, "..", wait_for).exists():
         assert time.monotonic() < limit, "the other process did not come"
         time.sleep(0.01)
@@ -245,7 +245,7 @@ def test_two_processes_at_once_leave_one_valid_store(root, cache, decoded, damag
     if damaged_before:
         os.truncate(opened(root, TWENTY, cache).folder / "pictures.npy", 1000)
     rivals = [child(root, cache, "one", "two"), child(root, cache, "two", "one")]
-    results = [rival.communicate(timeout=60) for rival in rivals]
+    results = [rival.communicate(timeout=120) for rival in rivals]
     assert [rival.returncode for rival in rivals] == [0, 0], results
     assert results[0][0] == results[1][0]
     assert len(stores(cache)) == 1
@@ -277,7 +277,7 @@ def test_loser_of_a_race_uses_what_the_winner_made(root, cache, monkeypatch):
 
 def test_killed_build_is_harmless_and_its_rest_is_cleared_later(root, cache, decoded):
     victim = child(root, cache, "begun", "never")
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not (root.parent / "begun").exists():
         assert time.monotonic() < limit
         time.sleep(0.01)

@@ -431,11 +431,11 @@ def test_bomb_is_refused_at_once_without_loading_pixels(bombs, monkeypatch, name
 
     for kind in (ImageFile.ImageFile, Image.Image):
         monkeypatch.setattr(kind, "load", load)
-    began = time.perf_counter()
+    began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter(action)
         why = reason(bombs / name)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert "pixels" in why or "text" in name or "exif" in name
 
 

@@ -90,7 +90,7 @@ def test_a_signal_ends_the_run_with_a_code_and_a_whole_checkpoint(
     last = wait_for_checkpoint(tmp_path)
     time.sleep(0.3)
     process.send_signal(number)
-    assert process.wait(timeout=15) == code
+    assert process.wait(timeout=60) == code
     assert read_checkpoint(last)["model"] == "CIERec"
     assert not list(tmp_path.glob("saved/.tmp-*"))
 
