@@ -81,7 +81,7 @@ class PairwiseRecommender(VisualRecommender):
 
 
 def _block_bytes(item: Side) -> int:
-    """Of the largest temporary: a processor is twice as fast where it stays in the cache."""
+    """Of the largest temporary: a processor is faster where it stays in the cache."""
     return BLOCK_BYTES if item["bias"].is_cuda else min(BLOCK_BYTES, 4 * CACHE_BYTES)
 
 

@@ -12,8 +12,8 @@ so no users x items x D tensor is ever made. What is more, B_u has only d degree
     W_v (e_i * B_u)   = M_i p_u          M_i = W_v diag(e_i) W_p               [d, d]
     (e_i^2) . (B_u^2) = p_u . N_i p_u    N_i = W_p^T diag(e_i^2) W_p           [d, d]
 
-With M and N kept for every item a pair costs 2 d^2 multiplications, whatever D is, and they are
-matrix products over users: measured, twice as fast as the first form where D = d, and more above.
+With M and N kept for every item a pair costs 2 d^2 multiplications, whatever D is, as matrix
+products over users (``benchmarks/evaluation.py`` times it against the literal form).
 Where the maps do not fit into ``MAPS_BYTES`` the first form is used. The norm's expansion cancels
 where A is near -B, so pairs that leave too few digits go through the literal form.
 """

@@ -1,0 +1,29 @@
+"""A configuration by its flags, and what a refused one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recbole_cierec.config import Config
+from recbole_cierec.errors import ConfigError
+
+
+def config(model="BPR", dataset="tiny", files=None, values=None, **flags):
+    """A Config whose command line is ``flags``."""
+    return Config(model, dataset, files, values, flags)
+
+
+def message(*args, **kwargs) -> str:
+    """The one line that a refused configuration gives."""
+    with pytest.raises(ConfigError) as caught:
+        config(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def write(folder: Path, text: str, name: str = "mine.yaml") -> str:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
