@@ -17,6 +17,7 @@ from recbole_cierec.registry import MODELS, get_model_class
 from recbole_cierec.stages import stage_config, stage_model
 from recbole_cierec.trainer.checkpoint import read_checkpoint
 from recbole_cierec.trainer.trainer import TrainerMixin
+from recbole_cierec.tuning.ranges import range_files, read_space
 
 STAGED = [name for name, entry in MODELS.items() if entry.stages]
 staged = pytest.mark.parametrize("name", STAGED)
@@ -236,6 +237,21 @@ def test_a_damaged_stage_is_trained_again(tiny, monkeypatch):
     seen = trained(monkeypatch)
     run("AMF", "tiny", config_dict=tiny(epochs=1, **SMALL))
     assert seen == [("MF", 0), ("AMF", 0)]
+
+
+@staged
+@pytest.mark.parametrize("loss", ["bpr", "softmax"])
+def test_no_key_that_is_searched_changes_the_stage(tiny, name, loss):
+    keys = {"loss": loss, "embedding_size": 6}
+    config, stage = made(tiny, name, **keys)
+    space = read_space(config, range_files(config))
+    assert "learning_rate" in space
+    for key, choice in space.items():
+        values = [value for value in choice.values if value != config[key]]
+        assert values
+        for value in values:
+            _, other = made(tiny, name, **keys, **{key: value})
+            assert other.digest() == stage.digest(), (key, value)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,9 @@ class DropoutNet(VisualRecommender):
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
         if self.softmax is not None:
-            getLogger().warning("DropoutNet has a loss of its own and does not read loss: softmax")
+            getLogger().warning(
+                "DropoutNet has a loss of its own: loss: softmax is that of the model before it"
+            )
             self.softmax = None
         del self.global_bias, self.user_bias, self.item_bias  # the score is f_U . f_V alone
         self.content_learning_rate = config["learning_rate"]  # there are no id tables: one rate

@@ -10,6 +10,7 @@ from oracle_stages import random_stage
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.model import dropoutnet
 from recbole_cierec.model.dropoutnet import Tower
+from recbole_cierec.stages import stage_config
 
 BATCH = {"target_pairs": "batch", "user_dropout": 0.0, "item_dropout": 0.0}
 
@@ -243,9 +244,11 @@ def test_recboles_bpr_without_biases_will_do(make):
     assert torch.isfinite(model.train().calculate_loss(batch(model)))
 
 
-def test_loss_softmax_is_refused_aloud(make, caplog):
-    make("DropoutNet", loss="softmax")
-    assert "does not read loss: softmax" in caplog.text
+def test_loss_softmax_is_said_to_be_the_stages(make, caplog):
+    config, *_, model = make("DropoutNet", loss="softmax")
+    assert "loss: softmax is that of the model before it" in caplog.text
+    assert model.softmax is None
+    assert stage_config(config, "MF")["loss"] == "softmax"
 
 
 @pytest.mark.parametrize("hidden", [[0], [-3], ["a"], [2.5]])
