@@ -26,50 +26,20 @@ with steps; batch norm's momentum 0.1, not 0.01, as a small data set has few bat
 
 from __future__ import annotations
 
-from itertools import pairwise
 from logging import getLogger
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.layers import mean_rows
 from recbole_cierec.model.ranking import BLOCK_BYTES
+from recbole_cierec.model.tower import Tower
 from recbole_cierec.model.visual_recommender import Rows, Side, VisualRecommender, take
 from recbole_cierec.model.warm_start import Weights, stage_weight
 
 CLIP = 5.0  # standard deviations of an input that count
 KEPT_BYTES = 1 << 30  # of the users' tops in memory; beyond, those of a batch are found each time
-
-
-class Tower(nn.Module):
-    """(linear -> batch norm -> tanh) x L -> linear, rows [m, n_in] -> [m, n_out]."""
-
-    def __init__(self, n_in: int, hidden: list[int], n_out: int) -> None:
-        super().__init__()
-        if not all(isinstance(size, int) and size > 0 for size in hidden):
-            raise ConfigError(f"mlp_hidden_size must be whole numbers above 0, not {hidden}")
-        sizes = [n_in, *hidden]
-        # Batch norm takes any constant away, so that a bias before it would do nothing.
-        self.maps = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(size, eps=1e-3, momentum=0.1) for size in hidden)
-        self.out = nn.Linear(sizes[-1], n_out)
-        for layer in [*self.maps, self.out]:
-            nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        for layer, norm in zip(self.maps, self.norms, strict=True):
-            rows = layer(rows)
-            if self.training and len(rows) == 1:  # a single row has no variance
-                rows = F.batch_norm(
-                    rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-                )
-            else:
-                rows = norm(rows)
-            rows = torch.tanh(rows)
-        return self.out(rows)
 
 
 class DropoutNet(VisualRecommender):

@@ -19,10 +19,11 @@ class GatedTrainer(TrainerMixin, Trainer):
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
         self.gates: dict[str, GradientGate] = {}
+        self._fixed: dict[str, float] = {}
         self._seen: dict[str, list[float]] = defaultdict(list)
         mode = config["gr_mode"] if getattr(model, "use_gradient_gate", False) else "off"
         if mode == "fixed":
-            model.gradient_scales = dict(zip(BRANCHES, config["gr_fixed_scales"], strict=True))
+            self._fixed = dict(zip(BRANCHES, config["gr_fixed_scales"], strict=True))
         elif mode != "off":
             for k, name in enumerate(BRANCHES):
                 self.gates[name] = GradientGate(
@@ -36,8 +37,10 @@ class GatedTrainer(TrainerMixin, Trainer):
             )
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        if self.gates and loss_func is None:
-            loss_func = self._gated_loss
+        if loss_func is None:  # not in PiNet's phase 1
+            if self._fixed:
+                self.model.gradient_scales = self._fixed
+            loss_func = self._gated_loss if self.gates else None
         losses = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self._log_gates(epoch_idx)
         return losses

@@ -9,7 +9,7 @@ from oracle_stages import random_stage
 
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.model import dropoutnet
-from recbole_cierec.model.dropoutnet import Tower
+from recbole_cierec.model.tower import Tower
 from recbole_cierec.stages import stage_config
 
 BATCH = {"target_pairs": "batch", "user_dropout": 0.0, "item_dropout": 0.0}

@@ -15,6 +15,7 @@ from recbole_cierec.config import Config
 from recbole_cierec.errors import CheckpointError
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.trainer.phased import ItemBatches
+from recbole_cierec.trainer.trainer import TrainerMixin
 
 SMALL = {
     "PiNet": {"pretrain_epochs": 2},
@@ -170,6 +171,21 @@ def test_the_gates_of_pinet_rest_in_phase_one(tiny):
     job.trainer.fit(*job.loaders[:2])
     for name, gate in job.trainer.gates.items():
         assert not torch.equal(gate.network.weight, fresh[name])
+
+
+def test_fixed_gates_of_pinet_act_in_phase_two_only(tiny, monkeypatch):
+    plain, seen = TrainerMixin._train_epoch, []
+
+    def train_epoch(self, *args, **kwargs):
+        seen.append(dict(self.model.gradient_scales))
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(TrainerMixin, "_train_epoch", train_epoch)
+    keys = {"gr_mode": "fixed", "gr_fixed_scales": [0.5, 0.0]}
+    job, _ = begun(tiny, "PiNet", epochs=1, **keys)
+    job.trainer.fit(*job.loaders[:2])
+    open_, fixed = {"visual": 1.0, "semantic": 1.0}, {"visual": 0.5, "semantic": 0.0}
+    assert seen == [open_, open_, fixed]
 
 
 @both
