@@ -146,7 +146,9 @@ def set_rng_state(state: dict, generator: torch.Generator | None = None) -> None
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        # One for each GPU that was visible, of which there may be fewer now.
+        there = state["cuda"][: torch.cuda.device_count()]
+        torch.cuda.set_rng_state_all([s.cpu() for s in there])
     if generator is not None and "loader" in state:
         generator.set_state(state["loader"].cpu())
 

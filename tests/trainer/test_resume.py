@@ -10,7 +10,12 @@ import torch
 
 from recbole_cierec import run
 from recbole_cierec.errors import CheckpointError
-from recbole_cierec.trainer.checkpoint import read_checkpoint, write_checkpoint
+from recbole_cierec.trainer.checkpoint import (
+    read_checkpoint,
+    rng_state,
+    set_rng_state,
+    write_checkpoint,
+)
 
 RUNS = [
     ("CIERec", {}),
@@ -141,6 +146,20 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny):
     assert first["test_result"] == second["test_result"]
     weights = [last_of(r)["state_dict"]["user_embedding.weight"] for r in (first, other)]
     assert not torch.equal(*weights)
+
+
+def test_a_run_begun_with_two_gpus_goes_on_with_one(monkeypatch):
+    gpus = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [g.get_state() for g in gpus])
+    state = rng_state()
+    wanted = torch.rand(3, generator=gpus[0])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "default_generators", (torch.Generator(),))
+    monkeypatch.setattr(torch.cuda.random, "_lazy_call", lambda call: call())
+    set_rng_state(state)
+    (left,) = torch.cuda.default_generators
+    assert torch.equal(torch.rand(3, generator=left), wanted)
 
 
 def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypatch):
