@@ -97,7 +97,7 @@ class WholeSide:
         """The mean over all distinct items, of which this process knows some.
 
         Args:
-            values: Of this process's items [m, ...].
+            values: Of this process's items [m, n, ...]; m may be 0.
             ids: Their ids [m], distinct.
             among: bool, of every item of the data set; the mean is over those only, and so must
                 ``ids`` be. None: all.
@@ -107,7 +107,7 @@ class WholeSide:
         """
         count = len(self.ids) if among is None else int(among[self.ids.to(among.device)].sum())
         each = self._holders.to(ids.device)[self.at(ids)]
-        total = (values.reshape(len(ids), -1).mean(1) / each).sum()
+        total = (values.flatten(1).mean(1) / each).sum()
         return total * (self._scale / max(1, count))
 
     def total(self, rows: Tensor, ids: Tensor) -> Tensor:

@@ -225,12 +225,15 @@ class VisualRecommender(GeneralRecommender):
         """The mean over the distinct items of a batch, whichever process has them.
 
         Args:
-            values: [m, ...].
+            values: [m, n, ...].
             items: Ids [m].
             among: bool [n_items]; only these count, and ``items`` are such.
+
+        Returns:
+            []; zero of no items, with the graph of ``values`` nevertheless.
         """
         if self.share is None:
-            return values.mean()
+            return values.mean() if len(items) else values.sum()
         return self.whole_items().mean(values, items, among)
 
     def whole_items(self) -> WholeSide:
