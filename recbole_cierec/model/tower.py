@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.processes import world
 
 
 class Tower(nn.Module):
@@ -29,12 +30,15 @@ class Tower(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         for layer, norm in zip(self.maps, self.norms, strict=True):
-            rows = layer(rows)
-            if self.training and len(rows) == 1:  # a single row has no variance
-                rows = F.batch_norm(
-                    rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-                )
-            else:
-                rows = norm(rows)
-            rows = torch.tanh(rows)
+            rows = torch.tanh(self._normalised(layer(rows), norm))
         return self.out(rows)
+
+    def _normalised(self, rows: Tensor, norm: nn.BatchNorm1d | nn.SyncBatchNorm) -> Tensor:
+        # RecBole's SyncBatchNorm counts the rows of all processes, at least one each: it has a
+        # variance, and all must take part in its exchange.
+        alone = not isinstance(norm, nn.SyncBatchNorm) or world()[1] == 1
+        if self.training and alone and len(rows) == 1:  # a single row has no variance
+            return F.batch_norm(
+                rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
+        return norm(rows)

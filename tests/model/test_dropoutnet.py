@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oracle_stages import random_stage
+from torch import nn
 
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.model import dropoutnet
@@ -263,3 +264,14 @@ def test_one_row_alone_passes_batch_norm_in_training():
     row = torch.randn(1, 3)
     assert torch.equal(tower(row), tower.eval()(row))
     assert torch.equal(tower.norms[0].running_mean, before)
+
+
+@pytest.mark.parametrize(("processes", "exchanges"), [(1, 0), (2, 1)])
+def test_one_row_takes_part_in_the_exchange_of_batch_norm(monkeypatch, processes, exchanges):
+    """A process that skips it would leave the others waiting."""
+    tower = nn.SyncBatchNorm.convert_sync_batchnorm(Tower(3, [4], 2)).train()
+    exchanged = []
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda _, x: exchanged.append(len(x)) or x)
+    monkeypatch.setattr("recbole_cierec.model.tower.world", lambda: (0, processes))
+    tower(torch.randn(1, 3))
+    assert exchanged == [1] * exchanges
