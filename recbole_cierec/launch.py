@@ -110,10 +110,14 @@ def run_and_leave(job: Any, arguments: dict[str, Any]) -> Any:
     try:
         return job(**arguments)
     finally:
-        import torch
+        _leave()
 
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+
+def _leave() -> None:
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def spawn(job: Any, arguments: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any] | None:
@@ -139,7 +143,9 @@ def spawn(job: Any, arguments: dict[str, Any], keys: dict[str, Any]) -> dict[str
     try:
         while not context.join(_POLL_SECONDS):
             _drain(queue, messages)  # a full pipe would block the child
-    except mp.ProcessExitedException:
+    except (mp.ProcessExitedException, mp.ProcessRaisedException):
+        # Where one stops on an error, another may raise one of its own, for want of the first. It
+        # may end before it; what the first has to say is in the queue by then.
         _drain(queue, messages)
         for kind, message in messages:
             if kind != "result":
@@ -160,12 +166,14 @@ def _drain(queue: Any, messages: list[tuple[str, Any]]) -> None:
 def _child(rank: int, job: Any, arguments: dict[str, Any], queue: Any) -> None:
     arguments["config_dict"]["local_rank"] = rank
     try:
-        result = run_and_leave(job, arguments)
+        result = job(**arguments)
     except UserError as error:
         # A PictureError is made of two parts; its text is enough to say it again.
         kind = type(error).__name__ if type(error) is not errors.PictureError else "DataError"
-        queue.put((kind, str(error)))
+        queue.put((kind, str(error)))  # before the group is left, on which the others fail
         getLogger().debug("process %d stops: %s", rank, error)
         sys.exit(2)
+    finally:
+        _leave()
     if rank == 0 and arguments["config_dict"]["offset"] == 0:
         queue.put(("result", result))

@@ -16,8 +16,8 @@ import pytest
 
 from recbole_cierec import logs
 from recbole_cierec.__main__ import main, split_arguments, usage
-from recbole_cierec.errors import ConfigError, NonFiniteLossError
-from recbole_cierec.launch import choose_port, torchrun_keys
+from recbole_cierec.errors import ConfigError, DataError, NonFiniteLossError
+from recbole_cierec.launch import choose_port, spawn, torchrun_keys
 from recbole_cierec.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,12 +155,15 @@ def test_sigterm_ends_a_run_with_143_and_a_readable_checkpoint(tiny_folder, tmp_
     assert torch.load(last, weights_only=True)["model"] == "BPR"
 
 
-@pytest.mark.slow
-def test_torchruns_world_is_joined_not_spawned(tiny_folder, tmp_path):
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    children = []
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_torchruns_world_is_joined_not_spawned(tiny_folder, tmp_path):
+    port, children = free_port(), []
     for rank in (0, 1):
         world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
         world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -199,6 +202,28 @@ def test_taken_port_is_replaced_only_where_nobody_else_must_know_it():
         other = choose_port(str(taken), alone=True)
         assert other != str(taken)
         assert 0 < int(other) < 65536
+
+
+def fail_where_the_other_waits(config_dict: dict) -> None:
+    """A job: the first process stops on an error; the second waits for it, and breaks off first."""
+    import torch.distributed as dist
+
+    meet = f"tcp://{config_dict['ip']}:{config_dict['port']}"
+    rank = config_dict["local_rank"]
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
+    if rank == 1:
+        dist.barrier()
+    leave = dist.destroy_process_group
+    dist.destroy_process_group = lambda: (leave(), time.sleep(60))  # it is stopped in its sleep
+    raise DataError("a.inter: no such file")
+
+
+def test_the_error_of_a_process_is_told_though_another_ends_first():
+    keys = {"nproc": 2, "world_size": 2, "offset": 0, "ip": "127.0.0.1"}
+    keys["port"] = free_port()
+    with pytest.raises(DataError) as error:
+        spawn(fail_where_the_other_waits, {"config_dict": {}}, keys)
+    assert str(error.value) == "a.inter: no such file"
 
 
 @pytest.mark.parametrize("port", ["x", "", "70000", "-1"])
