@@ -103,6 +103,11 @@ def test_each_model_of_ours_and_the_usual_ones_of_recbole_have_a_search_range():
     assert MODELS.keys() | {"BPR", "ItemKNN", "LightGCN", "MultiVAE", "NeuMF", "SASRec"} <= files
 
 
+def test_each_model_that_reads_the_loss_has_a_range_of_its_own_for_softmax():
+    files = {path.stem.removesuffix("-softmax") for path in SEARCH_FILES if "-" in path.stem}
+    assert files == MODELS.keys() - {"DropoutNet", "CLCRec"}  # they have losses of their own
+
+
 @pytest.mark.parametrize("path", SEARCH_FILES, ids=lambda path: path.stem)
 def test_a_search_range_has_keys_that_its_model_reads_and_values_that_they_take(path):
     model, _, loss = path.stem.partition("-")
@@ -118,4 +123,4 @@ def test_a_search_range_has_keys_that_its_model_reads_and_values_that_they_take(
         assert not made.notes
     if loss:
         assert space.keys() <= read_space(config, [path.with_stem(model)]).keys()
-        assert space.keys() & {"learning_rate"}
+        assert space.keys() & {"reg_weight"}

@@ -28,6 +28,8 @@ holds exactly, so that the logits of all pairs are one matrix product.
 
 from __future__ import annotations
 
+from logging import getLogger
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,6 +84,11 @@ class VECF(PairwiseRecommender):
         d, content = self.size, dataset.content
         self.merge, self.pointwise = config["merge"], config["vecf_loss"] == "bce"
         self.trains_user_bias = self.pointwise
+        if config["encoder_training"] != "frozen":
+            getLogger().warning(
+                "VECF reads cached region maps; encoder_training: "
+                f"{config['encoder_training']} has no effect"
+            )
         if self.pointwise and config["loss"] != "bpr":
             raise ConfigError("vecf_loss: bce replaces the loss; set loss to bpr, or vecf_loss")
         self.user_embedding = self._table(self.n_users, d)  # p_u

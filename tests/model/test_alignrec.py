@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -180,20 +178,3 @@ def test_the_frozen_vectors_answer_to_the_encoder_only_when_asked(make):
 def test_heads_that_do_not_divide_the_width_are_refused(make):
     with pytest.raises(ConfigError, match="content_size 10 is no multiple of attention_heads 4"):
         make("AlignRec", content_size=10)
-
-
-@pytest.mark.parametrize("mode", ["frozen", "adapter", "finetune"])
-def test_a_way_of_training_the_encoder_that_it_does_not_have_is_one_line_in_the_log(
-    make, caplog, mode
-):
-    with caplog.at_level(logging.WARNING):
-        make("AlignRec", encoder_training=mode)
-    said = [record.getMessage() for record in caplog.records if "encoder_training" in record.msg]
-    assert len(said) == (mode != "frozen")
-    assert all(mode in line and "\n" not in line for line in said)
-
-
-def test_without_any_word_on_the_encoder_nothing_is_said_of_it(make, caplog):
-    with caplog.at_level(logging.WARNING):
-        make("AlignRec")
-    assert "encoder_training" not in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import numpy as np
 import pytest
@@ -268,6 +269,60 @@ def test_gradient_reaches_every_parameter_and_no_other(make, name, keys, loss):
     close = {n for n, p in model.named_parameters() if n in CANCEL and p.grad is not None
              and float(p.grad.abs().max()) < 1e-6}  # fmt: skip
     assert dead | close == zero_by_construction
+
+
+def rows_with_gradient(model, name: str) -> set[int]:
+    """Of an embedding table; none if the model has no such table."""
+    table = getattr(model, name, None)
+    if table is None or table.weight.grad is None:
+        return set()
+    return set(table.weight.grad.any(1).nonzero().squeeze(1).tolist())
+
+
+@variants_of([v for v in VARIANTS if v[0] != "AlignRec"])  # its graphs reach everyone
+@LOSSES
+def test_ids_outside_the_batch_and_of_unseen_items_get_no_gradient(make, name, keys, loss):
+    *_, model = make(name, **{"reg_weight": 0.0, "loss": loss, **NO_DROPOUT, **keys})
+    shake(model).train()
+    unseen = int((model.seen[1:] == 0).nonzero()[0]) + 1
+    data = batch(model, size=3)
+    data.interaction["neg_item_id"][0] = unseen
+    items = set(data["item_id"].tolist() + data["neg_item_id"].tolist())
+    if model.softmax is not None:
+        shared = [2, 9, unseen]
+        model.softmax.draw = lambda width: torch.tensor(shared)
+        items = {*data["item_id"].tolist(), *shared}
+    if name == "CLCRec":
+        items = set(range(1, model.n_items))  # it draws negatives of its own
+    model.calculate_loss(data).backward()
+    assert rows_with_gradient(model, "user_embedding") <= set(data["user_id"].tolist())
+    known = {item for item in items if model.seen[item]}
+    for table in ("item_embedding", "item_bias"):
+        assert rows_with_gradient(model, table) <= known, table
+    if name not in OWN_LOSS and hasattr(model, "item_bias"):
+        assert rows_with_gradient(model, "item_bias")
+
+
+frozen_only = pytest.mark.parametrize("name", ["AlignRec", "VECF"])
+
+
+@frozen_only
+@pytest.mark.parametrize("mode", ["frozen", "adapter", "finetune"])
+def test_a_way_of_training_the_encoder_that_it_does_not_have_is_one_line_in_the_log(
+    make, caplog, name, mode
+):
+    with caplog.at_level(logging.WARNING):
+        make(name, encoder_training=mode)
+    said = [record.getMessage() for record in caplog.records if "encoder_training" in record.msg]
+    assert len(said) == (mode != "frozen")
+    assert all(mode in line and "\n" not in line for line in said)
+
+
+@frozen_only
+def test_without_any_word_on_the_encoder_nothing_is_said_of_it(make, caplog, name):
+    with caplog.at_level(logging.WARNING):
+        make(name)
+    assert "encoder_training" not in caplog.text
 
 
 @every_variant
