@@ -85,7 +85,7 @@ class Parts:
     ) -> None:
         self.shape, self.dtype, self.batch_size = shape, dtype, batch_size
         self.own, self.count, self.inputs = own, own.count, inputs
-        self.folder = folder.with_name(f"{folder.name}.parts")
+        self.folder = _parts_of(folder)
 
     def _of(self, shard: Shard) -> Path:
         return self.folder / f"{shard.index + 1}-of-{shard.count}"
@@ -184,6 +184,15 @@ class Parts:
                     break
         return found
 
-    def drop(self) -> None:
-        """Remove all parts, once the whole is there."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def drop_parts(folder: Path) -> None:
+    """Remove all parts of a cache, once the whole is there; who still writes one finds the whole.
+
+    Args:
+        folder: Of the whole.
+    """
+    shutil.rmtree(_parts_of(folder), ignore_errors=True)
+
+
+def _parts_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.parts")

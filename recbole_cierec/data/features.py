@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_cierec.data.cache_folder import build_folder
-from recbole_cierec.data.feature_shards import WHOLE, Parts, Shard
+from recbole_cierec.data.feature_shards import WHOLE, Parts, Shard, drop_parts
 from recbole_cierec.data.npy_files import digest_of, write_npy
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.processes import meet, world
@@ -121,8 +121,13 @@ class _Cache:
         getLogger().info(f"{self._title}: {self.folder}")
         return features
 
-    def _is_whole(self) -> bool:
-        return self.find() is not None
+    def is_whole(self) -> bool:
+        """Whether the cache is there and nothing is wrong with it."""
+        try:
+            _open(self.folder, self.kind, self.inputs, self.shape)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def encode(self, rows: range) -> Generator[np.ndarray, None, None]:
         """The numbers of some rows, batch by batch."""
@@ -141,21 +146,19 @@ class _Cache:
         """Write the cache, from parts or by computing every row."""
         kind = self.kind
         batches = self.encode(range(self.shape[0])) if parts is None else parts.blocks()
-        # Of two that join the first wins: while one replaced the other, a third would find neither
-        # the whole nor the parts.
-        is_valid = None if parts is None else self._is_whole
-        with build_folder(self.folder, is_valid=is_valid) as temporary, closing(batches):
+        # Of two that build the first wins: the other machine has mapped its file, which would be
+        # gone from a disk in common if it were replaced.
+        with build_folder(self.folder, is_valid=self.is_whole) as temporary, closing(batches):
             path = temporary / f"{kind.name}.npy"
             digest = write_npy(path, batches, self.shape, kind.dtype)
-            features = np.load(path, mmap_mode="r", allow_pickle=False)
             if parts is None:
-                self.check(features)
+                self.check(np.load(path, mmap_mode="r", allow_pickle=False))
             manifest = _manifest(self.inputs, self.store, self.encoder, kind, digest)
             if parts is not None:
                 manifest["parts"] = parts.listed()
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
         getLogger().info(f"{self._title}: built in {self.folder}")
-        return features  # the map stays valid whatever happens to the folder's name
+        return np.load(self.folder / path.name, mmap_mode="r", allow_pickle=False)
 
 
 def cached(
@@ -184,6 +187,8 @@ def cached(
     folder = Path(cache_dir) / f"{kind.name}-{key}"
     cache = _Cache(kind, store, encoder, batch_size, device, progress, inputs, folder)
     found = cache.find()
+    if found is not None:
+        drop_parts(folder)  # left where a run was killed between joining and removing them
     if shard is not None and shard.within(*world()).count > 1:
         return _in_parts(cache, found, shard)
     return cache.build() if found is None else found
@@ -223,7 +228,7 @@ def _add_part(cache: _Cache, parts: Parts) -> None:
         if cache.find() is None:  # else others were quicker, and have removed all parts
             raise
     if cache.find() is not None:  # they were quicker while this part was written
-        parts.drop()
+        drop_parts(cache.folder)
 
 
 def _join(cache: _Cache, parts: Parts) -> None:
@@ -233,7 +238,7 @@ def _join(cache: _Cache, parts: Parts) -> None:
     except (DataError, OSError):
         if cache.find() is None:  # else another machine has joined and removed them meanwhile
             raise
-    parts.drop()
+    drop_parts(cache.folder)
 
 
 def _log_missing(parts: Parts) -> None:

@@ -170,6 +170,23 @@ def test_a_part_that_another_machine_has_finished_is_never_replaced(tmp_path, mo
     assert written == [(parts_in(tmp_path) / "1-of-3").stat().st_ino]
 
 
+def test_parts_that_a_run_killed_after_joining_left_are_removed_by_the_next(tmp_path, monkeypatch):
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recbole_cierec.data.features.drop_parts", killed)
+    for k in (0, 1):
+        shard(k, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        shard(2, tmp_path)
+    monkeypatch.undo()
+    others = tmp_path / "features-0123456789abcdef.parts"  # of other pictures or weights
+    others.mkdir()
+    assert len(list(tmp_path.glob("features-*.parts"))) == 2
+    assert shard(0, tmp_path) is not None
+    assert list(tmp_path.glob("features-*.parts")) == [others]
+
+
 def test_shards_replace_a_damaged_whole(alone, tmp_path):
     extract(STORE, network(), tmp_path)
     next(tmp_path.glob("features-*/features.npy")).write_bytes(b"")

@@ -238,6 +238,21 @@ def test_processes_that_build_at_once_leave_one_valid_cache(encoder, calls, tmp_
     assert len(folders(tmp_path)) == 1
 
 
+def test_a_cache_that_another_machine_has_built_meanwhile_is_kept(encoder, tmp_path):
+    built = []
+
+    def build_elsewhere(*_):
+        if not built:
+            extract(make_store(), VisualEncoder("squeezenet1_1", "random", seed=1), tmp_path)
+            built.extend(path.stat().st_ino for path in tmp_path.glob("features-*/features.npy"))
+
+    encoder.register_forward_pre_hook(build_elsewhere)
+    features = extract(make_store(), encoder, tmp_path)
+    (path,) = tmp_path.glob("*/features.npy")
+    assert [path.stat().st_ino] == built
+    np.testing.assert_array_equal(features, np.load(path))
+
+
 def test_a_folder_moved_away_as_soon_as_it_stood_in_the_way_is_no_fault(tmp_path, monkeypatch):
     """Two others replace the same folder at once: it is there for the rename, and gone after."""
     final, rename, met = tmp_path / "cache", Path.rename, []
