@@ -159,7 +159,7 @@ class VisualEncoder(nn.Module):
         Raises:
             ConfigError: The device cannot.
         """
-        if wanted and torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported():
+        if wanted and torch.device(device).type == "cuda" and not _has_bfloat16(device):
             raise ConfigError(
                 f"encoder_precision: {torch.cuda.get_device_name(device)} does not compute in "
                 "bfloat16; set it to float32"
@@ -257,6 +257,12 @@ class VisualEncoder(nn.Module):
             ) from error
         self._known_sizes.add(size)
         return features.flatten(1).shape[1]
+
+
+def _has_bfloat16(device: torch.device | str) -> bool:
+    """Whether a GPU computes in it itself. torch.cuda.is_bf16_supported would by default say yes
+    of the others as well, which only imitate it and are slower than in float32."""
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _models(name: str) -> Any:

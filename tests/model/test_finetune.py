@@ -196,13 +196,18 @@ def test_in_bfloat16_the_blocks_of_a_batch_are_still_added_up_in_float32(model_o
     assert distance({n: parts[0][n] + parts[1][n] for n in both}, both) < 1e-5
 
 
-def test_a_gpu_without_bfloat16_is_one_line(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+def test_a_gpu_that_only_imitates_bfloat16_is_one_line(monkeypatch):
+    ability = {"cuda:0": (7, 5), "cuda:1": (8, 0)}
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", ability.get)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
+    monkeypatch.setattr(torch.version, "hip", None)
     encoder = VisualEncoder("squeezenet1_1", "random")
-    encoder.use_bfloat16(False, "cuda")
+    encoder.use_bfloat16(False, "cuda:0")
     with pytest.raises(ConfigError, match="Old GPU does not compute in bfloat16; set it to float3"):
-        encoder.use_bfloat16(True, "cuda")
+        encoder.use_bfloat16(True, "cuda:0")
+    encoder.use_bfloat16(True, "cuda:1")
+    assert encoder.bfloat16
 
 
 def test_compiled_it_has_the_same_gradient_and_the_same_names(model_of, monkeypatch):
