@@ -64,19 +64,22 @@ def to_plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def from_plain(value: Any) -> Any:
-    """Inverse of :func:`to_plain` for arrays and sparse matrices; tuples come back as lists."""
+def from_plain(value: Any, device: torch.device | str = "cpu") -> Any:
+    """Inverse of :func:`to_plain` for arrays and sparse matrices; tuples come back as lists, and
+    tensors go to ``device``."""
+    if isinstance(value, Tensor):
+        return value.to(device)
     if not isinstance(value, dict):
-        return [from_plain(v) for v in value] if isinstance(value, list) else value
+        return [from_plain(v, device) for v in value] if isinstance(value, list) else value
     if "__array__" in value:
         return value["__array__"].numpy()
     if "__sparse_tensor__" in value:
-        return torch.sparse_coo_tensor(*value["__sparse_tensor__"]).coalesce()
+        return torch.sparse_coo_tensor(*value["__sparse_tensor__"]).coalesce().to(device)
     if "__sparse__" in value:
         row, column, data, shape, form = value["__sparse__"]
         index = (from_plain(row), from_plain(column))
         return scipy.sparse.coo_matrix((from_plain(data), index), shape=shape).asformat(form)
-    return {k: from_plain(v) for k, v in value.items()}
+    return {k: from_plain(v, device) for k, v in value.items()}
 
 
 def write_checkpoint(path: Path, state: dict) -> None:

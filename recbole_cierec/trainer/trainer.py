@@ -273,7 +273,7 @@ class TrainerMixin(TrainerMends):
         folder = Path(self.checkpoint_dir)
         names = (self.config["model"], self.config["dataset"])
         path = newest_checkpoint(folder, *names) if resume_file == "auto" else Path(resume_file)
-        state = read_checkpoint(path, self.device)
+        state = read_checkpoint(path)  # not onto the GPU, which would hold it twice for a while
         for what, ours in zip(("model", "dataset"), names, strict=True):
             if state[what] != ours:
                 raise CheckpointError(f"{path}: holds {what} {state[what]}, this run has {ours}")
@@ -307,7 +307,7 @@ class TrainerMixin(TrainerMends):
                     "use the data and the settings it was trained with"
                 )
         self.model.load_state_dict(theirs)
-        others = from_plain(state["other_parameter"]) or {}
+        others = from_plain(state["other_parameter"], self.device) or {}
         self.model.load_other_parameter({k: v for k, v in others.items() if v is not None})
 
     # ---------------------------------------------------------------------- evaluation
@@ -317,7 +317,7 @@ class TrainerMixin(TrainerMends):
             if torch.distributed.is_initialized():
                 torch.distributed.barrier()  # the first process may still be writing
             path = Path(model_file or self.saved_model_file)
-            self._load_weights(path, read_checkpoint(path, self.device))
+            self._load_weights(path, read_checkpoint(path))
             self.logger.info(f"Loading model structure and parameters from {path}")
         plan = getattr(eval_data, "plan", None)
         self.eval_collector.plan = self.evaluator.plan = plan

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from recbole_cierec import run
+from recbole_cierec.config import Config
 from recbole_cierec.errors import CheckpointError
+from recbole_cierec.quick_start import prepare
 from recbole_cierec.trainer.checkpoint import (
     read_checkpoint,
     rng_state,
@@ -146,6 +148,22 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny):
     assert first["test_result"] == second["test_result"]
     weights = [last_of(r)["state_dict"]["user_embedding.weight"] for r in (first, other)]
     assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize("name", ["LightGCN", "ItemKNN"])
+def test_a_checkpoint_is_read_beside_the_device_and_what_belongs_there_goes_there(tiny, name):
+    done = run(name, "tiny", config_dict=tiny(epochs=1, embedding_size=8))
+    saved = read_checkpoint(Path(done["checkpoint"]))
+    job = prepare(Config(name, "tiny", None, tiny(epochs=1, embedding_size=8)))
+    job.trainer.device = torch.device("meta")  # of what is read onto it nothing would be left
+    job.trainer.resume_checkpoint(done["checkpoint"])
+    same(dict(job.model.state_dict()), saved["state_dict"])
+    same(job.trainer.optimizer.state_dict(), saved["optimizers"]["optimizer"])
+    others = job.model.other_parameter()
+    assert others.keys() == saved["other_parameter"].keys()
+    tensors = [value for value in others.values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == (2 if name == "LightGCN" else 0)  # ItemKNN's are matrices of scipy
+    assert all(tensor.is_meta for tensor in tensors)
 
 
 def test_a_run_begun_with_two_gpus_goes_on_with_one(monkeypatch):
