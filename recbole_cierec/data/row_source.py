@@ -7,9 +7,11 @@ page-locked memory, from which a GPU fetches by itself. A processor reads the ma
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from logging import getLogger
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +21,15 @@ from recbole_cierec.errors import ConfigError
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory, which a store may take without being asked to
 _CHUNK_BYTES = 1 << 28  # copied at a time when a whole store moves
+_CGROUPS = (  # limit, use, statistics, and among these the pages of files not used of late
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
 
 
 class RowSource:
@@ -130,4 +141,28 @@ def free_memory(device: torch.device) -> int:
     # Here: RecBole needs psutil as well, but models without pictures should not wait for it.
     import psutil
 
-    return psutil.virtual_memory().available
+    return min(psutil.virtual_memory().available, container_memory())
+
+
+def container_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that the limit of a container leaves free; without a limit, more than there are.
+
+    Its use counts the pages of files that were read, as of a mapped store; these give way.
+
+    Args:
+        root: Where Linux tells of control groups, in version 2 or 1.
+    """
+    for limit, use, statistics, files in _CGROUPS:
+        try:
+            room = int((root / limit).read_text()) - int((root / use).read_text())
+        except (OSError, ValueError):  # the other version; "max"
+            continue
+        return max(0, room + _statistic(root / statistics, files))
+    return sys.maxsize
+
+
+def _statistic(path: Path, name: str) -> int:
+    try:
+        return int(dict(line.split() for line in path.read_text().splitlines())[name])
+    except (OSError, ValueError, KeyError):
+        return 0

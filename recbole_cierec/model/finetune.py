@@ -146,6 +146,8 @@ class PictureNetwork:
         limit = self.config["encoder_memory"]
         if limit is None:
             share = MEMORY_SHARE.get(inputs.device.type, MEMORY_SHARE["cpu"])
+            if inputs.device.type == "cpu":  # a GPU is one process's alone
+                share /= self.config["nproc"] or 1
             room = share * free_memory(inputs.device)
         else:
             room = limit * 2**20

@@ -5,6 +5,7 @@ No GPU is needed: its reading thread and its choices run here, its memory is tol
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import numpy as np
@@ -136,6 +137,40 @@ def test_free_memory_of_a_gpu_counts_what_torch_keeps_and_does_not_use(monkeypat
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 50)
     assert row_source.free_memory(GPU) == 120
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"memory.max": "10000", "memory.current": "7000"}, 3000),
+        ({"memory.max": "10000", "memory.current": "10500"}, 0),
+        (
+            {
+                "memory.max": "10000",
+                "memory.current": "9000",
+                "memory.stat": "anon 7000\ninactive_file 1500",
+            },
+            2500,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "10000",
+                "memory/memory.usage_in_bytes": "8000",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 500",
+            },
+            2500,
+        ),
+        ({"memory.max": "max", "memory.current": "7000"}, sys.maxsize),
+        ({}, sys.maxsize),
+    ],
+)
+def test_a_container_has_what_its_limit_leaves(files, free, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert row_source.container_memory(tmp_path) == free
+    monkeypatch.setattr(row_source, "container_memory", lambda: free)
+    assert (row_source.free_memory(CPU) == free) is (free < 2**20)
 
 
 def test_free_memory_of_this_machine_is_some_of_it():

@@ -104,7 +104,8 @@ def test_memory_is_a_quarter_of_what_is_free_unless_it_is_given(model_of, monkey
     monkeypatch.setattr(finetune, "free_memory", lambda device: 400 * each)
     inputs = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     assert model_of().encoder.on_pictures._most_kept(inputs) == 100
-    given = model_of(encoder_memory=3)
+    assert model_of(nproc=4).encoder.on_pictures._most_kept(inputs) == 25  # all want some
+    given = model_of(encoder_memory=3, nproc=4)
     assert given.encoder.on_pictures._most_kept(inputs) == 3
 
 
