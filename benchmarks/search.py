@@ -6,8 +6,8 @@
 Trial k of a model draws from its own seeded generator, so that a run that stopped goes on where it
 was, trials can be spread over processes, and every model gets the same number. The test part is
 never read here. ``NAME:key=value`` searches a model with a key fixed, as in CIERec:backbone=VBPR;
-with ``:loss=softmax`` the ranges of that loss hold. ``python -m recbole_cierec.tune`` is the same
-for one model, with more comfort; here one file holds the rows of many.
+with ``:loss=softmax`` the ranges of that loss hold. ``python -m recbole_cierec.tune`` searches the
+same ranges for one model, by draws of its own; here one file holds the rows of many.
 """
 
 from __future__ import annotations

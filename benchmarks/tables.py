@@ -4,7 +4,8 @@
     python benchmarks/tables.py --check    # ends with 1 where the page says something else
 
 A table follows a line ``<!-- KIND: NAME -->``: ``results`` and ``trials`` show the rows of
-``runs/NAME.jsonl``, ``losses`` compares both losses by ``NAME-results`` and ``NAME-cold``.
+``runs/NAME.jsonl``, ``models`` what to give as ``--models`` to make them, and ``losses`` compares
+both losses by ``NAME-results`` and ``NAME-cold``.
 """
 
 from __future__ import annotations
@@ -82,6 +83,12 @@ def trials(rows: list[dict]) -> str:
     return markdown(["model", "trial", "settings", "valid recall@10", "best epoch"], body)
 
 
+def models(rows: list[dict]) -> str:
+    """The names of the rows, as the commands take them."""
+    names = dict.fromkeys(row["model"] for row in rows)
+    return markdown(["`--models=` of the rows below"], [[f"`{','.join(names)}`"]])
+
+
 def losses(name: str, runs: Path = RUNS) -> str:
     """BPR and softmax side by side, in the usual split and among held-out items."""
     columns = []
@@ -112,7 +119,7 @@ def page(text: str, runs: Path = RUNS) -> str:
         place, kind, name, _ = match.groups()
         if kind == "losses":
             return place + losses(name, runs)
-        return place + {"results": results, "trials": trials}[kind](rows_of(name, runs))
+        return place + {"results": results, "trials": trials, "models": models}[kind](rows_of(name, runs))
 
     return _PLACE.sub(table, text)
 

@@ -31,8 +31,10 @@ def test_a_table_shows_the_rows_with_both_losses_of_a_model_together(tables, tmp
     rows = [row("MF:loss=softmax:n=8", 0.3), row("VBPR", 0.2), row("MF", 0.25)]
     for name in ("x-results", "x-cold"):
         (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
-    text = "before\n<!-- results: x-results -->\n| old |\n\n<!-- losses: x -->\nafter\n"
-    first, second = tables.page(text, tmp_path).split("\n\n")
+    text = "before\n<!-- results: x-results -->\n| old |\n\n<!-- losses: x -->\nafter\n\n"
+    text += "<!-- models: x-results -->\n"
+    first, second, third = tables.page(text, tmp_path).split("\n\n")
+    assert third.splitlines()[-1] == "| `MF,MF:loss=softmax:n=8,VBPR` |"
     assert [line.split(" | ")[:4] for line in first.splitlines()[4:]] == [
         ["| MF", "1", "25.00 ± 0.10", "12.50"],
         ["| MF:loss=softmax:n=8", "1", "30.00 ± 0.10", "15.00"],
