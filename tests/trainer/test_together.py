@@ -11,9 +11,12 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_resume import same
 
 from recbole_cierec.config import Config
@@ -28,22 +31,44 @@ PHASED = {"pretrain_epochs": 1}
 STAGED = {"pretrain": {"epochs": 1}}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
 SMALL = {"n_layers": 1, "n_heads": 1, "hidden_size": 8, "inner_size": 8}
+LADDER = ("CIERec_Base", "CIERec_CI", "CIERec_CI_TA", "CIERec_CI_TA_GR")
+# Two blocks a batch, of which one passes the network twice. Adagrad brings gradients that all but
+# cancel to full size, and so their rounding.
+FINETUNE = {
+    "learner": "sgd",
+    "encoder_learning_rate": 0.1,
+    "encoder_training": "finetune",
+    "visual_encoder": "squeezenet1_1",
+    "encoder_weights": "random",
+    "image_size": 32,
+    "encoder_batch_size": 16,
+    "encoder_memory": 16,
+    "features_file": None,
+}
 EXACT = {  # 219 rows in batches of 32: the last one has 27, which two cannot halve
     "MF": ("MF", {"train_batch_size": 109}),  # the last one is a single row: one process has none
     "MF-clipped": ("MF", {"clip_grad_norm": {"max_norm": 0.05}, "learner": "adam"}),
     "VBPR": ("VBPR", {"reg_weight": 0.01, "content_reg_weight": 0.01}),
     "MF_Image": ("MF_Image", SOFTMAX),
+    "finetune": ("MF_Image", FINETUNE),
+    "finetune-frozen-stage": ("MF_Image", {**FINETUNE, "encoder_freeze_until": "features.9"}),
+    "MF_Semantics": ("MF_Semantics", {}),
     "MF_Content": ("MF_Content", {"reg_weight": 0.01}),
+    "DeepStyle": ("DeepStyle", {}),
+    "VECF": ("VECF", {"caption_weight": 0.1}),
+    **{name: (name, {}) for name in LADDER},
     "CIERec": ("CIERec", {"backbone": "VBPR", "alignment_weight": 0.5}),
     "CIERec-reinforce": ("CIERec", {"gr_mode": "reinforce", **SOFTMAX, **DECAY}),
     "PiNet": ("PiNet", PHASED),
     "PiNet-softmax": ("PiNet", {**PHASED, **SOFTMAX}),
-    # Adagrad brings gradients that all but cancel to full size, and so their rounding.
-    "AMF": ("AMF", {"pretrain": {"epochs": 1, "learner": "sgd"}}),
+    "AMF": ("AMF", {"pretrain": {"epochs": 1, "learner": "sgd"}}),  # as above
     "AMR": ("AMR", {"adv_type": "both", "embedding_size": 4, **STAGED}),
     "CLCRec": ("CLCRec", {}),
     "BPR": ("BPR", {}),
     "BPR-two-negatives": ("BPR", {"train_neg_sample_args": {"sample_num": 2}}),
+    "FM": ("FM", {}),
+    "FISM": ("FISM", {}),
+    "LightGCN": ("LightGCN", {"require_pow": True}),
     "NeuMF": ("NeuMF", {"dropout_prob": 0.0}),
     "SASRec": ("SASRec", {**NO_DROPOUT, **SMALL, "train_neg_sample_args": None}),
 }
@@ -94,7 +119,11 @@ def train(name: str, keys: dict, breaks: bool = False) -> dict | str:
 
 
 def cases_of(keys: dict) -> dict:
-    cases = {case: (name, {**keys, **own}) for case, (name, own) in EXACT.items()}
+    own_file = {"VECF": {"features_file": keys["features_file"].replace("features", "regions")}}
+    cases = {
+        case: (name, {**keys, **own_file.get(name, {}), **own})
+        for case, (name, own) in EXACT.items()
+    }
     for name, own in RESUMED.items():
         for part, more in {
             "whole": {"epochs": 3, "checkpoint_dir": f"{name}-whole"},
@@ -107,13 +136,24 @@ def cases_of(keys: dict) -> dict:
     return cases
 
 
+def draw_pictures(into: Path, count: int) -> None:
+    """Coarse noise for each item."""
+    rng = np.random.default_rng(0)
+    (into / "images").mkdir(parents=True)
+    for item in range(count):
+        pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(pixels).save(into / "images" / f"{item}.png")
+
+
 @pytest.fixture(scope="module")
 def pair(tiny_folder, tmp_path_factory):
     """(folder, what each of two processes got for every case, the cases)."""
     folder = tmp_path_factory.mktemp("pair")
+    features = tiny_folder / "tiny" / "features.npy"
+    draw_pictures(folder / "pictures", len(np.load(features)))
     cases = cases_of(
         {"data_path": str(tiny_folder), "embedding_size": 5, "train_batch_size": 32, "epochs": 1}
-        | {"features_file": str(tiny_folder / "tiny" / "features.npy"), "init_std": 0.5}
+        | {"features_file": str(features), "image_dir": str(folder / "pictures"), "init_std": 0.5}
         | {"show_progress": False, "use_gpu": False, "state": "error"}
     )
     (folder / "cases.json").write_text(json.dumps(cases))
