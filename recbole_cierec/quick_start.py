@@ -128,7 +128,7 @@ class Job:
         test_result = trainer.evaluate(test, load_best_model=saved, show_progress=show)
         ended = _clocks()
         trainer.evaluator.log_shares()
-        if saved and config["local_rank"] == 0:
+        if saved and trainer.writes:
             save_per_user(Path(trainer.saved_model_file), trainer.evaluator, test._dataset, config)
         losses = getattr(trainer, "train_loss_dict", None) or {}
         checkpoint = str(getattr(trainer, "saved_model_file", "")) if saved else ""

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from recbole_cierec.config import COMMAND_LINE, Config
 from recbole_cierec.config_keys import model_keys
 from recbole_cierec.errors import CheckpointError, ConfigError
+from recbole_cierec.processes import world
 from recbole_cierec.registry import MODELS
 from recbole_cierec.trainer.checkpoint import from_plain, newest_checkpoint, read_checkpoint
 
@@ -153,12 +154,12 @@ def begin(config: Config, dataset: Any, prepare: Callable[..., Any], saved: bool
         return Start(config["resume"])
     if config["resume"] not in (None, "auto") and not _is_of(config["resume"], model):
         return Start(config["resume"])
-    main = _agree(config, lambda: _newest_main(config, model))
+    main = _agree(lambda: _newest_main(config, model))
     if config["pretrained"]:
         if main:
             return Start(main)
         return _from_checkpoint(Path(config["pretrained"]), model, dataset.digest())
-    if main and not _agree(config, lambda: _newer_stages(config, model, main)):
+    if main and not _agree(lambda: _newer_stages(config, model, main)):
         return Start(main)
     return _Stage(config, model, prepare).start(main, saved)
 
@@ -180,7 +181,7 @@ class _Stage:
 
     def start(self, main: str | None, saved: bool) -> Start:
         """The trained stage; or ``main``, where the main model had begun after it."""
-        what, path = _agree(self.main, lambda: self._find(main))
+        what, path = _agree(lambda: self._find(main))
         if what == "main":
             return Start(path)
         if what != "done":
@@ -231,12 +232,12 @@ class _Stage:
         train, valid, _ = job.loaders
         job.trainer.fit(train, valid, saved=saved, show_progress=job.config["show_progress"])
         logger.info(f"Stage 1 of 2: {self.model} is trained; next is {self.main['model']}")
-        if saved and job.trainer._first_process():
+        if saved and job.trainer.writes:
             best, last = Path(job.trainer.saved_model_file), job.trainer.last_file
             os.replace(best if best.is_file() else last, self.done)
             last.unlink(missing_ok=True)
         if torch.distributed.is_initialized():
-            torch.distributed.barrier()  # the others read what the first has written
+            torch.distributed.barrier()  # the others read what one has written
 
 
 def _digest(job: Any) -> str:
@@ -310,10 +311,11 @@ def _newest(paths: Iterable[Path]) -> Path | None:
     return None
 
 
-def _agree(config: Config, decide: Callable[[], Any]) -> Any:
+def _agree(decide: Callable[[], Any]) -> Any:
     """What the first process decides, in all of them: files may appear between two looks."""
-    if not torch.distributed.is_initialized():
+    rank, size = world()
+    if size == 1:
         return decide()
-    decision = [decide() if config["local_rank"] == 0 else None]
+    decision = [None if rank else decide()]
     torch.distributed.broadcast_object_list(decision)
     return decision[0]

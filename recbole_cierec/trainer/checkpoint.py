@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import random
 import struct
+import uuid
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_cierec.errors import CheckpointError
+from recbole_cierec.processes import meet, world
 from recbole_cierec.whole_file import replacing
 
 FORMAT = "recbole_cierec checkpoint 1"
@@ -95,6 +97,43 @@ def write_checkpoint(path: Path, state: dict) -> None:
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: the checkpoint cannot be written: {reason}") from error
+
+
+def writes_in(folder: Path, first_here: bool) -> bool:
+    """Whether this process writes the run's files in ``folder``; all processes must ask.
+
+    The first of all does. On a machine that does not see its files the first one there does too,
+    since every process reads the best epoch and resumes; where machines share a disk, two that
+    write and rename the same files would get in each other's way.
+
+    Args:
+        folder: Where the files will be.
+        first_here: Whether this is the first process of its machine.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
+    rank, size = world()
+    if size == 1:
+        return True
+    name = [f".tmp-{uuid.uuid4().hex[:12]}"]
+    torch.distributed.broadcast_object_list(name)
+    sign = folder / name[0]
+    if rank == 0:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sign.touch()
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder}: no checkpoint can be written there ({error.strerror or error}); "
+                "set checkpoint_dir to another folder"
+            ) from error
+    meet()
+    seen = sign.exists()
+    meet()
+    if rank == 0:
+        sign.unlink(missing_ok=True)
+    return rank == 0 or (first_here and not seen)
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:

@@ -22,6 +22,7 @@ from recbole_cierec.errors import CheckpointError, NonFiniteLossError
 from recbole_cierec.evaluation.collector import PlanCollector
 from recbole_cierec.evaluation.evaluator import PlanEvaluator
 from recbole_cierec.evaluation.scoring import candidate_batch
+from recbole_cierec.processes import world
 from recbole_cierec.trainer.checkpoint import (
     from_plain,
     newest_checkpoint,
@@ -31,6 +32,7 @@ from recbole_cierec.trainer.checkpoint import (
     set_rng_state,
     to_plain,
     write_checkpoint,
+    writes_in,
 )
 from recbole_cierec.trainer.deferred_loss import Pending, deferred, receive, send, settled
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
@@ -58,6 +60,7 @@ class TrainerMixin(TrainerMends):
         self._built_with = _counters(model)
         self.stopped_early = False
         self._saving = True
+        self.writes = world()[0] == 0  # whether the run's files are left to this process
         self._valid_result: dict | None = None
         self._resumed: dict | None = None
         self._generator: torch.Generator | None = None
@@ -108,6 +111,9 @@ class TrainerMixin(TrainerMends):
 
     def fit(self, train_data, valid_data=None, verbose=True, saved=True, **kwargs):
         self._saving = saved
+        if saved:
+            folder = Path(self.saved_model_file).parent
+            self.writes = writes_in(folder, first_here=self.config["local_rank"] == 0)
         self._generator = getattr(train_data, "generator", None)
         dataset = train_data._dataset
         self._digest = dataset.digest() if hasattr(dataset, "digest") else ""
@@ -246,16 +252,13 @@ class TrainerMixin(TrainerMends):
     def load_extra_state(self, state: dict) -> None:
         """Inverse of :meth:`extra_state`."""
 
-    def _first_process(self) -> bool:
-        return bool(self.config["single_spec"]) or self.config["local_rank"] == 0
-
     def _save_last(self, epoch: int) -> None:
-        if self._saving and self._first_process():
+        if self._saving and self.writes:
             write_checkpoint(self.last_file, self.state(epoch))
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
         """RecBole calls this when validation improved, before it notes the result."""
-        if epoch < 0 or not self._first_process():  # -1: nothing left to train, nothing to save
+        if epoch < 0 or not self.writes:  # -1: nothing left to train, nothing to save
             return
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
         known, self.best_valid_result = self.best_valid_result, self._valid_result
@@ -315,7 +318,7 @@ class TrainerMixin(TrainerMends):
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
         if load_best_model and eval_data:
             if torch.distributed.is_initialized():
-                torch.distributed.barrier()  # the first process may still be writing
+                torch.distributed.barrier()  # another process may still be writing
             path = Path(model_file or self.saved_model_file)
             self._load_weights(path, read_checkpoint(path))
             self.logger.info(f"Loading model structure and parameters from {path}")
