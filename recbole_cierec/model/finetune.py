@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from recbole_cierec.data.feature_shards import WHOLE, Shard
 from recbole_cierec.data.row_source import RowSource, free_memory
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model import augmentation
@@ -104,14 +105,20 @@ class PictureNetwork:
 
     # -------------------------------------------------------------------------- inputs
 
-    def _rows(self, device: torch.device) -> RowSource:
+    def open(self, device: torch.device) -> None:
+        """Get the inputs ready. All processes of a run must call it, and compute a part each of
+        what a frozen stage gives; left to the first step, each would compute all of it, and one
+        whose rows have no picture would wait for the others' gradients meanwhile."""
+        self._rows(device, WHOLE)
+
+    def _rows(self, device: torch.device, shard: Shard | None = None) -> RowSource:
         if self._source is None:
             cached = self.with_stage_cache
-            array = self._stage_rows(device) if cached else self.content.store.pictures
+            array = self._stage_rows(device, shard) if cached else self.content.store.pictures
             self._source = RowSource(array, self.place)
         return self._source
 
-    def _stage_rows(self, device: torch.device):
+    def _stage_rows(self, device: torch.device, shard: Shard | None = None):
         self._stage_digest = self.stage.digest()
         return extract_stage(
             self.stage,
@@ -121,6 +128,7 @@ class PictureNetwork:
             batch_size=self.block,
             device=device,
             progress=self.config["show_progress"],
+            shard=shard,
         )
 
     def weights_were_loaded(self) -> None:

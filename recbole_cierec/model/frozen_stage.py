@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recbole_cierec.data.feature_shards import Shard
 from recbole_cierec.data.features import Kind, cached
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.encoder_weights import hashed_tensors, one_line, weights_digest
@@ -158,6 +159,7 @@ def extract_stage(
     batch_size: int,
     device: torch.device | str,
     progress: bool = True,
+    shard: Shard | None = None,
 ) -> np.ndarray:
     """The stage's output for every picture of a store, from the cache where it is there.
 
@@ -170,6 +172,8 @@ def extract_stage(
         batch_size: Pictures computed at a time.
         device: Where to run the network.
         progress: Show a progress bar, if a person is watching.
+        shard: The whole: the processes of a run, which all must call it, compute a part each.
+            None: this one computes everything.
 
     Returns:
         [n_rows, ...] of that type, read-only, mapped from the disk.
@@ -194,7 +198,7 @@ def extract_stage(
     with torch.autocast(torch.device(device).type, enabled=False):
         shape = tuple(encode(blank).shape[1:])
         what = Kind("stage", shape, TYPES[kind], encode, inputs, advice)
-        return cached(what, store, stage.encoder, cache_dir, batch_size, device, progress)
+        return cached(what, store, stage.encoder, cache_dir, batch_size, device, progress, shard)
 
 
 def _contiguous_output(stage: FrozenStage, pictures: Tensor) -> Tensor:

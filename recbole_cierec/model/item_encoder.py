@@ -58,6 +58,12 @@ class ItemEncoder(nn.Module):
         """Whether a gradient on e_i reaches any parameter."""
         return self.mode != "frozen"
 
+    def train(self, mode: bool = True) -> ItemEncoder:
+        """Switch mode, which all processes of a run do at the same time."""
+        if self.mode == "finetune":
+            self.on_pictures.open(self.has_picture.device)
+        return super().train(mode)
+
     def forward(self, items: Tensor) -> Tensor:
         """items [m], best without repeats -> e [m, D]."""
         if self.mode == "finetune":

@@ -184,6 +184,11 @@ def test_two_processes_end_with_the_parameters_of_one(pair, in_tmp, case):
     assert apart(train(*cases[case]), first[case]) == {}
 
 
+def test_two_processes_compute_a_part_each_of_a_frozen_stage(pair):
+    (file,) = pair[0].glob("cache/stage-*/manifest.json")
+    assert [part["rows"] for part in json.loads(file.read_text())["parts"]] == [[0, 16], [16, 38]]
+
+
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_of_two_goes_on_as_the_whole_one(pair, name):
     folder, (first, second), _ = pair
