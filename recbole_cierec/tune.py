@@ -17,7 +17,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
@@ -189,8 +189,8 @@ def _workers(plan: Plan, board: Board, count: int) -> None:
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     processes = [
-        context.Process(target=_worker, args=(plan.words(), k, count, queue), name=f"worker {k}")
-        for k in range(count)
+        context.Process(target=_worker, args=(words, count, queue), name=f"worker {k}")
+        for k, words in enumerate(_words(plan, count))
     ]
     try:
         for process in processes:
@@ -211,7 +211,21 @@ def _workers(plan: Plan, board: Board, count: int) -> None:
         _say(f"{line}; the others ran its trial")
 
 
-def _worker(words: dict[str, Any], rank: int, count: int, queue: Any) -> None:
+def _words(plan: Plan, count: int) -> Iterator[dict[str, Any]]:
+    """The plan's words for each of ``count`` processes, which take the GPUs in turn.
+
+    Its GPU must be in the words: the first configuration that a process makes asks for the GPUs,
+    and from then on the process keeps those that it saw.
+    """
+    devices = str(plan.base["gpu_id"]).split(",")
+    for rank in range(count):
+        words = plan.words()
+        if len(devices) > 1:
+            words["flags"] = {**words["flags"], "gpu_id": devices[rank % len(devices)].strip()}
+        yield words
+
+
+def _worker(words: dict[str, Any], count: int, queue: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parent = multiprocessing.parent_process()
 
@@ -229,9 +243,6 @@ def _worker(words: dict[str, Any], rank: int, count: int, queue: Any) -> None:
     try:
         _quiet_terminal()
         plan = Plan(**words)
-        devices = str(plan.base["gpu_id"]).split(",")
-        if len(devices) > 1:
-            plan.flags["gpu_id"] = devices[rank % len(devices)]
         work(plan, plan.board())
     except UserError as error:
         queue.put(str(error))

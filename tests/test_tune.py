@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -242,6 +243,32 @@ def test_two_processes_share_exactly_n_trials_with_the_results_of_one(data, in_t
     assert [one.user_attrs["starts"] for one in trials] == [1] * 5
     assert len({one.user_attrs["owner"]["pid"] for one in trials}) == 2
     assert os.getpid() not in {one.user_attrs["owner"]["pid"] for one in trials}
+
+
+def test_processes_take_the_gpus_in_turn_before_they_ask_for_any(data, in_tmp, monkeypatch):
+    seen: list[str] = []  # what a process sees on its first question, it sees for good
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(
+        "torch.cuda.is_available", lambda: bool(seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    )
+    flags = flags_of(data, gpu_id="0, 1", use_gpu=True)
+    plan = trial.Plan("MF", "tastes", [], flags, 4, search=str(data / "space.yaml"))
+    given: list[dict] = []
+
+    def process(target, args, name):
+        given.append(args[0])
+        return SimpleNamespace(start=int, join=int, pid=None, exitcode=0)
+
+    context = SimpleNamespace(SimpleQueue=lambda: SimpleNamespace(empty=lambda: True))
+    context.Process = process
+    monkeypatch.setattr(tune.multiprocessing, "get_context", lambda method: context)
+    tune._workers(plan, None, 3)
+    firsts = []
+    for words in given:
+        seen.clear()
+        assert trial.Plan(**words).base.digest() == plan.base.digest()
+        firsts.append(seen[0])
+    assert firsts == ["0", "1", "0"]
 
 
 def test_two_that_begin_a_study_at_once_still_run_n_trials(data, in_tmp, monkeypatch):
