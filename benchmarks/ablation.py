@@ -23,7 +23,7 @@ import torch
 from synthetic import make
 from torch import nn
 from torch.optim import Adagrad, Adam
-from training import BATCH, PLAIN, ROWS, SLOW_BATCHES, WARM_UP, D, First, child, keep, ours
+from training import BATCH, FEW, PLAIN, ROWS, WARM_UP, D, First, child, keep, ours
 
 PARTS = {
     "BPR": ("loader", "sampler", "fused"),
@@ -170,7 +170,7 @@ class Counted(First):
 def share(name: str, data: Path) -> dict:
     """Seconds of each kind of work, in this process."""
     trainer, loader = ours(data, *ROWS[name])
-    count = SLOW_BATCHES if name == "CIERec" else len(loader)
+    count = FEW["CIERec"] if name == "CIERec" else len(loader)
     trainer._train_epoch(First(loader, min(count, WARM_UP)), 0)
     clock, sampler = Clock(), loader._sampler
     sampler.sample_by_key_ids = clock.timed("sampling", sampler.sample_by_key_ids)

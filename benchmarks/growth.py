@@ -24,7 +24,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 import torch
-from training import BATCH, SETTINGS, SLOW_BATCHES, WARM_UP, First, ours, versions
+from training import BATCH, FEW, SETTINGS, WARM_UP, First, ours, versions
 
 AXES = {
     "users": (20_000, 60_000, 180_000),
@@ -106,7 +106,7 @@ def train(data: Path, model: str) -> list[dict]:
     trainer, loader = ours(data, model, {})
     slow = model == "CIERec"
     trainer._train_epoch(First(loader, 2 if slow else WARM_UP), 0)
-    count = SLOW_BATCHES if slow else len(loader)
+    count = FEW["CIERec"] if slow else len(loader)
     watch.restart()
     trainer._train_epoch(First(loader, count), 0)
     pairs = len(loader._dataset)

@@ -18,6 +18,7 @@ from growth import AXES, FEATURES, PICTURES, REST, STAGES, series
 D, FLOAT, TRAINED = 64, 4, 0.8  # d, bytes, and the share of the interactions that is trained on
 REGIONS = 7 * 7 * 512 * 2  # bytes of a picture's region map: ResNet18 at 224 px, float16
 SPLIT = list(STAGES)[2]
+WHOLE = "MF, user500"  # from loading over training to the last candidate list
 GIB, HOUR = 2.0**30, 3600.0
 
 
@@ -50,11 +51,11 @@ def plan(rows: list[dict], users: float, items: float, interactions: float) -> l
     """(what, amount, unit) of all that is asked about."""
     sizes = dict(zip(AXES, (users, items, interactions), strict=True))
     table = []
-    for axis, n in sizes.items():
-        per = each(rows, SPLIT, axis, "mib")
-        table.append(
-            (f"memory of loading and split, {axis} ({per:,.0f} bytes each)", n * per / GIB, "GiB")
-        )
+    peaks = {SPLIT: "memory of loading and split", WHOLE: "at the peak of MF's run"}
+    for stage, title in peaks.items():
+        for axis, n in sizes.items():
+            per = each(rows, stage, axis, "mib")
+            table.append((f"{title}, {axis} ({per:,.0f} bytes each)", n * per / GIB, "GiB"))
     for stage in ("load, again", SPLIT):
         seconds = sum(each(rows, stage, axis, "cpu_s") * n for axis, n in sizes.items())
         table.append((stage, seconds / HOUR, "h"))

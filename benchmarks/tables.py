@@ -119,7 +119,8 @@ def page(text: str, runs: Path = RUNS) -> str:
         place, kind, name, _ = match.groups()
         if kind == "losses":
             return place + losses(name, runs)
-        return place + {"results": results, "trials": trials, "models": models}[kind](rows_of(name, runs))
+        make = {"results": results, "trials": trials, "models": models}[kind]
+        return place + make(rows_of(name, runs))
 
     return _PLACE.sub(table, text)
 

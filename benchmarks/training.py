@@ -6,11 +6,11 @@
 ``DIR/synthetic`` is made where it is missing. Each row of the table is a process of its own, and
 the rows take turns ``--rounds`` times, so that a busy minute of the machine falls on all alike. A
 process loads the data, warms up, and then times training through the trainer's own epoch: whole
-epochs, or for CIERec some batches; samples/s are pairs in processor seconds (best and median of all
-rounds) and by the clock (best). Memory is the process's peak until then. Evaluation is a pass over
-all users by ``user500``, which RecBole alone does not have; evaluation.py takes it apart. ``RecBole
-alone`` imports nothing of this package. The floor is bare torch: VBPR's tensors, torch's dense
-Adagrad, uniform negatives without a look at what the user has, the distinct items of a batch
+epochs, or for slow models some batches; samples/s are pairs in processor seconds (best and median
+of all rounds) and by the clock (best). Memory is the process's peak until then. Evaluation is a
+pass over all users by ``user500``, which RecBole alone does not have; evaluation.py takes it apart.
+``RecBole alone`` imports nothing of this package. The floor is bare torch: VBPR's tensors, torch's
+dense Adagrad, uniform negatives without a look at what the user has, the distinct items of a batch
 projected once, BPR, no L2. FLOPs are those of torch's counter for one step, matrix products only.
 """
 
@@ -29,14 +29,17 @@ from time import perf_counter, process_time
 
 import numpy as np
 import torch
+from scipy.sparse import dok_matrix
 from synthetic import make
 from torch.nn import functional as F
 
 BATCH, D = 2048, 64
-WARM_UP, EPOCHS, SLOW_BATCHES = 20, 2, 6  # batches, epochs, batches of an epoch of CIERec
+WARM_UP, EPOCHS = 20, 2  # batches, epochs
+# Batches that stand for an epoch.
+FEW = {"CIERec": 6, "AlignRec": 20, "LightGCN": 20, "HAFR": 20, "HAFR_non_i": 20, "PiNet": 20}
 PLAIN = {"optimizer_kernel": "plain"}
 ROWS: dict[str, tuple[str, dict]] = {
-    "RecBole alone: BPR": ("recbole", {}),
+    "RecBole alone: BPR": ("recbole", {"model": "BPR"}),
     "BPR": ("BPR", {}),
     "BPR, plain kernel": ("BPR", PLAIN),
     "MF": ("MF", {}),
@@ -47,6 +50,13 @@ ROWS: dict[str, tuple[str, dict]] = {
     "CIERec": ("CIERec", {}),
     "CIERec, backbone VBPR": ("CIERec", {"backbone": "VBPR"}),
 }
+USUAL = list(ROWS)
+OTHERS = (
+    "MF_Content", "DeepStyle", "AMF", "AMR", "CLCRec", "PiNet", "HAFR", "HAFR_non_i", "AlignRec",
+    "NeuMF", "LightGCN",
+)  # fmt: skip
+ROWS |= {name: (name, {}) for name in OTHERS}
+ROWS |= {f"RecBole alone: {name}": ("recbole", {"model": name}) for name in ("NeuMF", "LightGCN")}
 SETTINGS = {
     "embedding_size": D, "train_batch_size": BATCH, "show_progress": False, "use_gpu": False,
     "eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user",
@@ -68,23 +78,25 @@ class First:
         return self.count
 
 
-def recbole_alone(data: Path):
-    """RecBole's trainer and loader for BPR, by its own functions."""
-    # RecBole reads three names that numpy 2 dropped.
+def recbole_alone(data: Path, model: str):
+    """RecBole's trainer and loader for a model of its own, by its own functions."""
+    # RecBole reads three names that numpy 2 dropped, and one that scipy did.
     for old, new in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
         if not hasattr(np, old):
             setattr(np, old, new)
+    if not hasattr(dok_matrix, "_update"):
+        dok_matrix._update = lambda self, entries: self._dict.update(entries)
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
 
     sys.argv = sys.argv[:1]  # it reads the command line
     settings = {**SETTINGS, "data_path": str(data), "state": "ERROR", "gpu_id": ""}
-    config = Config(model="BPR", dataset="synthetic", config_dict=settings)
+    config = Config(model=model, dataset="synthetic", config_dict=settings)
     init_seed(0, True)
     train = data_preparation(config, create_dataset(config))[0]
-    model = get_model("BPR")(config, train._dataset)
-    return get_trainer(config["MODEL_TYPE"], "BPR")(config, model), train
+    made = get_model(model)(config, train._dataset)
+    return get_trainer(config["MODEL_TYPE"], model)(config, made), train
 
 
 def job_of(data: Path, model: str, keys: dict):
@@ -159,19 +171,19 @@ def measure(name: str, data: Path) -> dict:
         epoch(WARM_UP)
     else:
         if kind == "recbole":
-            trainer, whole = recbole_alone(data)
+            trainer, whole = recbole_alone(data, keys["model"])
         else:
             modes = {"eval_args": {**SETTINGS["eval_args"], "mode": "user500"}}
             job = job_of(data, kind, {**keys, **modes})
             trainer, whole = job.trainer, job.loaders[0]
-        slow = kind == "CIERec"
+        few = FEW.get(keys.get("model", kind), 0)
 
         def epoch() -> int:
             # Always epoch 0: after it a checkpoint is written, which is not training.
-            trainer._train_epoch(First(whole, SLOW_BATCHES) if slow else whole, 0)
-            return SLOW_BATCHES * BATCH if slow else len(whole._dataset)
+            trainer._train_epoch(First(whole, few) if few else whole, 0)
+            return few * BATCH if few else len(whole._dataset)
 
-        trainer._train_epoch(First(whole, 2 if slow else WARM_UP), 0)
+        trainer._train_epoch(First(whole, 2 if few else WARM_UP), 0)
     runs = []
     for _ in range(EPOCHS):
         processor, clock = process_time(), perf_counter()
@@ -272,7 +284,7 @@ def mark(rows: list[dict], data: Path) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_path", type=Path, required=True)
-    parser.add_argument("--what", default=";".join(ROWS), help="rows, separated by semicolons")
+    parser.add_argument("--what", default=";".join(USUAL), help="rows, separated by semicolons")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", choices=("speed", "flops"), help=argparse.SUPPRESS)
