@@ -94,8 +94,8 @@ def ours(arguments: argparse.Namespace, name: str, keys: dict) -> tuple[Callable
         "embedding_size": 64, "show_progress": False, "state": "error",
         "use_gpu": arguments.device != "cpu", **FINETUNE, **keys,
     }  # fmt: skip
-    # Reproducible, as a user's run is by default; else cuDNN would try its kernels anew for each
-    # size of a batch's last block, which the bare network's blocks hardly have.
+    # `reproducibility` is a user's, True: else cuDNN would try its kernels anew for each size of a
+    # batch's last block, which the bare network's blocks do not change.
     config = Config(arguments.model, name, None, settings, {})
     job = prepare(config, saved=False)
     counts: list[int] = []
