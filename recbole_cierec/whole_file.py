@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+# Starts the names of files that are not whole yet; such that no other program's are meant, since
+# old ones are cleared.
+TEMPORARY = ".recbole_cierec-"
+
 
 @contextmanager
-def replacing(file: Path, prefix: str = ".tmp-") -> Iterator[BinaryIO]:
+def replacing(file: Path, prefix: str = TEMPORARY) -> Iterator[BinaryIO]:
     """Write a file under another name and put it in place when it is complete and on the disk.
 
     Args:

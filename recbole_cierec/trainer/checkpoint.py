@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from recbole_cierec.errors import CheckpointError
 from recbole_cierec.processes import meet, world
-from recbole_cierec.whole_file import replacing
+from recbole_cierec.whole_file import TEMPORARY, replacing
 
 FORMAT = "recbole_cierec checkpoint 1"
 # What zipfile and torch raise on files that are cut off, overwritten or something else altogether.
@@ -116,7 +116,7 @@ def writes_in(folder: Path, first_here: bool) -> bool:
     rank, size = world()
     if size == 1:
         return True
-    name = [f".tmp-{uuid.uuid4().hex[:12]}"]
+    name = [f"{TEMPORARY}{uuid.uuid4().hex[:12]}"]
     torch.distributed.broadcast_object_list(name)
     sign = folder / name[0]
     if rank == 0:

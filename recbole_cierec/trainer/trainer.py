@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from recbole_cierec.compat import TrainerMends
+from recbole_cierec.data.cache_folder import clear_leftovers
 from recbole_cierec.errors import CheckpointError, NonFiniteLossError
 from recbole_cierec.evaluation.collector import PlanCollector
 from recbole_cierec.evaluation.evaluator import PlanEvaluator
@@ -37,6 +38,7 @@ from recbole_cierec.trainer.checkpoint import (
 from recbole_cierec.trainer.deferred_loss import Pending, deferred, receive, send, settled
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
 from recbole_cierec.trainer.together import Team, after_backward
+from recbole_cierec.whole_file import TEMPORARY
 
 
 class TrainerMixin(TrainerMends):
@@ -114,6 +116,8 @@ class TrainerMixin(TrainerMends):
         if saved:
             folder = Path(self.saved_model_file).parent
             self.writes = writes_in(folder, first_here=self.config["local_rank"] == 0)
+            if self.writes:
+                clear_leftovers(folder, TEMPORARY)  # of runs killed while they wrote
         self._generator = getattr(train_data, "generator", None)
         dataset = train_data._dataset
         self._digest = dataset.digest() if hasattr(dataset, "digest") else ""

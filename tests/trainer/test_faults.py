@@ -16,6 +16,7 @@ from recbole_cierec import run
 from recbole_cierec.errors import NonFiniteLossError, UserError
 from recbole_cierec.model.mf import MF
 from recbole_cierec.trainer.checkpoint import read_checkpoint
+from recbole_cierec.whole_file import TEMPORARY
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -92,7 +93,7 @@ def test_a_signal_ends_the_run_with_a_code_and_a_whole_checkpoint(
     process.send_signal(number)
     assert process.wait(timeout=60) == code
     assert read_checkpoint(last)["model"] == "CIERec"
-    assert not list(tmp_path.glob("saved/.tmp-*"))
+    assert not list(tmp_path.glob(f"saved/{TEMPORARY}*"))
 
 
 def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder):
@@ -108,6 +109,21 @@ def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder)
         process.wait()
         epochs.append(read_checkpoint(last)["epoch"])
     assert all(epoch >= 0 for epoch in epochs)
+
+
+def test_a_run_that_saves_clears_what_a_kill_left_long_ago_and_nothing_else(tiny, in_tmp):
+    folder = in_tmp / "saved"
+    folder.mkdir()
+    young, old = (f"{TEMPORARY}{digit}-MF.pth.tmp" for digit in "12")
+    names = {young, old, "MF-old.pth", ".tmp-of-another-program"}
+    for name in names:
+        (folder / name).write_bytes(b"half")
+        age = 0 if name == young else 86400
+        os.utime(folder / name, (time.time() - age,) * 2)
+    run("MF", "tiny", config_dict=tiny(epochs=1), saved=False)
+    assert {path.name for path in folder.iterdir()} == names
+    run("MF", "tiny", config_dict=tiny(epochs=1))
+    assert {path.name for path in folder.iterdir()} & names == names - {old}
 
 
 @pytest.mark.parametrize("name", ["CIERec", "VBPR", "MF_Semantics"])
