@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from recbole.evaluator import Evaluator
 from recbole.evaluator.collector import DataStruct
+from recbole.utils import EvaluatorType
 
 from recbole_cierec.evaluation.collector import ROWS, Collected
 from recbole_cierec.evaluation.groups import ITEM_GROUPS
@@ -48,11 +49,13 @@ class PlanEvaluator(Evaluator):
         self._ranked = [m for m in self.metrics if self.metric_class[m].metric_need == ["rec.topk"]]
 
     def evaluate(self, dataobject: Collected | DataStruct) -> OrderedDict:
-        if not isinstance(dataobject, Collected):
+        ranking = self.config["eval_type"] == EvaluatorType.RANKING
+        collected = gathered(dataobject) if ranking else None
+        if not collected:
             return super().evaluate(dataobject)
         self.per_user = {}
         repeats: dict[int, OrderedDict] = {}
-        for (view, repeat), rows in gathered(dataobject).items():
+        for (view, repeat), rows in collected.items():
             part = self._part(rows, view) if view else self._whole(rows)
             named = {f"{metric}_{view}" if view else metric: v for metric, v in part.items()}
             repeats.setdefault(repeat, OrderedDict()).update(named)
@@ -164,14 +167,20 @@ def _rows(struct: DataStruct, mask: np.ndarray) -> DataStruct:
     return part
 
 
-def gathered(mine: Collected) -> Collected:
-    """All processes' rows, each once and in order: RecBole's loader pads by repeating rows."""
+def gathered(mine: Collected | DataStruct) -> Collected:
+    """All processes' rows, each once and in order: RecBole's loader pads by repeating rows.
+
+    Args:
+        mine: What this process collected; a plain struct where it is nothing, as where no user of
+            its share has a positive. It must take part all the same: the others wait for it.
+    """
+    structs = mine if isinstance(mine, Collected) else Collected()
     if not torch.distributed.is_initialized():
-        return mine
-    rows = {key: {k: v for k, v in s._data_dict.items() if k in ROWS} for key, s in mine.items()}
+        return structs
+    rows = {key: {k: v for k, v in s._data_dict.items() if k in ROWS} for key, s in structs.items()}
     everyone: list[dict] = [{} for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(everyone, rows)
-    common = next(iter(mine.values()))._data_dict  # the same in all processes
+    common = next(iter(structs.values()), mine)._data_dict  # the same in all processes
     whole = Collected()
     for key in dict.fromkeys(key for part in everyone for key in part):
         parts = [part[key] for part in everyone if key in part]

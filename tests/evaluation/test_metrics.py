@@ -141,3 +141,23 @@ def test_scores_that_are_no_numbers_stop(tools):
     positives, negatives = random_case(np.random.default_rng(0), 5)
     with pytest.raises(NonFiniteLossError, match="MF"):
         evaluate(tools, make_plan(positives, negatives, 5), lambda r, i: i * np.nan)
+
+
+def test_a_process_that_collected_nothing_takes_part_in_the_exchange(tools, monkeypatch):
+    """Two processes, of which this one has no user with a positive."""
+    positives, negatives = random_case(np.random.default_rng(0), 30)
+    plan = make_plan(positives, negatives, 30)
+    score_of = lambda r, items: items.astype(float)  # noqa: E731
+    exchanged = []
+
+    def record(everyone, mine):
+        exchanged.append(mine)
+        everyone[:] = exchanged
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", record)
+    others = evaluate(tools, plan, score_of)
+    _, collector, evaluator = tools
+    assert evaluator.evaluate(collector.get_data_struct()) == others
+    assert [len(rows) for rows in exchanged] == [1, 0]
