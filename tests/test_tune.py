@@ -336,9 +336,30 @@ def test_a_silent_process_elsewhere_loses_its_trial_and_a_living_one_does_not(
     assert [row["valid"] for row in here.rows()] == [0.5, 0.5]
 
 
+def dead_owner() -> dict:
+    return {"token": "x", "host": board.here(), "pid": 2**22 + 1, "started": 0.0}
+
+
+def test_a_trial_of_a_dead_process_is_not_freed_again_while_it_is_being_taken(
+    data, in_tmp, monkeypatch
+):
+    (_, one), (_, other) = begun(data), begun(data)
+    one.note(one.claim(), "owner", dead_owner())
+    plain = one.note
+
+    def note(trial, key, value):
+        other._free_the_dead()  # before anything is said of the trial
+        plain(trial, key, value)
+
+    monkeypatch.setattr(one, "note", note)
+    assert one.claim().number == 0
+    assert stored()[0].state == TrialState.RUNNING
+    assert other.claim().number == 1
+
+
 def test_a_trial_whose_process_always_dies_is_given_up(data, in_tmp, monkeypatch):
     asked = fake(monkeypatch, lambda settings: 0.5)
-    dead = {"token": "x", "host": board.here(), "pid": 2**22 + 1, "started": 0.0}
+    dead = dead_owner()
     plan, one = begun(data)
     for _ in range(board.STARTS):
         taken = one.claim()

@@ -270,6 +270,8 @@ class Board:
     def _to_waiting(self, trial: Any) -> None:
         optuna = _optuna()
         try:
+            # Nobody's until the next owner is noted, lest it is freed once more for the old one.
+            self.note(trial, "owner", {"token": uuid.uuid4().hex, "host": ""})
             waiting = optuna.trial.TrialState.WAITING
             self.storage.set_trial_state_values(trial._trial_id, waiting)
         except optuna.exceptions.UpdateFinishedTrialError:
