@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,17 @@ def meet(fine: bool = True) -> bool:
     dist.all_reduce(agreed, dist.ReduceOp.MIN, group=group)
     dist.destroy_process_group(group)
     return bool(agreed)
+
+
+def of_first(value: Any) -> Any:
+    """The first process's value in all, each of which must call it."""
+    if world()[1] == 1:
+        return value
+    group = dist.new_group(timeout=PATIENCE, backend="gloo")
+    told = [value]
+    dist.broadcast_object_list(told, src=0, group=group)
+    dist.destroy_process_group(group)
+    return told[0]
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from recbole_cierec.data.cache_folder import build_folder
 from recbole_cierec.data.feature_shards import WHOLE, Parts, Shard, drop_parts
-from recbole_cierec.data.npy_files import digest_of, write_npy
+from recbole_cierec.data.npy_files import digest_of, stamp_of, write_npy
 from recbole_cierec.errors import ConfigError, DataError
-from recbole_cierec.processes import meet, world
+from recbole_cierec.processes import meet, of_first, world
 
 if TYPE_CHECKING:
     from recbole_cierec.data.picture_store import PictureStore
@@ -106,12 +106,21 @@ class _Cache:
         name = self.kind.name.capitalize()
         return f"{name} of {len(self.store.pictures)} pictures by {self.encoder.name}"
 
-    def find(self) -> np.ndarray | None:
-        """What is there already, if it is whole."""
+    @property
+    def file(self) -> Path:
+        """Where the numbers are."""
+        return self.folder / f"{self.kind.name}.npy"
+
+    def find(self, trusted: tuple[int, ...] | None = None) -> np.ndarray | None:
+        """What is there already, if it is whole.
+
+        Args:
+            trusted: The stamp of a file whose numbers need not be checked again.
+        """
         if not self.folder.exists():
             return None
         try:
-            features = _open(self.folder, self.kind, self.inputs, self.shape)
+            features = _open(self.folder, self.kind, self.inputs, self.shape, trusted)
         except (OSError, ValueError) as error:
             getLogger().warning(
                 f"{self.kind.name.capitalize()} in {self.folder} are damaged ({error}); "
@@ -149,7 +158,7 @@ class _Cache:
         # Of two that build the first wins: the other machine has mapped its file, which would be
         # gone from a disk in common if it were replaced.
         with build_folder(self.folder, is_valid=self.is_whole) as temporary, closing(batches):
-            path = temporary / f"{kind.name}.npy"
+            path = temporary / self.file.name
             digest = write_npy(path, batches, self.shape, kind.dtype)
             if parts is None:
                 self.check(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -158,7 +167,7 @@ class _Cache:
                 manifest["parts"] = parts.listed()
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
         getLogger().info(f"{self._title}: built in {self.folder}")
-        return np.load(self.folder / path.name, mmap_mode="r", allow_pickle=False)
+        return np.load(self.file, mmap_mode="r", allow_pickle=False)
 
 
 def cached(
@@ -186,12 +195,23 @@ def cached(
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / f"{kind.name}-{key}"
     cache = _Cache(kind, store, encoder, batch_size, device, progress, inputs, folder)
-    found = cache.find()
+    in_parts = shard is not None and shard.within(*world()).count > 1
+    found = _find_together(cache) if in_parts else cache.find()
     if found is not None:
         drop_parts(folder)  # left where a run was killed between joining and removing them
-    if shard is not None and shard.within(*world()).count > 1:
+    if in_parts:
         return _in_parts(cache, found, shard)
     return cache.build() if found is None else found
+
+
+def _find_together(cache: _Cache) -> np.ndarray | None:
+    """What is there, if it is whole: the first process checks the numbers, which may be many, and
+    the others only those of a file that is not the same, on a disk of their own."""
+    first = world()[0] == 0
+    stamp = stamp_of(cache.file) if first else None  # as it was before the check
+    found = cache.find() if first else None
+    checked = of_first(None if found is None else stamp)
+    return found if first else cache.find(checked)
 
 
 def _in_parts(cache: _Cache, found: np.ndarray | None, shard: Shard) -> np.ndarray | None:
@@ -207,7 +227,7 @@ def _in_parts(cache: _Cache, found: np.ndarray | None, shard: Shard) -> np.ndarr
     if rank == 0 and not parts.missing():
         _join(cache, parts)
     meet()
-    found = cache.find()
+    found = _find_together(cache)
     if found is not None:
         return found
     if shard.count == 1:  # machines without a common disk: each for itself
@@ -284,14 +304,19 @@ def _manifest(
 
 
 def _open(
-    folder: Path, kind: Kind, inputs: dict[str, Any], shape: tuple[int, ...]
+    folder: Path,
+    kind: Kind,
+    inputs: dict[str, Any],
+    shape: tuple[int, ...],
+    trusted: tuple[int, ...] | None = None,
 ) -> np.ndarray:
     """Open a cache that is whole; raise OSError or ValueError saying what is wrong with it."""
     manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
     if not isinstance(manifest, dict) or any(manifest.get(k) != v for k, v in inputs.items()):
         raise ValueError(f"{_MANIFEST} describes something else")
     path = folder / f"{kind.name}.npy"
-    if digest_of(path) != manifest.get(f"{kind.name}_sha256"):
+    known = trusted is not None and stamp_of(path) == trusted
+    if not known and digest_of(path) != manifest.get(f"{kind.name}_sha256"):
         raise ValueError(f"{path.name} is not the file that was written")
     features = np.load(path, mmap_mode="r", allow_pickle=False)
     if features.shape != shape or features.dtype != np.dtype(kind.dtype):

@@ -37,3 +37,12 @@ def digest_of(path: Path) -> str:
         while block := file.read(_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file does, alike for all who see it; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

@@ -12,7 +12,9 @@ import pytest
 import torch
 from test_features import extract, make_store
 
+from recbole_cierec.data import features, npy_files
 from recbole_cierec.data.feature_shards import Parts, Shard, read_shard
+from recbole_cierec.data.npy_files import stamp_of
 from recbole_cierec.data.regions import extract_regions
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.model.encoders import VisualEncoder
@@ -185,6 +187,48 @@ def test_parts_that_a_run_killed_after_joining_left_are_removed_by_the_next(tmp_
     assert len(list(tmp_path.glob("features-*.parts"))) == 2
     assert shard(0, tmp_path) is not None
     assert list(tmp_path.glob("features-*.parts")) == [others]
+
+
+@pytest.mark.parametrize(
+    ("rank", "told", "damaged", "checks"),
+    [
+        (0, None, False, 1),
+        (0, None, True, 1),
+        (1, "the same file", False, 0),
+        (1, "another file", False, 1),
+        (1, "another file", True, 1),
+        (1, None, True, 1),
+    ],
+)
+def test_the_first_process_checks_the_numbers_for_those_that_see_its_file(
+    tmp_path, monkeypatch, rank, told, damaged, checks
+):
+    extract(STORE, network(), tmp_path)
+    (file,) = tmp_path.glob("features-*/features.npy")
+    if damaged:
+        with file.open("r+b") as stream:
+            stream.seek(-1, 2)
+            stream.write(b"?")
+    stamps = {"the same file": stamp_of(file), "another file": (1, 2, 3, 4), None: None}
+    said, checked = [], []
+
+    def of_first(value):
+        said.append(value)
+        return stamps[told]
+
+    def digest_of(path):
+        checked.append(path)
+        return npy_files.digest_of(path)
+
+    found = []
+    monkeypatch.setattr(features, "world", lambda: (rank, 2))
+    monkeypatch.setattr(features, "of_first", of_first)
+    monkeypatch.setattr(features, "digest_of", digest_of)
+    monkeypatch.setattr(features, "_in_parts", lambda cache, whole, shard: found.append(whole))
+    extract(STORE, network(), tmp_path)
+    assert checked == [file] * checks
+    assert said == [stamp_of(file) if rank == 0 and not damaged else None]
+    assert (found[0] is None) == damaged
 
 
 def test_shards_replace_a_damaged_whole(alone, tmp_path):
