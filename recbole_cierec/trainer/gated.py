@@ -7,6 +7,7 @@ from collections import defaultdict
 import torch
 from recbole.trainer import Trainer
 
+from recbole_cierec.trainer.deferred_loss import Pending, receive, send
 from recbole_cierec.trainer.gradient_gate import GradientGate
 from recbole_cierec.trainer.trainer import TrainerMixin
 
@@ -21,6 +22,7 @@ class GatedTrainer(TrainerMixin, Trainer):
         self.gates: dict[str, GradientGate] = {}
         self._fixed: dict[str, float] = {}
         self._seen: dict[str, list[float]] = defaultdict(list)
+        self._reward: Pending | None = None  # the branches' losses of the batch before
         mode = config["gr_mode"] if getattr(model, "use_gradient_gate", False) else "off"
         if mode == "fixed":
             self._fixed = dict(zip(BRANCHES, config["gr_fixed_scales"], strict=True))
@@ -46,23 +48,31 @@ class GatedTrainer(TrainerMixin, Trainer):
         return losses
 
     def _gated_loss(self, interaction):
+        self._settle()
         for name, gate in self.gates.items():
             self.model.gradient_scales[name] = gate.choose()
         loss = self.model.calculate_loss(interaction)
-        for name, value in self._reward_losses(loss).items():
-            for what, number in self.gates[name].learn(value).items():
-                self._seen[f"{name}/{what}"].append(number)
+        self._reward = send(self._reward_losses(loss), self._at)
         return loss
 
-    def _reward_losses(self, loss: torch.Tensor) -> dict[str, float]:
-        """L_v and L_s: each branch's own BPR loss, or the common one (``gr_reward``)."""
+    def _reward_losses(self, loss: torch.Tensor) -> torch.Tensor:
+        """L_v and L_s [2]: each branch's own BPR loss, or the common one (``gr_reward``)."""
         common = self.config["gr_reward"] == "common"
         losses = torch.stack(
             [loss.detach() if common else self.model.branch_losses[name] for name in BRANCHES]
         )
         if self._team is not None:  # one decision for all processes
             losses = self._team.mean(losses * self._team.weight)
-        return dict(zip(BRANCHES, losses.tolist(), strict=True))
+        return losses
+
+    def _settle(self) -> None:
+        """Let the gates learn from the last batch, whose backward pass did not wait for it."""
+        if self._reward is None:
+            return
+        losses, self._reward = receive(self._reward).tolist(), None
+        for name, value in zip(BRANCHES, losses, strict=True):
+            for what, number in self.gates[name].learn(value).items():
+                self._seen[f"{name}/{what}"].append(number)
 
     def _log_gates(self, epoch_idx: int) -> None:
         """Means over the epoch: the scale chosen, its reward J and its probability (Q)."""

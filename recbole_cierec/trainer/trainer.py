@@ -152,9 +152,13 @@ class TrainerMixin(TrainerMends):
             losses = loop(train_data, epoch_idx, loss_func, show_progress)
         else:
             losses = self._train_together(loop, train_data, epoch_idx, loss_func, show_progress)
+        self._settle()
         for scheduler in self.schedulers.values():
             scheduler.step()
         return losses
+
+    def _settle(self) -> None:
+        """For sub-classes: what the last batch has left to do, before rates decay."""
 
     def _train_together(self, loop, train_data, epoch_idx, loss_func, show_progress):
         loss_func = loss_func or self.model.calculate_loss

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from recbole_cierec import run
+from recbole_cierec.config import Config
 from recbole_cierec.model.layers import scale_gradient
+from recbole_cierec.quick_start import prepare
 from recbole_cierec.trainer.gradient_gate import GradientGate
 
 SCALES = [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -126,6 +128,30 @@ def test_off_and_fixed_ones_train_alike_and_other_scales_do_not(tiny):
     assert result(gr_mode="fixed", gr_fixed_scales=[0.1, 1.0], epochs=4)[0] != (
         result(gr_mode="off", epochs=4)[0]
     )
+
+
+def test_gates_learn_when_the_batch_is_done_and_before_the_next_and_the_decay(tiny, monkeypatch):
+    keys = tiny(epochs=2, gr_mode="reinforce", lr_decay=0.5, lr_decay_epochs=1)
+    job = prepare(Config("CIERec", "tiny", None, keys, {}))
+    events: list[str] = []  # each once for all gates and optimizers
+
+    def noted(name, plain):
+        def call(*arguments):
+            if events[-1:] != [name]:
+                events.append(name)
+            return plain(*arguments)
+
+        return call
+
+    for name in ("choose", "learn"):
+        monkeypatch.setattr(GradientGate, name, noted(name, getattr(GradientGate, name)))
+    for scheduler in job.trainer.schedulers.values():
+        scheduler.step = noted("decay", scheduler.step)
+    job.trainer.optimizer.register_step_post_hook(noted("step", lambda *_: None))
+    job.trainer.fit(*job.loaders[:2], saved=False)
+    batches = len(job.loaders[0])
+    assert batches > 1
+    assert events == 2 * [*batches * ["choose", "step", "learn"], "decay"]
 
 
 def test_frozen_features_are_warned_about(tiny, caplog):
