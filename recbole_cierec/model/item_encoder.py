@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.finetune import PictureNetwork
@@ -57,6 +58,16 @@ class ItemEncoder(nn.Module):
     def trainable(self) -> bool:
         """Whether a gradient on e_i reaches any parameter."""
         return self.mode != "frozen"
+
+    @property
+    def draws(self) -> bool:
+        """Whether training draws for the pictures that are given: moves, dropout in the network."""
+        if self.mode != "finetune":
+            return False
+        drops = (nn.modules.dropout._DropoutNd, StochasticDepth)
+        return self.on_pictures.augmentation != "none" or any(
+            isinstance(module, drops) and module.p > 0 for module in self.network.modules()
+        )
 
     def train(self, mode: bool = True) -> ItemEncoder:
         """Switch mode, which all processes of a run do at the same time."""

@@ -159,10 +159,9 @@ class VisualRecommender(GeneralRecommender):
         return [table for table in tables if table.num_embeddings in rows]
 
     def _item_encoder(self, config, dataset) -> ItemEncoder:
-        mode = config["encoder_training"]
-        # A network draws for the pictures that it is given: moves, dropout of its own.
-        self.draws_for_all = self.draws_for_all and mode != "finetune"
-        return ItemEncoder(dataset.content, mode, config)
+        encoder = ItemEncoder(dataset.content, config["encoder_training"], config)
+        self.draws_for_all = self.draws_for_all and not encoder.draws
+        return encoder
 
     def user_biases(self, users: Tensor) -> Tensor:
         """alpha + beta_u [B], without a gradient where it would be zero."""

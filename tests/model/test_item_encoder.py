@@ -67,6 +67,22 @@ def test_blocks_change_memory_and_not_gradients(pictured, block):
         assert (mine.grad - theirs.grad).norm() < 1e-4 * theirs.grad.norm()
 
 
+@pytest.mark.parametrize(
+    ("keys", "drawn_for_all"),
+    [
+        ({"encoder_training": "adapter"}, True),
+        ({"encoder_training": "finetune"}, True),
+        ({"encoder_training": "finetune", "augmentation": "flip"}, False),
+        ({"encoder_training": "finetune", "visual_encoder": "efficientnet_b0"}, False),
+    ],
+)
+def test_a_network_that_draws_for_its_pictures_leaves_no_draw_for_all(
+    pictured, keys, drawn_for_all
+):
+    _, model = model_of(pictured(**keys))
+    assert model.draws_for_all == drawn_for_all
+
+
 def test_finetuning_trains_the_network_at_its_own_rate(pictured):
     _, model = model_of(pictured(encoder_training="finetune", encoder_learning_rate=0.007))
     groups = model.parameter_groups()

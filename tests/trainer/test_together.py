@@ -52,6 +52,7 @@ EXACT = {  # 219 rows in batches of 32: the last one has 27, which two cannot ha
     "MF_Image": ("MF_Image", SOFTMAX),
     "finetune": ("MF_Image", FINETUNE),
     "finetune-frozen-stage": ("MF_Image", {**FINETUNE, "encoder_freeze_until": "features.9"}),
+    "finetune-CIERec": ("CIERec", {**FINETUNE, **SOFTMAX}),
     "MF_Semantics": ("MF_Semantics", {}),
     "MF_Content": ("MF_Content", {"reg_weight": 0.01}),
     "DeepStyle": ("DeepStyle", {}),
