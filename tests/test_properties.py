@@ -23,7 +23,7 @@ YAML_FILES = sorted(properties_dir().rglob("*.yaml"))
 SEARCH_FILES = [path for path in YAML_FILES if path.parent.name == "search"]
 # Set while RecBole's Config is made, so in no yaml file; encoding has its default in RecBole's code
 MADE_KEYS = {"model", "dataset", "device", "single_spec", "local_rank", "MODEL_TYPE", "encoding"}
-MADE_KEYS |= {"eval_type", "strict_cold"}
+MADE_KEYS |= {"eval_type", "strict_cold", "nproc"}
 
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)

@@ -136,8 +136,8 @@ def writes_in(folder: Path, first_here: bool) -> bool:
     return rank == 0 or (first_here and not seen)
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
-    """The state in ``path``.
+def read_checkpoint(path: Path) -> dict:
+    """The state in ``path``, in main memory: a GPU would hold it beside the model.
 
     Raises:
         CheckpointError: Missing, damaged, or not a checkpoint of this package. Nothing in the
@@ -149,7 +149,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except _DAMAGE as error:

@@ -154,7 +154,7 @@ class PhasedMixin:
         super()._load_weights(path, state)
 
     def _take_pretrained(self, path: Path) -> None:
-        state = read_checkpoint(path, self.device)
+        state = read_checkpoint(path)
         name, parts = self.config["model"], tuple(self.model.pretrained_parts)
         if state["model"] != name:
             raise CheckpointError(f"{path}: holds model {state['model']}, this run has {name}")

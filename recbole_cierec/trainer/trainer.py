@@ -284,7 +284,7 @@ class TrainerMixin(TrainerMends):
         folder = Path(self.checkpoint_dir)
         names = (self.config["model"], self.config["dataset"])
         path = newest_checkpoint(folder, *names) if resume_file == "auto" else Path(resume_file)
-        state = read_checkpoint(path)  # not onto the GPU, which would hold it twice for a while
+        state = read_checkpoint(path)
         for what, ours in zip(("model", "dataset"), names, strict=True):
             if state[what] != ours:
                 raise CheckpointError(f"{path}: holds {what} {state[what]}, this run has {ours}")
