@@ -5,16 +5,21 @@ from __future__ import annotations
 import sys
 
 import pytest
+import torch
 from mended import Config
 from recbole.model.general_recommender import BPR
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path):
-    """RecBole reads sys.argv and writes beside the working directory."""
+    """RecBole reads sys.argv, writes beside the working directory, and has torch trace every
+    operation from the first sequential model on."""
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.chdir(tmp_path)
+    watching = torch.is_anomaly_enabled()
+    yield
+    torch.autograd.set_detect_anomaly(watching)
 
 
 INTER = [("u1", "a"), ("u1", "b"), ("u2", "a"), ("u2", "c"), ("u3", "b"), ("u3", "d"), ("u3", "a")]
