@@ -56,6 +56,7 @@ OTHERS = (
     "NeuMF", "LightGCN",
 )  # fmt: skip
 ROWS |= {name: (name, {}) for name in OTHERS}
+ROWS |= {name: (name, {"pretrain_epochs": 0}) for name in ("PiNet", "AlignRec")}  # their phase 2
 ROWS |= {f"RecBole alone: {name}": ("recbole", {"model": name}) for name in ("NeuMF", "LightGCN")}
 SETTINGS = {
     "embedding_size": D, "train_batch_size": BATCH, "show_progress": False, "use_gpu": False,
