@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from recbole_cierec.config import COMMAND_LINE, Config
 from recbole_cierec.config_keys import model_keys
 from recbole_cierec.errors import CheckpointError, ConfigError
-from recbole_cierec.processes import world
+from recbole_cierec.processes import of_first, world
 from recbole_cierec.registry import MODELS
 from recbole_cierec.trainer.checkpoint import from_plain, newest_checkpoint, read_checkpoint
 
@@ -313,9 +313,4 @@ def _newest(paths: Iterable[Path]) -> Path | None:
 
 def _agree(decide: Callable[[], Any]) -> Any:
     """What the first process decides, in all of them: files may appear between two looks."""
-    rank, size = world()
-    if size == 1:
-        return decide()
-    decision = [None if rank else decide()]
-    torch.distributed.broadcast_object_list(decision)
-    return decision[0]
+    return of_first(None if world()[0] else decide())

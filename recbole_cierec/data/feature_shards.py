@@ -12,7 +12,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,8 +105,8 @@ class Parts:
         rows = self.rows(self.own)
         # Of two that compute the same part the first wins: while one replaced the other, a third
         # that joins would find neither.
-        is_valid = partial(self._is_usable, self.own)
-        with build_folder(self._of(self.own), is_valid=is_valid) as temporary:
+        own = self._of(self.own)
+        with build_folder(own, is_valid=lambda: not self.fault(self.own)) as temporary:
             path = temporary / _ROWS
             digest = write_npy(path, batches, (len(rows), *self.shape[1:]), self.dtype)
             check(np.load(path, mmap_mode="r", allow_pickle=False))
@@ -142,9 +141,6 @@ class Parts:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return "is missing or damaged"
         return ""
-
-    def _is_usable(self, shard: Shard) -> bool:
-        return not self.fault(shard)
 
     def refuse_faults(self) -> None:
         """Raise a DataError that names the first part that cannot be used."""

@@ -245,9 +245,9 @@ def _add_part(cache: _Cache, parts: Parts) -> None:
         with closing(cache.encode(rows)) as batches:
             parts.add(batches, partial(cache.check, first=rows.start))
     except DataError:
-        if cache.find() is None:  # else others were quicker, and have removed all parts
+        if not cache.is_whole():  # else others were quicker, and have removed all parts
             raise
-    if cache.find() is not None:  # they were quicker while this part was written
+    if cache.is_whole():  # they were quicker while this part was written
         drop_parts(cache.folder)
 
 
@@ -256,7 +256,7 @@ def _join(cache: _Cache, parts: Parts) -> None:
         parts.refuse_faults()
         cache.build(parts)
     except (DataError, OSError):
-        if cache.find() is None:  # else another machine has joined and removed them meanwhile
+        if not cache.is_whole():  # else another machine has joined and removed them meanwhile
             raise
     drop_parts(cache.folder)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_cierec.errors import CheckpointError
-from recbole_cierec.processes import meet, world
+from recbole_cierec.processes import meet, of_first, world
 from recbole_cierec.whole_file import TEMPORARY, replacing
 
 FORMAT = "recbole_cierec checkpoint 1"
@@ -116,9 +116,7 @@ def writes_in(folder: Path, first_here: bool) -> bool:
     rank, size = world()
     if size == 1:
         return True
-    name = [f"{TEMPORARY}{uuid.uuid4().hex[:12]}"]
-    torch.distributed.broadcast_object_list(name)
-    sign = folder / name[0]
+    sign = folder / of_first(f"{TEMPORARY}{uuid.uuid4().hex[:12]}")
     if rank == 0:
         try:
             folder.mkdir(parents=True, exist_ok=True)
