@@ -132,11 +132,11 @@ class HAFR(PairwiseRecommender):
         return torch.einsum("...l,...ld->...d", masked_softmax(logits, real), vectors)
 
     def content_weights(self) -> list[Tensor]:
-        tables = {"user_embedding", "item_embedding", "user_bias", "item_bias"}
+        others = {"user_embedding", "item_embedding", "user_bias", "item_bias", "encoder"}
         return [
             w
             for name, w in self.named_parameters()
-            if w.dim() > 1 and name.split(".")[0] not in tables and ".network." not in name
+            if w.dim() > 1 and name.split(".")[0] not in others
         ]
 
 

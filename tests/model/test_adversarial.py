@@ -201,6 +201,14 @@ def test_amr_moves_pictured_items_by_eps_and_no_others(trained, kind):
     torch.testing.assert_close(noise[pictured].norm(dim=1), torch.full((int(pictured.sum()),), 0.3))
 
 
+def test_random_directions_favour_no_side(trained):
+    model = trained("AMR")
+    draws = model.random_directions(torch.arange(1, 401), torch.zeros(400, 6))
+    assert float((draws > 0).float().mean()) == pytest.approx(0.5, abs=0.05)
+    assert float(draws.abs().max()) <= 2.0  # truncated there
+    assert draws.abs().mean() > 0.5
+
+
 def test_random_noise_is_new_each_time_and_both_is_the_mean(trained):
     data = batch(trained("AMR"))
     for kind in ("rand", "both"):

@@ -84,6 +84,18 @@ def test_the_content_stage_sees_only_items_of_the_training_part(make):
         assert (item in model.pretrain_items().tolist()) == wanted
 
 
+def test_image_weight_is_that_of_hidden_pictures_alone(make):
+    *_, model = make("AlignRec", mask_share=0.5)
+    costs = []
+    for weight in (1.0, 0.25):
+        model.image_weight = weight
+        torch.manual_seed(2)  # the same hidden parts
+        costs.append([float(x) for x in model.pretrain_loss({"item_id": model.pretrain_items()})])
+    (token, image), (same, quarter) = costs
+    assert image > 0.0
+    assert (same, quarter) == pytest.approx((token, image / 4))
+
+
 def test_the_content_stage_lowers_both_costs(make):
     *_, model = make("AlignRec", mask_share=0.5)
     optimizer = torch.optim.Adam(model.pretrain_groups(), lr=0.01)

@@ -48,3 +48,45 @@ def test_a_process_whose_share_has_no_annotated_item_answers_for_the_rest(aligne
     for name, gradient in gradients.items():
         mean = sum(own.get(name, torch.zeros_like(gradient)) for _, own in parts) / 2
         torch.testing.assert_close(mean, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_alignment_by_hand(aligned):
+    """0.5 times the mean squared distance of s_i without annotations from s_i with them, over the
+    annotated items of the batch, each once."""
+    model, known, (plain, _) = aligned
+    batch = rows_of([1, 2, 3], [known[0], known[1], known[0]], [known[1], plain, plain])
+    losses = []
+    for weight in (0.5, 0.0):
+        model.alignment_weight = weight
+        losses.append(float(loss_and_gradients(model, batch)[0]))
+    items = torch.tensor(known)
+    with torch.no_grad():
+        c = model.inference_gate(model.encoder(items)) if model.use_gates else model.encoder(items)
+        read = model.semantic(c, model.tokens[items], torch.tensor([True, True]))
+        apart = (model.semantic(c, None, None) - read).square().mean()
+    assert float(apart) > 0.01
+    assert losses[0] - losses[1] == pytest.approx(0.5 * float(apart), rel=1e-4)
+
+
+def test_alignment_pulls_the_side_without_annotations_only(aligned):
+    model, known, _ = aligned
+    batch = rows_of([1, 2], [known[0]] * 2, [known[1]] * 2)
+    _, with_it = loss_and_gradients(model, batch)
+    model.alignment_weight = 0.0
+    _, without = loss_and_gradients(model, batch)
+    # Token vectors make the side with annotations alone; the cell makes both.
+    torch.testing.assert_close(with_it["semantic.tokens.weight"], without["semantic.tokens.weight"])
+    name = "semantic.cell.weight_ih"
+    assert not torch.allclose(with_it[name], without[name])
+
+
+def test_privileged_dropout_hides_its_share_of_the_annotations(aligned):
+    model, known, (plain, _) = aligned
+    model.privileged_dropout, model.alignment_weight = 0.3, 0.0
+    items = torch.tensor([*known, *known, plain])
+    draws = torch.tensor([0.0, 0.29, 0.31, 0.99, 0.99])
+    model.item_draws = lambda items: draws
+    seen = {}
+    model.semantic.register_forward_pre_hook(lambda _, inputs: seen.update(readable=inputs[2]))
+    model.item_side(items)
+    assert seen["readable"].tolist() == [False, False, True, True, False]

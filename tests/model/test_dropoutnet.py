@@ -11,6 +11,7 @@ from torch import nn
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.model import dropoutnet
 from recbole_cierec.model.tower import Tower
+from recbole_cierec.model.visual_recommender import VisualRecommender
 from recbole_cierec.stages import stage_config
 
 BATCH = {"target_pairs": "batch", "user_dropout": 0.0, "item_dropout": 0.0}
@@ -275,3 +276,29 @@ def test_one_row_takes_part_in_the_exchange_of_batch_norm(monkeypatch, processes
     monkeypatch.setattr("recbole_cierec.model.tower.world", lambda: (0, processes))
     tower(torch.randn(1, 3))
     assert exchanged == [1] * exchanges
+
+
+def test_the_other_half_of_the_pairs_comes_from_all_seen_items(started, monkeypatch):
+    _, model = started(target_top=0.1)
+    given = {}
+    monkeypatch.setattr(VisualRecommender, "sides", lambda _, rows: given.update(rows))
+    users = torch.arange(1, 30).repeat(40)
+    model.sides({"user_id": users})
+    assert torch.equal(given["user_id"], users)
+    assert set(given["neg_item_id"].tolist()) == set(model.pool.tolist())
+    stage = random_stage(model)
+    scores = stage["user_embedding.weight"] @ stage["item_embedding.weight"].T
+    scores = scores + stage["item_bias.weight"].T
+    scores[:, model.seen == 0] = -np.inf
+    place = scores.argsort(1, descending=True).argsort(1)  # 0 for a user's first item
+    top = round(0.1 * len(model.pool))
+    assert bool((place[users, given["item_id"]] < top).all())
+    among_top = (place[users, given["neg_item_id"]] < top).float().mean()
+    assert float(among_top) == pytest.approx(top / len(model.pool), abs=0.04)
+
+
+def test_inputs_end_at_five_deviations(started):
+    _, model = started()
+    far = model.user_center + torch.tensor([[7.0], [-7.0], [3.0]]) / model.user_scale
+    wanted = torch.tensor([[5.0], [-5.0], [3.0]]).expand(3, model.size)
+    torch.testing.assert_close(model.standardised("user", far), wanted, atol=1e-4, rtol=1e-4)

@@ -24,6 +24,7 @@ from oracle_vecf import VecfOracle
 from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 
+from recbole_cierec.model import visual_recommender
 from recbole_cierec.registry import MODELS as REGISTERED
 
 # Small, and without what is drawn at random in training.
@@ -326,7 +327,11 @@ def test_without_any_word_on_the_encoder_nothing_is_said_of_it(make, caplog, nam
 
 
 @every_variant
-def test_candidate_lists_are_scored_as_pairs(make, name, keys):
+@pytest.mark.parametrize("dense_ratio", [50, 0])
+def test_candidate_lists_are_scored_as_pairs(make, monkeypatch, name, keys, dense_ratio):
+    """In a small catalogue (all of a user's scores at once) and in a large one (pair by pair)."""
+    monkeypatch.setattr(visual_recommender, "DENSE_RATIO", dense_ratio)
+    monkeypatch.setattr(visual_recommender, "PAIR_FLOATS", 300)  # several blocks
     *_, model = make(name, **keys)
     shake(model)
     generator = torch.Generator().manual_seed(4)

@@ -154,6 +154,29 @@ def test_gates_learn_when_the_batch_is_done_and_before_the_next_and_the_decay(ti
     assert events == 2 * [*batches * ["choose", "step", "learn"], "decay"]
 
 
+@pytest.mark.parametrize("reward", ["branch", "common"])
+def test_each_gate_is_rewarded_by_its_branch_or_both_by_the_loss(tiny, monkeypatch, reward):
+    job = prepare(Config("CIERec", "tiny", None, tiny(epochs=1, gr_reward=reward), {}))
+    model, wanted, given = job.model, [], []
+    plain_loss, plain_learn = model.calculate_loss, GradientGate.learn
+
+    def calculate_loss(interaction):
+        loss = plain_loss(interaction)
+        branches = [float(model.branch_losses[name]) for name in ("visual", "semantic")]
+        wanted.extend([float(loss.detach())] * 2 if reward == "common" else branches)
+        return loss
+
+    def learn(gate, loss):
+        given.append(loss)
+        return plain_learn(gate, loss)
+
+    model.calculate_loss = calculate_loss
+    monkeypatch.setattr(GradientGate, "learn", learn)
+    job.trainer.fit(*job.loaders[:2], saved=False)
+    assert len(set(wanted)) > 2
+    assert given == pytest.approx(wanted)
+
+
 def test_frozen_features_are_warned_about(tiny, caplog):
     caplog.set_level("WARNING")
     run("CIERec", "tiny", config_dict=tiny(encoder_training="frozen", state="warning", epochs=1))

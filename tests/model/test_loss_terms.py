@@ -1,0 +1,47 @@
+"""What keys add to a loss, and at which rate each part of a model learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from model_helpers import rows_of, shaken
+from test_model_contract import VARIANTS, every_variant, make, variants_of  # noqa: F401
+
+# Tables of ids, which reg_weight holds, and image encoders, which have a key of their own.
+IDS = {"user_embedding", "item_embedding", "user_bias", "item_bias", "user_content", "user_visual"}
+ENCODERS = {"encoder", "content_encoder"}
+INPUTS = {"DropoutNet", "CLCRec"}  # token vectors stand beside the features there, as they are
+TABLES = IDS | {"global_bias", "token_embedding", "category_embedding"}
+OWN_RATES = {"DropoutNet", "AlignRec"}
+
+
+def loss_of(model) -> float:
+    torch.manual_seed(5)  # the same draws whatever the weights of the terms
+    return float(model.train().calculate_loss(rows_of([1, 2, 3], [4, 5, 4], [6, 7, 8])).detach())
+
+
+@every_variant
+def test_content_reg_weight_adds_the_squares_of_the_content_matrices(make, name, keys):  # noqa: F811
+    *_, model = make(name, **keys)
+    shaken(model)
+    without = IDS | ENCODERS | ({"token_embedding"} if name in INPUTS else set())
+    squares = sum(
+        float(p.detach().double().square().sum())
+        for n, p in model.named_parameters()
+        if p.dim() > 1 and n.split(".")[0] not in without
+    )
+    losses = []
+    for weight in (0.0, 0.003):
+        model.content_reg_weight = weight
+        losses.append(loss_of(model))
+    assert losses[1] - losses[0] == pytest.approx(0.003 * squares, rel=1e-3, abs=1e-5)
+
+
+@variants_of([v for v in VARIANTS if v[0] not in OWN_RATES])
+def test_ids_and_content_learn_at_rates_of_their_own(make, name, keys):  # noqa: F811
+    *_, model = make(name, learning_rate=0.5, content_learning_rate=0.25, **keys)
+    rates = {id(p): g.get("lr", 0.5) for g in model.parameter_groups() for p in g["params"]}
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert len(rates) == len(trained)
+    for n, p in trained.items():
+        assert rates[id(p)] == (0.5 if n.split(".")[0] in TABLES else 0.25), n
