@@ -95,6 +95,17 @@ def test_another_seed_draws_other_candidates(tiny):
     assert any(set(one[u][0].tolist()) != set(two[u][0].tolist()) for u in one)
 
 
+def test_validation_ranks_other_lists_than_the_test(tiny):
+    job = prepare(Config("MF", "tiny", None, tiny(**MODE), {}))
+    drawn = [
+        {u: set(items.tolist()) - found for u, (items, found) in rows_of(loader.plan).items()}
+        for loader in job.loaders[1:]
+    ]
+    users = drawn[0].keys() & drawn[1].keys()
+    assert len(users) > 10
+    assert any(drawn[0][u] != drawn[1][u] for u in users)
+
+
 def test_drawing_leaves_training_alone(tiny):
     """The loss of a run does not depend on how it is evaluated."""
     losses = []

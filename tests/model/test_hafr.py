@@ -28,6 +28,21 @@ def known_items(model, count):
     return fit.nonzero().squeeze(1)[:count].tolist()
 
 
+@BOTH
+def test_dropout_hides_hidden_units_in_training_only(make, name):
+    *_, model = make(name, reg_weight=0.0)
+    shaken(model)
+    with torch.no_grad():
+        for bias in (model.user_bias, model.item_bias):
+            bias.weight.zero_()
+    batch = rows_of([1, 2, 3], [4, 5, 6], [7, 8, 9])
+    spread = model.eval().predict(batch)
+    model.dropout = 1.0  # nothing is left of h . ReLU(...): all scores are alpha
+    assert float(model.train().calculate_loss(batch)) == pytest.approx(math.log(2.0), abs=1e-6)
+    assert torch.equal(model.eval().predict(batch), spread)
+    assert spread.std() > 0.01
+
+
 def test_loss_of_three_rows_computed_by_hand(make):
     """v_t = v_a = 0, so that all attention is even; W_h passes on x; h = 1; d = 1."""
     *_, model = make("HAFR", embedding_size=1, reg_weight=0.0, dropout_prob=0.0)

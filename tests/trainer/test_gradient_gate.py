@@ -114,7 +114,9 @@ def test_the_gate_acts_below_e_and_nowhere_else(make):
         if name in below:  # dL/de = a_v g_v + a_s g_s
             torch.testing.assert_close(both[name], 0.5 * plain[name])
             torch.testing.assert_close(halved[name] + other[name], 1.5 * plain[name])
-            assert not torch.allclose(halved[name], plain[name])
+            for one in (halved, other):
+                assert not torch.allclose(one[name], plain[name])
+                assert not torch.allclose(one[name], both[name])
         else:
             torch.testing.assert_close(halved[name], plain[name])
 
