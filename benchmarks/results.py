@@ -29,6 +29,7 @@ from search import split_name
 from tables import results
 
 from recbole_cierec import run
+from recbole_cierec.errors import UserError
 
 TUNED = Path(__file__).resolve().parents[1] / "properties" / "tuned"
 
@@ -103,12 +104,17 @@ def main() -> None:
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        return one(arguments)
+        try:
+            return one(arguments)
+        except UserError as error:
+            sys.exit(f"error: {error}")
     known = arguments.out.read_text().splitlines() if arguments.out.exists() else []
     done = {(row["model"], row["seed"]) for row in map(json.loads, known)}
     for name in filter(None, arguments.models.split(",")):
-        if (name, arguments.seed) not in done:
-            subprocess.run([sys.executable, *sys.argv, f"--one={name}"], check=True)
+        if (name, arguments.seed) in done:
+            print(f"{name}: kept as it is in {arguments.out}; give another --out to train it anew")
+        elif code := subprocess.run([sys.executable, *sys.argv, f"--one={name}"]).returncode:
+            sys.exit(code)
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()]
     print(results(rows))
 

@@ -95,6 +95,7 @@ def main() -> None:
     for trial in range(arguments.first, arguments.trials):
         for name in drawn:
             if (name, trial) in done:
+                print(f"{name}, trial {trial}: kept as it is in {arguments.out}")
                 continue
             settings = drawn[name][trial]
             row = {"model": name, "dataset": arguments.dataset, "trial": trial}

@@ -9,6 +9,7 @@ from types import FrameType
 
 from recbole_cierec.errors import UserError
 
+_OWN_PACKAGES = {"recbole", "recbole_cierec"}
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
@@ -41,6 +42,11 @@ def run_command(
         job(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except ModuleNotFoundError as error:  # some of RecBole's models import what they need late
+        if not error.name or error.name.split(".")[0] in _OWN_PACKAGES:
+            raise
+        print(f"error: this needs the package {error.name}; install it", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -23,6 +23,7 @@ from recbole_cierec.launch import launch
 from recbole_cierec.logs import result_table, start_log
 from recbole_cierec.registry import get_trainer_class
 from recbole_cierec.stages import begin
+from recbole_cierec.trainer.checkpoint import make_folder
 
 Files = Iterable[str | os.PathLike[str]]
 
@@ -183,6 +184,7 @@ def prepare(config: Config, saved: bool = True) -> Job:
     logger = getLogger()
     if config["log_wandb"] and find_spec("wandb") is None:
         raise ConfigError("log_wandb needs the package wandb: pip install wandb")
+    make_folder(Path(config["checkpoint_dir"]))  # RecBole's trainer would, after all the work
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     logger.info(dataset)

@@ -34,7 +34,8 @@ from recbole_cierec.config_keys import model_keys
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.processes import of_first, world
 from recbole_cierec.registry import MODELS
-from recbole_cierec.trainer.checkpoint import from_plain, newest_checkpoint, read_checkpoint
+from recbole_cierec.trainer.checkpoint import from_plain, read_checkpoint
+from recbole_cierec.trainer.resuming import newest_checkpoint
 
 # Of the run as a whole, so that a stage has none of its own.
 _RUN_KEYS = frozenset("model dataset resume pretrained pretrain stage_model log_wandb".split())
@@ -286,7 +287,7 @@ def _newest_main(config: Config, model: str) -> str | None:
         return None
     folder = Path(config["checkpoint_dir"])
     try:
-        return str(newest_checkpoint(folder, config["model"], config["dataset"]))
+        return str(newest_checkpoint(config))
     except CheckpointError:
         if config["pretrained"] or not any(folder.glob(f"stage-{model}-*.pth")):
             raise

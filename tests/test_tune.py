@@ -413,6 +413,18 @@ def test_a_study_of_other_settings_is_refused_in_one_line(data, in_tmp, monkeypa
     assert len(asked) == 2
 
 
+def test_a_study_without_any_trial_takes_the_mended_settings(data, in_tmp, monkeypatch):
+    """An error before the first trial, a broken picture say, is mended by another key."""
+    fake(monkeypatch, error=DataError("3 of 9 pictures cannot be used"))
+    with pytest.raises(DataError):
+        search(data, trials=2)
+    asked = fake(monkeypatch, lambda settings: 0.5)
+    search(data, trials=2, flags={"epochs": 3})
+    assert len(asked) == 2
+    with pytest.raises(ConfigError, match="begun with epochs 3"):
+        search(data, trials=2)
+
+
 def test_other_data_under_the_same_name_are_refused(in_tmp, data):
     write_two_tastes(in_tmp / "data")
     flags = {"data_path": in_tmp / "data"}

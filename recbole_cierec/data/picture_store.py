@@ -210,6 +210,8 @@ def _build(job: _Job, pool: Pool) -> None:
         bad = job.bad(damaged)
         if bad and job.policy == "error":
             raise DataError(_complaint(bad, len(job.scan.content), _list_bad(bad, job)))
+        if bad and len(bad) == len(job.scan.content):
+            raise DataError(_nothing_usable(bad, job))
         _write_manifest(temporary / MANIFEST, job, damaged, crcs)
 
 
@@ -381,6 +383,16 @@ def _complaint(bad: list[tuple[str, str]], total: int, listed: Path) -> str:
         f"{len(bad):,} of {total:,} pictures cannot be used ({examples}"
         f"{'; ...' if len(bad) > _EXAMPLES else ''}); all are listed in {listed}; mend the files, "
         "or set bad_image to skip or blank"
+    )
+
+
+def _nothing_usable(bad: list[tuple[str, str]], job: _Job) -> str:
+    """A wrong folder, or pictures that were never fetched: nobody means to train on none."""
+    path, reason = bad[0]
+    return (
+        f"none of {len(bad):,} pictures can be used ({_line(path)}: {_line(reason)}); download "
+        "them, or set image_dir to the folder where their paths start; a model without pictures "
+        f"(MF, say) needs none. All are listed in {_list_bad(bad, job)}"
     )
 
 

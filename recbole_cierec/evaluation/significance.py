@@ -63,7 +63,7 @@ def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray
     Raises:
         DataError: The runs are of other data, protocols or users, or lack the metric.
     """
-    for key, what in (("data_digest", "data"), ("protocol", "protocol")):
+    for key, what in (("protocol", "protocol"), ("data_digest", "data")):
         if run.about[key] != base.about[key]:
             raise DataError(f"{run.path} and {base.path}: not the same {what}; they do not compare")
     for side in (run, base):

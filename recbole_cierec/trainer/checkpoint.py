@@ -118,20 +118,30 @@ def writes_in(folder: Path, first_here: bool) -> bool:
         return True
     sign = folder / of_first(f"{TEMPORARY}{uuid.uuid4().hex[:12]}")
     if rank == 0:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            sign.touch()
-        except OSError as error:
-            raise CheckpointError(
-                f"{folder}: no checkpoint can be written there ({error.strerror or error}); "
-                "set checkpoint_dir to another folder"
-            ) from error
+        make_folder(folder, sign)
     meet()
     seen = sign.exists()
     meet()
     if rank == 0:
         sign.unlink(missing_ok=True)
     return rank == 0 or (first_here and not seen)
+
+
+def make_folder(folder: Path, sign: Path | None = None) -> None:
+    """Make the folder of checkpoints, and the file ``sign`` in it.
+
+    Raises:
+        CheckpointError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if sign is not None:
+            sign.touch()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: no checkpoint can be written there ({error.strerror or error}); "
+            "set checkpoint_dir to another folder"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -191,25 +201,6 @@ def set_rng_state(state: dict, generator: torch.Generator | None = None) -> None
         torch.cuda.set_rng_state_all([s.cpu() for s in there])
     if generator is not None and "loader" in state:
         generator.set_state(state["loader"].cpu())
-
-
-def newest_checkpoint(folder: Path, model: str, dataset: str) -> Path:
-    """The newest readable ``*.last.pth`` of this model and data set (``--resume=auto``).
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    files = sorted(folder.glob(f"{model}-*.last.pth"), key=lambda p: p.stat().st_mtime_ns)
-    for path in reversed(files):
-        try:
-            state = read_checkpoint(path)
-        except CheckpointError:
-            continue  # a damaged file is no reason to lose the one before it
-        if state["model"] == model and state["dataset"] == dataset:
-            return path
-    raise CheckpointError(
-        f"{folder}: no checkpoint of {model} on {dataset} to resume; start without --resume"
-    )
 
 
 def ordered(result: dict | None) -> OrderedDict | None:

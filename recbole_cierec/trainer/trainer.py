@@ -26,7 +26,6 @@ from recbole_cierec.evaluation.scoring import candidate_batch
 from recbole_cierec.processes import world
 from recbole_cierec.trainer.checkpoint import (
     from_plain,
-    newest_checkpoint,
     ordered,
     read_checkpoint,
     rng_state,
@@ -37,6 +36,7 @@ from recbole_cierec.trainer.checkpoint import (
 )
 from recbole_cierec.trainer.deferred_loss import Pending, deferred, receive, send, settled
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
+from recbole_cierec.trainer.resuming import newest_checkpoint, warn_of_differences
 from recbole_cierec.trainer.together import Team, after_backward
 from recbole_cierec.whole_file import TEMPORARY
 
@@ -266,7 +266,7 @@ class TrainerMixin(TrainerMends):
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
         """RecBole calls this when validation improved, before it notes the result."""
-        if epoch < 0 or not self.writes:  # -1: nothing left to train, nothing to save
+        if not self.writes or (epoch < 0 < self.epochs):  # -1: nothing left to train
             return
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
         known, self.best_valid_result = self.best_valid_result, self._valid_result
@@ -276,19 +276,18 @@ class TrainerMixin(TrainerMends):
             self.logger.info(f"Saving current: {path}")
 
     def resume_checkpoint(self, resume_file) -> None:
-        """Go on from a checkpoint (``auto``: the newest of this model and data set).
+        """Go on from a checkpoint (``auto``: the newest with this model, data set and settings).
 
         Raises:
             CheckpointError: It is missing, damaged, or of another model, data set or size.
         """
-        folder = Path(self.checkpoint_dir)
-        names = (self.config["model"], self.config["dataset"])
-        path = newest_checkpoint(folder, *names) if resume_file == "auto" else Path(resume_file)
-        state = read_checkpoint(path)
+        path = newest_checkpoint(self.config) if resume_file == "auto" else Path(resume_file)
+        state, names = read_checkpoint(path), (self.config["model"], self.config["dataset"])
         for what, ours in zip(("model", "dataset"), names, strict=True):
             if state[what] != ours:
                 raise CheckpointError(f"{path}: holds {what} {state[what]}, this run has {ours}")
         self._load_weights(path, state)
+        warn_of_differences(path, state, self.config)
         for name, optimizer in self._optimizers().items():
             if name in state["optimizers"]:
                 optimizer.load_state_dict(state["optimizers"][name])

@@ -157,7 +157,7 @@ class Board:
             ConfigError: It was; the line names the first difference.
         """
         known = self.study.user_attrs.get("settings")
-        if known is None:
+        if known is None or all(trial.state.name == "WAITING" for trial in self._trials()):
             self.study.set_user_attr("settings", self.settings)
             known = self.study.user_attrs["settings"]  # another one may have been first
         for part in {**known, **self.settings}:

@@ -38,7 +38,7 @@ def best_yaml(plan: Plan, best: Row) -> str:
     metric = plan.base["valid_metric"]
     lines = [
         f"# {plan.model} on {plan.dataset}: trial {best['trial']} of {plan.count} by validation, "
-        f"{metric} {best['valid']:.6g} in epoch {best['best_epoch']}."
+        f"{metric} {best['valid']:.6g} after {best['best_epoch']} epochs."
     ]
     for key, value in given(plan).items():
         lines.append(f"{key}: {yaml_text(value)}  # ({_kind(value)}) Given.")

@@ -361,3 +361,14 @@ def test_log_names_counts_and_folder(root, cache, caplog):
     store = opened(root, [*TWENTY, ""], cache)
     assert "21 items, 1 without picture, 20 rows of 8 x 8" in caplog.text
     assert str(store.folder) in caplog.text
+
+
+@pytest.mark.parametrize("policy", ["skip", "blank"])
+def test_a_folder_without_any_usable_picture_is_refused_whatever_the_policy(cache, tmp_path, policy):
+    (empty := tmp_path / "elsewhere").mkdir()
+    with pytest.raises(DataError) as error:
+        opened(empty, TWENTY, cache, bad_image=policy)
+    message = str(error.value)
+    assert "none of 20 pictures can be used" in message
+    assert "image_dir" in message
+    assert "\n" not in message

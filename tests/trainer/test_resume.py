@@ -91,6 +91,61 @@ def test_auto_takes_the_newest_of_this_model_and_data(tiny):
     assert last_of(rest)["epoch"] == 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 7}, {"learning_rate": 0.07}, {"loss": "softmax"}, {"valid_metric": "NDCG@10"}],
+)
+def test_auto_takes_no_checkpoint_of_other_settings(tiny, change):
+    """Else its numbers would stand under the settings of this run."""
+    same = run("MF", "tiny", config_dict=tiny(epochs=1))
+    other = run("MF", "tiny", config_dict=tiny(epochs=1, **change))
+    rest = run("MF", "tiny", config_dict=tiny(epochs=2, resume="auto"))
+    assert rest["checkpoint"] == same["checkpoint"]
+    Path(same["checkpoint"]).with_suffix(".last.pth").unlink()
+    with pytest.raises(CheckpointError) as error:
+        run("MF", "tiny", config_dict=tiny(epochs=2, resume="auto"))
+    (key, value), message = next(iter(change.items())), str(error.value)
+    assert f"{key} {value} (here" in message
+    assert Path(other["checkpoint"]).stem in message
+    assert "\n" not in message
+
+
+def test_auto_goes_on_where_only_length_places_and_measures_differ(tiny):
+    part = run("MF", "tiny", config_dict=tiny(epochs=1, eval_args={"mode": "full"}))
+    more = {"epochs": 2, "stopping_step": 3, "metrics": ["MRR", "Recall"], "state": "warning"}
+    keys = tiny(**more, eval_args={"mode": "user5"}, resume="auto")
+    assert run("MF", "tiny", config_dict=keys)["checkpoint"] == part["checkpoint"]
+
+
+def test_a_named_checkpoint_of_other_settings_goes_on_with_a_warning(tiny, caplog):
+    part = run("MF", "tiny", config_dict=tiny(epochs=1))
+    keys = {"epochs": 2, "state": "warning", "resume": part["checkpoint"]}
+    with caplog.at_level("WARNING"):
+        run("MF", "tiny", config_dict=tiny(**keys))
+        assert "begun with" not in caplog.text
+        run("MF", "tiny", config_dict=tiny(**keys, learning_rate=0.07))
+    told = [r.getMessage() for r in caplog.records if "begun with" in r.getMessage()]
+    assert len(told) == 1
+    assert "(here 0.07)" in told[0]
+
+
+@pytest.mark.parametrize("name", ["MF", "BPR"])
+def test_no_epoch_at_all_tests_the_model_as_it_starts(tiny, name):
+    """As RecBole does; and the run can go on from there."""
+    start = run(name, "tiny", config_dict=tiny(epochs=0))
+    assert start["epochs"] == 0
+    assert 0.0 <= start["test_result"]["recall@10"] < 1.0
+    more = {"resume": str(Path(start["checkpoint"]).with_suffix(".last.pth"))}
+    assert run(name, "tiny", config_dict=tiny(epochs=1, **more))["epochs"] == 1
+
+
+def test_a_folder_for_checkpoints_that_is_a_file_is_one_line_before_any_work(tiny, monkeypatch):
+    Path("notes.txt").write_text("mine")
+    monkeypatch.setattr("recbole_cierec.data.dataset.create_dataset", None)
+    with pytest.raises(CheckpointError, match=r"notes.txt: no checkpoint .* set checkpoint_dir"):
+        run("MF", "tiny", config_dict=tiny(checkpoint_dir="notes.txt"))
+
+
 def test_auto_passes_over_a_damaged_file(tiny):
     good = run("MF", "tiny", config_dict=tiny(epochs=1))
     Path("saved/MF-zz.last.pth").write_bytes(b"PK\x03\x04 cut off")
