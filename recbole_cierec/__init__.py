@@ -15,7 +15,7 @@ from typing import Any
 from recbole_cierec.numpy_names import numpy_aliases
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "run"]
+__all__ = ["__version__", "load", "run"]
 
 # RecBole uses names that numpy has dropped, in some places before any of its Config objects exists
 # to restore them; this is the only thing that importing the package changes outside of it.
@@ -23,9 +23,9 @@ numpy_aliases()
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``run`` only when it is asked for (PEP 562)."""
-    if name == "run":
-        from recbole_cierec.quick_start import run
+    """Import ``run`` and ``load`` only when they are asked for (PEP 562)."""
+    if name in ("run", "load"):
+        from recbole_cierec import quick_start
 
-        return run
+        return getattr(quick_start, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

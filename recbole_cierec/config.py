@@ -215,9 +215,9 @@ class Config(ConfigMends, RecBoleConfig):
             self._softmax(final)
         if final["MODEL_TYPE"] == ModelType.SEQUENTIAL and "user" not in str(args["mode"]):
             self.notes.append(
-                f"{self.model} is a sequential model: in RecBole's modes each interaction is a case "
-                "of its own, so that its numbers do not compare with those of other models; mode "
-                "userN (user500, say) of eval_args is the same for all"
+                f"{self.model} is a sequential model: in RecBole's modes each interaction is a "
+                "case of its own, so that its numbers do not compare with those of other models; "
+                "mode userN (user500, say) of eval_args is the same for all"
             )
         return final
 

@@ -23,7 +23,7 @@ from recbole_cierec.launch import launch
 from recbole_cierec.logs import result_table, start_log
 from recbole_cierec.registry import get_trainer_class
 from recbole_cierec.stages import begin
-from recbole_cierec.trainer.checkpoint import make_folder
+from recbole_cierec.trainer.checkpoint import make_folder, read_checkpoint
 
 Files = Iterable[str | os.PathLike[str]]
 
@@ -79,6 +79,32 @@ def run(
         "cmd_line": dict(cmd_line or {}),
     }
     return launch(run_one, arguments, nproc, world_size, ip, port, group_offset)
+
+
+def load(
+    checkpoint: str | os.PathLike[str],
+    config_file_list: Files | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+) -> Job:
+    """A trained model with its data, to rank with.
+
+    Args:
+        checkpoint: The file that :func:`run` names.
+        config_file_list: The yaml files of that run.
+        config_dict: The keys of that run; one that is forgotten is named in a warning.
+
+    Returns:
+        The model, ready to score, its configuration and the three parts of the data.
+
+    Raises:
+        UserError: The checkpoint is missing or damaged, or of other data or sizes.
+    """
+    state = read_checkpoint(Path(checkpoint))
+    keys = {**(config_dict or {}), "resume": str(checkpoint)}
+    with quiet_recbole():
+        job = prepare(Config(state["model"], state["dataset"], config_file_list, keys, {}))
+    job.model.eval()
+    return job
 
 
 def run_one(

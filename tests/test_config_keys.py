@@ -56,7 +56,7 @@ def test_keys_that_only_recboles_sources_read_are_known():
     sources = (RECBOLE / "data/dataset/dataset.py").read_text(encoding="utf-8")
     assert 'config["encoding"]' in sources
     assert config(encoding="utf-8")["encoding"] == "utf-8"
-    made = config("S3Rec", train_stage="pretrain")
+    made = config("S3Rec", train_stage="pretrain", eval_args="{mode: user5}")
     assert made.notes == []
 
 
@@ -69,6 +69,12 @@ def test_key_of_another_model_is_noted_not_refused(tmp_path):
     ]
     assert config("CIERec", gr_mode="off").notes == []
     assert config("LightGCN", n_layers="2").notes == []
+
+
+@pytest.mark.parametrize(("mode", "told"), [("full", 1), ("uni50", 1), ("user50", 0)])
+def test_a_sequential_model_says_where_its_numbers_do_not_compare(mode, told):
+    notes = config("SASRec", eval_args=f"{{mode: {mode}}}").notes
+    assert [("sequential" in note, "userN" in note) for note in notes] == [(True, True)] * told
 
 
 def test_retired_key_names_its_successor():

@@ -111,7 +111,7 @@ def test_each_model_that_reads_the_loss_has_a_range_of_its_own_for_softmax():
 @pytest.mark.parametrize("path", SEARCH_FILES, ids=lambda path: path.stem)
 def test_a_search_range_has_keys_that_its_model_reads_and_values_that_they_take(path):
     model, _, loss = path.stem.partition("-")
-    keys = {"loss": loss} if loss else {}
+    keys = {"eval_args": {"mode": "user5"}} | ({"loss": loss} if loss else {})
     config = Config(model, "tiny", None, keys)
     space = read_space(config, [path])
     assert list(space) == list(read_yaml(path))

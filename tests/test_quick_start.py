@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_cierec import quick_start, run
+from recbole_cierec import load, quick_start, run
 from recbole_cierec.config import Config
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError
 from recbole_cierec.quick_start import prepare
@@ -207,3 +207,26 @@ def test_a_logger_that_is_not_installed_is_named(keys, in_tmp, monkeypatch):
     monkeypatch.setattr(quick_start, "find_spec", lambda n: None if n == "wandb" else plain(n))
     with pytest.raises(ConfigError, match="pip install wandb"):
         run("MF", "tiny", config_dict=keys(log_wandb=True))
+
+
+@pytest.mark.parametrize("name", ["BPR", "VBPR", "AMR"])
+def test_a_loaded_model_ranks_what_it_scores_highest_among_the_unmet(tiny, caplog, name):
+    from recbole.utils.case_study import full_sort_topk
+
+    keys = tiny(embedding_size=4, epochs=1)
+    job = load(run(name, "tiny", config_dict=keys)["checkpoint"], config_dict=keys)
+    assert not job.model.training
+    data = job.loaders[2].dataset
+    user = int(data.token2id("user_id", "u7"))
+    _, items = full_sort_topk(np.array([user]), job.model, job.loaders[2], 3, "cpu")
+    with torch.no_grad():
+        scores = job.model.full_sort_predict({"user_id": torch.tensor([user])}).view(-1)
+    scores[0] = -torch.inf
+    for part in job.loaders[:2]:
+        rows = part._dataset.inter_feat
+        scores[rows["item_id"][rows["user_id"] == user]] = -torch.inf
+    assert items[0].tolist() == scores.topk(3).indices.tolist()
+    caplog.set_level("WARNING")
+    other = keys | {"learning_rate": 0.4, "state": "warning"}
+    load(job.trainer.saved_model_file, config_dict=other)
+    assert "(here 0.4)" in caplog.text

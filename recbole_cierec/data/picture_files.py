@@ -187,7 +187,7 @@ class _Locator:
         return PictureFile(relative, path, stamp_of(status))
 
     def _resolve(self, relative: str) -> str:
-        outside = PictureError(relative, f"leaves the picture folder {self.root}")
+        outside = PictureError(relative, f"leaves the picture folder {self.root}; set image_dir to a folder above both")
         if os.path.isabs(relative):
             raise outside
         folder, name = os.path.split(relative)

@@ -364,7 +364,7 @@ def test_log_names_counts_and_folder(root, cache, caplog):
 
 
 @pytest.mark.parametrize("policy", ["skip", "blank"])
-def test_a_folder_without_any_usable_picture_is_refused_whatever_the_policy(cache, tmp_path, policy):
+def test_a_folder_without_any_usable_picture_is_refused_always(cache, tmp_path, policy):
     (empty := tmp_path / "elsewhere").mkdir()
     with pytest.raises(DataError) as error:
         opened(empty, TWENTY, cache, bad_image=policy)
