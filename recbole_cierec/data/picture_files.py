@@ -187,7 +187,8 @@ class _Locator:
         return PictureFile(relative, path, stamp_of(status))
 
     def _resolve(self, relative: str) -> str:
-        outside = PictureError(relative, f"leaves the picture folder {self.root}; set image_dir to a folder above both")
+        hint = "set image_dir to a folder above both"
+        outside = PictureError(relative, f"leaves the picture folder {self.root}; {hint}")
         if os.path.isabs(relative):
             raise outside
         folder, name = os.path.split(relative)
