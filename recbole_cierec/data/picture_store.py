@@ -61,6 +61,10 @@ _MALFORMED = (
 )
 _MOST_WORKERS = 32  # each holds one file open
 _EXAMPLES = 3  # bad pictures named in a message
+_NONE_LEFT = (
+    ". NO picture is left, and what reads them learns nothing: download them, or set image_dir to "
+    "the folder where their paths start"
+)
 # Every row has a CRC in the manifest. On opening all are checked up to this many bytes (0.05 to
 # 0.3 s when the file is in the page cache); of a larger store evenly spread rows of as many bytes,
 # which finds truncation, zeroed stretches and a wrong file, though not every flipped bit.
@@ -210,8 +214,6 @@ def _build(job: _Job, pool: Pool) -> None:
         bad = job.bad(damaged)
         if bad and job.policy == "error":
             raise DataError(_complaint(bad, len(job.scan.content), _list_bad(bad, job)))
-        if bad and len(bad) == len(job.scan.content):
-            raise DataError(_nothing_usable(bad, job))
         _write_manifest(temporary / MANIFEST, job, damaged, crcs)
 
 
@@ -386,16 +388,6 @@ def _complaint(bad: list[tuple[str, str]], total: int, listed: Path) -> str:
     )
 
 
-def _nothing_usable(bad: list[tuple[str, str]], job: _Job) -> str:
-    """A wrong folder, or pictures that were never fetched: nobody means to train on none."""
-    path, reason = bad[0]
-    return (
-        f"none of {len(bad):,} pictures can be used ({_line(path)}: {_line(reason)}); download "
-        "them, or set image_dir to the folder where their paths start; a model without pictures "
-        f"(MF, say) needs none. All are listed in {_list_bad(bad, job)}"
-    )
-
-
 def _log(store: PictureStore, job: _Job) -> None:
     getLogger().info(
         "Pictures: %d items, %d without picture, %d rows of %d x %d (%.2f GiB) in %s",
@@ -407,10 +399,11 @@ def _log(store: PictureStore, job: _Job) -> None:
     )
     if store.bad:
         getLogger().warning(
-            "%d of %d pictures cannot be used, bad_image = %s (%s); they are listed in %s",
+            "%d of %d pictures cannot be used, bad_image = %s (%s); they are listed in %s%s",
             len(store.bad),
             len(job.scan.content),
             job.policy,
             {"skip": "no picture", "blank": "a grey blank"}[job.policy],
             _list_bad(store.bad, job),
+            _NONE_LEFT if len(store.bad) == len(job.scan.content) else "",
         )

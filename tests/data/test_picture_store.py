@@ -364,11 +364,15 @@ def test_log_names_counts_and_folder(root, cache, caplog):
 
 
 @pytest.mark.parametrize("policy", ["skip", "blank"])
-def test_a_folder_without_any_usable_picture_is_refused_always(cache, tmp_path, policy):
+def test_a_folder_without_any_usable_picture_is_told_from_one_with_some(
+    root, cache, tmp_path, caplog, policy
+):
     (empty := tmp_path / "elsewhere").mkdir()
-    with pytest.raises(DataError) as error:
+    with caplog.at_level(logging.WARNING):
+        opened(root, [*TWENTY, "gone.png"], cache, bad_image=policy)
+        assert "NO picture is left" not in caplog.text
         opened(empty, TWENTY, cache, bad_image=policy)
-    message = str(error.value)
-    assert "none of 20 pictures can be used" in message
-    assert "image_dir" in message
-    assert "\n" not in message
+    told = [r.getMessage() for r in caplog.records if "NO picture is left" in r.getMessage()]
+    assert len(told) == 1
+    assert "image_dir" in told[0]
+    assert "\n" not in told[0]
