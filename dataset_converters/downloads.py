@@ -159,9 +159,7 @@ def download(tasks: Sequence[Task], folder: Path, manner: Manner, outcome: Outco
         run_stoppable(_download(tasks, folder, manner, outcome))
 
 
-async def _download(
-    tasks: Sequence[Task], folder: Path, manner: Manner, outcome: Outcome
-) -> None:
+async def _download(tasks: Sequence[Task], folder: Path, manner: Manner, outcome: Outcome) -> None:
     schedule = Schedule(tasks, manner.pace)
     bar = tqdm(total=len(tasks), desc="Downloading", unit="file", disable=None, dynamic_ncols=True)
     session = open_session(manner.limits, manner.policy, manner.workers, manner.agent)

@@ -32,6 +32,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _WORTH_ANOTHER_ATTEMPT = (408, 425, 429, 500, 502, 503, 504)
 _BINARY = ("application/octet-stream", "binary/octet-stream")  # storage services say so
 
+
 class Refusal(Exception):
     """This picture will not come, however often it is asked for."""
 
@@ -158,9 +159,7 @@ class Fetcher:
     def _limit_text(self) -> str:
         return f"the limit is {self._limits.max_bytes:,}"
 
-    async def _save(
-        self, response: aiohttp.ClientResponse, temporary: Path
-    ) -> tuple[int, bool]:
+    async def _save(self, response: aiohttp.ClientResponse, temporary: Path) -> tuple[int, bool]:
         """Write the body; its length, and whether it is certain that it is whole."""
         size = 0
         with _disk(self._folder, lambda: open(temporary, "wb")) as file:

@@ -127,7 +127,7 @@ def _read_all(files: Iterable[Path]) -> set[str]:
 def nearest(word: str, known: Iterable[str]) -> str:
     """`` did you mean 'x'?`` for the nearest known word, or nothing if none is near."""
     lower = {str(name).lower(): str(name) for name in known}
-    close = get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    close = get_close_matches(word.lower(), lower, n=1, cutoff=0.65)
     return f"; did you mean '{lower[close[0]]}'?" if close else ""
 
 

@@ -153,9 +153,7 @@ class ItemContent:
     def store(self) -> PictureStore:
         """The pictures, decoded once; rows are found through ``store.rows[item]``."""
         config = self._config
-        spec = PictureSpec(
-            config["image_size"], config["image_resize"], config["max_image_pixels"]
-        )
+        spec = PictureSpec(config["image_size"], config["image_resize"], config["max_image_pixels"])
         with one_first():  # it decodes with all cores
             return open_store(
                 Path(config["image_dir"] or self.folder),
@@ -240,9 +238,5 @@ class ItemContent:
     @cached_property
     def has_picture(self) -> Tensor:
         """bool [n_items]: the item has a usable picture (or a ready-made feature row)."""
-        rows = (
-            np.asarray(self._table["line"])
-            if self._config["features_file"]
-            else self.store.rows
-        )
+        rows = np.asarray(self._table["line"]) if self._config["features_file"] else self.store.rows
         return torch.from_numpy(rows >= 0)

@@ -23,6 +23,7 @@ from recbole.data.dataset.customized_dataset import (
 from recbole.utils import ModelType
 
 from recbole_cierec.compat import DatasetMends
+from recbole_cierec.config_keys import nearest
 from recbole_cierec.data.atomic import read_atomic
 from recbole_cierec.data.cold_split import ColdSequenceMixin, ColdSplitMixin
 from recbole_cierec.data.content import ItemContent
@@ -38,8 +39,10 @@ class ContentMixin(DatasetMends):
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)
         if not folder.is_dir():
+            beside = [path.name for path in folder.parent.glob("*") if path.is_dir()]
             raise DataError(
                 f"{folder}: no such data set folder; put {token}.inter there, or set data_path"
+                f"{nearest(token, beside)}"
             )
         super()._load_data(token, dataset_path)
         if self.config["item_vocabulary"] == "all" and self.item_feat is None:

@@ -224,8 +224,7 @@ class VisualEncoder(nn.Module):
         """Refuse what is no batch of pictures, or of a size that the network cannot take."""
         if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
             raise ValueError(
-                f"pictures must be uint8 [B, S, S, 3], got {pictures.dtype} "
-                f"{list(pictures.shape)}"
+                f"pictures must be uint8 [B, S, S, 3], got {pictures.dtype} {list(pictures.shape)}"
             )
         if len(pictures) and pictures.shape[1] not in self._known_sizes:
             self._dry_run(pictures.shape[1])

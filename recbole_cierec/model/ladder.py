@@ -1,11 +1,11 @@
 """The steps of CIERec's ablation, Table III, each for both backbones.
 
-    CIERec_Base          the backbone on pictures: MF(Image) resp. VBPR (its row in Table III
-                         equals theirs in Table II digit for digit)
-    CIERec_CI            + cross-modal inference, no gates: s_i = LSTM(e_i), f_i = MLP(q_i || s_i)
-    CIERec_CI_TA         + the gates of Eq. 3 and 4: f_i = MLP(q_i || v_i || s_i)
-    CIERec_CI_TA_GR      + the gradient-regularization gate of Eq. 6
-    CIERec               + the annotations as privileged information in Eq. 5
+CIERec_Base          the backbone on pictures: MF(Image) resp. VBPR (its row in Table III
+                     equals theirs in Table II digit for digit)
+CIERec_CI            + cross-modal inference, no gates: s_i = LSTM(e_i), f_i = MLP(q_i || s_i)
+CIERec_CI_TA         + the gates of Eq. 3 and 4: f_i = MLP(q_i || v_i || s_i)
+CIERec_CI_TA_GR      + the gradient-regularization gate of Eq. 6
+CIERec               + the annotations as privileged information in Eq. 5
 """
 
 from __future__ import annotations

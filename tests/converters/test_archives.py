@@ -232,8 +232,11 @@ def test_headers_that_announce_headers_without_end(tmp_path, place):
 def test_sparse_members_are_refused(tmp_path, place):
     info = tarfile.TarInfo("x")
     info.pax_headers = {
-        "GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": "x",
-        "GNU.sparse.map": "0,0", "GNU.sparse.size": "1000000000000",
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.name": "x",
+        "GNU.sparse.map": "0,0",
+        "GNU.sparse.size": "1000000000000",
     }
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(info)

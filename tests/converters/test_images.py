@@ -346,7 +346,9 @@ def start(file: Path, into: Path) -> subprocess.Popen:
     code += "from recbole_cierec.dataset_converters.images import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", code, *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 

@@ -295,7 +295,7 @@ def test_a_disk_that_is_full_is_one_line_wherever_it_happens(write, tmp_path, ki
     reviews = write("r.json", "".join(review(f"u{k}", f"i{k}") + "\n" for k in range(9999)))
     command = [sys.executable, "-m", "recbole_cierec.dataset_converters", "amazon", "--output"]
     command += [str(tmp_path / "out"), "--reviews", str(reviews), "--metadata", str(meta)]
-    limited = f"ulimit -f {kilobytes * 2}; exec \"$@\""  # blocks of 512 bytes
+    limited = f'ulimit -f {kilobytes * 2}; exec "$@"'  # blocks of 512 bytes
     done = subprocess.run(["sh", "-c", limited, "sh", *command], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")

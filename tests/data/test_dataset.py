@@ -209,6 +209,7 @@ def test_seen_negatives_are_uniform(tiny):
     ("keys", "words"),
     [
         ({"data_path": "nowhere"}, ["nowhere", "no such data set folder"]),
+        ({"dataset": "tinny"}, ["no such data set folder", "did you mean 'tiny'?"]),
         ({"image_path_field": "photo", "features_file": None}, ["photo", "no column"]),
         ({"annotations_field": "labels"}, ["labels", "no column"]),
         ({"features_file": "gone.npy"}, ["gone.npy"]),
@@ -218,7 +219,7 @@ def test_seen_negatives_are_uniform(tiny):
 )
 def test_what_is_missing_is_named_in_one_line(tiny, keys, words):
     with pytest.raises(Exception) as error:  # noqa: PT011 (any of our errors)
-        run("CIERec", "tiny", config_dict=tiny(**keys))
+        run("CIERec", keys.pop("dataset", "tiny"), config_dict=tiny(**keys))
     assert type(error.value).__module__ == "recbole_cierec.errors"
     assert "\n" not in str(error.value)
     for word in words:

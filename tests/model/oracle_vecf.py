@@ -13,10 +13,12 @@ class VecfOracle(Oracle):
     def shares(self, u, i):
         w = self.w
         user = w["user_key.weight"] @ self.p(u)
-        return softmax([
-            w["attention.weight"][0] @ np.maximum((w["region_key.weight"] @ f) * user, 0.0)
-            for f in self.features[i]
-        ])
+        return softmax(
+            [
+                w["attention.weight"][0] @ np.maximum((w["region_key.weight"] @ f) * user, 0.0)
+                for f in self.features[i]
+            ]
+        )
 
     def view(self, u, i):  # I_ui
         return sum(a * f for a, f in zip(self.shares(u, i), self.features[i], strict=True))
@@ -79,9 +81,7 @@ class VecfOracle(Oracle):
             pairs = list(zip(users, positive, negative, strict=True))
             own = [np.log1p(np.exp(-self.score(u, i))) for u, i, _ in pairs]
             other = [np.log1p(np.exp(self.score(u, j))) for u, _, j in pairs]
-            bpr = [
-                np.log1p(np.exp(self.score(u, j) - self.score(u, i))) for u, i, j in pairs
-            ]
+            bpr = [np.log1p(np.exp(self.score(u, j) - self.score(u, i))) for u, i, j in pairs]
             loss += np.mean(own + other) - np.mean(bpr)
         return loss + self._captions(users, positive)
 

@@ -162,9 +162,7 @@ def test_random_weights_follow_the_seed_and_leave_the_global_state():
     one, same, other = (VisualEncoder("resnet18", "random", seed=s) for s in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert one.weights_digest == same.weights_digest != other.weights_digest
-    assert all(
-        torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
 
 
 def test_batch_norm_keeps_its_statistics_in_training(pictures):

@@ -219,8 +219,9 @@ def test_compiled_it_has_the_same_gradient_and_the_same_names(model_of, monkeypa
         return graph.forward
 
     monkeypatch.setattr(finetune, "COMPILER", backend)
-    plain, compiled = model_of(encoder_batch_size=10), model_of(
-        encoder_batch_size=10, encoder_compile=True, encoder_memory=0
+    plain, compiled = (
+        model_of(encoder_batch_size=10),
+        model_of(encoder_batch_size=10, encoder_compile=True, encoder_memory=0),
     )
     assert distance(gradient(plain), gradient(compiled)) < 1e-6
     assert graphs

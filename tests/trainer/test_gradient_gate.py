@@ -127,8 +127,9 @@ def test_off_and_fixed_ones_train_alike_and_other_scales_do_not(tiny):
 
     off = result(gr_mode="off")[0]
     assert result(gr_mode="fixed", gr_fixed_scales=[1.0, 1.0])[0] == off
-    assert result(gr_mode="fixed", gr_fixed_scales=[0.1, 1.0], epochs=4)[0] != (
-        result(gr_mode="off", epochs=4)[0]
+    assert (
+        result(gr_mode="fixed", gr_fixed_scales=[0.1, 1.0], epochs=4)[0]
+        != (result(gr_mode="off", epochs=4)[0])
     )
 
 
