@@ -62,7 +62,10 @@ def test_a_checkpoint_folder_that_cannot_be_made_is_refused_before_training(tiny
 
 
 def start(folder: Path, data: Path, epochs: int = 3000) -> subprocess.Popen:
-    command = [sys.executable, "-m", "recbole_cierec", "--model=CIERec", "--dataset=tiny"]
+    # A shell that runs the tests in the background has its children ignore Ctrl-C.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from recbole_cierec.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "--model=CIERec", "--dataset=tiny"]
     command += [f"--data_path={data}", f"--features_file={data}/tiny/features.npy"]
     command += [f"--epochs={epochs}", "--stopping_step=100000", "--train_batch_size=32"]
     command += ["--embedding_size=5", "--show_progress=False", "--use_gpu=False"]
