@@ -31,11 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from recbole.config import Config as RecBoleConfig
-from recbole.utils import ModelType
 
 from recbole_cierec.compat import ConfigMends
-from recbole_cierec.config_checks import check_eval_args, check_metrics, check_value
+from recbole_cierec.config_adjust import adjust
+from recbole_cierec.config_checks import check_eval_args, check_value
 from recbole_cierec.config_keys import LAUNCH_KEYS, check_keys, properties_dir
+from recbole_cierec.config_metrics import check_metrics
 from recbole_cierec.config_split import split_of
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.metrics import register_metrics
@@ -54,8 +55,6 @@ PROTOCOL_KEYS = frozenset(
     " train_neg_sample_args train_negatives user_group_boundary user_group_count"
     " item_group_boundary cold_item_views candidate_seed candidates_file eval_repeats".split()
 )
-# The defaults of our models with ``loss: softmax``.
-_WITH_SOFTMAX = {"learning_rate": "softmax_learning_rate", "reg_weight": "softmax_reg_weight"}
 # What differs between two runs of the same experiment.
 PLACE_KEYS = LAUNCH_KEYS - {"model", "dataset"} | frozenset(
     "gpu_id use_gpu device worker state show_progress checkpoint_dir data_path cache_dir image_dir"
@@ -205,36 +204,8 @@ class Config(ConfigMends, RecBoleConfig):
         final["eval_args"] = args
         origin = self.origins.get("eval_args", "defaults")
         args["split"], final["strict_cold"] = split_of(final, origin)
-        if (
-            final["MODEL_TYPE"] == ModelType.SEQUENTIAL
-            and final.get("loss_type") == "CE"
-            and "train_neg_sample_args" not in self.external_config_dict
-        ):
-            final["train_neg_sample_args"] = None
-        if final.get("loss") == "softmax":
-            self._softmax(final)
-        if final["MODEL_TYPE"] == ModelType.SEQUENTIAL and "user" not in str(args["mode"]):
-            self.notes.append(
-                f"{self.model} is a sequential model: in RecBole's modes each interaction is a "
-                "case of its own, so that its numbers do not compare with those of other models; "
-                "mode userN (user500, say) of eval_args is the same for all"
-            )
+        self.notes += adjust(final, self.external_config_dict, self.model, self.model_class)
         return final
-
-    def _softmax(self, final: dict[str, Any]) -> None:
-        """``loss: softmax`` draws its own negatives, and is a key of our models only.
-
-        The models' files have the rate and the L2 of BPR, with Adagrad; softmax needs others.
-        """
-        given = self.external_config_dict
-        if self.model not in MODELS:
-            self.notes.append(f"{self.model} is RecBole's own and does not read loss: softmax")
-            return
-        if "train_neg_sample_args" not in given:
-            final["train_neg_sample_args"] = None
-        if final["learner"] == "adagrad":
-            absent = _WITH_SOFTMAX.keys() - given.keys()
-            final |= {key: final[_WITH_SOFTMAX[key]] for key in absent}
 
     def _checked(self, key: str, value: Any) -> Any:
         origin = self.origins[key]

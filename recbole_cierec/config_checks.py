@@ -16,8 +16,6 @@ from numbers import Integral, Real
 from types import NoneType
 from typing import Any
 
-from recbole.evaluator import metric_types
-
 from recbole_cierec.config_keys import nearest
 from recbole_cierec.config_split import COLD_KINDS, check_shares, cold_rule
 from recbole_cierec.errors import ConfigError
@@ -89,11 +87,9 @@ MINIMUM: dict[str, float] = {
     "reg_weight": 0,
     "content_reg_weight": 0,
     "alignment_weight": 0,
-    "privileged_dropout": 0,
     "attention_size": 1,
     "region_grid": 1,
     "caption_weight": 0,
-    "id_dropout": 0,
     "gr_learning_rate": 0,
     "semantic_weight": 0,
     "positive_weight": 0,
@@ -104,7 +100,6 @@ MINIMUM: dict[str, float] = {
     "image_tokens": 1,
     "attention_blocks": 0,
     "attention_heads": 1,
-    "mask_share": 0,
     "image_weight": 0,
     "neighbours_count": 1,
     "content_layers": 0,
@@ -115,16 +110,16 @@ MINIMUM: dict[str, float] = {
     "similarity_weight": 0,
     "adv_eps": 0,
     "adv_weight": 0,
-    "user_dropout": 0,
-    "item_dropout": 0,
     "user_transform": 0,
-    "target_top": 0,
     "contrastive_negatives": 1,
-    "contrastive_weight": 0,
-    "replaced_share": 0,
     "temperature": 0.001,  # similarities are divided by it
     "content_hidden_size": 1,
 }
+SHARES = frozenset(  # from 0 to 1
+    "privileged_dropout id_dropout user_dropout item_dropout dropout_prob mask_share target_top"
+    " contrastive_weight replaced_share".split()
+)
+NUMBERS: dict[str, int | None] = {"gr_scales": None, "gr_fixed_scales": 2}  # lists: their length
 _NULL_DICT, _NULL_LIST, _NULL_TEXT = (dict, NoneType), (list, NoneType), (str, NoneType)
 _INTERVAL = (str, list, NoneType)  # RecBole makes a string of it
 # Keys that take more than the type of their default, or whose default is null.
@@ -211,6 +206,8 @@ def check_value(
         needed = " or ".join(_WORDS[kind] for kind in kinds)
         shown = "null" if value is None else repr(value)
         raise ConfigError(f"{origin}: '{key}' must be {needed}, not {shown}")
+    if key in NUMBERS:
+        _check_numbers(key, converted, origin)
     if isinstance(converted, int | float) and not isinstance(converted, bool):
         _check_range(key, converted, origin)
     return converted
@@ -264,6 +261,19 @@ def _check_range(key: str, value: float, origin: str) -> None:
         raise ConfigError(f"{origin}: '{key}' must be finite, not {value}")
     if key in MINIMUM and value < MINIMUM[key]:
         raise ConfigError(f"{origin}: '{key}' must be {MINIMUM[key]} or more, not {value}")
+    if key in SHARES and not 0 <= value <= 1:
+        raise ConfigError(f"{origin}: '{key}' is a share, from 0 to 1, not {value}")
+
+
+def _check_numbers(key: str, values: Any, origin: str) -> None:
+    count = NUMBERS[key]
+    real = [v for v in values or () if isinstance(v, Real) and not isinstance(v, bool)]
+    good = real and real == values and all(math.isfinite(v) and v >= 0 for v in real)
+    if not good or count not in (None, len(real)):
+        kind = f"{count} numbers" if count else "numbers"
+        raise ConfigError(
+            f"{origin}: '{key}' must be a list of {kind}, 0 or more each, not {values}"
+        )
 
 
 def check_eval_args(args: Any, origin: str) -> None:
@@ -312,39 +322,4 @@ def _check_split(split: Any, origin: str) -> None:
     else:
         raise ConfigError(
             f"{origin}: eval_args.split must be RS, LS, {' or '.join(COLD_KINDS)}, not '{kind}'"
-        )
-
-
-def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-    """Check ``metrics``, ``topk`` and ``valid_metric``, also against each other.
-
-    RecBole finds a validation metric that is not computed only after the first epoch.
-    """
-
-    def origin(key: str) -> str:
-        return origins.get(key, "defaults")
-
-    metrics = values["metrics"]
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-    if not names:
-        raise ConfigError(f"{origin('metrics')}: 'metrics' names no metric")
-    for name in names:
-        if str(name).lower() not in metric_types:
-            hint = nearest(str(name), metric_types)
-            raise ConfigError(f"{origin('metrics')}: there is no metric '{name}'{hint}")
-    topk = values["topk"]
-    topk = [topk] if isinstance(topk, int) else topk
-    if not topk or not all(type(k) is int and k > 0 for k in topk):
-        raise ConfigError(f"{origin('topk')}: 'topk' must be whole numbers above 0, not {topk!r}")
-    name, _, cut = str(values["valid_metric"]).partition("@")
-    if name.lower() not in {str(metric).lower() for metric in names}:
-        raise ConfigError(
-            f"{origin('valid_metric')}: valid_metric '{values['valid_metric']}' is not among the"
-            f" metrics {', '.join(map(str, names))}"
-        )
-    number = re.match(r"[0-9]+", cut)  # a group's name may follow: Recall@10_cold
-    if number and int(number[0]) not in topk:
-        raise ConfigError(
-            f"{origin('valid_metric')}: valid_metric '{values['valid_metric']}' needs"
-            f" {number[0]} in topk, which is {topk}"
         )

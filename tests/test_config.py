@@ -133,8 +133,10 @@ def test_our_model_and_data_set_files_win_over_overall(properties):
 def test_every_model_type_keeps_the_protocol(model, dataset):
     made = config(model, dataset)
     defaults = read_yaml(properties_dir() / "overall.yaml")
-    for key in ("metrics", "topk", "valid_metric", "eval_batch_size", "train_negatives"):
+    for key in ("metrics", "topk", "valid_metric", "train_negatives"):
         assert made[key] == defaults[key], key
+    by_pairs = model in ("DIN", "FM")  # each pair passes their network
+    assert made["eval_batch_size"] == (4096 if by_pairs else defaults["eval_batch_size"])
     assert made["eval_args"] == {
         **defaults["eval_args"],
         "mode": {"valid": "full", "test": "full"},
@@ -168,6 +170,95 @@ def test_softmax_has_a_rate_and_an_l2_of_its_own_unless_one_is_given(tmp_path):
     assert config("VBPR", files=[file])["learning_rate"] == 0.1
     adam = config("AlignRec")["learning_rate"]
     assert config("AlignRec", loss="softmax")["learning_rate"] == adam
+
+
+@pytest.mark.parametrize("name", ["CLCRec", "DropoutNet"])
+def test_softmax_leaves_a_model_with_a_loss_of_its_own_as_it_is(name):
+    made, plain = config(name, loss="softmax"), config(name)
+    assert ["does not read loss: softmax" in note for note in made.notes] == [True]
+    for key in ("train_neg_sample_args", "learning_rate"):
+        assert made[key] == plain[key]
+
+
+def test_a_batch_of_the_users_stays():
+    assert config("DIN", eval_batch_size="99")["eval_batch_size"] == 99
+
+
+def test_columns_follow_the_names_of_fields_unless_they_are_given():
+    names = {"USER_ID_FIELD": "uid", "TIME_FIELD": "when"}
+    assert config("KGAT", **names)["load_col"]["inter"] == ["uid", "item_id", "when"]
+    assert config(**names, load_col="{inter: [uid]}")["load_col"] == {"inter": ["uid"]}
+    strict = {"filter_inter_by_user_or_item": "True", "ITEM_ID_FIELD": "iid"}
+    assert config(**strict)["load_col"]["item"] == ["iid"]
+
+
+@pytest.mark.parametrize(
+    ("modes", "said"),
+    [
+        ("full", 1),
+        ("user9", 0),
+        ("{valid: full, test: user9}", 1),
+        ("{valid: user9, test: user5}", 0),
+    ],
+)
+def test_a_sequential_model_says_when_its_numbers_are_another_protocols(modes, said):
+    made = config("SASRec", eval_args=f"{{mode: {modes}}}")
+    assert sum("do not compare" in note for note in made.notes) == said
+
+
+def test_keys_of_user_mode_are_said_to_be_idle_elsewhere():
+    assert "eval_repeats is read in mode userN" in " ".join(config(eval_repeats="5").notes)
+    assert not config(eval_repeats="5", eval_args="{mode: user9}").notes
+    assert not config(eval_repeats="5", eval_args="{mode: {test: user9}}").notes
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"valid_metric": "Recall@10_colld"}, ["no group 'colld'", "'cold'"]),
+        ({"valid_metric": "Recall@10_among_cold"}, ["cold_item_views"]),
+        ({"valid_metric": "Recall@10_new"}, ["COLD_USER"]),
+        ({"valid_metric": "Recall"}, ["needs a cut", "recall@10"]),
+        ({"valid_metric": "Recall@30"}, ["30 in topk"]),
+        ({"valid_metric": "Recall@_cold"}, ["its number"]),
+        ({"valid_metric": "GAUC@10", "metrics": "[GAUC]"}, ["takes no cut"]),
+        ({"valid_metric": "Hit@10"}, ["not among the metrics"]),
+    ],
+)
+def test_a_validation_metric_that_will_not_be_computed_is_refused_at_once(keys, words):
+    said = message(**keys)
+    assert all(word in said for word in words)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"valid_metric": "ndcg_hit@20_cold"},
+        {"valid_metric": "Recall@10_item_rare"},
+        {"valid_metric": "Recall@10_among_cold", "cold_item_views": "True"},
+        {"valid_metric": "Recall@10_among_warm", "eval_args": "{split: {COLD_ITEM: [8, 1, 1]}}"},
+        {"valid_metric": "Recall@10_new", "eval_args": "{split: {COLD_USER: [8, 1, 1]}}"},
+        {"valid_metric": "gauc_cold", "metrics": "[GAUC]"},
+    ],
+)
+def test_a_validation_metric_may_be_that_of_a_group(keys):
+    assert config(**keys)["valid_metric"] == keys["valid_metric"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("privileged_dropout", "1.5", "from 0 to 1"),
+        ("privileged_dropout", "-0.1", "from 0 to 1"),
+        ("gr_scales", "[]", "a list of numbers"),
+        ("gr_scales", "[1, x]", "a list of numbers"),
+        ("gr_fixed_scales", "[1]", "a list of 2 numbers"),
+        ("gr_fixed_scales", "[1, -1]", "0 or more each"),
+    ],
+)
+def test_shares_and_lists_of_numbers_have_their_limits(key, value, says):
+    assert says in message("CIERec", **{key: value})
+    assert config("CIERec", **{key: "[1, 0]" if "gr" in key else "1"})[key] in ([1, 0], 1)
 
 
 def test_eval_args_are_merged_key_by_key(tmp_path):

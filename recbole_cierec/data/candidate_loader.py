@@ -7,6 +7,7 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 
 from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.plan import has_views
 
 
 def _rows(lists: np.ndarray) -> Ragged:
@@ -56,10 +57,10 @@ class CandidateLoader(FullSortEvalDataLoader):
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
     def _init_batch_size_and_step(self):
-        """As many users as have ``eval_batch_size`` candidates."""
+        """As many users as have ``eval_batch_size`` candidates, those of views included."""
         modes = self.config["eval_args"]["mode"].values()
         n = max(int(mode[len("user") :]) for mode in modes if mode.startswith("user"))
-        lists = self.config["eval_repeats"] * (1 + 2 * bool(self.config["strict_cold"]))
+        lists = self.config["eval_repeats"] * (1 + 2 * has_views(self.config))
         self.step = max(1, self.config["eval_batch_size"] // (n * lists))
         self.set_batch_size(self.config["eval_batch_size"])
 

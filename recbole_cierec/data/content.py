@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_cierec.data.atomic import read_atomic
+from recbole_cierec.data.atomic import read_atomic, validate_interactions
 from recbole_cierec.data.feature_norm import FeatureNorm
 from recbole_cierec.data.feature_shards import WHOLE, Shard
 from recbole_cierec.data.features import extract_features, load_feature_file
@@ -64,6 +64,7 @@ class ItemContent:
         )
         if id_field not in frame:
             raise DataError(f"{path}: no column {id_field}:token; add it as the items' key")
+        validate_interactions(frame, None, id_field, path=path)
         line_of_id: dict[str, int] = {}
         for line, token in enumerate(frame[id_field].tolist()):
             line_of_id.setdefault(token, line)

@@ -83,6 +83,12 @@ class EvaluationPlan:
         return [(name, repeat, lists) for (name, repeat), lists in self._lists.items()]
 
 
+def has_views(config) -> bool:
+    """Whether items that training never saw, and the others, are ranked among themselves too."""
+    strict = config["strict_cold"]
+    return bool(config["cold_item_views"] or (strict and strict["kind"] == "item"))
+
+
 def make_views(config, item_groups: ItemGroups, universe: np.ndarray | None) -> list[View]:
     """The views that the configuration asks for.
 
@@ -92,8 +98,7 @@ def make_views(config, item_groups: ItemGroups, universe: np.ndarray | None) -> 
         universe: bool [n_items], the items that exist in this phase; None: all.
     """
     views = [View("", universe)]
-    strict = config["strict_cold"]
-    if config["cold_item_views"] or (strict and strict["kind"] == "item"):
+    if has_views(config):
         exists = np.ones(len(item_groups.unseen), dtype=bool) if universe is None else universe
         views.append(View("among_cold", exists & item_groups.unseen))
         views.append(View("among_warm", exists & ~item_groups.unseen))

@@ -18,8 +18,6 @@ No biases, as in the method; content is the picture, by key with the mean annota
 
 from __future__ import annotations
 
-from logging import getLogger
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,11 +32,10 @@ REDRAWS = 20  # a negative that the user has taken is drawn again so often; few 
 class CLCRec(VisualRecommender):
     """Ids and pictures (annotations by key); an unseen item is scored by its content alone."""
 
+    own_loss = True
+
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
-        if self.softmax is not None:
-            getLogger().warning("CLCRec has losses of its own and does not read loss: softmax")
-            self.softmax = None
         del self.global_bias, self.user_bias, self.item_bias
         self.n_negatives = config["contrastive_negatives"]
         self.content_share = config["contrastive_weight"]  # lambda

@@ -26,8 +26,6 @@ with steps; batch norm's momentum 0.1, not 0.01, as a small data set has few bat
 
 from __future__ import annotations
 
-from logging import getLogger
-
 import torch
 from torch import Tensor
 
@@ -45,16 +43,12 @@ KEPT_BYTES = 1 << 30  # of the users' tops in memory; beyond, those of a batch a
 class DropoutNet(VisualRecommender):
     """Pictures (annotations by key) beside the vectors of a trained MF."""
 
+    own_loss = True
     trains_user_bias = True
     draws_for_all = False  # batch norm would tell the processes apart all the same
 
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
-        if self.softmax is not None:
-            getLogger().warning(
-                "DropoutNet has a loss of its own: loss: softmax is that of the model before it"
-            )
-            self.softmax = None
         del self.global_bias, self.user_bias, self.item_bias  # the score is f_U . f_V alone
         self.content_learning_rate = config["learning_rate"]  # there are no id tables: one rate
         self.rates = {"user": config["user_dropout"], "item": config["item_dropout"]}

@@ -68,6 +68,7 @@ class VisualRecommender(GeneralRecommender):
 
     input_type = InputType.PAIRWISE
     uses_regions = False  # region maps of the pictures instead of pooled features
+    own_loss = False  # the method fixes its loss, and ``loss`` is not read
     # Where the item vector depends on the user: floats of the largest tensor that a pair takes in
     # training. Such a model's pair_parts broadcasts over leading dimensions, [B, 1] with [N].
     pair_width = 0
@@ -92,7 +93,8 @@ class VisualRecommender(GeneralRecommender):
         self.register_buffer("seen", (counts > 0).float(), persistent=False)
         met = torch.bincount(dataset.inter_feat[self.USER_ID], minlength=self.n_users) > 0
         self.register_buffer("seen_users", met.float(), persistent=False)
-        self.softmax = SharedSoftmax(counts, config) if config["loss"] == "softmax" else None
+        shared = config["loss"] == "softmax" and not self.own_loss
+        self.softmax = SharedSoftmax(counts, config) if shared else None
         # Eq. 8's alpha and beta_u cancel in both losses and in any ranking of one user: their
         # gradient is zero by construction. They stand here because the equation has them.
         self.global_bias = nn.Parameter(torch.zeros(()))

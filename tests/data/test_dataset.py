@@ -46,6 +46,42 @@ def test_loading_item_columns_does_not_change_the_vocabulary(tiny, tiny_folder, 
     assert "never_bought" in everything.field2token_id["item_id"]
 
 
+def copied(tiny_folder, to, **names):
+    """The tiny data set in ``to``, with other names of columns."""
+    home = shutil.copytree(tiny_folder / "tiny", to / "tiny")
+    for path in (home / "tiny.inter", home / "tiny.item"):
+        head, rest = path.read_text().split("\n", 1)
+        for old, new in names.items():
+            head = head.replace(f"{old}:", f"{new}:")
+        path.write_text(f"{head}\n{rest}")
+    return home
+
+
+def test_columns_of_other_names_give_the_same_numbers(tiny, tiny_folder, in_tmp):
+    copied(tiny_folder, in_tmp / "named", user_id="who", item_id="what", timestamp="when")
+    names = {"USER_ID_FIELD": "who", "ITEM_ID_FIELD": "what", "TIME_FIELD": "when"}
+    one = run("CIERec", "tiny", config_dict=tiny())
+    other = run("CIERec", "tiny", config_dict=tiny(data_path=str(in_tmp / "named"), **names))
+    assert one["test_result"] == other["test_result"]
+
+
+def test_interactions_of_items_without_a_line_go_where_the_key_says_so(tiny):
+    plain = dataset_of("BPR", tiny())[1]
+    strict = dataset_of("BPR", tiny(filter_inter_by_user_or_item=True))[1]
+    assert "i39" in plain.field2token_id["item_id"]  # tiny.item has no line of it
+    assert "i39" not in strict.field2token_id["item_id"]
+    assert strict.item_num == plain.item_num - 1
+
+
+def test_a_line_of_no_item_is_refused(tiny, tiny_folder, in_tmp):
+    home = copied(tiny_folder, in_tmp / "blank")
+    with (home / "tiny.item").open("a") as file:
+        file.write("\timages/x.png\tt1\n")
+    content = dataset_of("CIERec", tiny(data_path=str(in_tmp / "blank")))[1].content
+    with pytest.raises(DataError, match=r"tiny\.item.*line 41.*item_id is empty"):
+        list(content.token_names)
+
+
 def test_content_does_not_depend_on_the_order_of_rows(tiny, tiny_folder, in_tmp):
     home = in_tmp / "shuffled" / "tiny"
     shutil.copytree(tiny_folder / "tiny", home)

@@ -87,6 +87,21 @@ def test_candidates_are_the_same_for_every_model_and_batch_size(tiny):
             assert positives == other[user][1]
 
 
+@pytest.mark.parametrize(
+    ("keys", "lists"),
+    [
+        ({}, 1),
+        ({"eval_repeats": 4}, 4),
+        ({"cold_item_views": True, "eval_repeats": 2}, 6),
+        ({"eval_args": {"mode": "user12", "split": {"COLD_ITEM": [0.7, 0.1, 0.2]}}}, 3),
+        ({"eval_args": {"mode": "user12", "split": {"COLD_USER": [0.7, 0.1, 0.2]}}}, 1),
+    ],
+)
+def test_a_batch_holds_as_many_users_as_its_size_has_lists(tiny, keys, lists):
+    job = prepare(Config("MF", "tiny", None, tiny(**{**MODE, **keys}, eval_batch_size=144), {}))
+    assert job.loaders[2].step == 144 // (12 * lists)
+
+
 def test_another_seed_draws_other_candidates(tiny):
     one, two = (
         rows_of(prepare(Config("MF", "tiny", None, tiny(**MODE, **k), {})).loaders[2].plan)

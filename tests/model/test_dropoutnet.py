@@ -12,6 +12,7 @@ from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.model import dropoutnet
 from recbole_cierec.model.tower import Tower
 from recbole_cierec.model.visual_recommender import VisualRecommender
+from recbole_cierec.quick_start import run
 from recbole_cierec.stages import stage_config
 
 BATCH = {"target_pairs": "batch", "user_dropout": 0.0, "item_dropout": 0.0}
@@ -246,11 +247,13 @@ def test_recboles_bpr_without_biases_will_do(make):
     assert torch.isfinite(model.train().calculate_loss(batch(model)))
 
 
-def test_loss_softmax_is_said_to_be_the_stages(make, caplog):
+def test_loss_softmax_is_the_stages(tiny, make):
     config, *_, model = make("DropoutNet", loss="softmax")
-    assert "loss: softmax is that of the model before it" in caplog.text
+    assert "it is that of the model before it" in " ".join(config.notes)
     assert model.softmax is None
     assert stage_config(config, "MF")["loss"] == "softmax"
+    keys = tiny(loss="softmax", target_pairs="batch", epochs=1)
+    assert run("DropoutNet", "tiny", config_dict=keys)["stages"][0]["model"] == "MF"
 
 
 @pytest.mark.parametrize("hidden", [[0], [-3], ["a"], [2.5]])

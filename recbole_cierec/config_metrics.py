@@ -1,0 +1,90 @@
+"""``metrics``, ``topk`` and ``valid_metric``, checked also against each other.
+
+RecBole finds a validation metric that is not computed only after the first epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recbole.evaluator import metric_information, metric_types
+
+from recbole_cierec.config_keys import nearest
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.evaluation.groups import ITEM_GROUPS
+from recbole_cierec.evaluation.plan import has_views
+
+_WITH_CUT = {"rec.topk", "rec.items"}  # what RecBole's metrics at k need
+# Group of results: how it comes to be there; None: always.
+_GROUPS: dict[str, str | None] = {
+    "cold": None,
+    "warm": None,
+    **dict.fromkeys(ITEM_GROUPS),
+    "among_cold": "cold_item_views: True or a split COLD_ITEM",
+    "among_warm": "cold_item_views: True or a split COLD_ITEM",
+    "new": "a split COLD_USER",
+    "known": "a split COLD_USER",
+}
+
+
+def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """Refuse metrics that do not exist and a validation metric that will not be computed.
+
+    Args:
+        values: All keys, ``strict_cold`` among them.
+        origins: Key to the place of its value.
+
+    Raises:
+        ConfigError: In one line.
+    """
+
+    def origin(key: str) -> str:
+        return origins.get(key, "defaults")
+
+    metrics = values["metrics"]
+    names = [metrics] if isinstance(metrics, str) else [str(name) for name in metrics]
+    if not names:
+        raise ConfigError(f"{origin('metrics')}: 'metrics' names no metric")
+    for name in names:
+        if name.lower() not in metric_types:
+            hint = nearest(name, metric_types)
+            raise ConfigError(f"{origin('metrics')}: there is no metric '{name}'{hint}")
+    topk = values["topk"]
+    topk = [topk] if isinstance(topk, int) else topk
+    if not topk or not all(type(k) is int and k > 0 for k in topk):
+        raise ConfigError(f"{origin('topk')}: 'topk' must be whole numbers above 0, not {topk!r}")
+    chosen = str(values["valid_metric"])
+    problem = _why_not_computed(chosen, names, topk, values)
+    if problem:
+        raise ConfigError(f"{origin('valid_metric')}: valid_metric '{chosen}' {problem}")
+
+
+def _why_not_computed(
+    chosen: str, names: list[str], topk: list[int], values: Mapping[str, Any]
+) -> str:
+    name, at, rest = chosen.lower().partition("@")
+    known = {metric.lower() for metric in names}
+    group = ""
+    if not at and name not in known:  # of a metric without a cut: gauc_cold
+        name, group = next(((m, name[len(m) + 1 :]) for m in known if name.startswith(f"{m}_")), "")
+    if name not in known:
+        return f"is not among the metrics {', '.join(names)}"
+    if at:
+        cut, _, group = rest.partition("_")
+        if not cut.isdecimal() or int(cut) not in topk:
+            return f"needs {cut or 'its number'} in topk, which is {topk}"
+    with_cut = bool(_WITH_CUT & set(metric_information[name]))
+    if with_cut != bool(at):
+        return f"needs a cut, as in {name}@{topk[0]}" if with_cut else "takes no cut"
+    return _why_no_group(group, values) if group else ""
+
+
+def _why_no_group(group: str, values: Mapping[str, Any]) -> str:
+    if group not in _GROUPS:
+        hint = nearest(group, _GROUPS) or f"; known are {', '.join(_GROUPS)}"
+        return f"names no group '{group}'{hint}"
+    by_users = (values["strict_cold"] or {}).get("kind") == "user"
+    needed = {"among": has_views(values), "new": by_users, "known": by_users}
+    there = needed.get(group.partition("_")[0], True)
+    return "" if there else f"needs {_GROUPS[group]}"
