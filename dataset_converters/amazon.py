@@ -156,8 +156,7 @@ def _read_ratings(space: Workspace, path: Path, generation: str | None) -> None:
     if header:
         user, item, names, per_second = "user_id", "parent_asin", cells, 1000
     else:
-        user, item = _order_of_ratings(path, generation)
-        names = [*(("user", "item") if user == 0 else ("item", "user")), "rating", "timestamp"]
+        names = [*_order_of_ratings(path, generation), "rating", "timestamp"]
         user, item, per_second = "user", "item", 1
     if len(cells) != len(names) or not {"rating", "timestamp", item} <= set(names):
         raise DataError(f"{path}: is no table of ratings; expected user, item, rating, timestamp")
@@ -172,14 +171,14 @@ def _read_ratings(space: Workspace, path: Path, generation: str | None) -> None:
     )
 
 
-def _order_of_ratings(path: Path, generation: str | None) -> tuple[int, int]:
-    """Columns of user and item: items are those with ten characters throughout."""
+def _order_of_ratings(path: Path, generation: str | None) -> tuple[str, str]:
+    """The first two columns, user and item: items are those with ten characters throughout."""
     rows = [line.split(b",") for _, line in islice(numbered_lines(path), 1000)]
     is_item = [all(len(row) > k and len(row[k]) == _ASIN for row in rows) for k in (0, 1)]
     if is_item[0] != is_item[1]:
-        return (0, 1) if is_item[1] else (1, 0)
+        return ("user", "item") if is_item[1] else ("item", "user")
     if generation in _CSV_NAMES:
-        return (0, 1) if _CSV_NAMES[generation][0] == "user" else (1, 0)
+        return _CSV_NAMES[generation]
     raise DataError(f"{path}: does not tell users from items; set --generation 2014 or 2018")
 
 

@@ -80,6 +80,16 @@ def test_the_setting_that_learns_is_found_and_its_yaml_gives_the_same_score(data
     assert (again["epochs"], best) == (learnt["epochs"], learnt["best_epoch"])
 
 
+def test_the_best_epoch_counts_epochs_of_training_not_validations(data, in_tmp, monkeypatch):
+    said = iter([0.1, 0.4, 0.2, 0.3])  # after epochs 2, 4, 6 and 8; two without a gain stop it
+    monkeypatch.setattr(
+        TrainerMixin, "_valid_epoch", lambda *_, **__: (next(said), {"recall@10": 0.0})
+    )
+    flags = {"eval_step": 2, "stopping_step": 1, "epochs": 20}
+    (row,) = search(data, trials=1, flags=flags)["rows"]
+    assert (row["valid"], row["best_epoch"], row["epochs"]) == (0.4, 4, 8)
+
+
 def test_trial_0_is_the_defaults_and_no_two_trials_are_alike(whole, data):
     assert [row["trial"] for row in whole] == list(range(5))
     first = Config("MF", "tastes", None, {"data_path": str(data)})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +104,21 @@ def test_a_sample_is_drawn_by_the_seed_alone(convert, reviews_2018):
     assert users(shuffled, 1, 20) == first
     assert users(path, 2, 20) != first
     assert len(users(path, 1, 0.25)) == round(0.25 * len(all_users))
+    assert len(users(path, 1, 1)) == 1  # a number, not a share
+
+
+def test_hashes_are_those_of_the_files(convert, reviews_2018):
+    path = Path(reviews_2018(ROWS))
+    made = convert("amazon", "--reviews", path)
+
+    def facts(path):
+        content = path.read_bytes()
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    names = {p.name for p in made.folder.iterdir() if p.is_file()} - {"conversion.json"}
+    assert made.manifest["files"] == {name: facts(made.folder / name) for name in sorted(names)}
+    (given,) = made.manifest["inputs"]
+    assert given.items() >= facts(path).items()
 
 
 ITEMS = """\
