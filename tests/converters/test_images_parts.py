@@ -100,6 +100,17 @@ def test_retry_after_is_read_in_both_forms():
         assert retry_after(nonsense, now) == 0
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone of a process is Unix's")
+def test_a_retry_date_without_a_zone_is_in_utc(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert retry_after("Tue, 14 Nov 2023 22:13:50 -0000", 1_700_000_000.0) == 30
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_back_off_doubles_with_jitter_and_is_capped():
     limits = FetchLimits(backoff=1.0, max_wait=10.0)
     for attempt, least, most in [(1, 0.5, 1), (2, 1, 2), (3, 2, 4), (9, 10, 10), (5000, 10, 10)]:

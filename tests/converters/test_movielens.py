@@ -57,6 +57,8 @@ def test_100k_has_latin_text_and_flags_for_genres(convert, ml100k):
 
 def test_1m_is_separated_by_two_colons(convert, ml1m):
     made = convert("movielens", "--folder", ml1m)
+    read = {entry["file"] for entry in made.manifest["inputs"]}
+    assert read == {"ratings.dat", "movies.dat"}
     assert made.rows() == [("1", "1", 5.0, 978300760.0), ("2", "2", 3.0, 978302109.0)]
     assert made.rows("item")[0] == ("1", "Toy Story (1995)", None, "Animation Children's Comedy")
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pandas._libs.parsers import STR_NA_VALUES
 
 from recbole_cierec.data.atomic import (
     MAX_LINE_BYTES,
+    MISSING_NUMBERS,
     read_atomic,
     read_header,
     split_cells,
@@ -266,3 +268,7 @@ def test_a_sequence_of_numbers_with_something_else_is_refused(cell):
     cells = pd.Series(["1 2", cell], name="vector")
     with pytest.raises(DataError, match=r"line 3: vector holds an element that is no number"):
         split_cells(cells, "float_seq", " ")
+
+
+def test_what_stands_for_no_number_is_pandas_own_list():
+    assert set(MISSING_NUMBERS) == STR_NA_VALUES
