@@ -44,9 +44,13 @@ def adjust(
         final["train_neg_sample_args"] = None
     if softmax and final["learner"] == "adagrad":
         final |= {key: final[own] for key, own in _WITH_SOFTMAX.items() if key not in given}
-    modes = final["eval_args"]["mode"]
+    return notes + _of_modes(final["eval_args"]["mode"], given, model, sequential)
+
+
+def _of_modes(modes: Any, given: Container[str], model: str, sequential: bool) -> list[str]:
     modes = list(modes.values()) if isinstance(modes, Mapping) else [modes]
     by_user = [mode.startswith("user") for mode in modes]
+    notes = []
     if not any(by_user):
         idle = [key for key in _OF_USER_MODE if key in given]
         notes += [f"{key} is read in mode userN of eval_args only" for key in idle]
@@ -82,7 +86,6 @@ def _no_reader(model: str, model_class: type) -> str:
         return f"{model} is RecBole's own and does not read loss: softmax"
     if not own_loss:
         return ""
-    stage = (
-        ": it is that of the model before it" if model in MODELS and MODELS[model].stages else ""
-    )
+    staged = model in MODELS and MODELS[model].stages
+    stage = ": it is that of the model before it" if staged else ""
     return f"{model} has a loss of its own and does not read loss: softmax{stage}"
