@@ -77,6 +77,7 @@ def test_attention_puts_the_weight_where_the_user_looks(make):
 def test_cross_entropy_equals_the_literal_one(make, keys):
     made = make("VECF", vecf_loss="bce", reg_weight=0.03, caption_weight=0.2, **keys)
     model = shaken(made[-1]).train()
+    assert model.caption.output.out_features == len(made[1].content.token_names) - 1  # no padding
     data = rows_of([1, 2, 3, 3], [4, 5, 36, 38], [6, 7, 38, 1])
     loss = model.calculate_loss(data)
     columns = [data[k].tolist() for k in ("user_id", "item_id", "neg_item_id")]
