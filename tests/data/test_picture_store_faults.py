@@ -185,10 +185,10 @@ def test_picture_changed_during_the_build_stops_it(root, cache, monkeypatch):
 
 
 def test_full_disk_is_told_and_leaves_nothing(root, cache, monkeypatch):
-    usage = shutil.disk_usage(root)
+    usage, wanted = shutil.disk_usage(root), 20 * 8 * 8 * 3
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-        with pytest.raises(DataError, match=r"cache_dir .* has 100 free"):
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=wanted - 1))
+        with pytest.raises(DataError, match=r"take 3,840 bytes and cache_dir .* has 3,839 free"):
             opened(root, TWENTY, cache)
 
     def full(*args):
