@@ -30,6 +30,8 @@ from recbole_cierec.data.content import ItemContent
 from recbole_cierec.data.table import Table
 from recbole_cierec.errors import ConfigError, DataError
 
+FEATURE_KEYS = ("selected_features", "item_attribute")  # of FDSA, GRU4RecF, SASRecF; of S3Rec
+
 
 class ContentMixin(DatasetMends):
     """What we add to any RecBole data set: content, one vocabulary, clear refusals."""
@@ -44,7 +46,12 @@ class ContentMixin(DatasetMends):
                 f"{folder}: no such data set folder; put {token}.inter there, or set data_path"
                 f"{nearest(token, beside)}"
             )
-        super()._load_data(token, dataset_path)
+        try:
+            super()._load_data(token, dataset_path)
+        except ValueError as error:  # of models that read more: "[NAME.kg] not found in [...]."
+            if "not found" not in str(error):
+                raise
+            raise DataError(f"{self.config['model']} needs a file more: {error}") from error
         if self.config["item_vocabulary"] == "all" and self.item_feat is None:
             self.item_feat = self._item_ids_only(folder / f"{token}.item")
 
@@ -73,7 +80,20 @@ class ContentMixin(DatasetMends):
 
     def _data_processing(self) -> None:
         super()._data_processing()
+        self._refuse_absent_features()
         self.content = ItemContent(self.config, self.field2id_token[self.iid_field])
+
+    def _refuse_absent_features(self) -> None:
+        """RecBole's models with item features find a column that is not there by a KeyError."""
+        for key in FEATURE_KEYS:
+            names = self.config[key] or []
+            for name in [names] if isinstance(names, str) else names:
+                if name not in self.field2type:
+                    raise DataError(
+                        f"{self.dataset_path}: {key} of {self.config['model']} names the column "
+                        f"{name}, which is not loaded; name columns of {self.dataset_name}.item in "
+                        f"it, and in load_col: {{inter: [...], item: [{self.iid_field}, {name}]}}"
+                    )
 
     def _dataframe_to_interaction(self, data: pd.DataFrame) -> Table:
         return Table(super()._dataframe_to_interaction(data).interaction)

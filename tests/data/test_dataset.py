@@ -262,6 +262,28 @@ def test_what_is_missing_is_named_in_one_line(tiny, keys, words):
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("KGAT", ["KGAT needs", "tiny.kg"]),
+        ("GRU4RecKG", ["GRU4RecKG needs", "tiny.ent"]),
+        ("SASRecF", ["selected_features", "class", "tiny.item", "load_col"]),
+        ("S3Rec", ["item_attribute", "class", "load_col"]),
+    ],
+)
+def test_what_a_model_of_recbole_lacks_is_one_line(tiny, model, words):
+    with pytest.raises(DataError) as error:
+        run(model, "tiny", config_dict=tiny())
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_features_of_items_reach_a_model_that_reads_them(tiny):
+    load = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "annotations"]}
+    keys = tiny(load_col=load, selected_features=["annotations"], hidden_size=8, epochs=1)
+    assert run("SASRecF", "tiny", config_dict=keys)
+
+
 def test_time_order_without_timestamps_is_refused(tiny, in_tmp):
     home = in_tmp / "untimed"
     home.mkdir()
