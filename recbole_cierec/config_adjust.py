@@ -8,6 +8,7 @@ from typing import Any
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType
 
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.registry import MODELS
 
 PAIRS = 4096  # RecBole's own eval_batch_size
@@ -29,6 +30,9 @@ def adjust(
 
     Returns:
         Lines for the log.
+
+    Raises:
+        ConfigError: A sequential model is to have its interactions in random order.
     """
     if "load_col" not in given:
         final["load_col"] = _columns(final)
@@ -39,6 +43,8 @@ def adjust(
     if softmax and (why := _no_reader(model, model_class)):
         notes, softmax = [why], False
     sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if sequential and final["eval_args"]["order"] != "TO":
+        raise ConfigError(f"eval_args.order: {model} is a sequential model and needs TO, by time")
     no_negatives = softmax or (sequential and final.get("loss_type") == "CE")
     if no_negatives and "train_neg_sample_args" not in given:
         final["train_neg_sample_args"] = None
@@ -56,9 +62,9 @@ def _of_modes(modes: Any, given: Container[str], model: str, sequential: bool) -
         notes += [f"{key} is read in mode userN of eval_args only" for key in idle]
     if sequential and not all(by_user):
         notes.append(
-            f"{model} is a sequential model: in RecBole's modes each interaction is a "
-            "case of its own, so that its numbers do not compare with those of other models; "
-            "mode userN (user500, say) of eval_args is the same for all"
+            f"{model} is a sequential model: RecBole's modes rank each interaction by itself "
+            "(full) or against other negatives (uniN), so that its numbers do not compare with "
+            "those of other models; mode userN (user500, say) of eval_args is the same for all"
         )
     return notes
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recbole.evaluator import metric_information, metric_types
+from recbole.utils import EvaluatorType
 
 from recbole_cierec.config_keys import nearest
 from recbole_cierec.errors import ConfigError
@@ -50,6 +51,14 @@ def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None
         if name.lower() not in metric_types:
             hint = nearest(name, metric_types)
             raise ConfigError(f"{origin('metrics')}: there is no metric '{name}'{hint}")
+    modes = values["eval_args"]["mode"]
+    labeled = "labeled" in (modes.values() if isinstance(modes, Mapping) else [modes])
+    ranked = [n for n in names if metric_types[n.lower()] == EvaluatorType.RANKING]
+    if labeled and ranked:
+        raise ConfigError(
+            f"{origin('metrics')}: mode labeled of eval_args compares scores with labels, and "
+            f"{', '.join(ranked)} rank items; take AUC, LogLoss, MAE or RMSE"
+        )
     topk = values["topk"]
     topk = [topk] if isinstance(topk, int) else topk
     if not topk or not all(type(k) is int and k > 0 for k in topk):

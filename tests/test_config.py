@@ -206,6 +206,17 @@ def test_a_sequential_model_says_when_its_numbers_are_another_protocols(modes, s
     assert sum("do not compare" in note for note in made.notes) == said
 
 
+def test_a_sequential_model_in_random_order_is_refused():
+    assert "SASRec is a sequential model and needs TO" in message("SASRec", eval_args="{order: RO}")
+
+
+def test_ranking_metrics_of_labels_are_refused():
+    said = message("FM", eval_args="{mode: {valid: full, test: labeled}}")
+    assert "Recall, NDCG, NDCG_Hit rank items" in said
+    values = {"metrics": "[AUC]", "valid_metric": "AUC", "eval_args": "{mode: labeled}"}
+    assert config("FM", **values)["valid_metric"] == "AUC"
+
+
 def test_keys_of_user_mode_are_said_to_be_idle_elsewhere():
     assert "eval_repeats is read in mode userN" in " ".join(config(eval_repeats="5").notes)
     assert not config(eval_repeats="5", eval_args="{mode: user9}").notes

@@ -189,7 +189,8 @@ def _refuse_empty(config, parts) -> None:
         if len(part) == 0:
             raise DataError(
                 f"{config['dataset']}: the {phase} part of the split {config['eval_args']['split']}"
-                " is empty; the data are too few for it"
+                " is empty; validation chooses the epoch and the test is what is reported, so "
+                "give each part a share, and more data where these are too few for it"
             )
 
 

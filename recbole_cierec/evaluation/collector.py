@@ -158,8 +158,9 @@ class PlanCollector(MendedCollector):
     def _row_keys(self, interaction, n: int, positive_i) -> tuple[Tensor, Tensor]:
         """Users [n], and what tells rows apart when processes have some of them twice."""
         users = interaction[self.config["USER_ID_FIELD"]].cpu()
-        if len(users) != n:  # RecBole's sampled candidates: one row of pairs a candidate
+        if len(users) != n:  # RecBole's sampled candidates: a row of pairs each, a user's together
             users = torch.unique_consecutive(users)
+            return users, users
         lengths = self.config["ITEM_LIST_LENGTH_FIELD"]
         if positive_i is None or not lengths or lengths not in interaction:
             return users, users

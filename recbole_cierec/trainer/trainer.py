@@ -36,6 +36,7 @@ from recbole_cierec.trainer.checkpoint import (
 )
 from recbole_cierec.trainer.deferred_loss import Pending, deferred, receive, send, settled
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
+from recbole_cierec.trainer.plain_words import plain_words
 from recbole_cierec.trainer.resuming import newest_checkpoint, warn_of_differences
 from recbole_cierec.trainer.together import Team, after_backward
 from recbole_cierec.whole_file import TEMPORARY
@@ -132,7 +133,8 @@ class TrainerMixin(TrainerMends):
                 self.logger.info("The resumed run had finished; its best model is evaluated")
                 self.eval_collector.data_collect(train_data)  # some metrics count training items
                 return self.best_valid_score, self.best_valid_result
-        result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
+        with plain_words(self.config):
+            result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
         last = max(self.train_loss_dict, default=self.start_epoch - 1)
         self.stopped_early = last + 1 < self.epochs
         self._save_last(last)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from recbole.trainer import Trainer
+from recbole.utils import init_seed
 
 from recbole_cierec.config import Config
 from recbole_cierec.evaluation.groups import UserGroups
@@ -68,6 +70,23 @@ def test_sampled_candidates_have_groups_too(tiny):
     cold = job.trainer.evaluator.shares["cold"]
     mixed = cold * result["recall@10_cold"] + (1 - cold) * result["recall@10_warm"]
     assert mixed == pytest.approx(result["recall@10"], abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["full", "uni10", "pop10"])
+@pytest.mark.parametrize("name", ["BPR", "VBPR", "SASRec", "GRU4Rec"])
+def test_recboles_modes_say_what_recboles_own_trainer_says(tiny, name, mode):
+    keys = tiny(eval_args={"mode": mode}, topk=[5], metrics=["Recall", "NDCG", "MRR", "Hit"])
+    keys |= {"valid_metric": "Recall@5", "hidden_size": 8, "embedding_size": 8}
+    job = prepare(Config(name, "tiny", None, keys, {}))
+    job.trainer.fit(*job.loaders[:2], saved=False)
+
+    def said(trainer):
+        init_seed(7, True)  # candidates are drawn anew in each evaluation
+        return trainer.evaluate(job.loaders[2], load_best_model=False)
+
+    ours, theirs = said(job.trainer), said(Trainer(job.config, job.model))
+    assert theirs["hit@5"] > 0
+    assert {key: ours[key] for key in theirs} == theirs
 
 
 def test_masks_part_the_users():

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from recbole_cierec import run
-from recbole_cierec.errors import NonFiniteLossError, UserError
+from recbole_cierec.errors import ConfigError, NonFiniteLossError, UserError
 from recbole_cierec.model.mf import MF
 from recbole_cierec.trainer.checkpoint import read_checkpoint
 from recbole_cierec.whole_file import TEMPORARY
@@ -140,3 +140,29 @@ def test_mixed_precision_and_clipping_train(tiny, name):
 def test_validation_less_often_than_epochs_still_leaves_a_best_checkpoint(tiny, name):
     result = run(name, "tiny", config_dict=tiny(epochs=2, eval_step=5))
     assert Path(result["checkpoint"]).is_file()
+
+
+LABELS = {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "words"),
+    [
+        ("BPR", {"train_neg_sample_args": None}, ["train_neg_sample_args", "BPR", "remove"]),
+        ("CIERec", {"train_neg_sample_args": None}, ["train_neg_sample_args", "CIERec"]),
+        ("FM", {"train_neg_sample_args": None}, ["FM", "column label", "threshold"]),
+        ("FM", LABELS, ["FM", "column label", "labeled"]),
+        ("MF", {"learner": "sparse_adam"}, ["learner", "sparse_adam", "MF"]),
+    ],
+)
+def test_settings_that_do_not_go_together_are_one_line(tiny, name, keys, words):
+    with pytest.raises(ConfigError) as error:
+        run(name, "tiny", config_dict=tiny(**keys))
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_other_errors_of_the_loop_keep_their_names(tiny, monkeypatch):
+    monkeypatch.setattr(MF, "calculate_loss", lambda *_: {}["mistake"])
+    with pytest.raises(KeyError, match="mistake"):
+        run("MF", "tiny", config_dict=tiny())
