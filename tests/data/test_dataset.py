@@ -111,6 +111,8 @@ def test_declared_states_are_masks_and_are_counted_in_the_log(tiny, caplog):
     assert "1 not in tiny.item" in line
     assert "3 without annotation" in line
     assert "2 without picture" in line  # i37 has an empty path, i39 no row
+    with_picture = {token for token, i in ids.items() if content.has_picture[i]}
+    assert with_picture == ids.keys() - {"[PAD]", "i39"}  # features_file has a row for i37
 
 
 def test_features_belong_to_the_item_of_their_line(tiny, tiny_folder):
@@ -145,7 +147,11 @@ def test_odd_annotations_are_read_as_stated(tiny, tiny_folder, in_tmp, caplog):
     names = [content.token_names[t] for t in content.tokens[ids["i1"]] if t > 0]
     assert names == ["t1", "t2"]
     assert not content.has_annotation[ids["i2"]]
-    assert any("max_annotation_tokens" in r.getMessage() for r in caplog.records)
+    assert any("1 items have more than" in r.getMessage() for r in caplog.records)
+    caplog.clear()
+    _, dataset = dataset_of("CIERec", tiny(max_annotation_tokens=3))  # what the longest has
+    assert dataset.content.tokens.shape[1] == 3
+    assert "max_annotation_tokens" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["CIERec", "MF_Semantics"])

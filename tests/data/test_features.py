@@ -372,3 +372,17 @@ def test_fitting_a_norm_leaves_the_rows_as_they_were(kind):
     before = rows.clone()
     FeatureNorm.fit(rows, kind, 2)
     assert torch.equal(rows, before)
+
+
+def test_norms_are_what_they_are_called():
+    rows = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7) + 3
+    made = {kind: FeatureNorm.fit(rows, kind)(rows) for kind in KINDS}
+    assert torch.equal(made["none"], rows)
+    torch.testing.assert_close(made["l2"], rows / rows.norm(dim=1, keepdim=True))
+    for kind in ("center", "standard"):
+        assert made[kind].mean(0).abs().max() < 1e-6
+        assert float(made[kind].norm(dim=1).mean()) == pytest.approx(1.0, abs=1e-6)
+    moved = made["l2"] - made["l2"].mean(0)
+    torch.testing.assert_close(made["center"], moved / moved.norm(dim=1).mean())
+    deviations = made["standard"].std(0)
+    torch.testing.assert_close(deviations, deviations.mean().expand(6))
