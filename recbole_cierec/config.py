@@ -27,6 +27,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ class Config(ConfigMends, RecBoleConfig):
         return values
 
     def _load_variable_config_dict(self, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
-        return self._note_origin(dict(config_dict or {}), "config_dict")
+        # RecBole fills in what a nested dictionary lacks.
+        return self._note_origin(deepcopy(dict(config_dict or {})), "config_dict")
 
     def _load_cmd_line(self) -> dict[str, Any]:
         values = {

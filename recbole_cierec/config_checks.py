@@ -115,6 +115,7 @@ MINIMUM: dict[str, float] = {
     "temperature": 0.001,  # similarities are divided by it
     "content_hidden_size": 1,
 }
+MAXIMUM: dict[str, float] = {"seed": 2**32 - 1, "candidate_seed": 2**62}
 SHARES = frozenset(  # from 0 to 1
     "privileged_dropout id_dropout user_dropout item_dropout dropout_prob mask_share target_top"
     " contrastive_weight replaced_share".split()
@@ -261,6 +262,8 @@ def _check_range(key: str, value: float, origin: str) -> None:
         raise ConfigError(f"{origin}: '{key}' must be finite, not {value}")
     if key in MINIMUM and value < MINIMUM[key]:
         raise ConfigError(f"{origin}: '{key}' must be {MINIMUM[key]} or more, not {value}")
+    if key in MAXIMUM and value > MAXIMUM[key]:
+        raise ConfigError(f"{origin}: '{key}' must be {MAXIMUM[key]} or less, not {value}")
     if key in SHARES and not 0 <= value <= 1:
         raise ConfigError(f"{origin}: '{key}' is a share, from 0 to 1, not {value}")
 

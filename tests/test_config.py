@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,7 @@ def test_a_validation_metric_may_be_that_of_a_group(keys):
     [
         ("privileged_dropout", "1.5", "from 0 to 1"),
         ("privileged_dropout", "-0.1", "from 0 to 1"),
+        ("seed", "4294967296", "4294967295 or less"),
         ("gr_scales", "[]", "a list of numbers"),
         ("gr_scales", "[1, x]", "a list of numbers"),
         ("gr_fixed_scales", "[1]", "a list of 2 numbers"),
@@ -366,8 +368,9 @@ def test_two_configs_share_nothing():
 
 def test_config_dict_is_not_changed():
     values = {"epochs": "3", "eval_args": {"mode": "uni10"}, "metrics": "Recall"}
-    kept = {"epochs": "3", "eval_args": {"mode": "uni10"}, "metrics": "Recall"}
-    config(values=values)
+    values["train_neg_sample_args"] = {"distribution": "popularity"}
+    kept = deepcopy(values)
+    assert config(values=values)["train_neg_sample_args"]["sample_num"] == 1
     assert values == kept
 
 
