@@ -49,7 +49,7 @@ class ContentMixin(DatasetMends):
         try:
             super()._load_data(token, dataset_path)
         except ValueError as error:  # of models that read more: "[NAME.kg] not found in [...]."
-            if "not found" not in str(error):
+            if isinstance(error, DataError) or "not found" not in str(error):
                 raise
             raise DataError(f"{self.config['model']} needs a file more: {error}") from error
         if self.config["item_vocabulary"] == "all" and self.item_feat is None:
