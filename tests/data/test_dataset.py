@@ -210,10 +210,10 @@ def test_a_user_with_every_item_is_refused_instead_of_sampling_for_ever(tiny, in
 
 
 def test_topk_larger_than_the_catalogue_and_batch_larger_than_the_data(tiny):
-    keys = tiny(topk=[10, 500], train_batch_size=100_000, epochs=1)
-    with pytest.raises(DataError, match=r"topk"):
-        run("MF", "tiny", config_dict=keys)
-    assert run("MF", "tiny", config_dict=tiny(train_batch_size=100_000, epochs=1))["test_result"]
+    with pytest.raises(DataError, match=r"topk 41 is more than its 40 items"):
+        run("MF", "tiny", config_dict=tiny(topk=[10, 41]))
+    keys = tiny(topk=[10, 40], train_batch_size=100_000, epochs=1)
+    assert run("MF", "tiny", config_dict=keys)["test_result"]["recall@40"] == 1.0
 
 
 @pytest.mark.parametrize("mode", ["seen", "all"])
@@ -235,8 +235,9 @@ def test_negatives_come_from_the_stated_items_and_never_are_positives(tiny, mode
     assert drawn == bought if mode == "seen" else drawn == set(range(1, dataset.item_num))
 
 
-def test_seen_negatives_are_uniform(tiny):
-    config, dataset = dataset_of("MF", tiny(train_negatives="all"))
+@pytest.mark.parametrize(("name", "keys"), [("MF", {}), ("SASRec", {"loss_type": "BPR"})])
+def test_seen_negatives_are_uniform(tiny, name, keys):
+    config, dataset = dataset_of(name, tiny(train_negatives="all", **keys))
     train, *_ = prepare(config, dataset)
     sampler = seen_sampler(train._sampler, train._dataset)
     np.random.seed(0)
