@@ -122,8 +122,16 @@ def test_sequences_that_the_files_bring_are_kept(tiny, tmp_path, presplit):
     columns = {"inter": ["user_id", "item_id_list", "item_id"]}
     keys = {"load_col": columns, "alias_of_item_id": ["item_id_list"], "topk": [3]}
     keys |= {"valid_metric": "Recall@3", "item_vocabulary": "all"}
-    part = job(tiny, tmp_path, "SASRec", **keys).loaders[0]._dataset
+    keys |= {"eval_args": {"mode": "user99"}}
+    made = job(tiny, tmp_path, "SASRec", **keys)
+    part = made.loaders[0]._dataset
     assert part.inter_feat["item_length"].tolist() == [2, 1]
+    plan, names = made.loaders[2].plan, part.field2id_token["item_id"]
+    met = {"u1": {"i5", "i6", "i7"}, "u2": {"i8", "i9"}}
+    for row, user in enumerate(part.field2id_token["user_id"][plan.users]):
+        lists = plan.negatives["", 0]
+        drawn = set(names[lists.values[lists.starts[row] : lists.starts[row + 1]]])
+        assert drawn == set(names) - {"[PAD]"} - met[user]
 
 
 @pytest.mark.parametrize("model", ["VBPR", "SASRec"])
