@@ -207,6 +207,16 @@ def test_a_sequential_model_says_when_its_numbers_are_another_protocols(modes, s
     assert sum("do not compare" in note for note in made.notes) == said
 
 
+def test_a_cold_split_has_the_defaults_that_the_docs_tell():
+    told = {"share": [0.8, 0.1, 0.1], "by": "random", "seed": 2020}
+    told |= {"rest": [0.8, 0.1, 0.1], "history": 1}
+    for kind in ("item", "user"):
+        rule = f"{{split: {{COLD_{kind.upper()}: {{}}}}}}"
+        assert config(eval_args=rule)["strict_cold"] == {**told, "kind": kind}
+    short = config(eval_args="{split: {COLD_ITEM: [3, 1, 1]}}")["strict_cold"]
+    assert short == {**told, "share": [3, 1, 1], "kind": "item"}
+
+
 def test_a_sequential_model_in_random_order_is_refused():
     assert "SASRec is a sequential model and needs TO" in message("SASRec", eval_args="{order: RO}")
 
