@@ -333,7 +333,8 @@ class TrainerMixin(TrainerMends):
             self.logger.info(f"Loading model structure and parameters from {path}")
         plan = getattr(eval_data, "plan", None)
         self.eval_collector.plan = self.evaluator.plan = plan
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        with plain_words(self.config):
+            return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
     def _full_sort_batch_eval(self, batched_data):
         plan = self.eval_collector.plan

@@ -152,6 +152,7 @@ LABELS = {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": 
         ("CIERec", {"train_neg_sample_args": None}, ["train_neg_sample_args", "CIERec"]),
         ("FM", {"train_neg_sample_args": None}, ["FM", "column label", "threshold"]),
         ("FM", LABELS, ["FM", "column label", "labeled"]),
+        ("FM", {**LABELS, "eval_args": {"mode": {"valid": "uni5", "test": "labeled"}}}, ["label"]),
         ("MF", {"learner": "sparse_adam"}, ["learner", "sparse_adam", "MF"]),
     ],
 )
