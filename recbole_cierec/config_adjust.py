@@ -8,6 +8,7 @@ from typing import Any
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType
 
+from recbole_cierec.config_checks import modes_of
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.registry import MODELS
 
@@ -50,12 +51,13 @@ def adjust(
         final["train_neg_sample_args"] = None
     if softmax and final["learner"] == "adagrad":
         final |= {key: final[own] for key, own in _WITH_SOFTMAX.items() if key not in given}
-    return notes + _of_modes(final["eval_args"]["mode"], given, model, sequential)
+    by_user = [mode.startswith("user") for mode in modes_of(final["eval_args"])]
+    return notes + _of_modes(by_user, given, model, sequential)
 
 
-def _of_modes(modes: Any, given: Container[str], model: str, sequential: bool) -> list[str]:
-    modes = list(modes.values()) if isinstance(modes, Mapping) else [modes]
-    by_user = [mode.startswith("user") for mode in modes]
+def _of_modes(
+    by_user: list[bool], given: Container[str], model: str, sequential: bool
+) -> list[str]:
     notes = []
     if not any(by_user):
         idle = [key for key in _OF_USER_MODE if key in given]

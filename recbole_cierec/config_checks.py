@@ -294,17 +294,23 @@ def check_eval_args(args: Any, origin: str) -> None:
             raise ConfigError(
                 f"{origin}: eval_args.{key} must be one of {listed}, not {args.get(key)!r}"
             )
-    modes = args.get("mode")
-    if isinstance(modes, Mapping):
-        for phase in modes:
+    mode_or_modes = args.get("mode")
+    if isinstance(mode_or_modes, Mapping):
+        for phase in mode_or_modes:
             if phase not in ("valid", "test"):
                 raise ConfigError(f"{origin}: eval_args.mode takes valid and test, not '{phase}'")
-    for mode in modes.values() if isinstance(modes, Mapping) else (modes,):
+    for mode in modes_of(args):
         if not isinstance(mode, str) or not _EVAL_MODE.fullmatch(mode):
             raise ConfigError(
                 f"{origin}: eval_args.mode must be full, labeled, uniN or popN (N negatives for"
                 f" each positive, as uni100) or userN (N for each user), not {mode!r}"
             )
+
+
+def modes_of(args: Mapping[str, Any]) -> list[Any]:
+    """The modes in ``eval_args``: one for both phases, or one each."""
+    modes = args.get("mode")
+    return list(modes.values()) if isinstance(modes, Mapping) else [modes]
 
 
 def _check_split(split: Any, origin: str) -> None:

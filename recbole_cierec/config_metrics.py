@@ -11,21 +11,18 @@ from typing import Any
 from recbole.evaluator import metric_information, metric_types
 from recbole.utils import EvaluatorType
 
+from recbole_cierec.config_checks import modes_of
 from recbole_cierec.config_keys import nearest
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.groups import ITEM_GROUPS
 from recbole_cierec.evaluation.plan import has_views
 
 _WITH_CUT = {"rec.topk", "rec.items"}  # what RecBole's metrics at k need
-# Group of results: how it comes to be there; None: always.
-_GROUPS: dict[str, str | None] = {
-    "cold": None,
-    "warm": None,
-    **dict.fromkeys(ITEM_GROUPS),
-    "among_cold": "cold_item_views: True or a split COLD_ITEM",
-    "among_warm": "cold_item_views: True or a split COLD_ITEM",
-    "new": "a split COLD_USER",
-    "known": "a split COLD_USER",
+_VIEWS, _BY_USERS = "cold_item_views: True or a split COLD_ITEM", "a split COLD_USER"
+_GROUPS = {  # of results: what it needs
+    **dict.fromkeys(("cold", "warm", *ITEM_GROUPS), ""),
+    **dict.fromkeys(("among_cold", "among_warm"), _VIEWS),
+    **dict.fromkeys(("new", "known"), _BY_USERS),
 }
 
 
@@ -51,10 +48,8 @@ def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None
         if name.lower() not in metric_types:
             hint = nearest(name, metric_types)
             raise ConfigError(f"{origin('metrics')}: there is no metric '{name}'{hint}")
-    modes = values["eval_args"]["mode"]
-    labeled = "labeled" in (modes.values() if isinstance(modes, Mapping) else [modes])
     ranked = [n for n in names if metric_types[n.lower()] == EvaluatorType.RANKING]
-    if labeled and ranked:
+    if ranked and "labeled" in modes_of(values["eval_args"]):
         raise ConfigError(
             f"{origin('metrics')}: mode labeled of eval_args compares scores with labels, and "
             f"{', '.join(ranked)} rank items; take AUC, LogLoss, MAE or RMSE"
@@ -94,6 +89,5 @@ def _why_no_group(group: str, values: Mapping[str, Any]) -> str:
         hint = nearest(group, _GROUPS) or f"; known are {', '.join(_GROUPS)}"
         return f"names no group '{group}'{hint}"
     by_users = (values["strict_cold"] or {}).get("kind") == "user"
-    needed = {"among": has_views(values), "new": by_users, "known": by_users}
-    there = needed.get(group.partition("_")[0], True)
-    return "" if there else f"needs {_GROUPS[group]}"
+    there = {"": True, _VIEWS: has_views(values), _BY_USERS: by_users}
+    return "" if there[_GROUPS[group]] else f"needs {_GROUPS[group]}"

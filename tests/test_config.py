@@ -193,20 +193,6 @@ def test_columns_follow_the_names_of_fields_unless_they_are_given():
     assert config(**strict)["load_col"]["item"] == ["iid"]
 
 
-@pytest.mark.parametrize(
-    ("modes", "said"),
-    [
-        ("full", 1),
-        ("user9", 0),
-        ("{valid: full, test: user9}", 1),
-        ("{valid: user9, test: user5}", 0),
-    ],
-)
-def test_a_sequential_model_says_when_its_numbers_are_another_protocols(modes, said):
-    made = config("SASRec", eval_args=f"{{mode: {modes}}}")
-    assert sum("do not compare" in note for note in made.notes) == said
-
-
 def test_a_cold_split_has_the_defaults_that_the_docs_tell():
     told = {"share": [0.8, 0.1, 0.1], "by": "random", "seed": 2020}
     told |= {"rest": [0.8, 0.1, 0.1], "history": 1}
