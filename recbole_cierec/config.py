@@ -81,6 +81,8 @@ class Config(ConfigMends, RecBoleConfig):
     Attributes:
         notes: Lines that belong into the log, which does not exist yet at this point.
         origins: Key to the place of its effective value, for keys that a user gave.
+        protocol: ``eval_args`` complete, and as it was before RecBole's part of it was taken out:
+            a cold split is still in it. Whatever trains for this run is configured with it.
 
     Raises:
         ConfigError: For anything unknown, misspelt, of the wrong type or contradictory.
@@ -203,6 +205,7 @@ class Config(ConfigMends, RecBoleConfig):
         for key in self.external_config_dict:
             final[key] = self._checked(key, final[key])
         args = {**self.internal_config_dict["eval_args"], **self._eval_args}
+        self.protocol = deepcopy(args)
         final["eval_args"] = args
         origin = self.origins.get("eval_args", "defaults")
         args["split"], final["strict_cold"] = split_of(final, origin)

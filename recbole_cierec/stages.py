@@ -117,9 +117,9 @@ def stage_config(config: Config, model: str) -> Config:
         for key, value in config.external_config_dict.items()
         if key not in own and config.origins.get(key) != COMMAND_LINE
     }
-    if "eval_args" in config.origins:  # it is merged key by key over all that the user gave
-        flags.pop("eval_args", None)
-        given["eval_args"] = config["eval_args"]
+    # Not config["eval_args"]: it has lost the cold split, which the stage must respect as well.
+    flags.pop("eval_args", None)
+    given["eval_args"] = config.protocol
     given.setdefault("show_progress", config["show_progress"])
     flags.pop("show_progress", None)
     try:
@@ -162,16 +162,24 @@ def begin(config: Config, dataset: Any, prepare: Callable[..., Any], saved: bool
         return _from_checkpoint(Path(config["pretrained"]), model, dataset.digest())
     if main and not _agree(lambda: _newer_stages(config, model, main)):
         return Start(main)
-    return _Stage(config, model, prepare).start(main, saved)
+    return _Stage(config, model, prepare, dataset.digest()).start(main, saved)
 
 
 class _Stage:
     """The stage of one run, made and not yet trained."""
 
-    def __init__(self, config: Config, model: str, prepare: Callable[..., Any]) -> None:
-        self.main, self.model = config, model
+    def __init__(
+        self, config: Config, model: str, prepare: Callable[..., Any], data_digest: str
+    ) -> None:
+        self.main, self.model, self.data_digest = config, model, data_digest
         getLogger().info(f"Stage 1 of 2: {model}, from which {config['model']} starts")
         self.job = prepare(stage_config(config, model))
+        if self.job.loaders[0]._dataset.digest() != data_digest:
+            raise ConfigError(
+                f"{config['model']}: its stage {model} would train on other interactions than "
+                f"{config['model']} itself, and could see what is held out; remove the keys of "
+                "pretrain that choose or split the data"
+            )
         trainer = self.job.trainer
         stem = f"stage-{model}-{_digest(self.job)}"
         self.done = Path(trainer.checkpoint_dir) / f"{stem}.pth"
@@ -187,9 +195,8 @@ class _Stage:
             return Start(path)
         if what != "done":
             self._train(path, saved)
-        digest = self.job.loaders[0]._dataset.digest()
         if saved or what == "done":
-            start = _from_checkpoint(self.done, self.model, digest)
+            start = _from_checkpoint(self.done, self.model, self.data_digest)
         else:
             weights = {k: v.detach().cpu() for k, v in self.job.model.state_dict().items()}
             stage = _told(self.model, None, self.job.trainer.best_valid_score)
