@@ -22,8 +22,9 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from recbole_cierec.errors import CheckpointError
+from recbole_cierec.errors import CheckpointError, OutputError
 from recbole_cierec.processes import meet, of_first, world
+from recbole_cierec.torch_files import refuse_packed
 from recbole_cierec.whole_file import TEMPORARY, replacing
 
 FORMAT = "recbole_cierec checkpoint 1"
@@ -94,7 +95,9 @@ def write_checkpoint(path: Path, state: dict) -> None:
     try:
         with replacing(path) as file:
             torch.save({"format": FORMAT, **state}, file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    except OutputError as error:
+        raise CheckpointError(str(error)) from error
+    except RuntimeError as error:  # torch reports a full disk as RuntimeError
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: the checkpoint cannot be written: {reason}") from error
 
@@ -152,6 +155,7 @@ def read_checkpoint(path: Path) -> dict:
             file is executed.
     """
     try:
+        refuse_packed(path)
         # torch does not compare the checksums that it writes: a flipped bit would load silently.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
