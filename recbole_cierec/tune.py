@@ -144,8 +144,8 @@ def tune(
 
     words = {"files": [], "flags": {}, **words}
     plan = Plan(model=model, dataset=dataset, trials=trials, **words)
-    report.check_places(plan)
     board = plan.board()
+    report.check_places(plan)
     board.fill()
     if plan.count < plan.trials:
         _say(f"the ranges of {plan.model} hold {plan.count} settings; all are tried")

@@ -115,7 +115,7 @@ def _target(file: Path, check: Check | None = None) -> Path:
         raise OutputError(file, "no file can have this name") from error
     refuse_other_kinds(target, file)
     if check is not None and target.exists():
-        check(target)
+        check(file)
     return target
 
 

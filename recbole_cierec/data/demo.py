@@ -329,7 +329,7 @@ def _check_complete(folder: Path, seed: int) -> None:
         marker = json.loads((folder / MARKER).read_text(encoding="ascii"))
         found = (marker["format"], marker["seed"])
         contents = marker["contents"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             f"{folder}: not the embedded demo data ({MARKER} is missing or unreadable); {advice}"
         ) from None
