@@ -104,7 +104,8 @@ def _clear(path: Path) -> None:
 
 
 def _lock_of(path: Path) -> BaseFileLock:
-    return FileLock(f"{path}{_LOCK_SUFFIX}")
+    # Not thread-local: a generator may be closed by another thread than the one that opened it.
+    return FileLock(f"{path}{_LOCK_SUFFIX}", thread_local=False)
 
 
 def _drop(lock: BaseFileLock) -> None:
