@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 from recbole_cierec.__main__ import split_arguments
 from recbole_cierec.command import run_command
 from recbole_cierec.errors import ConfigError, UserError
-from recbole_cierec.leftovers import TEMPORARY, clear_leftovers
 from recbole_cierec.logs import PlainFormatter
 
 if TYPE_CHECKING:
@@ -167,6 +166,8 @@ def tune(
 
 def _remove_stages(folder: Path) -> None:
     """Remove the stages of the trials, and nothing else that lies there."""
+    from recbole_cierec.leftovers import TEMPORARY, clear_leftovers
+
     clear_leftovers(folder, TEMPORARY)
     for path in folder.glob("stage-*.pth"):
         path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def read_per_user(path: Path) -> UserResults:
         DataError: There is none, or it is not one of ours.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike is_dir it never raises
         files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
         if not files:
             raise DataError(f"{path}: no *{SUFFIX} in this folder; runs leave them in saved/")
