@@ -27,6 +27,7 @@ from recbole_cierec.__main__ import split_arguments
 from recbole_cierec.command import run_command
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.logs import PlainFormatter
+from recbole_cierec.terminal import say
 
 if TYPE_CHECKING:
     from recbole_cierec.tuning.board import Board
@@ -255,7 +256,7 @@ def _worker(words: dict[str, Any], count: int, queue: Any) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say(line, sys.stderr)
 
 
 class _Once(logging.Filter):
@@ -291,10 +292,10 @@ def _tune(argv: Sequence[str]) -> None:
     failed = sum(row["state"] == "failed" for row in result["rows"])
     plan, files = result["plan"], result["files"]
     said = f"{len(result['rows'])} trials" + (f", {failed} of them failed" if failed else "")
-    print(f"{plan.model} on {plan.dataset}: {said}; the best are\n")
-    print(report.table(plan, result["rows"], report.TOP))
-    print(f"\nall trials: {files['table']}, {files['rows']}\nbest settings: {files['yaml']}\n")
-    print(f"to train them, keep the checkpoint and test:\n{result['command']}")
+    say(f"{plan.model} on {plan.dataset}: {said}; the best are\n")
+    say(report.table(plan, result["rows"], report.TOP))
+    say(f"\nall trials: {files['table']}, {files['rows']}\nbest settings: {files['yaml']}\n")
+    say(f"to train them, keep the checkpoint and test:\n{result['command']}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
