@@ -102,12 +102,16 @@ class ConfigMends:
             # As RecBole does. Not otherwise: a process that has once seen no GPU keeps seeing none.
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus
         on_gpu = use_gpu and bool(gpus) and torch.cuda.is_available()
+        self._check_device(on_gpu)
         settings["single_spec"] = "local_rank" not in settings
         if settings["single_spec"]:
             settings["local_rank"] = 0
             settings["device"] = torch.device("cuda" if on_gpu else "cpu")
         else:
             self._join_processes(on_gpu)
+
+    def _check_device(self, on_gpu: bool) -> None:
+        """For sub-classes: called before a device is chosen or other processes are joined."""
 
     def _join_processes(self, on_gpu: bool) -> None:
         """Join the process group: NCCL with one GPU each, or gloo on the CPU."""

@@ -58,6 +58,8 @@ def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None
     topk = [topk] if isinstance(topk, int) else topk
     if not topk or not all(type(k) is int and k > 0 for k in topk):
         raise ConfigError(f"{origin('topk')}: 'topk' must be whole numbers above 0, not {topk!r}")
+    if len(set(topk)) < len(topk):
+        raise ConfigError(f"{origin('topk')}: 'topk' names a number twice: {topk}")
     chosen = str(values["valid_metric"])
     problem = _why_not_computed(chosen, names, topk, values)
     if problem:

@@ -96,7 +96,7 @@ def load_object(target: str) -> Any:
 
 def _recbole_file(name: str) -> Path | None:
     """The source of a RecBole model, found without importing RecBole's models."""
-    if not name.isidentifier():
+    if not name.isidentifier() or len(name) > 100:  # no name of a file
         return None
     spec = find_spec("recbole")
     if spec is None or spec.origin is None:
@@ -126,6 +126,7 @@ def recbole_model_names() -> list[str]:
 
 def unknown_model(name: str) -> ConfigError:
     """The error for a model name that neither table knows, with the nearest name."""
+    name = name[:100]  # for the search and the message
     known = {known.lower(): known for known in [*recbole_model_names(), *MODELS]}
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{known[near[0]]}'?" if near else "--help lists the models"

@@ -37,6 +37,12 @@ def one_line(text: object) -> str:
     return _IN_LINE.sub(_escaped, str(text))
 
 
+def shown(value: object, most: int = 60) -> str:
+    """The ``repr`` of a value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print text that may hold input, at once; ``stream`` is stdout by default."""
     print(printable(text), file=stream, flush=True)

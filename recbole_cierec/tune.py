@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_cierec.__main__ import split_arguments
 from recbole_cierec.command import run_command
 from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.launch import MOST_PROCESSES
 from recbole_cierec.logs import PlainFormatter
 from recbole_cierec.terminal import say
 
@@ -88,10 +89,10 @@ def split_tune_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], int]:
             )
     own = {key: flags.pop(key) for key in _OWN if key in flags}
     numbers = {}
-    for key, default in (("trials", "20"), ("processes", "1")):
+    for key, default, most in (("trials", "20", 10**6), ("processes", "1", MOST_PROCESSES)):
         text = own.get(key, default)
-        if not text.isdecimal() or int(text) < 1:
-            raise ConfigError(f"command line: --{key} must be 1 or more, not '{text}'")
+        if not text.isdecimal() or not 1 <= int(text[:20]) <= most:
+            raise ConfigError(f"command line: --{key} must be from 1 to {most}, not '{text[:20]}'")
         numbers[key] = int(text)
     sampler = own.get("sampler", "random")
     if sampler not in SAMPLERS:
