@@ -73,14 +73,17 @@ def _check_columns(final: Mapping[str, Any], origins: Mapping[str, str]) -> None
                     raise ConfigError(
                         f"{origins['load_col']}: 'load_col' must name {name} in {file}"
                     )
-    for file, columns in unload.items():
-        for name in (final[field] for field in _IDS.get(file, ())):
-            if name in columns:
-                raise ConfigError(f"{origins['unload_col']}: 'unload_col' cannot name {name}")
+    for key in ("unload_col", "unused_col"):
+        for file, columns in (final.get(key) or {}).items():
+            for name in (final[field] for field in _IDS.get(file, ())):
+                if name in columns:
+                    raise ConfigError(f"{origins.get(key, 'defaults')}: '{key}' cannot name {name}")
+    for file in unload:
         if load is not None and load.get(file, "*") != "*":
+            origin = origins.get("unload_col", "defaults")
             raise ConfigError(
-                f"{origins['unload_col']}: 'unload_col' and load_col both choose columns of {file};"
-                " keep one: load_col says which are loaded, unload_col which are not"
+                f"{origin}: 'unload_col' and load_col both choose columns of {file}; keep one: "
+                "load_col says which are loaded, unload_col which are not"
             )
 
 

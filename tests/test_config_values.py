@@ -38,6 +38,7 @@ from recbole_cierec.registry import get_model_class
         ("load_col", "{intr: [user_id, item_id]}", "names the file 'intr'"),
         ("load_col", "{inter: [user_id, [item_id]]}", "must be a name"),
         ("unload_col", "{inter: [user_id]}", "'unload_col' cannot name user_id"),
+        ("unused_col", "{inter: [item_id]}", "'unused_col' cannot name item_id"),
         ("seq_len", "{tags: 0}", "tags in 'seq_len' must be a whole number"),
         ("threshold", "{rating: high}", "rating in 'threshold' must be a number"),
         ("threshold", "{rating: 3, stars: 4}", "'threshold' must name one column"),

@@ -163,25 +163,11 @@ def _by_row(dataset, row: np.ndarray, n: int) -> Ragged:
 def _by_row_of_all(datasets: list, row: np.ndarray, n: int) -> Ragged:
     """All that the user of a row ever interacted with, in whatever part."""
     pairs = [_pairs(dataset, row) for dataset in datasets]
-    pairs += [_first_items(dataset, row) for dataset in datasets]
     rowless = datasets[0].rowless
     rows = row[rowless.users]
     pairs.append((rows[rows >= 0], rowless.items[rows >= 0]))
     rows, items = (np.concatenate(side) for side in zip(*pairs, strict=True))
     return Ragged.group(rows, items, n)
-
-
-def _first_items(dataset, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Items of sequences, of which a user's first has no row of its own."""
-    suffix = dataset.config["LIST_SUFFIX"]
-    name = dataset.iid_field + suffix if suffix else ""
-    if not hasattr(dataset, "item_list_length_field") or name not in dataset.inter_feat:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    lists = np.asarray(dataset.inter_feat[name])
-    rows = np.repeat(row[np.asarray(dataset.inter_feat[dataset.uid_field])], lists.shape[1])
-    items = lists.reshape(-1)
-    real = (items > 0) & (rows >= 0)
-    return rows[real], items[real]
 
 
 def _refuse_empty(config, parts) -> None:
