@@ -234,10 +234,18 @@ class Config(ConfigMends, RecBoleConfig):
         given_path = self.external_config_dict.get("data_path")
         with recbole_errors():
             super()._set_default_parameters()
+        self._check_loss_type()
         self._check_direction()
         if self.dataset == "ml-100k" and given_path is not None:
             # RecBole would take its packaged copy without a word.
             self.final_config_dict["data_path"] = os.path.join(given_path, self.dataset)
+
+    def _check_loss_type(self) -> None:
+        """RecBole takes from it what a batch must hold, and passes over what it does not know."""
+        if "MODEL_INPUT_TYPE" not in self.final_config_dict:
+            given = self.final_config_dict["loss_type"]
+            origin = self.origins.get("loss_type", "defaults")
+            raise ConfigError(f"{origin}: 'loss_type' must be one of CE, BPR, not {given!r}")
 
     def _check_direction(self) -> None:
         """RecBole knows which way each metric is better, and passes over what the user says."""

@@ -144,8 +144,8 @@ MAXIMUM: dict[str, float] = {
         _WIDE,
     ),
     **dict.fromkeys(
-        "content_layers id_layers attention_blocks attention_heads image_tokens n_layers n_heads"
-        " num_layers".split(),
+        "content_layers id_layers attention_blocks attention_heads image_tokens neighbours_count"
+        " n_layers n_heads num_layers".split(),
         _DEEP,
     ),
 }

@@ -14,7 +14,10 @@ from recbole_cierec.errors import ConfigError
 
 FOLDERS = frozenset("data_path checkpoint_dir cache_dir image_dir".split())
 FILES = frozenset("features_file candidates_file resume pretrained word_vectors".split())
-_OTHER_PATHS = frozenset({"encoder_weights", "pre_model_path"})
+_OTHER_PATHS = frozenset(  # weights that models of RecBole, or a network, start from
+    "encoder_weights pre_model_path pretrain_path mf_pretrain_path mlp_pretrain_path"
+    " warm_up".split()
+)
 LONGEST_TEXT, LONGEST_NAME = 4095, 255  # bytes that Linux takes in a path and in one part of it
 LONGEST_WORD = 128  # of a model's or data set's name, which names of files are made of
 

@@ -21,6 +21,7 @@ from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.launch import launch
 from recbole_cierec.logs import result_table, start_log
+from recbole_cierec.recbole_refusals import as_model_errors
 from recbole_cierec.registry import get_trainer_class
 from recbole_cierec.stages import begin
 from recbole_cierec.trainer.checkpoint import make_folder, read_checkpoint
@@ -219,7 +220,9 @@ def prepare(config: Config, saved: bool = True) -> Job:
     # RecBole gives each process a seed of its own; what may differ between processes is parted in
     # trainer/together.py.
     init_seed(config["seed"], config["reproducibility"])
-    model = start.fill(config.model_class(config, loaders[0]._dataset)).to(config["device"])
+    with as_model_errors(config):
+        model = config.model_class(config, loaders[0]._dataset)
+    model = start.fill(model).to(config["device"])
     logger.info(model)
     trainer = get_trainer_class(config)(config, model)
     if start.resume:

@@ -7,14 +7,18 @@ user; what Python or numpy raises inside of RecBole is a fault, and keeps its tr
 from __future__ import annotations
 
 import dis
+import linecache
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from recbole_cierec.errors import DataError, UserError
+from recbole_cierec.errors import CheckpointError, ConfigError, DataError, UserError
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
+_ON_PURPOSE = (ValueError, AssertionError, NotImplementedError, TypeError)
+_OF_FILES = (OSError, pickle.UnpicklingError, RuntimeError)
 
 
 @contextmanager
@@ -29,19 +33,72 @@ def as_data_errors(config: Mapping[str, Any]) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, AssertionError, NotImplementedError, TypeError) as error:
+    except _ON_PURPOSE as error:
         if isinstance(error, UserError) or not raised_by_recbole(error.__traceback__):
             raise
-        words = " ".join(str(error).split())
-        raise DataError(f"{config['dataset']}, for {config['model']}: {words}") from error
+        raise DataError(f"{config['dataset']}, for {config['model']}: {_words(error)}") from error
+
+
+@contextmanager
+def as_model_errors(config: Mapping[str, Any]) -> Iterator[None]:
+    """Within, what a model of RecBole's refuses while it is made is one line.
+
+    Args:
+        config: RecBole's configuration, for the name of the model.
+
+    Raises:
+        ConfigError: In place of a ValueError and the like that RecBole's code raises.
+        CheckpointError: The file of a pretrained model is missing, damaged or of another size.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except _ON_PURPOSE as error:
+        if not raised_by_recbole(error.__traceback__):
+            raise
+        raise ConfigError(f"{config['model']}: {_words(error)}") from error
+    except _OF_FILES as error:
+        if not _while_loading(error.__traceback__):
+            raise
+        words = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:120]
+        raise CheckpointError(
+            f"{config['model']}: the pretrained model that it starts from cannot be used ({words})"
+        ) from error
 
 
 def raised_by_recbole(trace: TracebackType | None) -> bool:
     """Whether a statement ``raise`` or ``assert`` of RecBole's raised it, and nothing below."""
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
+    frames = list(_frames(trace))
+    if not frames:
         return False
-    code = trace.tb_frame.f_code
-    module = trace.tb_frame.f_globals.get("__name__", "")
-    return module.split(".")[0] == "recbole" and code.co_code[trace.tb_lasti] == _RAISE
+    code = frames[-1].tb_frame.f_code
+    return _module(frames[-1]) == "recbole" and code.co_code[frames[-1].tb_lasti] == _RAISE
+
+
+def _while_loading(trace: TracebackType | None) -> bool:
+    """Whether RecBole was reading weights: the frame after its last one is torch's."""
+    frames = list(_frames(trace))
+    ours = [k for k, frame in enumerate(frames) if _module(frame) == "recbole"]
+    if not ours or ours[-1] + 1 == len(frames):
+        return False
+    return frames[ours[-1] + 1].tb_frame.f_code.co_name in ("load", "load_state_dict")
+
+
+def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
+
+
+def _module(trace: TracebackType) -> str:
+    return trace.tb_frame.f_globals.get("__name__", "").split(".")[0]
+
+
+def _words(error: Exception) -> str:
+    """What it says; a bare assertion says nothing but its own line."""
+    if words := " ".join(str(error).split()):
+        return words
+    last = list(_frames(error.__traceback__))[-1]
+    line = linecache.getline(last.tb_frame.f_code.co_filename, last.tb_lineno).strip()
+    return f"RecBole asks for {line.removeprefix('assert ')}" if line else type(error).__name__

@@ -151,6 +151,10 @@ def test_keys_that_would_be_passed_over_are_refused(key, text, says):
     assert says in said
 
 
+def test_a_loss_type_that_no_batch_is_made_for_is_refused():
+    assert "'loss_type' must be one of CE, BPR, not 'XE'" in message("SASRec", loss_type="XE")
+
+
 def test_both_ways_to_normalise_are_refused():
     said = message(normalize_field="[price]", normalize_all="True")
     assert "'normalize_field' and normalize_all" in said

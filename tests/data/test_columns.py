@@ -6,45 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from atomic_files import INTER, made, refusal
 
-from recbole_cierec.config import Config
-from recbole_cierec.data.dataset import create_dataset
-from recbole_cierec.errors import DataError, UserError
+from recbole_cierec.errors import DataError
 from recbole_cierec.recbole_refusals import as_data_errors
 
-INTER = "user_id:token item_id:token timestamp:float"
 ALL = {"inter": "*", "item": "*", "user": "*"}
-
-
-def table(header: str, rows: list[str]) -> str:
-    return "".join("\t".join(line.split(" ")) + "\n" for line in [header, *rows])
-
-
-@pytest.fixture
-def wrote(in_tmp):
-    """``wrote(file=(header, rows), ...)`` -> keys of a data set ``t`` with these files."""
-
-    def write(**files: tuple[str, list[str]]) -> dict:
-        rows = [f"u{u} i{(u + k) % 6} {k}" for u in range(5) for k in range(5)]
-        home = Path("data/t")
-        home.mkdir(parents=True)
-        for file, (header, lines) in {"inter": (INTER, rows), **files}.items():
-            (home / f"t.{file.replace('_', '.')}").write_text(table(header, lines))
-        return {"data_path": "data", "use_gpu": False, "topk": [2], "valid_metric": "Recall@2"}
-
-    return write
-
-
-def made(keys: dict, model: str = "BPR"):
-    return create_dataset(Config(model, "t", None, keys, {}))
-
-
-def refusal(keys: dict, model: str = "BPR") -> str:
-    with pytest.raises(UserError) as error:
-        made(keys, model)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
 
 # -- types -------------------------------------------------------------------------------------
 
