@@ -10,9 +10,9 @@ from contextlib import suppress
 from types import FrameType
 
 from recbole_cierec.errors import UserError
+from recbole_cierec.optional_packages import lacking
 from recbole_cierec.terminal import one_line
 
-_OWN_PACKAGES = {"recbole", "recbole_cierec"}
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
 BROKEN_PIPE = 128 + 13  # SIGPIPE, which not every system has
 
@@ -61,10 +61,10 @@ def _run(
         job(argv)
     except UserError as error:
         return _refused(str(error))
-    except ModuleNotFoundError as error:  # some of RecBole's models import what they need late
-        if not error.name or error.name.split(".")[0] in _OWN_PACKAGES:
+    except ImportError as error:
+        if (line := lacking(error)) is None:
             raise
-        return _refused(f"this needs the package {error.name}; install it")
+        return _refused(f"this {line}")
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter, process_time
@@ -17,10 +16,10 @@ from recbole.utils import get_environment, init_seed
 
 from recbole_cierec.compat import quiet_recbole
 from recbole_cierec.config import Config
-from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.launch import launch
 from recbole_cierec.logs import result_table, start_log
+from recbole_cierec.optional_packages import named_where_missing, require
 from recbole_cierec.recbole_refusals import as_model_errors
 from recbole_cierec.registry import get_trainer_class
 from recbole_cierec.stages import begin
@@ -120,7 +119,8 @@ def run_one(
     config = Config(model, dataset, config_file_list, config_dict, cmd_line)
     log_file = start_log(config)
     _log_start(config, cmd_line)
-    with quiet_recbole():
+    # Some of RecBole's models import what they need late.
+    with quiet_recbole(), named_where_missing(config["model"]):
         job = prepare(config, saved)
         result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
     _log_end(config, result)
@@ -209,8 +209,8 @@ def prepare(config: Config, saved: bool = True) -> Job:
     from recbole_cierec.data.sampling import prepare as prepare_data
 
     logger = getLogger()
-    if config["log_wandb"] and find_spec("wandb") is None:
-        raise ConfigError("log_wandb needs the package wandb: pip install wandb")
+    if config["log_wandb"]:
+        require("wandb", "init", "log_wandb")
     make_folder(Path(config["checkpoint_dir"]))  # RecBole's trainer would, after all the work
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)

@@ -48,7 +48,7 @@ def as_model_errors(config: Mapping[str, Any]) -> Iterator[None]:
 
     Raises:
         ConfigError: In place of a ValueError and the like that RecBole's code raises.
-        CheckpointError: The file of a pretrained model is missing, damaged or of another size.
+        CheckpointError: A file that the model starts from is missing, damaged or of another size.
     """
     try:
         yield
@@ -63,7 +63,7 @@ def as_model_errors(config: Mapping[str, Any]) -> Iterator[None]:
             raise
         words = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:120]
         raise CheckpointError(
-            f"{config['model']}: the pretrained model that it starts from cannot be used ({words})"
+            f"{config['model']}: a file that it starts from cannot be used ({words})"
         ) from error
 
 
