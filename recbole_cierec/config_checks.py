@@ -1,8 +1,8 @@
 """Values of configuration keys: their types, choices and ranges, checked before anything runs.
 
 The type of a key's default is its type; the tables below name the exceptions. Keys of RecBole's own
-models are checked loosely (a number stays a number), because their yaml files write ``1`` where the
-model takes any float.
+models are checked loosely (a number stays a number unless its name says that it counts something),
+because their yaml files write ``1`` where the model takes any float.
 """
 
 from __future__ import annotations
@@ -119,6 +119,13 @@ MINIMUM: dict[str, float] = {
     "contrastive_negatives": 1,
     "temperature": 0.001,  # similarities are divided by it
     "content_hidden_size": 1,
+    "hidden_size": 1,
+    "inner_size": 1,
+    "n_layers": 0,
+    "n_heads": 1,
+    "num_layers": 1,
+    "content_init_gain": 0,
+    "initializer_range": 0,
     # Of RecBole, which divides by some of them.
     "eval_step": 1,
     "save_step": 1,
@@ -157,7 +164,7 @@ NOT_EMPTY = frozenset(
 )
 SHARES = frozenset(  # from 0 to 1
     "privileged_dropout id_dropout user_dropout item_dropout dropout_prob mask_share target_top"
-    " contrastive_weight replaced_share".split()
+    " contrastive_weight replaced_share hidden_dropout_prob attn_dropout_prob mask_ratio".split()
 )
 NUMBERS: dict[str, int | None] = {"gr_scales": None, "gr_fixed_scales": 2}  # lists: their length
 _NULL_DICT, _NULL_LIST, _NULL_TEXT = (dict, NoneType), (list, NoneType), (str, NoneType)
@@ -210,6 +217,8 @@ ALLOWED: dict[str, tuple[type, ...]] = {
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 _WORDS |= {list: "a list", dict: "a mapping", NoneType: "null"}
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+# Of RecBole's models: keys whose default is a whole number because they count something.
+_COUNTS = re.compile(r"^(n|num)_|_(size|dim|dimension|num|layers|heads|epochs|steps?|k)$")
 _EVAL_KEYS = ("split", "order", "group_by", "mode")
 _EVAL_MODE = re.compile(r"full|labeled|(uni|pop|user)[1-9][0-9]*")
 _LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
@@ -251,6 +260,8 @@ def check_value(
         raise ConfigError(f"{origin}: '{key}' must not be empty")
     if key in NUMBERS:
         _check_numbers(key, converted, origin)
+    if loose and default and isinstance(default, list) and all(map(_is_number, default)):
+        _check_like(key, converted, default, origin)
     if isinstance(converted, int | float) and not isinstance(converted, bool):
         _check_range(key, converted, origin)
     return check_parts(key, converted, origin)
@@ -264,7 +275,9 @@ def _types(key: str, default: Any, loose: bool) -> tuple[type, ...] | None:
         return None
     if kind in (list, dict):
         return (kind, NoneType)
-    return (int, float) if loose and kind in (int, float) else (kind,)
+    if loose and kind in (int, float) and not (kind is int and _COUNTS.search(key)):
+        return (int, float)
+    return (kind,)
 
 
 def _choice(key: str, value: Any, origin: str) -> str:
@@ -320,6 +333,19 @@ def _check_numbers(key: str, values: Any, origin: str) -> None:
         raise ConfigError(
             f"{origin}: '{key}' must be a list of {kind}, 0 or more each, not {values}"
         )
+
+
+def _check_like(key: str, values: Any, default: list, origin: str) -> None:
+    """A list of numbers of a model of RecBole's; as many weights as it has losses."""
+    length = len(default) if key.endswith(("weight", "weights")) else None
+    numbers = isinstance(values, list) and all(map(_is_number, values))
+    if not numbers or length not in (None, len(values)):
+        kind = f"{length} numbers" if length else "numbers"
+        raise ConfigError(f"{origin}: '{key}' must be a list of {kind}, not {shown(values)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_eval_args(args: Any, origin: str) -> None:

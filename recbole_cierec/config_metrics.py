@@ -73,7 +73,8 @@ def _why_not_computed(
     known = {metric.lower() for metric in names}
     group = ""
     if not at and name not in known:  # of a metric without a cut: gauc_cold
-        name, group = next(((m, name[len(m) + 1 :]) for m in known if name.startswith(f"{m}_")), "")
+        parts = ((m, name[len(m) + 1 :]) for m in known if name.startswith(f"{m}_"))
+        name, group = next(parts, (name, ""))
     if name not in known:
         return f"is not among the metrics {', '.join(names)}"
     if at:

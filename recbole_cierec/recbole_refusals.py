@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from recbole_cierec.config_keys import model_keys
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError, UserError
+from recbole_cierec.registry import MODELS
+from recbole_cierec.terminal import shown
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _ON_PURPOSE = (ValueError, AssertionError, NotImplementedError, TypeError)
@@ -47,24 +50,36 @@ def as_model_errors(config: Mapping[str, Any]) -> Iterator[None]:
         config: RecBole's configuration, for the name of the model.
 
     Raises:
-        ConfigError: In place of a ValueError and the like that RecBole's code raises.
+        ConfigError: In place of a ValueError and the like that RecBole's code raises, and of any
+            error where the user gave keys of a model of RecBole's, whose values it does not check.
         CheckpointError: A file that the model starts from is missing, damaged or of another size.
     """
     try:
         yield
     except UserError:
         raise
-    except _ON_PURPOSE as error:
-        if not raised_by_recbole(error.__traceback__):
-            raise
-        raise ConfigError(f"{config['model']}: {_words(error)}") from error
-    except _OF_FILES as error:
-        if not _while_loading(error.__traceback__):
-            raise
+    except ImportError:
+        raise
+    except Exception as error:
         words = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:120]
-        raise CheckpointError(
-            f"{config['model']}: a file that it starts from cannot be used ({words})"
-        ) from error
+        if isinstance(error, _OF_FILES) and _while_loading(error.__traceback__):
+            raise CheckpointError(
+                f"{config['model']}: a file that it starts from cannot be used ({words})"
+            ) from error
+        if isinstance(error, _ON_PURPOSE) and raised_by_recbole(error.__traceback__):
+            raise ConfigError(f"{config['model']}: {_words(error)}") from error
+        if given := _own_keys(config):
+            said = f"{config['model']} cannot be made with {', '.join(given)}"
+            raise ConfigError(f"{said} ({type(error).__name__}: {words})") from error
+        raise
+
+
+def _own_keys(config: Any) -> list[str]:
+    """The keys of a model of RecBole's that the user gave, with their values."""
+    name, origins = config["model"], getattr(config, "origins", {})
+    if name in MODELS:
+        return []
+    return [f"{k}: {shown(config[k])}" for k in origins if name in model_keys().get(k, ())]
 
 
 def raised_by_recbole(trace: TracebackType | None) -> bool:

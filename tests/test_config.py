@@ -232,6 +232,7 @@ def test_keys_of_user_mode_are_said_to_be_idle_elsewhere():
         ({"valid_metric": "Recall@_cold"}, ["its number"]),
         ({"valid_metric": "GAUC@10", "metrics": "[GAUC]"}, ["takes no cut"]),
         ({"valid_metric": "Hit@10"}, ["not among the metrics"]),
+        ({"valid_metric": "Rcall"}, ["not among the metrics"]),
     ],
 )
 def test_a_validation_metric_that_will_not_be_computed_is_refused_at_once(keys, words):

@@ -150,7 +150,7 @@ def test_values_get_the_type_of_their_key(key, text, value):
         ("learning_rate", "fast", "'learning_rate' must be a number, not 'fast'"),
         ("learning_rate", ".nan", "'learning_rate' must be finite, not nan"),
         ("use_gpu", "1", "'use_gpu' must be True or False, not 1"),
-        ("embedding_size", "abc", "'embedding_size' must be a number, not 'abc'"),
+        ("embedding_size", "abc", "'embedding_size' must be a whole number, not 'abc'"),
         ("load_col", "[a]", "'load_col' must be a mapping or null, not ['a']"),
         ("clip_grad_norm", "5", "'clip_grad_norm' must be a mapping or null, not 5"),
         ("bad_image", "skp", "'bad_image' must be one of skip, blank, error, not 'skp'"),

@@ -276,3 +276,29 @@ def test_each_gpu_that_is_named_must_exist(gpus):
     assert "gpu_id names none" in message(use_gpu="True", gpu_id="")
     gpus(2)
     assert config(gpu_id="0,1")["gpu_id"] == "0,1"
+
+
+# -- keys of RecBole's models ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "text", "said"),
+    [
+        ("BPR", "embedding_size", "0.5", "'embedding_size' must be a whole number"),
+        ("SASRec", "n_layers", "-1", "'n_layers' must be 0 or more"),
+        ("SASRec", "n_heads", "0", "'n_heads' must be 1 or more"),
+        ("SASRec", "hidden_dropout_prob", "3", "'hidden_dropout_prob' is a share"),
+        ("CKE", "kg_embedding_size", "0.5", "'kg_embedding_size' must be a whole number"),
+        ("CKE", "reg_weights", "[1]", "'reg_weights' must be a list of 2 numbers"),
+        ("CKE", "reg_weights", "[1, x]", "'reg_weights' must be a list of 2 numbers"),
+        ("NeuMF", "mlp_hidden_size", "[8, x]", "'mlp_hidden_size' must be a list of numbers"),
+    ],
+)
+def test_counts_shares_and_weights_of_recboles_models(model, key, text, said):
+    assert said in message(model, **{key: text})
+
+
+def test_other_numbers_of_recboles_models_may_be_any_number():
+    assert config("LightGCN", reg_weight="1")["reg_weight"] == 1
+    assert config("NeuMF", dropout_prob="0.5")["dropout_prob"] == 0.5
+    assert config("NeuMF", mlp_hidden_size="[8]")["mlp_hidden_size"] == [8]
