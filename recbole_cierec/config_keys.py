@@ -36,6 +36,17 @@ RETIRED_KEYS = {
     "neg_sampling": "train_neg_sample_args",
     "training_neg_sample_num": "train_neg_sample_args",
 }
+# Keys that are set from others; a value of the user's would be overwritten.
+DERIVED_KEYS = {
+    "device": "use_gpu and gpu_id",
+    "single_spec": "nproc",
+    "strict_cold": "eval_args.split",
+    "valid_neg_sample_args": "eval_args.mode",
+    "test_neg_sample_args": "eval_args.mode",
+    "eval_type": "metrics",
+    "MODEL_TYPE": "the model",
+    "MODEL_INPUT_TYPE": "the model and loss_type",
+}
 
 
 def properties_dir() -> Path:
@@ -156,6 +167,8 @@ def check_keys(
     )
     notes = []
     for key, origin in given:
+        if key in DERIVED_KEYS:
+            raise ConfigError(f"{origin}: '{key}' follows from {DERIVED_KEYS[key]}; remove it")
         if key in known:
             continue
         if key in RETIRED_KEYS:

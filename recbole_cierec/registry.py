@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.optional_packages import named_where_missing
 
 _GATED = "recbole_cierec.trainer.gated:GatedTrainer"
 _PHASED = "recbole_cierec.trainer.phased:PhasedTrainer"
@@ -96,7 +97,7 @@ def load_object(target: str) -> Any:
 
 def _recbole_file(name: str) -> Path | None:
     """The source of a RecBole model, found without importing RecBole's models."""
-    if not name.isidentifier():
+    if not name.isidentifier() or len(name) > 100:  # no name of a file
         return None
     spec = find_spec("recbole")
     if spec is None or spec.origin is None:
@@ -126,6 +127,7 @@ def recbole_model_names() -> list[str]:
 
 def unknown_model(name: str) -> ConfigError:
     """The error for a model name that neither table knows, with the nearest name."""
+    name = name[:100]  # for the search and the message
     known = {known.lower(): known for known in [*recbole_model_names(), *MODELS]}
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{known[near[0]]}'?" if near else "--help lists the models"
@@ -156,13 +158,8 @@ def get_model_class(name: str) -> type:
 
     watching = torch.is_anomaly_enabled()
     try:
-        return mend_model(get_model(name))
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("recbole"):
-            raise
-        raise ConfigError(
-            f"model '{name}' needs the package {error.name}, which is not installed; install it"
-        ) from error
+        with named_where_missing(f"model '{name}'"):
+            return mend_model(get_model(name))
     finally:
         # RecBole's sine.py, read with any sequential model, has torch keep a trace of every
         # operation from then on.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from recbole_cierec import load, quick_start, run
+from recbole_cierec import load, run
 from recbole_cierec.config import Config
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError
 from recbole_cierec.quick_start import prepare
@@ -202,13 +203,6 @@ def test_error_of_a_process_is_the_error_of_the_run(keys, in_tmp):
         run("BPR", "absent", config_dict=keys(), nproc=2)
 
 
-def test_a_logger_that_is_not_installed_is_named(keys, in_tmp, monkeypatch):
-    plain = quick_start.find_spec
-    monkeypatch.setattr(quick_start, "find_spec", lambda n: None if n == "wandb" else plain(n))
-    with pytest.raises(ConfigError, match="pip install wandb"):
-        run("MF", "tiny", config_dict=keys(log_wandb=True))
-
-
 @pytest.mark.parametrize("name", ["BPR", "VBPR", "AMR"])
 def test_a_loaded_model_ranks_what_it_scores_highest_among_the_unmet(tiny, caplog, name):
     from recbole.utils.case_study import full_sort_topk
@@ -230,3 +224,27 @@ def test_a_loaded_model_ranks_what_it_scores_highest_among_the_unmet(tiny, caplo
     other = keys | {"learning_rate": 0.4, "state": "warning"}
     load(job.trainer.saved_model_file, config_dict=other)
     assert "(here 0.4)" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["full", "user5"])
+@pytest.mark.parametrize("model", ["BPR", "VBPR"])
+def test_users_without_a_test_are_ranked_for_too(tiny, tiny_folder, in_tmp, model, mode):
+    from recbole.utils.case_study import full_sort_topk
+
+    home = shutil.copytree(tiny_folder / "tiny", in_tmp / "more" / "tiny")
+    with (home / "tiny.inter").open("a") as file:
+        file.write("new\ti3\t5\n")
+    keys = tiny(data_path=str(in_tmp / "more"), epochs=1, eval_args={"mode": mode})
+    job = load(run(model, "tiny", config_dict=keys)["checkpoint"], config_dict=keys)
+    test = job.loaders[2].dataset
+    users = test.token2id("user_id", ["new", "u7"])
+    assert users[0] not in test.inter_feat["user_id"]
+    _, items = full_sort_topk(users, job.model, job.loaders[2], 10, "cpu")
+    for user, ranked in zip(("new", "u7"), test.id2token("item_id", items), strict=True):
+        lines = (home / "tiny.inter").read_text().splitlines()
+        known = {line.split("\t")[1] for line in lines if line.startswith(f"{user}\t")}
+        rows = test.inter_feat["user_id"] == int(test.token2id("user_id", user))
+        known -= set(test.id2token("item_id", test.inter_feat["item_id"][rows]))
+        assert known
+        assert not known & set(ranked)
+        assert "[PAD]" not in ranked

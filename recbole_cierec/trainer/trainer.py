@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from recbole.trainer import Trainer
+from recbole.trainer import PretrainTrainer, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
@@ -47,6 +47,7 @@ from recbole_cierec.trainer.deferred_loss import (
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
 from recbole_cierec.trainer.plain_state import PlainState
 from recbole_cierec.trainer.plain_words import plain_words
+from recbole_cierec.trainer.pretraining import PretrainingMixin
 from recbole_cierec.trainer.resuming import (
     data_of,
     newest_checkpoint,
@@ -396,4 +397,5 @@ def compose(base: type) -> type:
     """``base`` with :class:`TrainerMixin` over it, under its own name."""
     if issubclass(base, TrainerMixin):
         return base
-    return type(base.__name__, (TrainerMixin, base), {"__doc__": base.__doc__})
+    staged = (PretrainingMixin,) if issubclass(base, PretrainTrainer) else ()
+    return type(base.__name__, (*staged, TrainerMixin, base), {"__doc__": base.__doc__})
