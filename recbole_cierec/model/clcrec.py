@@ -49,9 +49,12 @@ class CLCRec(VisualRecommender):
         n_in, self.use_annotations = self.encoder.out_size, config["use_annotations"]
         if self.use_annotations:
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
-            self.token_embedding = self._table(len(dataset.content.token_names), self.size, std=1.0)
+            n_tokens = len(dataset.content.token_names)
+            with self._drawn_apart("annotations"):
+                self.token_embedding = self._table(n_tokens, self.size, std=1.0)
             n_in += self.size
-        self.content_in = nn.Linear(n_in, config["content_hidden_size"])  # W1
+        with self._drawn_apart("content_in"):
+            self.content_in = nn.Linear(n_in, config["content_hidden_size"])  # W1
         self.content_out = nn.Linear(config["content_hidden_size"], self.size)  # W2
         everything = torch.arange(1, self.n_items)
         pool = self.seen.nonzero().squeeze(1) if config["train_negatives"] == "seen" else everything

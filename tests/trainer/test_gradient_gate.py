@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 
 import numpy as np
 import pytest
 import torch
+from recbole.utils import init_seed
 
 from recbole_cierec import run
 from recbole_cierec.config import Config
@@ -91,6 +93,33 @@ def test_state_dict_continues_the_same_choices():
     for loss in (0.4, 0.8, 0.6, 0.2):
         assert gate.choose() == other.choose()
         assert gate.learn(loss) == other.learn(loss)
+
+
+@pytest.mark.parametrize("mode", ["paper", "reinforce"])
+def test_a_gate_leaves_the_streams_of_the_run_alone(mode):
+    def draws(with_gate: bool) -> tuple:
+        init_seed(7, True)
+        if with_gate:
+            gate = GradientGate(SCALES, mode, 1e-3, seed=7)
+            for _ in range(3):
+                gate.choose()
+                gate.learn(0.5)
+        return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.getstate()
+
+    assert draws(True) == draws(False)
+
+
+def test_where_no_gate_can_act_every_mode_ends_in_the_same_bits(tiny):
+    def weights(mode: str) -> dict:
+        keys = tiny(encoder_training="frozen", gr_mode=mode, gr_fixed_scales=[0.2, 1.0])
+        job = prepare(Config("CIERec", "tiny", None, keys, {}))
+        job.trainer.fit(*job.loaders[:2], saved=False)
+        return job.model.state_dict()
+
+    off = weights("off")
+    for mode in ("paper", "reinforce", "fixed"):
+        found = weights(mode)
+        assert all(torch.equal(found[name], off[name]) for name in off), mode
 
 
 def test_scale_gradient_is_identity_forward_and_exact_backward():
