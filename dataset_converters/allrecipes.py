@@ -9,8 +9,6 @@ NumPy files of ingredient numbers and picture features, but neither times nor na
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +16,17 @@ import numpy as np
 
 from recbole_cierec.errors import ConfigError, DataError
 
-from .csv_source import MAX_CELL, column, header_of, number, read_csv, require_columns
+from .csv_header import header_of, require_columns
+from .csv_source import column, named_rows, number, read_csv
 from .ingredients import element_of
 from .options import add_images
+from .picture_sources import attach_pictures
 from .pictures import picture_folder, pictures_below
-from .sources import open_bytes
+from .tokens import BLANKS
 from .workspace import Workspace, quote
 
 NAME = "allrecipes"
+ICONS = (r"/nophoto/", r"/images/44555\.png$", r"/userphotos/[^/]*/0\.jpg$")
 SPLITS = ("train", "valid", "test")
 EXPECTED = {"users": 68_768, "items": 45_630, "interactions": 1_093_845, "elements": 2_736}
 _RATING = ("user_id", "recipe_id", "rating", "dateLastModified")
@@ -116,48 +117,32 @@ def _load_foodrecsys(space: Workspace, options: argparse.Namespace) -> None:
         }
         read_csv(space, "interactions", path, select, names=names, required=tuple(select))
     recipes = options.folder / "core-data_recipe.csv"
-    names = header_of(recipes, ",")
-    require_columns(recipes, names, _RECIPE, "the table of recipes")
     space.inputs.append(recipes)
     folder = options.folder / "core-data-images"
     if options.images:
         folder = picture_folder(space, options.images)
-    pictures = dict(pictures_below(folder)) if options.images or folder.is_dir() else None
-    space.make_table("items", _ITEMS, _recipes(space, recipes, pictures, options.raw_ingredients))
+    space.make_table("items", _ITEMS, _recipes(space, recipes, options.raw_ingredients))
+    space.sought = f"the column image_url of {recipes}"
+    if options.images or folder.is_dir():
+        attach_pictures(space, options, pictures_below(folder))
 
 
 def _recipes(
-    space: Workspace, path: Path, pictures: dict[str, str] | None, raw: bool
-) -> Iterator[tuple]:
-    """Yield the rows of items; pictures by recipe id, None: URLs instead."""
-    csv.field_size_limit(MAX_CELL)
+    space: Workspace, path: Path, raw: bool
+) -> Iterator[tuple[str | list[str] | None, ...]]:
+    """Yield the rows of items."""
     bad: list[tuple[int, str]] = []
-    records = 0
-    with io.TextIOWrapper(open_bytes(path), "utf-8-sig", "replace", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        place = {key: next_ for next_, key in enumerate(next(rows))}
-        while True:
-            start = rows.line_num + 1
-            try:
-                cells = next(rows)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                records += 1
-                bad.append((start, f"is no row ({error})"))
-                continue
-            if not any(cells):
-                continue
-            records += 1
-            if len(cells) != len(place) or not cells[place["recipe_id"]].strip():
-                bad.append((start, f"has {len(cells)} cells instead of {len(place)}, or no id"))
-                continue
-            item, title, url, lines = (cells[place[key]].strip() for key in _RECIPE)
-            parts = lines.split("^")
-            elements = parts if raw else [element_of(part) for part in parts]
-            image = pictures.get(item) if pictures is not None else None
-            yield item, title, elements, image, url if pictures is None else None
-    space.bad.add(path, records, len(bad), bad)
+    good = 0
+    for line, cells in named_rows(path, _RECIPE, "the table of recipes", bad):
+        item, title, url, lines = (cell.strip(BLANKS) for cell in cells)
+        if not item:
+            bad.append((line, "has no recipe_id"))
+            continue
+        good += 1
+        parts = lines.split("^")
+        elements = parts if raw else [element_of(part) for part in parts]
+        yield item, title, elements, None, url or None
+    space.bad.add(path, good + len(bad), len(bad), sorted(bad))
 
 
 def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
@@ -189,15 +174,12 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
     has_features = options.features is not None
     if has_features and len(_array(space, features, (2,))) != len(codes):
         raise DataError(f"{features}: does not have {len(codes)} rows, one for each item")
-    pictures: dict[str, str] = {}
-    if options.images:
-        pictures = dict(pictures_below(picture_folder(space, options.images)))
     rows = (
         (
             str(item),
             None,
             [f"ingredient {code}" for code in codes[item, : counts.get(item, 0)]],
-            pictures.get(str(item)),
+            None,
             None,
             item if has_features else None,
         )
@@ -205,6 +187,8 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
     )
     columns = {**_ITEMS, "feature_row": "BIGINT"} if has_features else _ITEMS
     space.make_table("items", columns, (row[: len(columns)] for row in rows))
+    if options.images:
+        attach_pictures(space, options, pictures_below(picture_folder(space, options.images)))
     space.notes.append("HAFR's lists of negatives are not used: candidates are drawn anew")
 
 

@@ -15,13 +15,17 @@ from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
+from .amazon_pictures import ICONS, picture_sql
 from .amazon_records import METADATA, REVIEWS, Kind, expect, kind_of_file
-from .csv_source import number, read_csv
+from .csv_header import require_columns
+from .csv_source import column, number, read_csv
 from .options import add_images
+from .picture_sources import attach_pictures
 from .pictures import picture_folder, pictures_below
 from .sources import numbered_lines, read_json_lines
-from .workspace import Workspace, name, quote
+from .workspace import Workspace, quote, ref
 
+__all__ = ["EXPECTED", "ICONS", "NAME", "PRESETS", "add_arguments", "expected", "load"]
 NAME = "amazon"
 PRESETS = {
     # What the paper says of its Amazon_CDs: "extracted from the original Amazon dataset", which is
@@ -129,12 +133,12 @@ def _is_csv(path: Path) -> bool:
 def _read_reviews(space: Workspace, path: Path, generation: str, literal: bool) -> None:
     form = REVIEWS[generation]
     numbers = {
-        "rating": f"TRY_CAST({form.rating} AS DOUBLE)",
-        "timestamp": f"TRY_CAST({form.time} AS DOUBLE) / {form.per_second}",
+        "rating": f"TRY_CAST({ref(form.rating)} AS DOUBLE)",
+        "timestamp": f"TRY_CAST({ref(form.time)} AS DOUBLE) / {form.per_second}",
     }
     select = {
-        "user_id": f"nullif(trim({form.user}), '')",
-        "item_id": f"nullif(trim({form.item}), '')",
+        "user_id": column(form.user),
+        "item_id": column(form.item),
         **{key: f"CASE WHEN isfinite({value}) THEN {value} END" for key, value in numbers.items()},
     }
     read_json_lines(
@@ -158,11 +162,12 @@ def _read_ratings(space: Workspace, path: Path, generation: str | None) -> None:
     else:
         names = [*_order_of_ratings(path, generation), "rating", "timestamp"]
         user, item, per_second = "user", "item", 1
-    if len(cells) != len(names) or not {"rating", "timestamp", item} <= set(names):
+    if len(cells) != len(names):
         raise DataError(f"{path}: is no table of ratings; expected user, item, rating, timestamp")
+    require_columns(path, names, (user, item, "rating", "timestamp"), "a table of ratings")
     select = {
-        "user_id": f"nullif(trim({name(user)}), '')",
-        "item_id": f"nullif(trim({name(item)}), '')",
+        "user_id": column(user),
+        "item_id": column(item),
         "rating": number("rating"),
         "timestamp": f"{number('timestamp')} / {per_second}",
     }
@@ -187,15 +192,15 @@ def _read_metadata(
 ) -> None:
     form = METADATA[generation]
     fields = [form.categories if f == "categories" else f for f in options.annotation_fields]
-    names = (form.item, "title", form.categories, *form.picture_fields, *fields)
+    names = (form.item, "title", form.categories, *form.pictures, *fields)
     columns = dict.fromkeys(names, "JSON") | {form.item: "VARCHAR"}
-    labels = [_labels(name(field), options.annotation_form) for field in fields]
+    labels = [_labels(ref(field), options.annotation_form) for field in fields]
     select = {
-        "item_id": f"nullif(trim({form.item}), '')",
-        "title": "title->>'$'",
-        "labels": _labels(form.categories, "label"),
+        "item_id": column(form.item),
+        "title": f"{ref('title')}->>'$'",
+        "labels": _labels(ref(form.categories), "label"),
         "annotations": labels[0] if len(labels) == 1 else f"flatten([{', '.join(labels)}])",
-        "image_url": f"CASE WHEN starts_with({form.picture}, 'http') THEN {form.picture} END",
+        "image_url": picture_sql(form.pictures),
         "has": f"[{', '.join(f'len({label}) > 0' for label in labels)}]",
     }
     read_json_lines(
@@ -208,6 +213,7 @@ def _read_metadata(
         required=("item_id",),
         literal=literal,
     )
+    space.sought = f"the fields {', '.join(form.pictures)} of the metadata"
 
 
 def _check_annotation_fields(space: Workspace, options: argparse.Namespace) -> None:
@@ -244,23 +250,14 @@ def _prefixes(path: str) -> str:
 
 def _make_items(space: Workspace, options: argparse.Namespace) -> None:
     """Choose the items of the categories, and pictures from a folder if there is one."""
-    image, url, pictures = "NULL", "image_url", ""
-    if options.images:
-        found = pictures_below(picture_folder(space, options.images))
-        space.make_table("pictures", {"stem": "VARCHAR", "path": "VARCHAR"}, found)
-        image, url = "path", "NULL"
-        pictures = (
-            "LEFT JOIN (SELECT stem, min(path) AS path FROM pictures GROUP BY stem) "
-            "ON stem = item_id"
-        )
     where = ""
     if options.category:
         wanted = ", ".join(quote(label.casefold()) for label in options.category)
         spelled = "lambda x: lower(replace(x, '&amp;', '&'))"
         where = f"WHERE list_has_any(list_transform(labels, {spelled}), [{wanted}])"
     space.run(
-        f"CREATE TABLE items AS SELECT item_id, title, annotations, {image} AS image, "
-        f"{url} AS image_url FROM raw_items {pictures} {where} ORDER BY raw_items.rowid"
+        "CREATE TABLE items AS SELECT item_id, title, annotations, NULL::VARCHAR AS image, "
+        f"image_url FROM raw_items {where} ORDER BY rowid"
     )
     if options.category:
         if not space.value("SELECT count(*) FROM items"):
@@ -268,3 +265,5 @@ def _make_items(space: Workspace, options: argparse.Namespace) -> None:
         # What is not in the table is of another category: a step drops and counts it.
         options.require = ["metadata", *(need for need in options.require if need != "metadata")]
     space.run("DROP TABLE raw_items")
+    if options.images:
+        attach_pictures(space, options, pictures_below(picture_folder(space, options.images)))

@@ -1,9 +1,9 @@
 """The three generations of Amazon's files: how to tell them apart, and where each field is.
 
 2014: reviews and metadata keyed by ``asin``; metadata are lines of Python literals, ``categories``
-a list of paths, ``imUrl`` one picture. 2018: JSON, ``category`` one list, lists of picture URLs
-that are often empty. 2023: reviews keyed by ``parent_asin``, which is what metadata have (they have
-no ``asin``), times in milliseconds, ``images`` a list of objects whose ``hi_res`` may be null.
+a list of paths. 2018: JSON, ``category`` one list. 2023: reviews keyed by ``parent_asin``, which is
+what metadata have (they have no ``asin``), times in milliseconds. Pictures: see
+:mod:`.amazon_pictures`.
 """
 
 from __future__ import annotations
@@ -56,12 +56,11 @@ class Reviews:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Where the fields of a product record are; pictures are an SQL expression."""
+    """Where the fields of a product record are; pictures in several, the best first."""
 
     item: str
     categories: str
-    picture: str
-    picture_fields: tuple[str, ...]
+    pictures: tuple[str, ...]
 
     def lacks(self, record: dict[str, Any]) -> str:
         """What makes a record unusable; empty: nothing."""
@@ -74,22 +73,10 @@ REVIEWS = {
     "2018": _OLD_REVIEWS,
     "2023": Reviews("user_id", "parent_asin", "rating", "timestamp", 1000),
 }
-_MAIN = "list_filter(CAST(images AS JSON[]), lambda x: x->>'variant' = 'MAIN')[1]"
-_FIRST = f"coalesce({_MAIN}, images->0)"
 METADATA = {
-    "2014": Metadata("asin", "categories", "imUrl->>'$'", ("imUrl",)),
-    "2018": Metadata(
-        "asin",
-        "category",
-        "coalesce(imageURLHighRes->>0, imageURL->>0)",
-        ("imageURLHighRes", "imageURL"),
-    ),
-    "2023": Metadata(
-        "parent_asin",
-        "categories",
-        f"coalesce({_FIRST}->>'hi_res', {_FIRST}->>'large', {_FIRST}->>'thumb')",
-        ("images",),
-    ),
+    "2014": Metadata("asin", "categories", ("imUrl",)),
+    "2018": Metadata("asin", "category", ("imageURLHighRes", "imageURL", "image")),
+    "2023": Metadata("parent_asin", "categories", ("images",)),
 }
 _TOLD_APART = {  # fields that only one generation has
     "reviews": {
@@ -99,7 +86,7 @@ _TOLD_APART = {  # fields that only one generation has
     },
     "metadata": {
         "2014": {"categories", "imUrl", "related", "salesRank"},
-        "2018": {"category", "imageURL", "main_cat", "also_buy", "rank"},
+        "2018": {"category", "imageURL", "image", "main_cat", "also_buy", "rank"},
         "2023": {"parent_asin", "main_category", "average_rating"},
     },
 }

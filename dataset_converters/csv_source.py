@@ -8,8 +8,8 @@ never closed is an error instead of the silent end of the table.
 from __future__ import annotations
 
 import csv
-import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +19,12 @@ from tqdm import tqdm
 from recbole_cierec.errors import DataError
 
 from .bad_lines import EXAMPLES
+from .csv_header import MAX_CELL, codec_is_utf8, header_of, open_text, require_columns
 from .sources import BROKEN_FILE, append, open_bytes
-from .workspace import Workspace, name, quote
+from .tokens import BLANKS, is_utf8
+from .workspace import Workspace, quote, ref
 
-MAX_CELL = 1 << 24  # characters
 _BLOCK = 1 << 22
-_UTF8 = ("utf-8", "utf8", "utf-8-sig", "ascii")
 _Bad = Callable[[int, int, str], None]  # line, number of lines, reason
 
 
@@ -39,54 +39,6 @@ class _Problems:
         self.lines += lines
         if len(self.first) < EXAMPLES:
             self.first.append((line, reason))
-
-
-def header_of(path: Path, separator: str, encoding: str = "utf-8") -> list[str]:
-    """Names in the first line.
-
-    Args:
-        path: The file.
-        separator: Between two cells.
-        encoding: Of the file.
-
-    Returns:
-        The names.
-
-    Raises:
-        DataError: The file is empty, not in that encoding, or names a column twice.
-    """
-    try:
-        with _open_text(path, encoding) as file:
-            line = file.readline(MAX_CELL).rstrip("\r\n")
-    except BROKEN_FILE as error:
-        raise DataError(f"{path}: cannot be read ({error}); is the download complete?") from None
-    if "\0" in line or (not line.isprintable() and "\t" not in line):
-        raise DataError(f"{path}, line 1: is no {encoding} text; set --encoding or give the table")
-    if not line.strip():
-        raise DataError(f"{path}: the first line is empty; it must name the columns")
-    names = [cell.strip() for cell in _split_line(line, separator)]
-    for cell in names:
-        if names.count(cell) > 1:
-            raise DataError(f"{path}, line 1: two columns are named {cell!r}; rename one")
-    return names
-
-
-def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str], what: str) -> None:
-    """Refuse a file that lacks columns, in a line that says what it should be.
-
-    Args:
-        path: The file.
-        names: Its columns.
-        wanted: Columns that it must have.
-        what: What it should be, for the message.
-
-    Raises:
-        DataError: Columns are missing.
-    """
-    missing = [key for key in wanted if key not in names]
-    if missing:
-        shown = ", ".join(name[:30] for name in names[:8]) + (" ..." if len(names) > 8 else "")
-        raise DataError(f"{path}: is not {what}: no column {', '.join(missing)} (it has: {shown})")
 
 
 def read_csv(
@@ -108,7 +60,7 @@ def read_csv(
         table: Made when it is not there; rows stay in the order of the file.
         path: The file; .gz and .zst are decompressed.
         select: Columns of the table, as name -> expression over the file's columns (all text,
-            null where a cell is empty).
+            null where a cell is empty; see :func:`ref`).
         names: The file's columns.
         required: Columns of the table that are null in a bad row.
         header: Whether the first line holds the names.
@@ -117,7 +69,13 @@ def read_csv(
         encoding: Of the file.
     """
     space.inputs.append(path)
-    if encoding.lower() in _UTF8 and not _has_quote(path):
+    if header and "" in names:
+        place = names.index("") + 1
+        space.notes.append(
+            f"{path.name}: not read: columns without a name, the first is column {place} (pandas "
+            "writes its index so)"
+        )
+    if codec_is_utf8(encoding) and not _has_quote(path):
         if _read_clean(space, table, path, select, names, required, header, separator):
             return
     problems = _Problems()
@@ -137,7 +95,14 @@ def read_csv(
 
 def column(key: str) -> str:
     """A column as SQL, blanks around its text removed; null when nothing is left."""
-    return f"nullif(regexp_replace({name(key)}, '^\\s+|\\s+$', '', 'g'), '')"
+    return trimmed(ref(key))
+
+
+def trimmed(text: str) -> str:
+    """A text as SQL without blanks around it; null when nothing is left."""
+    # The search for blanks of all kinds is slow; almost every text begins and ends in plain ASCII.
+    plain = f"unicode({text}) BETWEEN 33 AND 126 AND unicode({text}[-1]) BETWEEN 33 AND 126"
+    return f"CASE WHEN {plain} THEN {text} ELSE nullif(trim({text}, {quote(BLANKS)}), '') END"
 
 
 def number(key: str) -> str:
@@ -157,14 +122,16 @@ def _read_clean(
     separator: str,
 ) -> bool:
     """Have DuckDB read the file; False, and nothing read, when anything in it is bad."""
-    typed = ", ".join(f"{quote(key)}: 'VARCHAR'" for key in names)
+    typed = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(names)))
+    cells = _renamed(names, "c{}")
     query = (
-        f"SELECT {_chosen(select)} FROM read_csv({quote(space.readable(path))}, auto_detect=false, "
-        f"columns={{{typed}}}, header={str(header).lower()}, delim={quote(separator)}, quote='', "
-        f"escape='', nullstr='', max_line_size={MAX_CELL})"
+        f"SELECT {_chosen(select)} FROM (SELECT {cells} FROM "
+        f"read_csv({quote(space.readable(path))}, auto_detect=false, columns={{{typed}}}, "
+        f"header={str(header).lower()}, delim={quote(separator)}, quote='', "
+        f"escape='', nullstr='', max_line_size={MAX_CELL}))"
     )
     try:
-        start = append(space, table, query, f"read {path.name}")
+        start = append(space, table, query, f"read {path.name}", path)
     except DataError:
         return False
     missing = " OR ".join(f"{key} IS NULL" for key in required)
@@ -187,7 +154,7 @@ def _load_rows(
     problems: _Problems,
 ) -> None:
     """Append rows that Python has split; those that lack something required are bad as well."""
-    cells = ", ".join(f"json->>{k + 1} AS {name(key)}" for k, key in enumerate(names))
+    cells = _renamed(names, "json->>({} + 1)")
     lines = f"read_ndjson_objects({quote(source)})"
     rows = f"(SELECT CAST(json->>0 AS BIGINT) AS line_, {cells} FROM {lines})"
     space.run(f"CREATE OR REPLACE TABLE raw_rows AS SELECT line_, {_chosen(select)} FROM {rows}")
@@ -211,6 +178,13 @@ def _chosen(select: Mapping[str, str]) -> str:
     return ", ".join(f"{expression} AS {key}" for key, expression in select.items())
 
 
+def _renamed(names: Sequence[str], cell: str) -> str:
+    """Columns by place as columns by name; names that are not unique cannot be meant by anyone."""
+    count = Counter(names)
+    unique = [(place, key) for place, key in enumerate(names) if count[key] == 1]
+    return ", ".join(f"{cell.format(place)} AS {ref(key)}" for place, key in unique)
+
+
 def _has_quote(path: Path) -> bool:
     try:
         with open_bytes(path) as file:
@@ -219,21 +193,37 @@ def _has_quote(path: Path) -> bool:
         raise DataError(f"{path}: cannot be read ({error}); download it again") from None
 
 
-def _open_text(path: Path, encoding: str) -> io.TextIOWrapper:
-    """Text with its line breaks as they are; bytes that are not text come as lone surrogates."""
-    utf8 = encoding.lower() in _UTF8
-    try:
-        return io.TextIOWrapper(
-            open_bytes(path), "utf-8-sig" if utf8 else encoding, "surrogateescape", newline=""
-        )
-    except LookupError:
-        raise DataError(f"{path}: the encoding {encoding!r} is unknown") from None
+def named_rows(
+    path: Path, wanted: Sequence[str], what: str, bad: list[tuple[int, str]]
+) -> Iterator[tuple[int, list[str]]]:
+    """Read some columns of a CSV file in UTF-8 that has a header.
 
+    Args:
+        path: The file; .gz and .zst are decompressed.
+        wanted: Names of the columns.
+        what: What the file should be, for the message.
+        bad: Gets line number and reason of each row that is none.
 
-def _split_line(line: str, separator: str) -> list[str]:
-    if len(separator) > 1:
-        return line.split(separator)
-    return next(csv.reader([line], delimiter=separator))
+    Yields:
+        The first line's number and the wanted cells of each row, in their order.
+
+    Raises:
+        DataError: The file cannot be read to its end, or lacks a column.
+    """
+
+    def note(line: int, lines: int, reason: str) -> None:
+        bad.append((line, reason))
+
+    names = header_of(path, ",")
+    require_columns(path, names, wanted, what)
+    places = [names.index(key) for key in wanted]
+    rows = numbered_rows(path, ",", "utf-8", note)
+    next(rows)
+    for line, cells in rows:
+        if len(cells) == len(names):
+            yield line, [cells[place] for place in places]
+        else:
+            note(line, 1, f"has {len(cells)} cells instead of {len(names)}")
 
 
 def numbered_rows(
@@ -254,7 +244,7 @@ def numbered_rows(
         DataError: The file cannot be read to its end.
     """
     csv.field_size_limit(MAX_CELL)
-    with _open_text(path, encoding) as file:
+    with open_text(path, encoding) as file:
         if len(separator) > 1:
             rows: Iterator[list[str]] = (line.rstrip("\r\n").split(separator) for line in file)
             reader = None
@@ -277,7 +267,7 @@ def numbered_rows(
             end = reader.line_num if reader else start
             if not any(cells):
                 continue
-            if any("\ud800" <= char <= "\udfff" for cell in cells for char in cell):
+            if not all(map(is_utf8, cells)):
                 bad(start, end - start + 1, f"is not {encoding}")
                 continue
             yield start, cells

@@ -24,6 +24,7 @@ from .fetch_limits import FetchLimits
 from .picture_list import FAILURES, PARTIAL, Failure
 from .schedule import Pace, Schedule, Task
 from .stopping import run_stoppable
+from .tokens import printable
 
 try:
     import fcntl
@@ -223,13 +224,9 @@ def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
     lines = ["path\turl\treason\tline"]
     for failure in sorted(failures, key=lambda failure: failure.line):
         cells = (failure.path, failure.url, failure.reason, str(failure.line))
-        lines.append("\t".join(map(_printable, cells)))
+        lines.append("\t".join(map(printable, cells)))
     try:
         with replacing(folder / FAILURES) as stream:
             stream.write(("\n".join(lines) + "\n").encode())
     except OSError as error:
         raise DataError(f"{folder / FAILURES}: cannot be written ({error.strerror})") from error
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

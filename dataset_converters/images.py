@@ -43,13 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: Of the command line.
     """
     add = parser.add_argument
-    add("--list", type=Path, required=True, metavar="FILE",
-        help="tab-separated, first line path<TAB>url (paths below FOLDER) or item_id<TAB>url")
+    add(
+        "--list",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="tab-separated, first line path<TAB>url (paths below FOLDER) or item_id<TAB>url",
+    )
     add("--into", type=Path, required=True, metavar="FOLDER", help="where the files go")
     add("--dry-run", action="store_true", help="count only, ask no server")
     add("--trust-existing", action="store_true", help="do not decode files that are there already")
-    add("--contact", default="", metavar="TEXT",
-        help="address or page for the User-Agent, so that you can be asked to slow down")
+    add(
+        "--contact",
+        default="",
+        metavar="TEXT",
+        help="address or page for the User-Agent, so that you can be asked to slow down",
+    )
     _add_pace(parser.add_argument_group("pace"))
     _add_limits(parser.add_argument_group("limits"))
 
@@ -57,41 +66,111 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_pace(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--workers", type=int, default=8, metavar="N", help="downloads at a time (default: 8)")
-    add("--per-host", type=int, default=Pace.per_host, metavar="N",
-        help="the same, from one host (default: %(default)s)")
-    add("--rate", type=float, default=Pace.rate, metavar="X",
-        help="requests a second (default: %(default)s; 0: no limit)")
-    add("--host-rate", type=float, default=Pace.host_rate, metavar="X",
-        help="the same, to one host (default: %(default)s)")
-    add("--attempts", type=int, default=FetchLimits.attempts, metavar="N",
-        help="requests for a picture before it counts as failed (default: %(default)s)")
-    add("--backoff", type=float, default=FetchLimits.backoff, metavar="S",
+    add(
+        "--per-host",
+        type=int,
+        default=Pace.per_host,
+        metavar="N",
+        help="the same, from one host (default: %(default)s)",
+    )
+    add(
+        "--rate",
+        type=float,
+        default=Pace.rate,
+        metavar="X",
+        help="requests a second (default: %(default)s; 0: no limit)",
+    )
+    add(
+        "--host-rate",
+        type=float,
+        default=Pace.host_rate,
+        metavar="X",
+        help="the same, to one host (default: %(default)s)",
+    )
+    add(
+        "--attempts",
+        type=int,
+        default=FetchLimits.attempts,
+        metavar="N",
+        help="requests for a picture before it counts as failed (default: %(default)s)",
+    )
+    add(
+        "--backoff",
+        type=float,
+        default=FetchLimits.backoff,
+        metavar="S",
         help="seconds before the second attempt, doubled from one to the next (default:"
-        " %(default)s)")
-    add("--max-wait", type=float, default=FetchLimits.max_wait, metavar="S",
-        help="longest wait, even if the server's Retry-After says more (default: %(default)s)")
+        " %(default)s)",
+    )
+    add(
+        "--max-wait",
+        type=float,
+        default=FetchLimits.max_wait,
+        metavar="S",
+        help="longest wait, even if the server's Retry-After says more (default: %(default)s)",
+    )
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--timeout", type=float, default=FetchLimits.timeout, metavar="S",
-        help="seconds for a request with its whole answer (default: %(default)s)")
-    add("--connect-timeout", type=float, default=FetchLimits.connect_timeout, metavar="S",
-        help="seconds to reach a server (default: %(default)s)")
-    add("--max-redirects", type=int, default=FetchLimits.max_redirects, metavar="N",
-        help="default: %(default)s")
-    add("--max-bytes", type=int, default=FetchLimits.max_bytes, metavar="N",
-        help="of one picture (default: %(default)s)")
-    add("--max-pixels", type=int, default=FetchLimits.max_pixels, metavar="N",
-        help="of one picture (default: %(default)s)")
-    add("--any-type", action="store_true",
-        help="take pictures that the server declares to be something else")
-    add("--allow-private", nargs="*", metavar="NETWORK",
-        help="allow addresses that are not public: these networks, or all if none is named")
-    add("--resize", type=int, metavar="S",
-        help="keep squares of S pixels, made as training makes them for image_size: S")
-    add("--resize-mode", choices=RESIZE_MODES, default=FetchLimits.resize_mode,
-        help="as image_resize (default: %(default)s)")
+    add(
+        "--timeout",
+        type=float,
+        default=FetchLimits.timeout,
+        metavar="S",
+        help="seconds for a request with its whole answer (default: %(default)s)",
+    )
+    add(
+        "--connect-timeout",
+        type=float,
+        default=FetchLimits.connect_timeout,
+        metavar="S",
+        help="seconds to reach a server (default: %(default)s)",
+    )
+    add(
+        "--max-redirects",
+        type=int,
+        default=FetchLimits.max_redirects,
+        metavar="N",
+        help="default: %(default)s",
+    )
+    add(
+        "--max-bytes",
+        type=int,
+        default=FetchLimits.max_bytes,
+        metavar="N",
+        help="of one picture (default: %(default)s)",
+    )
+    add(
+        "--max-pixels",
+        type=int,
+        default=FetchLimits.max_pixels,
+        metavar="N",
+        help="of one picture (default: %(default)s)",
+    )
+    add(
+        "--any-type",
+        action="store_true",
+        help="take pictures that the server declares to be something else",
+    )
+    add(
+        "--allow-private",
+        nargs="*",
+        metavar="NETWORK",
+        help="allow addresses that are not public: these networks, or all if none is named",
+    )
+    add(
+        "--resize",
+        type=int,
+        metavar="S",
+        help="keep squares of S pixels, made as training makes them for image_size: S",
+    )
+    add(
+        "--resize-mode",
+        choices=RESIZE_MODES,
+        default=FetchLimits.resize_mode,
+        help="as image_resize (default: %(default)s)",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,13 +182,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0; 2 for an error that the user can mend, also if no picture could be had.
     """
-    parser = Parser(prog="dataset_converters images", description=(__doc__ or "").split("\n")[0],
-                    allow_abbrev=False)
+    parser = Parser(
+        prog="dataset_converters images",
+        description=(__doc__ or "").split("\n")[0],
+        allow_abbrev=False,
+    )
     add_arguments(parser)
     argv = sys.argv[1:] if argv is None else argv
-    return run_command(
-        lambda words: print(run(parser.parse_args(words))), argv, parser.format_help
-    )
+    return run_command(lambda words: print(run(parser.parse_args(words))), argv, parser.format_help)
 
 
 def run(options: argparse.Namespace) -> str:

@@ -8,18 +8,21 @@ pictures; ``--images`` takes a folder of posters named by movie id (``1.jpg``) o
 from __future__ import annotations
 
 import argparse
-import csv
 import io
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
-from .csv_source import column, header_of, number, numbered_rows, read_csv, require_columns
+from .csv_header import header_of, require_columns
+from .csv_source import column, named_rows, number, read_csv
 from .options import add_images
+from .picture_sources import attach_pictures
 from .pictures import picture_folder, pictures_below
 from .sources import open_bytes
+from .tokens import BLANKS
 from .workspace import Workspace
 
 NAME = "movielens"
@@ -93,8 +96,10 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         names = ", ".join(one.ratings for one in LAYOUTS)
         raise DataError(f"{folder}: holds none of {names}; give the unpacked folder of a release")
     ratings = folder / layout.ratings
+    names: Sequence[str] = _NAMES
     if layout.header:
-        require_columns(ratings, header_of(ratings, ","), _NAMES, "a table of MovieLens ratings")
+        names = header_of(ratings, ",")
+        require_columns(ratings, names, _NAMES, "a table of MovieLens ratings")
     user, item, rating, time = _NAMES
     select = {
         "user_id": column(user),
@@ -107,12 +112,11 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         "interactions",
         ratings,
         select,
-        names=_NAMES,
+        names=names,
         required=tuple(select),
         header=layout.header,
         separator=layout.separator,
     )
-    posters = _posters(space, folder, options)
     movies = folder / layout.movies
     if not movies.is_file():
         raise DataError(f"{movies}: no such file; the release is not complete")
@@ -122,10 +126,12 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         "items",
         {**columns, "image": "VARCHAR", "image_url": "VARCHAR"},
         (
-            (movie, title, [g for g in genres if g not in _NO_GENRE], posters.get(movie), None)
+            (movie, title, [g for g in genres if g not in _NO_GENRE], None, None)
             for movie, title, genres in _movies(space, movies, layout)
         ),
     )
+    if options.images:
+        attach_pictures(space, options, _posters(space, folder, options))
 
 
 def _movies(space: Workspace, path: Path, layout: Layout) -> Iterator[tuple[str, str, list[str]]]:
@@ -133,25 +139,21 @@ def _movies(space: Workspace, path: Path, layout: Layout) -> Iterator[tuple[str,
     genres = _genre_names(path.parent) if layout.ratings == "u.data" else []
     bad: list[tuple[int, str]] = []
     good = 0
-    rows = _rows_with_header(path, bad) if layout.header else _rows_without(path, layout)
+    what = "a table of MovieLens movies"
+    rows = named_rows(path, _MOVIE, what, bad) if layout.header else _rows_without(path, layout)
     for line, cells in rows:
+        movie = cells[0].strip(BLANKS)
         flags = cells[-_GENRES_100K:]
-        if not cells[0] or len(cells) != (5 + _GENRES_100K if genres else 3):
+        if not movie or len(cells) != (5 + _GENRES_100K if genres else 3):
             bad.append((line, f"has {len(cells)} cells, which is no movie"))
             continue
         good += 1
         if genres:
             on = [name for name, flag in zip(genres, flags, strict=True) if flag == "1"]
-            yield cells[0], cells[1], on
+            yield movie, cells[1], on
         else:
-            yield cells[0], cells[1], cells[2].split("|")
+            yield movie, cells[1], cells[2].split("|")
     space.bad.add(path, good + len(bad), len(bad), sorted(bad))
-
-
-def _rows_with_header(path: Path, bad: list[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
-    require_columns(path, header_of(path, ","), _MOVIE, "a table of MovieLens movies")
-    rows = numbered_rows(path, ",", "utf-8", lambda line, _, reason: bad.append((line, reason)))
-    return ((line, cells) for line, cells in rows if line > 1)
 
 
 def _rows_without(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
@@ -174,26 +176,26 @@ def _genre_names(folder: Path) -> list[str]:
     return names
 
 
-def _posters(space: Workspace, folder: Path, options: argparse.Namespace) -> dict[str, str]:
-    """Path of each movie's poster."""
-    if not options.images:
-        return {}
-    found = dict(pictures_below(picture_folder(space, options.images)))
+def _posters(
+    space: Workspace, folder: Path, options: argparse.Namespace
+) -> Iterator[tuple[str, str]]:
+    """Yield movie id and path of each poster."""
+    found = pictures_below(picture_folder(space, options.images))
     if options.image_key == "movie":
-        return found
+        yield from found
+        return
     path = folder / "links.csv"
     if not path.is_file():
         raise DataError(f"{path}: no such file; posters named by IMDb id need it")
-    names = header_of(path, ",")
-    require_columns(path, names, ("movieId", "imdbId"), "the table of links")
-    by_number = {_imdb(stem): place for stem, place in found.items()}
-    posters = {}
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        for row in csv.DictReader(file):
-            place = by_number.get(_imdb(row["imdbId"] or ""))
-            if place:
-                posters[row["movieId"]] = place
-    return posters
+    movies: dict[int | None, list[str]] = defaultdict(list)
+    wanted = ("movieId", "imdbId")
+    for _, (movie, imdb) in named_rows(path, wanted, "the table of links", []):
+        movies[_imdb(imdb)].append(movie.strip(BLANKS))
+    movies.pop(None, None)
+    for stem, place in found:
+        # A poster of no movie gets a name that is no movie's id, and counts as one without.
+        for movie in movies.get(_imdb(stem), [f"IMDb {stem}"]):
+            yield movie, place
 
 
 def _imdb(text: str) -> int | None:

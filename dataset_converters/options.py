@@ -57,6 +57,14 @@ def add_shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         default="link",
         help="hard-link local pictures where the disk allows it, or copy them",
     )
+    out.add_argument(
+        "--no-picture",
+        nargs="+",
+        default=[],
+        type=_text,
+        metavar="TEXT",
+        help="a picture whose address holds one of these texts is none, such as a shop's icon",
+    )
     _add_filters(parser.add_argument_group("filters, applied in this order"))
     _add_annotations(parser.add_argument_group("annotations"))
     _add_limits(parser.add_argument_group("limits"))
@@ -147,6 +155,14 @@ def _add_limits(group: Any) -> None:
         help="of unusable records in a file (default: 0.01)",
     )
     group.add_argument(
+        "--min-match",
+        type=_share,
+        default=0.05,
+        metavar="X",
+        help="of the ids of two files that are joined, this share of the smaller number must be in "
+        "both (default: 0.05; 0: any)",
+    )
+    group.add_argument(
         "--memory",
         type=_memory,
         default="1200MB",
@@ -196,6 +212,7 @@ def _typed(kind: Callable[[str], Any], good: Callable[[Any], bool], what: str) -
 _count = _typed(int, lambda value: value >= 1, "a whole number of at least 1")
 _share = _typed(float, lambda value: 0 <= value <= 1, "a share between 0 and 1")
 _positive = _typed(float, lambda value: 0 < value < math.inf, "a number above 0")
+_text = _typed(str, lambda value: bool(value.strip()), "a text")
 _name = _typed(str, lambda value: bool(_NAME.fullmatch(value)), "a name of letters, digits, ._-")
 _memory = _typed(str, lambda value: bool(_MEMORY.fullmatch(value)), "a size such as 1500MB or 2GB")
 

@@ -22,7 +22,7 @@ from recbole_cierec.errors import DataError
 
 from .pictures import place_picture, target_of
 from .steps import Steps
-from .tokens import safe_id, safe_id_sql, title_cell
+from .tokens import is_utf8, safe_id, safe_id_sql, title_cell
 from .workspace import PATTERN, Workspace, quote
 
 try:
@@ -101,8 +101,9 @@ def check_target(target: Path, overwrite: bool) -> None:
     Raises:
         DataError: It would be replaced.
     """
-    if PATTERN.intersection(str(target.absolute())):
-        raise DataError(f"{target}: has one of * ? [ in its path; give another --output")
+    if PATTERN.intersection(str(target.absolute())) or not is_utf8(str(target.absolute())):
+        what = "has one of * ? [ in its path, or is not UTF-8"
+        raise DataError(f"{str(target)!r}: {what}; give another --output")
     if not os.path.lexists(target):
         return
     if not overwrite:
@@ -171,9 +172,9 @@ class Writer:
         facts = dict.fromkeys(("described items", "with a picture", "to download", "annotated"), 0)
         feature_rows = []
         name = self.options.name
-        urls = self.folder / f"{name}.image_urls.tsv"
+        urls, file = self.folder / f"{name}.image_urls.tsv", self.folder / f"{name}.item"
         with (
-            (self.folder / f"{name}.item").open("w", encoding="utf-8", newline="\n") as items,
+            file.open("w", encoding="utf-8", newline="\n") as items,
             urls.open("w", encoding="utf-8", newline="\n") as downloads,
         ):
             items.write("item_id:token\ttitle:token_seq\timage_path:token\tannotations:token_seq\n")
@@ -182,7 +183,7 @@ class Writer:
             bar = tqdm(rows, desc="write items", unit=" items", disable=None, leave=False)
             for item, title, tokens, image, url, row in bar:
                 path = self._picture(item, image)
-                if not path and url and not any(c.isspace() for c in url):
+                if not path and url:
                     path = target_of(item, url)
                     downloads.write(f"{path}\t{url}\n")
                     facts["to download"] += 1
@@ -194,7 +195,9 @@ class Writer:
                 facts["annotated"] += bool(tokens)
         if not facts["to download"]:
             urls.unlink()
-        if row_of != "NULL":
+        if not facts["described items"]:
+            file.unlink()  # training refuses a file of a header alone
+        elif row_of != "NULL":
             self._write_features(feature_rows)
         self.facts = {**facts, "annotation tokens (elements)": self.steps.elements}
 
@@ -245,7 +248,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         if path.is_file()
     }
     text = json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", errors="replace")
 
 
 def publish(folder: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from recbole_cierec.errors import DataError
 
 from .archives import extract_archive
-from .tokens import picture_name
+from .tokens import is_utf8, picture_name
 
 if TYPE_CHECKING:
     from .workspace import Workspace
@@ -71,7 +71,10 @@ def pictures_below(folder: Path) -> Iterator[tuple[str, str]]:
             stem, suffix = os.path.splitext(file)
             if suffix.lower() in SUFFIXES:
                 count += 1
-                yield stem, os.path.abspath(os.path.join(home, file))
+                path = os.path.abspath(os.path.join(home, file))
+                if not is_utf8(path):
+                    raise DataError(f"{path!r}: this name is not UTF-8; rename it")
+                yield stem, path
     if not count:
         raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})")
 

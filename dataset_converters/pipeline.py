@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -12,6 +13,7 @@ from recbole_cierec import __version__
 from recbole_cierec.errors import DataError
 
 from .bad_lines import BadLines
+from .matching import Ids, check_match
 from .options import check_options
 from .output import (
     Writer,
@@ -21,7 +23,9 @@ from .output import (
     temporary_folder,
     write_manifest,
 )
+from .picture_sources import check_pictures
 from .steps import Steps
+from .tokens import printable
 from .workspace import Workspace, duckdb
 
 # Where results go and how the machine is used: no part of what a conversion is.
@@ -32,6 +36,7 @@ class Converter(Protocol):
     """What a module must have to be a converter."""
 
     NAME: str  # of the data set, unless --name says otherwise
+    ICONS: Sequence[str]  # regular expressions of addresses that are no picture of an item
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add its own options; ``parser.set_defaults`` may change shared ones."""
@@ -73,6 +78,14 @@ def _convert(converter: Converter, options: argparse.Namespace, target: Path) ->
         space = Workspace(temp, options.memory, options.threads, BadLines(options.max_bad_share))
         try:
             converter.load(space, options)
+            check_match(
+                space,
+                options,
+                Ids("interactions", "item_id", "items of the interactions"),
+                Ids("items", "item_id", "the files of items"),
+                dropped="metadata" in options.require,
+            )
+            check_pictures(space, options, getattr(converter, "ICONS", ()))
             # Beside the rest of the work: hashing waits for no one and lets go of the interpreter.
             digests = (
                 []
@@ -162,4 +175,4 @@ def _report(
         if options.dry_run
         else f"written: {options.output / options.name}"
     )
-    return [*lines, where]
+    return [printable(line) for line in (*lines, where)]

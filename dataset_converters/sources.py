@@ -12,10 +12,10 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import zstandard
 from tqdm import tqdm
@@ -23,7 +23,7 @@ from tqdm import tqdm
 from recbole_cierec.errors import DataError
 
 from .bad_lines import EXAMPLES
-from .workspace import Workspace, name, quote
+from .workspace import Workspace, name, quote, ref
 
 MAX_LITERAL = 1 << 20  # characters of one Python literal: its syntax tree takes some 100 times that
 MAX_LINE = 1 << 24  # bytes of one line of JSON
@@ -33,7 +33,7 @@ BROKEN_FILE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 _BROKEN_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
-def open_bytes(path: Path) -> BinaryIO:
+def open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
     """Open a file for reading, decompressed when its name ends in .gz or .zst."""
     try:
         if path.suffix == ".gz":
@@ -157,20 +157,31 @@ def read_json_lines(
         table: Made when it is not there; rows stay in the order of the file.
         path: The file.
         columns: Fields to read, with their DuckDB types (VARCHAR or JSON).
-        select: Columns of the table, as name -> expression over the fields.
+        select: Columns of the table, as name -> expression over the fields (see :func:`ref`).
         check: Says what a parsed record lacks; for the report.
         required: Columns of the table that are null in a bad record.
         literal: The file holds Python literals.
+
+    Raises:
+        DataError: The file cannot be read, or two of the fields differ by case only.
     """
+    _refuse_equal_but_for_case(path, columns)
     space.inputs.append(path)
     source = _plain_json(space, path, list(columns), literal)
     typed = ", ".join(f"{name(key)}: '{kind}'" for key, kind in columns.items())
+    renamed = ", ".join(f"{name(key)} AS {ref(key)}" for key in columns)
     chosen = ", ".join(f"{expression} AS {key}" for key, expression in select.items())
     query = (
-        f"SELECT {chosen} FROM read_json({quote(source)}, columns={{{typed}}}, records=true, "
-        f"format='newline_delimited', ignore_errors=true, maximum_object_size={MAX_LINE})"
+        f"SELECT {chosen} FROM (SELECT {renamed} FROM read_json({quote(source)}, "
+        f"columns={{{typed}}}, records=true, format='newline_delimited', ignore_errors=true, "
+        f"maximum_object_size={MAX_LINE}))"
     )
-    start = append(space, table, query, f"read {path.name}")
+    try:
+        start = append(space, table, query, f"read {path.name}", path)
+    except DataError:
+        for _ in numbered_lines(path):  # if a line is the cause, this names it
+            continue
+        raise
     if source.parent == space.temp:
         source.unlink()
     missing = " OR ".join(f"{key} IS NULL" for key in required)
@@ -186,8 +197,27 @@ def read_json_lines(
     space.bad.add(path, records, bad, examples)
 
 
-def append(space: Workspace, table: str, query: str, what: str) -> int:
+def _refuse_equal_but_for_case(path: Path, fields: Iterable[str]) -> None:
+    """DuckDB's reader of JSON ignores the case of the fields that it is asked for."""
+    known: dict[str, str] = {}
+    for key in fields:
+        other = known.setdefault(key.lower(), key)
+        if other != key:
+            raise DataError(
+                f"{path}: the fields {other!r} and {key!r} differ by case only and cannot both be "
+                "read; rename one in the file"
+            )
+
+
+def append(space: Workspace, table: str, query: str, what: str, path: Path | None = None) -> int:
     """Append what a query gives to a table, which is made when it is not there.
+
+    Args:
+        space: The workspace.
+        table: The table.
+        query: Its new rows.
+        what: Name of the step; empty: no bar.
+        path: The input file that the query reads, if it reads one.
 
     Returns:
         The rowid of the first new row.
@@ -195,7 +225,8 @@ def append(space: Workspace, table: str, query: str, what: str) -> int:
     known = space.value(f"SELECT count(*) FROM duckdb_tables() WHERE table_name = {quote(table)}")
     # Row ids go on where the last row was; rows that were deleted keep theirs.
     start = space.value(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}") if known else 0
-    space.run(f"INSERT INTO {table} {query}" if known else f"CREATE TABLE {table} AS {query}", what)
+    verb = "INSERT INTO" if known else "CREATE TABLE"
+    space.run(f"{verb} {table} {'' if known else 'AS '}{query}", what, path)
     return start
 
 

@@ -50,6 +50,7 @@ class Steps:
         self.counts: list[Count] = []
         self.has: dict[str, bool] = {}
         self.elements = 0
+        self._splits: set[str | None] = set()
 
     def run(self) -> None:
         """Apply all of them.
@@ -71,6 +72,7 @@ class Steps:
         if not self.counts[-1].interactions:
             most = next(c.step for c in self.counts if not c.interactions)
             raise DataError(f"no interaction is left after the step '{most}'; loosen its option")
+        self._refuse_empty_parts()
         self._annotate()
 
     def _number(self) -> None:
@@ -99,6 +101,7 @@ class Steps:
             "number users and items",
         )
         run("DROP TABLE interactions")
+        self._splits = {part for (part,) in run("SELECT DISTINCT split FROM work").fetchall()}
         self._count("read")
 
     def _filter_times(self) -> None:
@@ -166,6 +169,17 @@ class Steps:
         run(f"CREATE OR REPLACE TABLE work AS {kept}")
         run("DROP TABLE core")
         self._count(f"{user_core}-core of users, {item_core}-core of items ({rounds} rounds)")
+
+    def _refuse_empty_parts(self) -> None:
+        """A split that lost a part would leave no file for it, and training asks for all."""
+        parts = "SELECT DISTINCT split FROM work"
+        found = {split for (split,) in self.space.run(parts).fetchall()}
+        lost = sorted(self._splits - found)
+        if lost:
+            raise DataError(
+                f"no interaction is left in the part {', '.join(lost)} of the split; loosen the "
+                "filters, or give --split merge"
+            )
 
     def _annotate(self) -> None:
         run = self.space.run

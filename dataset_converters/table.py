@@ -13,11 +13,15 @@ from pathlib import Path
 
 from recbole_cierec.errors import ConfigError, DataError
 
-from .csv_source import column, header_of, number, read_csv, require_columns
+from .annotation_columns import annotations_sql
+from .csv_header import header_of, require_columns
+from .csv_source import column, number, read_csv
+from .matching import FEW
 from .options import add_images
+from .picture_sources import attach_pictures
 from .pictures import path_inside, picture_folder, pictures_below
 from .sources import append, read_json_lines, sample_records
-from .workspace import Workspace, name, quote
+from .workspace import Workspace, name, quote, ref
 
 NAME = "table"
 _FORMS = {
@@ -29,6 +33,7 @@ _FORMS = {
     ".ndjson": "json",
     ".json": "json",
 }
+_IS_URL = "regexp_matches(picture, '^(?i)https?://')"
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -71,7 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of times that are numbers (default: s)",
     )
     columns.add_argument("--title-column", metavar="C")
-    columns.add_argument("--annotation-columns", nargs="*", default=[], metavar="C")
+    columns.add_argument(
+        "--annotation-columns",
+        nargs="*",
+        default=[],
+        metavar="C",
+        help="of labels; a column of 0 and 1 (true and false, yes and no) gives its own name where "
+        "it is true, a column of numbers name=number",
+    )
     columns.add_argument(
         "--annotation-separator",
         default="|",
@@ -123,19 +135,15 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
 
 def _load_items(space: Workspace, options: argparse.Namespace) -> None:
     key = options.item_key or options.item_column
-    wanted = [key, *options.annotation_columns]
-    wanted += [c for c in (options.title_column, options.image_column) if c]
-    labels = [_labels(c, options.annotation_separator) for c in options.annotation_columns]
+    labels = options.annotation_columns
+    wanted = [key, *labels, *(c for c in (options.title_column, options.image_column) if c)]
     select = {
         "item_id": column(key),
         "title": column(options.title_column) if options.title_column else "NULL::VARCHAR",
-        "annotations": f"flatten([{', '.join(labels)}])" if labels else "[]::VARCHAR[]",
-        "cell": column(options.image_column) if options.image_column else "NULL::VARCHAR",
+        "picture": column(options.image_column) if options.image_column else "NULL::VARCHAR",
+        **{f"cell{place}": column(label) for place, label in enumerate(labels)},
     }
-    space.run(
-        "CREATE TABLE raw_items "
-        "(item_id VARCHAR, title VARCHAR, annotations VARCHAR[], cell VARCHAR)"
-    )
+    space.run(f"CREATE TABLE raw_items ({', '.join(f'{name} VARCHAR' for name in select)})")
     target = _Target("raw_items", select, wanted, ["item_id"])
     for path in options.items:
         _read(space, path, options, target)
@@ -144,42 +152,49 @@ def _load_items(space: Workspace, options: argparse.Namespace) -> None:
         space.run(
             "INSERT INTO raw_items (item_id) SELECT DISTINCT item_id FROM interactions ORDER BY 1"
         )
-    _find_pictures(space, options)
-
-
-def _find_pictures(space: Workspace, options: argparse.Namespace) -> None:
-    """Make items of raw_items: their cells name local files or URLs."""
-    folder = picture_folder(space, options.images) if options.images else None
-    by_id = folder and not options.image_column
-    if by_id:
-        pairs = pictures_below(folder)
-    else:
-        query = (
-            "SELECT DISTINCT cell FROM raw_items WHERE cell IS NOT NULL AND "
-            "NOT regexp_matches(cell, '^https?://')"
-        )
-        local = space.run(f"{query} LIMIT 1").fetchone()
-        if local and not folder:
-            raise DataError(
-                f"--image-column {options.image_column}: holds {local[0][:60]!r}, which is no URL; "
-                "give the pictures' folder with --images"
-            )
-        found = ((cell, path_inside(folder, cell)) for (cell,) in space.rows(query))
-        pairs = ((cell, str(path)) for cell, path in found if path)
-    space.make_table("pictures", {"stem": "VARCHAR", "path": "VARCHAR"}, pairs)
-    space.run(
-        "CREATE TABLE items AS SELECT item_id, title, annotations, path AS image, "
-        "CASE WHEN regexp_matches(cell, '^https?://') THEN cell END AS image_url FROM raw_items "
-        "LEFT JOIN (SELECT stem, min(path) AS path FROM pictures GROUP BY stem) "
-        f"ON stem = {'item_id' if by_id else 'cell'} ORDER BY raw_items.rowid"
-    )
-    lost = space.value(
-        "SELECT count(*) FROM items JOIN raw_items USING (item_id) "
-        "WHERE cell IS NOT NULL AND image IS NULL AND image_url IS NULL"
-    )
-    if lost:
-        space.notes.append(f"items whose picture is not in the folder: {lost:,}")
+    annotations = annotations_sql(space, "raw_items", labels, options.annotation_separator)
+    _make_items(space, options, annotations)
     space.run("DROP TABLE raw_items")
+
+
+def _make_items(space: Workspace, options: argparse.Namespace, annotations: str) -> None:
+    """Make items of raw_items, whose pictures are local files or addresses."""
+    folder = picture_folder(space, options.images) if options.images else None
+    files = _named_files(space, options, folder) if options.image_column else []
+    space.make_table("files", {"cell": "VARCHAR", "path": "VARCHAR"}, files)
+    space.run(
+        f"CREATE TABLE items AS SELECT item_id, title, {annotations} AS annotations, "
+        f"path AS image, CASE WHEN {_IS_URL} THEN picture END AS image_url FROM raw_items "
+        "LEFT JOIN files ON cell = picture ORDER BY raw_items.rowid"
+    )
+    if options.image_column:
+        space.sought = f"the column {options.image_column}"
+    elif folder:
+        attach_pictures(space, options, pictures_below(folder))
+
+
+def _named_files(
+    space: Workspace, options: argparse.Namespace, folder: Path | None
+) -> list[tuple[str, str]]:
+    """Cells of the column of pictures that name a file of the folder, and these files."""
+    cells = space.run(
+        f"SELECT DISTINCT picture FROM raw_items WHERE NOT {_IS_URL} ORDER BY picture"
+    ).fetchall()
+    if cells and not folder:
+        raise DataError(
+            f"--image-column {options.image_column}: holds {cells[0][0][:60]!r}, which is no URL; "
+            "give the pictures' folder with --images"
+        )
+    found = {cell: path_inside(folder, cell) for (cell,) in cells}
+    lost = [cell for cell, path in found.items() if not path]
+    if lost:
+        text = f"pictures of --image-column that are not in {options.images}: {len(lost):,} of"
+        text += f" {len(found):,}, such as {lost[0][:80]!r}"
+        if len(found) - len(lost) < options.min_match * len(found):
+            raise DataError(f"{text}; give the folder that they are relative to")
+        note = space.warn if len(lost) > FEW * len(found) else space.notes.append
+        note(text)
+    return [(cell, str(path)) for cell, path in found.items() if path]
 
 
 def _time(key: str | None, unit: str) -> str:
@@ -187,17 +202,6 @@ def _time(key: str | None, unit: str) -> str:
         return "NULL::DOUBLE"
     seconds = f"{number(key)} / {_PER_SECOND[unit]}"
     return f"coalesce({seconds}, epoch(TRY_CAST({column(key)} AS TIMESTAMPTZ)))"
-
-
-def _labels(key: str, separator: str) -> str:
-    """Labels of a cell: the elements of a JSON list, or the parts of a text."""
-    cell = name(key)
-    parts = f"string_split({cell}, {quote(separator)})"
-    listed = f"TRY_CAST(TRY_CAST({cell} AS JSON) AS VARCHAR[])"
-    return (
-        f"CASE WHEN {cell} IS NULL THEN [] WHEN starts_with({cell}, '[') AND {listed} IS NOT NULL "
-        f"THEN {listed} ELSE list_transform({parts}, lambda x: trim(x)) END"
-    )
 
 
 def _read(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
@@ -235,14 +239,15 @@ def _read_separated(space: Workspace, path: Path, options: argparse.Namespace, t
 def _read_parquet(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
     source = f"read_parquet({quote(space.readable(path))})"
     space.inputs.append(path)
-    described = {row[0]: row[1] for row in space.run(f"DESCRIBE FROM {source}").fetchall()}
+    columns = space.run(f"DESCRIBE FROM {source}", f"read {path.name}", path).fetchall()
+    described = {row[0]: row[1] for row in columns}
     require_columns(path, list(described), to.wanted, "such a table")
     texts = ", ".join(
-        f"{_as_text(key, described[key])} AS {name(key)}" for key in dict.fromkeys(to.wanted)
+        f"{_as_text(key, described[key])} AS {ref(key)}" for key in dict.fromkeys(to.wanted)
     )
     chosen = ", ".join(f"{expression} AS {key}" for key, expression in to.select.items())
     start = append(
-        space, to.table, f"SELECT {chosen} FROM (SELECT {texts} FROM {source})", path.name
+        space, to.table, f"SELECT {chosen} FROM (SELECT {texts} FROM {source})", path.name, path
     )
     missing = " OR ".join(f"{key} IS NULL" for key in to.required)
     where = f"FROM {to.table} WHERE rowid >= {start} AND ({missing})"
@@ -257,7 +262,10 @@ def _as_text(key: str, kind: str) -> str:
     """A column as the text that the other formats would have."""
     if kind.endswith("[]"):
         return f"CAST(to_json({name(key)}) AS VARCHAR)"
-    return f"CAST({name(key)} AS VARCHAR)"
+    text = f"CAST({name(key)} AS VARCHAR)"
+    if kind in ("DOUBLE", "FLOAT"):  # whole numbers of a column with gaps: 123, not 123.0
+        return f"regexp_replace({text}, '\\.0$', '')"
+    return text
 
 
 def _read_records(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:

@@ -6,7 +6,8 @@ escaped, *injectively*: two different ids never become one.
 
 * An **id** keeps every character but ``%`` and the unsafe ones (control characters, white space of
   any kind, the double quote, the byte order mark), which become ``%XX`` of their UTF-8 bytes, as
-  in URLs; ``urllib.parse.unquote`` gives the id back.
+  in URLs; ``urllib.parse.unquote`` gives the id back. So does ``[PAD]``, RecBole's name of the
+  padding, which is no id there.
 * A **label** is an id in which a blank is written ``_`` for the eye, and ``_`` itself ``%5F``.
 * A **title** is for reading only: entities are resolved, white space is one blank, double quotes
   are two single ones.
@@ -29,6 +30,10 @@ _LABEL_ESCAPES = {**_ESCAPES, ord("_"): "%5F", ord(" "): "_"}
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _BLANKS = re.compile(r"[\s\x00-\x20\x7f-\xa0\ufeff\u2000-\u200f\u2028-\u202f]+")
 
+# Removed around an id: what ``str.strip`` removes, the byte order mark, the blank without width.
+BLANKS = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()) + "\ufeff\u200b"
+_PADDING, _ESCAPED_PADDING = "[PAD]", "%5BPAD%5D"
+
 MAX_LABEL = 100  # a longer "category" is a sentence that slipped into the wrong field
 _SLUG = re.compile(r"[^A-Za-z0-9]+")
 
@@ -42,7 +47,7 @@ def safe_id(text: str) -> str:
     Returns:
         The id as it stands in atomic files; different ids give different texts.
     """
-    return text.translate(_ESCAPES)
+    return _ESCAPED_PADDING if text == _PADDING else text.translate(_ESCAPES)
 
 
 def safe_id_sql(column: str) -> str:
@@ -60,7 +65,18 @@ def safe_id_sql(column: str) -> str:
         chain = f"replace({chain}, chr({ord(char)}), '{_ESCAPES[ord(char)]}')"
     # The chain is long and hardly ever needed: one search decides. NUL is no text for the search.
     unsafe = f"regexp_matches({column}, '[%{codes}]') OR contains({column}, chr(0))"
-    return f"CASE WHEN {unsafe} THEN {chain} ELSE {column} END"
+    padding = f"{column} = '{_PADDING}' THEN '{_ESCAPED_PADDING}'"
+    return f"CASE WHEN {unsafe} THEN {chain} WHEN {padding} ELSE {column} END"
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written; names of files may hold bytes that are no text."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def printable(text: str) -> str:
+    """A text for a terminal or a list: what cannot be seen, or does harm there, as ``\\uXXXX``."""
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 def clean_text(text: str) -> str:
@@ -103,6 +119,8 @@ def label_token(label: str) -> str:
         :data:`MAX_LABEL` characters.
     """
     text = clean_text(label)
+    if text == _PADDING:
+        return _ESCAPED_PADDING
     return "" if len(text) > MAX_LABEL else text.translate(_LABEL_ESCAPES)
 
 

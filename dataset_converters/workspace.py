@@ -10,7 +10,10 @@ rows left by both, took Polars 9.8 s of processor time and a peak of 1,252 MiB, 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as Waiting
@@ -23,9 +26,12 @@ from tqdm import tqdm
 from recbole_cierec.errors import DataError
 
 from .bad_lines import BadLines
+from .tokens import is_utf8
 
-# What files can cause; all else is a mistake of ours and keeps its traceback.
+# What files and disks can cause; all else is a mistake of ours and keeps its traceback. A file that
+# is being read can cause more, but no fault of the SQL.
 _OF_THE_DATA = (
+    duckdb.OutOfMemoryException,
     duckdb.IOException,
     duckdb.InvalidInputException,
     duckdb.ConversionException,
@@ -33,9 +39,11 @@ _OF_THE_DATA = (
     duckdb.TransactionException,  # of one statement: what it wrote is not on the disk
     duckdb.FatalException,  # the same, found later
 )
+_OURS = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
 FETCH = 10_000  # rows fetched at a time
 PATTERN = frozenset("*?[")  # what DuckDB reads as a pattern in a path
 _POLL = 0.2  # seconds between two looks at a statement's progress
+_DISK_ERRORS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EMFILE")
 
 
 class Workspace:
@@ -51,12 +59,14 @@ class Workspace:
         con: The connection.
         inputs: Files that were read, in order, for the manifest.
         notes: Lines for the report.
+        sought: Where pictures were looked for, for messages; empty: nowhere.
     """
 
     def __init__(self, temp: Path, memory: str, threads: int, bad: BadLines) -> None:
-        self.temp, self.bad = temp, bad
+        self.temp, self.memory, self.bad = temp, memory, bad
         self.inputs: list[Path] = []
         self.notes: list[str] = []
+        self.sought = ""
         self._files = 0
         self._worker = ThreadPoolExecutor(1)
         # Extensions would be downloaded; all that is needed here is built in.
@@ -72,26 +82,31 @@ class Workspace:
         self.con.execute("SET enable_progress_bar = true")
         self.con.execute("SET enable_progress_bar_print = false")
 
-    def run(self, sql: str, what: str = "", parameters: list[Any] | None = None) -> Any:
+    def warn(self, text: str) -> None:
+        """Add a warning to the report; it stands with the notes, marked as a warning."""
+        self.notes.append(f"warning: {text}")
+
+    def run(self, sql: str, what: str = "", path: Path | None = None) -> Any:
         """Run a statement with a progress bar on a terminal.
 
         Args:
             sql: One statement.
             what: Name of the step; empty: no bar.
-            parameters: For the question marks in it.
+            path: The input file that the statement reads, if it reads one.
 
         Returns:
             The connection, to fetch from.
 
         Raises:
-            DataError: In one line, for what DuckDB refuses: files it cannot read, a full disk.
+            DataError: In one line of our words, for what DuckDB refuses: files it cannot read, a
+                full disk.
         """
         try:
-            return self._wait(self._worker.submit(self.con.execute, sql, parameters), what)
-        except duckdb.OutOfMemoryException as error:
-            raise DataError(f"{what}: {_first_line(error)}; raise --memory") from None
-        except _OF_THE_DATA as error:
-            raise DataError(f"{what or 'conversion'}: {_first_line(error)}") from None
+            return self._wait(self._worker.submit(self.con.execute, sql), what)
+        except duckdb.Error as error:
+            if not isinstance(error, _OF_THE_DATA) and (not path or isinstance(error, _OURS)):
+                raise
+            raise DataError(self._explain(error, what, path)) from error
 
     def value(self, sql: str) -> Any:
         """The one value that a query gives."""
@@ -129,14 +144,14 @@ class Workspace:
         """
         if not path.is_file():
             raise DataError(f"{path}: no such file")
-        if not PATTERN.intersection(str(path)):
+        if not PATTERN.intersection(str(path)) and is_utf8(str(path)):
             return path
         # The end of the name tells the compression.
         link = self.new_file("".join(path.suffixes[-1:]))
         try:
             link.symlink_to(path.absolute())
         except OSError:
-            raise DataError(f"{path}: has one of * ? [ in its path; rename it") from None
+            raise DataError(f"{path}: has one of * ? [ in its path, or is not UTF-8") from None
         return link
 
     def make_table(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple]) -> None:
@@ -164,6 +179,28 @@ class Workspace:
         self._worker.shutdown()
         self.con.close()
 
+    def _explain(self, error: Exception, what: str, path: Path | None) -> str:
+        """What failed, where, and what to do: DuckDB's own words speak of SQL and of its files."""
+        step = f"the step '{what}'" if what else "the conversion"
+        text = str(error)
+        system = (
+            os.strerror(getattr(errno, name)) for name in _DISK_ERRORS if hasattr(errno, name)
+        )
+        reason = next((reason for reason in system if reason in text), "")
+        if reason and path and str(path) in text:
+            return f"{path}: cannot be read ({reason})"
+        if reason:
+            return (
+                f"{self.temp.parent}: {step} failed ({reason}); see to this disk, or set --output"
+            )
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return f"{step} needs more memory than {self.memory}; raise --memory or free disk space"
+        if path:
+            return (
+                f"{path}: cannot be read; is it damaged, or of another format than its name says?"
+            )
+        return f"{self.temp.parent}: {step} failed; is there space on this disk?"
+
     def _wait(self, running: Future, what: str) -> Any:
         """Wait for a statement, which runs in a thread of its own: a signal that DuckDB itself
         catches would come out as a RuntimeError."""
@@ -190,10 +227,14 @@ def quote(text: object) -> str:
 
 
 def name(text: str) -> str:
-    """A column's name as an SQL identifier."""
+    """A name as an SQL identifier."""
     return '"' + text.replace('"', '""') + '"'
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()[0]
-    return text if len(text) < 300 else text[:297] + "..."
+def ref(field: str) -> str:
+    """The SQL identifier of a file's column or field, of whatever name.
+
+    SQL ignores the case of identifiers and has no empty ones; a file may name its columns ``item``,
+    ``Item`` and the empty text. Different names give different identifiers.
+    """
+    return name("$" + re.sub("[A-Z^]", lambda found: f"^{found[0]}", field))

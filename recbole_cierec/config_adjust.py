@@ -51,6 +51,11 @@ def adjust(
         final["train_neg_sample_args"] = None
     if softmax and final["learner"] == "adagrad":
         final |= {key: final[own] for key, own in _WITH_SOFTMAX.items() if key not in given}
+    if final["worker"]:
+        # RecBole's workers draw negatives from generators of their own, so that their number
+        # would decide the result.
+        notes.append("worker: batches are made in the main process, for the same bits everywhere")
+        final["worker"] = 0
     by_user = [mode.startswith("user") for mode in modes_of(final["eval_args"])]
     return notes + _of_modes(by_user, given, model, sequential)
 

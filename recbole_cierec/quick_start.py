@@ -23,7 +23,8 @@ from recbole_cierec.launch import launch
 from recbole_cierec.logs import result_table, start_log
 from recbole_cierec.registry import get_trainer_class
 from recbole_cierec.stages import begin
-from recbole_cierec.trainer.checkpoint import make_folder, read_checkpoint
+from recbole_cierec.trainer.checkpoint import check_writable, read_checkpoint
+from recbole_cierec.trainer.resuming import check_resume
 
 Files = Iterable[str | os.PathLike[str]]
 
@@ -210,7 +211,8 @@ def prepare(config: Config, saved: bool = True) -> Job:
     logger = getLogger()
     if config["log_wandb"] and find_spec("wandb") is None:
         raise ConfigError("log_wandb needs the package wandb: pip install wandb")
-    make_folder(Path(config["checkpoint_dir"]))  # RecBole's trainer would, after all the work
+    check_writable(Path(config["checkpoint_dir"]))  # RecBole's trainer would, after all the work
+    check_resume(config)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     logger.info(dataset)
@@ -219,7 +221,8 @@ def prepare(config: Config, saved: bool = True) -> Job:
     # RecBole gives each process a seed of its own; what may differ between processes is parted in
     # trainer/together.py.
     init_seed(config["seed"], config["reproducibility"])
-    model = start.fill(config.model_class(config, loaders[0]._dataset)).to(config["device"])
+    data = loaders[0]._dataset
+    model = start.fill(config.model_class(config, data), data).to(config["device"])
     logger.info(model)
     trainer = get_trainer_class(config)(config, model)
     if start.resume:

@@ -21,7 +21,7 @@ import gc
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ from recbole_cierec.config_keys import model_keys
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.processes import of_first, world
 from recbole_cierec.registry import MODELS
-from recbole_cierec.trainer.checkpoint import from_plain, read_checkpoint
-from recbole_cierec.trainer.resuming import newest_checkpoint
+from recbole_cierec.trainer.checkpoint import from_plain, peek_checkpoint, read_checkpoint
+from recbole_cierec.trainer.resuming import data_of, newest_checkpoint, refuse_other_data
 
 # Of the run as a whole, so that a stage has none of its own.
 _RUN_KEYS = frozenset("model dataset resume pretrained pretrain stage_model log_wandb".split())
@@ -48,6 +48,7 @@ class Start:
     Attributes:
         resume: The checkpoint of the main model to continue from, or ``auto``, or None.
         weights: The ``state_dict`` of the trained stage; None where there is no stage to take.
+        data: Digests of the data that the stage was trained on.
         source: Where the weights came from, for messages.
         stages: What ``run`` says of the stage in its result: model, checkpoint (path or None) and
             best_valid_score. Empty where none was taken.
@@ -55,17 +56,21 @@ class Start:
 
     resume: str | None = None
     weights: dict[str, Tensor] | None = None
+    data: dict[str, str] = field(default_factory=dict)
     source: str = ""
     stages: tuple[dict[str, Any], ...] = ()
 
-    def fill(self, model: nn.Module) -> nn.Module:
+    def fill(self, model: nn.Module, dataset: Any) -> nn.Module:
         """Give the stage's weights, if there are any, to a new model; returns the model.
 
         Raises:
-            CheckpointError: They are of another size.
+            CheckpointError: They are of another size, or come from other pictures or annotations
+                than the model has read from ``dataset``.
         """
         if self.weights is None:
             return model
+        then = {"data": self.data}
+        refuse_other_data(Path(self.source), then, data_of(dataset), "pretrain it on the same")
         try:
             model.start_from(self.weights)
         except CheckpointError as error:
@@ -159,22 +164,23 @@ def begin(config: Config, dataset: Any, prepare: Callable[..., Any], saved: bool
     if config["pretrained"]:
         if main:
             return Start(main)
-        return _from_checkpoint(Path(config["pretrained"]), model, dataset.digest())
+        return _from_checkpoint(Path(config["pretrained"]), model, data_of(dataset))
     if main and not _agree(lambda: _newer_stages(config, model, main)):
         return Start(main)
-    return _Stage(config, model, prepare, dataset.digest()).start(main, saved)
+    return _Stage(config, model, prepare, data_of(dataset)).start(main, saved)
 
 
 class _Stage:
     """The stage of one run, made and not yet trained."""
 
     def __init__(
-        self, config: Config, model: str, prepare: Callable[..., Any], data_digest: str
+        self, config: Config, model: str, prepare: Callable[..., Any], data: dict[str, str]
     ) -> None:
-        self.main, self.model, self.data_digest = config, model, data_digest
+        self.main, self.model = config, model
         getLogger().info(f"Stage 1 of 2: {model}, from which {config['model']} starts")
         self.job = prepare(stage_config(config, model))
-        if self.job.loaders[0]._dataset.digest() != data_digest:
+        self.data = data_of(self.job.loaders[0]._dataset)
+        if self.data["interactions"] != data["interactions"]:
             raise ConfigError(
                 f"{config['model']}: its stage {model} would train on other interactions than "
                 f"{config['model']} itself, and could see what is held out; remove the keys of "
@@ -196,11 +202,12 @@ class _Stage:
         if what != "done":
             self._train(path, saved)
         if saved or what == "done":
-            start = _from_checkpoint(self.done, self.model, self.data_digest)
+            start = _from_checkpoint(self.done, self.model, self.data)
         else:
             weights = {k: v.detach().cpu() for k, v in self.job.model.state_dict().items()}
             stage = _told(self.model, None, self.job.trainer.best_valid_score)
-            start = Start(None, weights, f"{self.model} as trained in this run", (stage,))
+            source = f"{self.model} as trained in this run"
+            start = Start(None, weights, self.data, source, (stage,))
         if what == "done":
             getLogger().info(
                 f"Stage 1 of 2, {self.model}: {self.done} was trained with the same settings on "
@@ -250,15 +257,8 @@ class _Stage:
 
 def _digest(job: Any) -> str:
     """Of all that decides a stage's result: settings, interactions, and what the model reads."""
-    state = hashlib.sha256()
-    state.update(f"{job.config.digest()} {job.loaders[0]._dataset.digest()}".encode())
-    for name, tensor in sorted(job.model.named_buffers()):  # features, annotation tokens, ...
-        state.update(f"{name} {list(tensor.shape)}".encode())
-        state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    for module in job.model.modules():
-        if hasattr(module, "content"):  # a network in the loop reads the pictures themselves
-            state.update(module.content.store.digest.encode())
-    return state.hexdigest()[:16]
+    text = f"{job.config.digest()} {sorted(data_of(job.loaders[0]._dataset).items())}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _told(model: str, checkpoint: Path | None, score: float) -> dict[str, Any]:
@@ -266,22 +266,19 @@ def _told(model: str, checkpoint: Path | None, score: float) -> dict[str, Any]:
     return {"model": model, "checkpoint": path, "best_valid_score": float(score)}
 
 
-def _from_checkpoint(path: Path, model: str, data_digest: str) -> Start:
+def _from_checkpoint(path: Path, model: str, data: dict[str, str]) -> Start:
     """A start from a checkpoint of the stage's model, trained on the same data."""
     state = read_checkpoint(path)
     if state["model"] != model:
         raise CheckpointError(f"{path}: holds model {state['model']}, this run starts from {model}")
-    if state["data_digest"] != data_digest:
-        raise CheckpointError(
-            f"{path}: was trained on other data or another split than this run has; "
-            "pretrain it on the same"
-        )
+    refuse_other_data(path, state, data, "pretrain it on the same")
     stage = _told(model, path, state["best_valid_score"])
-    return Start(None, from_plain(state["state_dict"]), str(path), (stage,))
+    weights = from_plain(state["state_dict"])
+    return Start(None, weights, state["data"], str(path), (stage,))
 
 
 def _is_of(path: str, model: str) -> bool:
-    return read_checkpoint(Path(path))["model"] == model
+    return peek_checkpoint(Path(path))["model"] == model
 
 
 def _newest_main(config: Config, model: str) -> str | None:

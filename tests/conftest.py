@@ -38,6 +38,12 @@ def root_level():
     root.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def no_second_lost(monkeypatch):
+    """RecBole measures the CPU for a second at the end of each run."""
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval=None: 0.0)
+
+
 @pytest.fixture
 def shared_dir() -> Path:
     """Real data and encoder weights, which may not be redistributed."""

@@ -89,16 +89,16 @@ def test_one_file_may_be_given_as_a_string(tmp_path):
 
 
 def test_each_layer_wins_over_those_before(tmp_path):
-    first = write(tmp_path, "epochs: 1\nseed: 1\nworker: 1\nstopping_step: 1\n", "a.yaml")
-    second = write(tmp_path, "seed: 2\nworker: 2\nstopping_step: 2\n", "b.yaml")
+    first = write(tmp_path, "epochs: 1\nseed: 1\neval_step: 1\nstopping_step: 1\n", "a.yaml")
+    second = write(tmp_path, "seed: 2\neval_step: 2\nstopping_step: 2\n", "b.yaml")
     made = config(
-        files=[first, second], values={"worker": 3, "stopping_step": 3}, stopping_step="4"
+        files=[first, second], values={"eval_step": 3, "stopping_step": 3}, stopping_step="4"
     )
-    assert [made[key] for key in ("epochs", "seed", "worker", "stopping_step")] == [1, 2, 3, 4]
+    assert [made[key] for key in ("epochs", "seed", "eval_step", "stopping_step")] == [1, 2, 3, 4]
     assert made.origins == {
         "epochs": first,
         "seed": second,
-        "worker": "config_dict",
+        "eval_step": "config_dict",
         "stopping_step": "command line",
     }
 

@@ -24,12 +24,6 @@ staged = pytest.mark.parametrize("name", STAGED)
 SMALL = {"embedding_size": 6, "mlp_hidden_size": [7], "metric_decimal_place": 12}
 
 
-@pytest.fixture(autouse=True)
-def no_second_lost(monkeypatch):
-    """RecBole measures the CPU for a second at the end of each run."""
-    monkeypatch.setattr("psutil.cpu_percent", lambda interval=None: 0.0)
-
-
 class Killed(Exception):
     """What stands for a kill between two epochs."""
 

@@ -7,6 +7,7 @@ asks, so that models without content pay nothing.
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from logging import getLogger
 from pathlib import Path
@@ -19,6 +20,7 @@ from recbole_cierec.data.atomic import read_atomic, validate_interactions
 from recbole_cierec.data.feature_norm import FeatureNorm
 from recbole_cierec.data.feature_shards import WHOLE, Shard
 from recbole_cierec.data.features import extract_features, load_feature_file
+from recbole_cierec.data.npy_files import digest_of
 from recbole_cierec.data.picture_store import PictureStore, open_store
 from recbole_cierec.data.pictures import PictureSpec
 from recbole_cierec.data.regions import RegionMaps, extract_regions, load_region_file
@@ -26,6 +28,12 @@ from recbole_cierec.errors import DataError
 from recbole_cierec.processes import one_first
 
 NORM_ROWS = 16384  # rows of features normalised at a time
+
+
+def _sha256(text: str, numbers: np.ndarray) -> str:
+    state = hashlib.sha256(text.encode())
+    state.update(np.ascontiguousarray(numbers).data)
+    return state.hexdigest()
 
 
 class ItemContent:
@@ -42,6 +50,28 @@ class ItemContent:
         self._item_ids = item_ids
         self.folder = Path(config["data_path"])
         self.cache_dir = Path(config["cache_dir"])
+        self._weights_digest = ""  # of the encoder's weights, once they are read
+
+    def digests(self) -> dict[str, str]:
+        """sha256 (hex) of each part of the content that has been read so far.
+
+        Pictures count by their files' bytes, not by their features, whose last digits differ from
+        machine to machine.
+        """
+        parts, read = {}, vars(self)
+        if "_annotations" in read:
+            parts["annotations"] = _sha256("\0".join(self.token_names), self.tokens.numpy())
+        if "categories" in read:
+            names, ids = self.categories
+            parts["categories"] = _sha256("\0".join(names), ids.numpy())
+        if "store" in read:
+            parts["pictures"] = _sha256(self.store.digest, self.store.rows)
+        if self._weights_digest:
+            parts["encoder weights"] = self._weights_digest
+        if self._config["features_file"] and read.keys() & {"_raw_features", "regions"}:
+            digest = digest_of(Path(self._config["features_file"]))
+            parts["features"] = _sha256(digest, np.asarray(self._table["line"]))
+        return parts
 
     @cached_property
     def _table(self) -> dict[str, list]:
@@ -154,6 +184,7 @@ class ItemContent:
     def store(self) -> PictureStore:
         """The pictures, decoded once; rows are found through ``store.rows[item]``."""
         config = self._config
+        self._frozen_encoder.eval()  # wrong weights are an error before pictures are decoded
         spec = PictureSpec(config["image_size"], config["image_resize"], config["max_image_pixels"])
         with one_first():  # it decodes with all cores
             return open_store(
@@ -169,7 +200,13 @@ class ItemContent:
         """A new :class:`VisualEncoder` with the weights that the config names."""
         from recbole_cierec.model.encoders import VisualEncoder
 
-        return VisualEncoder(self._config["visual_encoder"], self._config["encoder_weights"])
+        made = VisualEncoder(self._config["visual_encoder"], self._config["encoder_weights"])
+        self._weights_digest = made.weights_digest
+        return made
+
+    @cached_property
+    def _frozen_encoder(self):
+        return self.encoder()
 
     @cached_property
     def _raw_features(self) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +223,7 @@ class ItemContent:
         Returns:
             A row for each row of the store; None while other shards are missing.
         """
-        config, encoder = self._config, self.encoder()
+        config, encoder = self._config, self._frozen_encoder
         how = {
             "cache_dir": self.cache_dir,
             "batch_size": config["encoder_batch_size"],

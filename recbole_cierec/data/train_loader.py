@@ -37,11 +37,6 @@ class TrainLoader(TrainDataLoader):
             self.shuffle = False  # the trainer would ask for a distributed sampler
 
     def __iter__(self) -> Iterator[Interaction]:
-        # Workers would draw negatives from states of their own.
-        alone = self.world == 1
-        return super().__iter__() if self.num_workers and alone else self._batches()
-
-    def _batches(self) -> Iterator[Interaction]:
         # torch's loader draws a seed for workers, also where there are none.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         for rows in self._order().split(self.step):

@@ -14,19 +14,38 @@ import uuid
 import zipfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from recbole_cierec.errors import CheckpointError
+from recbole_cierec.errors import CheckpointError, UserError
 from recbole_cierec.processes import meet, of_first, world
 from recbole_cierec.whole_file import TEMPORARY, replacing
 
-FORMAT = "recbole_cierec checkpoint 1"
+FORMAT = "recbole_cierec checkpoint 2"
+_PARTS = {  # what TrainerMixin.state writes and others read
+    "model": str,
+    "dataset": str,
+    "data": dict,
+    "config": dict,
+    "epoch": int,
+    "cur_step": int,
+    "stopped_early": bool,
+    "best_valid_score": float,
+    "train_loss": dict,
+    "state_dict": dict,
+    "plain_state": dict,
+    "optimizers": dict,
+    "schedulers": dict,
+    "extra": dict,
+    "rng": dict,
+}
 # What zipfile and torch raise on files that are cut off, overwritten or something else altogether.
 _DAMAGE = (
     OSError,
@@ -84,6 +103,23 @@ def from_plain(value: Any, device: torch.device | str = "cpu") -> Any:
     return {k: from_plain(v, device) for k, v in value.items()}
 
 
+class _Sink:
+    """A stream that keeps the reason of a failed write, which torch replaces by its own words."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.error = stream, None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
 def write_checkpoint(path: Path, state: dict) -> None:
     """Write ``state`` so that ``path`` is always a whole file.
 
@@ -91,12 +127,18 @@ def write_checkpoint(path: Path, state: dict) -> None:
         CheckpointError: The disk is full or the folder cannot be written; what stood at ``path``
             before still stands there.
     """
+    sink = None
     try:
         with replacing(path) as file:
-            torch.save({"format": FORMAT, **state}, file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: the checkpoint cannot be written: {reason}") from error
+            sink = _Sink(file)
+            torch.save({"format": FORMAT, **state}, sink)
+    except (OSError, RuntimeError) as error:
+        cause = (sink and sink.error) or error
+        reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: the checkpoint cannot be written: {reason}; make room there, or set "
+            "checkpoint_dir to another folder"
+        ) from error
 
 
 def writes_in(folder: Path, first_here: bool) -> bool:
@@ -144,6 +186,17 @@ def make_folder(folder: Path, sign: Path | None = None) -> None:
         ) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Make the folder of checkpoints and a file in it, which is removed again.
+
+    Raises:
+        CheckpointError: It cannot be made, or nothing can be written in it.
+    """
+    sign = folder / f"{TEMPORARY}{uuid.uuid4().hex[:12]}"
+    make_folder(folder, sign)
+    sign.unlink(missing_ok=True)
+
+
 def read_checkpoint(path: Path) -> dict:
     """The state in ``path``, in main memory: a GPU would hold it beside the model.
 
@@ -151,13 +204,22 @@ def read_checkpoint(path: Path) -> dict:
         CheckpointError: Missing, damaged, or not a checkpoint of this package. Nothing in the
             file is executed.
     """
+    return _read(path, whole=True)
+
+
+def peek_checkpoint(path: Path) -> dict:
+    """As :func:`read_checkpoint`, but tensors stay on the disk and are not checked for damage."""
+    return _read(path, whole=False)
+
+
+def _read(path: Path, whole: bool) -> dict:
     try:
         # torch does not compare the checksums that it writes: a flipped bit would load silently.
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            damaged = archive.testzip() if whole else None
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=not whole)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except _DAMAGE as error:
@@ -169,7 +231,29 @@ def read_checkpoint(path: Path) -> dict:
         raise CheckpointError(
             f"{path}: not written by this version of recbole_cierec (wanted {FORMAT!r})"
         )
+    for part, kind in _PARTS.items():
+        if not isinstance(state.get(part), kind):
+            raise CheckpointError(f"{path}: not a whole checkpoint (no {part}); use another file")
     return state
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Within, parts of a checkpoint that do not fit what they are given to are one line.
+
+    Raises:
+        CheckpointError: In place of what torch and Python raise for them.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        reason = f"{type(e).__name__}: {(str(e).splitlines() or [''])[0][:120]}"
+        raise CheckpointError(
+            f"{path}: does not fit this run ({reason}); use the settings it was trained with, or "
+            "another file"
+        ) from e
 
 
 def rng_state(generator: torch.Generator | None = None) -> dict:

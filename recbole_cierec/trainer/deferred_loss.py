@@ -68,3 +68,16 @@ def receive(pending: Pending) -> Tensor:
     if pending.arrival is not None:
         pending.arrival.synchronize()
     return pending.value
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether no number is NaN or infinite; one pass over each tensor, one answer of the device.
+
+    Sums keep NaN and infinity. A sum of finite numbers that overflows counts as infinite: its
+    numbers are beyond 1e30 and of no use in single precision.
+    """
+    if not tensors:
+        return True
+    values = (tensor._values() if tensor.is_sparse else tensor for tensor in tensors)
+    sums = [value.sum(dtype=torch.float32) for value in values]
+    return bool(torch.isfinite(torch.stack(sums)).all())

@@ -28,6 +28,7 @@ from recbole_cierec.errors import CheckpointError
 from recbole_cierec.processes import world
 from recbole_cierec.trainer.checkpoint import from_plain, read_checkpoint
 from recbole_cierec.trainer.gated import GatedTrainer
+from recbole_cierec.trainer.resuming import data_of, refuse_other_data
 from recbole_cierec.trainer.trainer import TrainerMixin
 
 
@@ -70,7 +71,7 @@ class PhasedMixin:
         super().__init__(config, model)
         self._second: tuple | None = None  # what waits while the first phase lasts
         self._batches = None
-        self._taken_from: tuple[Path, str] | None = None  # checkpoint and digest of its data
+        self._taken_from: tuple[Path, dict] | None = None  # a checkpoint and what it holds
         if config["pretrained"]:
             self._take_pretrained(Path(config["pretrained"]))
         self.pretrain_epochs = 0 if config["pretrained"] else config["pretrain_epochs"]
@@ -173,18 +174,13 @@ class PhasedMixin:
                 )
             ours[key] = there
         self.model.load_state_dict(ours)
-        self._taken_from = path, state["data_digest"]
+        self._taken_from = path, {"data": state["data"]}
         self.logger.info(f"{name} starts from the first phase of {path}")
 
     def _refuse_other_data(self, dataset) -> None:
-        if self._taken_from is None:
-            return
-        path, digest = self._taken_from
-        if digest != dataset.digest():
-            raise CheckpointError(
-                f"{path}: was trained on other data or another split than this run has; "
-                "pretrain it on the same"
-            )
+        if self._taken_from is not None:
+            path, state = self._taken_from
+            refuse_other_data(path, state, data_of(dataset), "pretrain it on the same")
 
 
 class PhasedTrainer(PhasedMixin, TrainerMixin, Trainer):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from recbole_cierec.config import PLACE_KEYS, Config
 from recbole_cierec.errors import CheckpointError
-from recbole_cierec.trainer.checkpoint import read_checkpoint, to_plain
+from recbole_cierec.registry import MODELS
+from recbole_cierec.trainer.checkpoint import peek_checkpoint, read_checkpoint, to_plain
 
 # What may change when a run goes on: its length, and what is measured or shown of it.
 _FREE = PLACE_KEYS | frozenset(
@@ -39,6 +41,34 @@ def _decisive(value: Any) -> Any:
     return value
 
 
+def data_of(dataset: Any) -> dict[str, str]:
+    """Digests of what a model is trained on: ``interactions``, and the parts of the items' content
+    that have been read. Empty for data sets other than ours."""
+    if not hasattr(dataset, "digest"):
+        return {}
+    return {"interactions": dataset.digest(), **dataset.content.digests()}
+
+
+def refuse_other_data(path: Path, state: dict, data: dict[str, str], advice: str) -> None:
+    """Stop where a checkpoint was trained on other data than those at hand.
+
+    Args:
+        path: The checkpoint, for the message.
+        state: What it holds.
+        data: From :func:`data_of`; parts that only one of the two has do not count.
+        advice: What to do instead.
+
+    Raises:
+        CheckpointError: In one line that names what differs.
+    """
+    then = state["data"]
+    other = [part for part in data if then.get(part, data[part]) != data[part]]
+    if other:
+        raise CheckpointError(
+            f"{path}: was trained on other data ({', '.join(other)}) than this run has; {advice}"
+        )
+
+
 def newest_checkpoint(config: Config) -> Path:
     """The newest readable ``*.last.pth`` of the same model, data set and settings
     (``--resume=auto``).
@@ -51,19 +81,53 @@ def newest_checkpoint(config: Config) -> Path:
     other = ""
     for path in reversed(files):
         try:
-            state = read_checkpoint(path)
+            state = peek_checkpoint(path)
+            if (state["model"], state["dataset"]) != (model, dataset):
+                continue
+            apart = differences(state, config)
+            if not apart:
+                read_checkpoint(path)
+                return path
         except CheckpointError:
             continue  # a damaged file is no reason to lose the one before it
-        if (state["model"], state["dataset"]) != (model, dataset):
-            continue
-        apart = differences(state, config)
-        if not apart:
-            return path
         other = other or f"; {path} has {', '.join(apart[:3])}, and is taken with --resume={path}"
     raise CheckpointError(
         f"{folder}: no checkpoint of {model} on {dataset} with these settings to resume{other}; "
         "start without --resume"
     )
+
+
+def check_resume(config: Config) -> None:
+    """Refuse a checkpoint to resume that cannot be the right one, before any data are read.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or of another model or data set.
+    """
+    named, entry = config["resume"], MODELS.get(config["model"])
+    stages = entry.stages if entry is not None else ()
+    if not named or (named == "auto" and stages):
+        return
+    path = newest_checkpoint(config) if named == "auto" else Path(named)
+    refuse_other_run(path, peek_checkpoint(path), config, stages)
+
+
+def refuse_other_run(path: Path, state: dict, config: Config, stages: Iterable[str] = ()) -> None:
+    """Stop where a checkpoint holds another model or data set than ``config`` names.
+
+    Args:
+        path: The checkpoint, for the message.
+        state: What it holds.
+        config: The run's configuration.
+        stages: Models that will do as well: those that this one can start from.
+
+    Raises:
+        CheckpointError: In one line.
+    """
+    for what, held in (("model", {config["model"], *stages}), ("dataset", {config["dataset"]})):
+        if state[what] not in held:
+            raise CheckpointError(
+                f"{path}: holds {what} {state[what]}, this run has {config[what]}"
+            )
 
 
 def warn_of_differences(path: Path, state: dict, config: Config) -> None:

@@ -25,6 +25,7 @@ from recbole_cierec.evaluation.evaluator import PlanEvaluator
 from recbole_cierec.evaluation.scoring import candidate_batch
 from recbole_cierec.processes import world
 from recbole_cierec.trainer.checkpoint import (
+    fitting,
     from_plain,
     ordered,
     read_checkpoint,
@@ -34,10 +35,24 @@ from recbole_cierec.trainer.checkpoint import (
     write_checkpoint,
     writes_in,
 )
-from recbole_cierec.trainer.deferred_loss import Pending, deferred, receive, send, settled
+from recbole_cierec.trainer.deferred_loss import (
+    Pending,
+    all_finite,
+    deferred,
+    receive,
+    send,
+    settled,
+)
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
+from recbole_cierec.trainer.plain_state import PlainState
 from recbole_cierec.trainer.plain_words import plain_words
-from recbole_cierec.trainer.resuming import newest_checkpoint, warn_of_differences
+from recbole_cierec.trainer.resuming import (
+    data_of,
+    newest_checkpoint,
+    refuse_other_data,
+    refuse_other_run,
+    warn_of_differences,
+)
 from recbole_cierec.trainer.together import Team, after_backward
 from recbole_cierec.whole_file import TEMPORARY
 
@@ -60,14 +75,14 @@ class TrainerMixin(TrainerMends):
         self._name_files()
         self.schedulers: dict[str, StepLR] = {}
         self._decay(self._optimizers())
-        self._built_with = _counters(model)
+        self._plain = PlainState(model)
         self.stopped_early = False
         self._saving = True
         self.writes = world()[0] == 0  # whether the run's files are left to this process
         self._valid_result: dict | None = None
         self._resumed: dict | None = None
         self._generator: torch.Generator | None = None
-        self._digest = ""
+        self._data: dict[str, str] = {}  # digests of the data that the model is trained on
         self._at = (0, 0)  # epoch and batch, for messages
         self._deferring = False
         self._pending: Pending | None = None  # the loss of the batch that was just computed
@@ -105,7 +120,7 @@ class TrainerMixin(TrainerMends):
         # Clipping takes dense gradients; on a GPU these cost less than finding out which rows are
         # there.
         by_row = isinstance(optimizer, RowAdagrad) and self.device.type == "cpu"
-        optimizer.register_step_pre_hook(lambda *_: self._stop_if_not_finite())
+        optimizer.register_step_pre_hook(lambda optimizer, *_: self._before_step(optimizer))
         for table in self.model.id_tables() if hasattr(self.model, "id_tables") else ():
             table.sparse = by_row and not self.clip_grad_norm
         return optimizer
@@ -121,14 +136,10 @@ class TrainerMixin(TrainerMends):
                 clear_leftovers(folder, TEMPORARY)  # of runs killed while they wrote
         self._generator = getattr(train_data, "generator", None)
         dataset = train_data._dataset
-        self._digest = dataset.digest() if hasattr(dataset, "digest") else ""
+        self._data = data_of(dataset)
         resumed = self._resumed
         if resumed is not None:
-            if resumed["data_digest"] != self._digest:
-                raise CheckpointError(
-                    f"{self._resumed_file}: was trained on other data than "
-                    f"{self.config['dataset']} holds now; start without --resume"
-                )
+            refuse_other_data(self._resumed_file, resumed, self._data, "start without --resume")
             if resumed["stopped_early"] or self.start_epoch >= self.epochs:
                 self.logger.info("The resumed run had finished; its best model is evaluated")
                 self.eval_collector.data_collect(train_data)  # some metrics count training items
@@ -143,7 +154,8 @@ class TrainerMixin(TrainerMends):
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         if self._resumed is not None:
             # Here and not on reading: what was built since has drawn random numbers.
-            set_rng_state(self._resumed["rng"], self._generator)
+            with fitting(self._resumed_file):
+                set_rng_state(self._resumed["rng"], self._generator)
             self._resumed = None
         elif epoch_idx > self.start_epoch:
             self._save_last(epoch_idx - 1)
@@ -210,19 +222,38 @@ class TrainerMixin(TrainerMends):
         if not self._deferring:
             self._stop_if_not_finite()
 
+    def _before_step(self, optimizer: Optimizer) -> None:
+        """Stop before an optimizer applies a loss or a gradient that is not finite."""
+        self._stop_if_not_finite()
+        if getattr(optimizer, "found_inf", None) is not None:
+            return  # a scaler of mixed precision leaves such steps out by itself
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not all_finite([p.grad for p in parameters if p.grad is not None]):
+            epoch, batch = self._at
+            bad = {id(p) for p in parameters if p.grad is not None and not all_finite([p.grad])}
+            names = [n for n, p in self.model.named_parameters() if id(p) in bad]
+            self._refuse_numbers(
+                f"the gradient of {', '.join(names)} is not finite in epoch {epoch}, batch "
+                f"{batch - 1}; nothing was updated with it"
+            )
+
     def _stop_if_not_finite(self) -> None:
-        """Runs before every step of an optimizer."""
         if self._pending is None:
             return
         loss, (epoch, batch) = receive(self._pending), self._pending.at
         self._pending = None
         if not bool(torch.isfinite(loss)):
-            kept = self.last_file if self.last_file.is_file() else "none yet"
-            raise NonFiniteLossError(
-                f"{self.config['model']}: the training loss is {loss.item()} in epoch {epoch}, "
-                f"batch {batch}; nothing was updated with it. Lower learning_rate or set "
-                f"clip_grad_norm. Last good checkpoint: {kept}"
+            self._refuse_numbers(
+                f"the training loss is {loss.item()} in epoch {epoch}, batch {batch}; nothing was "
+                "updated with it"
             )
+
+    def _refuse_numbers(self, what: str) -> None:
+        kept = self.last_file if self.last_file.is_file() else "none yet"
+        raise NonFiniteLossError(
+            f"{self.config['model']}: {what}. Lower learning_rate or set clip_grad_norm. "
+            f"Last good checkpoint: {kept}"
+        )
 
     def _valid_epoch(self, valid_data, show_progress=False):
         score, result = super()._valid_epoch(valid_data, show_progress)
@@ -232,11 +263,21 @@ class TrainerMixin(TrainerMends):
     # --------------------------------------------------------------------- checkpoints
 
     def state(self, epoch: int) -> dict:
-        """All that a run needs to go on after ``epoch`` as if it had never stopped."""
+        """All that a run needs to go on after ``epoch`` as if it had never stopped.
+
+        Raises:
+            NonFiniteLossError: A parameter is not finite, so that the state is worth nothing.
+        """
+        for name, parameter in self.model.named_parameters():
+            if not all_finite([parameter.detach()]):
+                self._refuse_numbers(
+                    f"{name} has numbers that are not finite after epoch {epoch}; no checkpoint "
+                    "of it is written"
+                )
         return {
             "model": self.config["model"],
             "dataset": self.config["dataset"],
-            "data_digest": self._digest,
+            "data": self._data,
             "config": to_plain(dict(self.config.final_config_dict)),
             "epoch": epoch,
             "cur_step": self.cur_step,
@@ -246,9 +287,7 @@ class TrainerMixin(TrainerMends):
             "train_loss": to_plain(self.train_loss_dict),
             "state_dict": to_plain(dict(self.model.state_dict())),
             "other_parameter": to_plain(self.model.other_parameter()),
-            "counters": {
-                k: v for k, v in _counters(self.model).items() if self._built_with.get(k) != v
-            },
+            "plain_state": self._plain.changed(),
             "optimizers": {k: v.state_dict() for k, v in self._optimizers().items()},
             "schedulers": {k: to_plain(v.state_dict()) for k, v in self.schedulers.items()},
             "extra": to_plain(self.extra_state()),
@@ -284,20 +323,12 @@ class TrainerMixin(TrainerMends):
             CheckpointError: It is missing, damaged, or of another model, data set or size.
         """
         path = newest_checkpoint(self.config) if resume_file == "auto" else Path(resume_file)
-        state, names = read_checkpoint(path), (self.config["model"], self.config["dataset"])
-        for what, ours in zip(("model", "dataset"), names, strict=True):
-            if state[what] != ours:
-                raise CheckpointError(f"{path}: holds {what} {state[what]}, this run has {ours}")
-        self._load_weights(path, state)
-        warn_of_differences(path, state, self.config)
-        for name, optimizer in self._optimizers().items():
-            if name in state["optimizers"]:
-                optimizer.load_state_dict(state["optimizers"][name])
-        for name, scheduler in self.schedulers.items():
-            scheduler.load_state_dict(state["schedulers"][name])
-        self.load_extra_state(from_plain(state["extra"]))
-        for name, value in state["counters"].items():
-            setattr(self.model, name, value)
+        state = read_checkpoint(path)
+        refuse_other_run(path, state, self.config)
+        with fitting(path):
+            self._load_weights(path, state)
+            warn_of_differences(path, state, self.config)
+            self._load_training_state(state)
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
@@ -306,6 +337,16 @@ class TrainerMixin(TrainerMends):
         self.saved_model_file = str(path).replace(".last.pth", ".pth")
         self._resumed, self._resumed_file = state, path
         self.logger.info(f"Resuming {path} after epoch {state['epoch']}")
+
+    def _load_training_state(self, state: dict) -> None:
+        """All but the weights: optimizers, schedulers, gates, plain attributes of the model."""
+        for name, optimizer in self._optimizers().items():
+            if name in state["optimizers"]:
+                optimizer.load_state_dict(state["optimizers"][name])
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][name])
+        self.load_extra_state(from_plain(state["extra"]))
+        self._plain.restore(state["plain_state"], self.device)
 
     def _load_weights(self, path: Path, state: dict) -> None:
         ours = self.model.state_dict()
@@ -329,7 +370,8 @@ class TrainerMixin(TrainerMends):
             if torch.distributed.is_initialized():
                 torch.distributed.barrier()  # another process may still be writing
             path = Path(model_file or self.saved_model_file)
-            self._load_weights(path, read_checkpoint(path))
+            with fitting(path):
+                self._load_weights(path, read_checkpoint(path))
             self.logger.info(f"Loading model structure and parameters from {path}")
         plan = getattr(eval_data, "plan", None)
         self.eval_collector.plan = self.evaluator.plan = plan
@@ -342,11 +384,6 @@ class TrainerMixin(TrainerMends):
             return super()._full_sort_batch_eval(batched_data)
         interaction, rows = batched_data
         return interaction, *candidate_batch(self, plan, interaction, rows)
-
-
-def _counters(model) -> dict:
-    """Plain numbers on the model. RecBole's VAEs count their updates in one, for annealing."""
-    return {k: v for k, v in vars(model).items() if type(v) in (int, float)}
 
 
 @cache

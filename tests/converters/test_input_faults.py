@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,13 +14,14 @@ import threading
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 from recbole_cierec.dataset_converters import workspace
 from recbole_cierec.dataset_converters.__main__ import main
 from recbole_cierec.dataset_converters.bad_lines import BadLines
 from recbole_cierec.dataset_converters.output import file_digest, temporary_folder
 from recbole_cierec.dataset_converters.sources import parse_literal, read_json_lines
-from recbole_cierec.dataset_converters.workspace import Workspace
+from recbole_cierec.dataset_converters.workspace import Workspace, ref
 
 from recbole_cierec.errors import ConfigError, DataError
 
@@ -97,12 +99,6 @@ def test_what_is_no_archive_is_refused(convert, write):
             convert("amazon", "--reviews", write(name, b"<html>no such file</html>" * 50))
 
 
-def test_a_line_without_end_is_refused(convert, write):
-    path = write("r.json", GOOD[0] + "\n" + '{"asin": "' + "x" * 40_000_000 + '"}\n')
-    with pytest.raises(DataError, match=r"r\.json"):
-        convert("amazon", "--reviews", path)
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -142,7 +138,7 @@ def test_rows_stay_in_the_order_of_the_file_with_several_threads(tmp_path):
             "t",
             path,
             {"n": "VARCHAR"},
-            {"n": "CAST(n AS BIGINT)"},
+            {"n": f"CAST({ref('n')} AS BIGINT)"},
             lambda _: "",
             required=["n"],
         )
@@ -300,6 +296,8 @@ def test_a_disk_that_is_full_is_one_line_wherever_it_happens(write, tmp_path, ki
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+    assert f"error: {tmp_path / 'out'}: " in done.stderr
+    assert "failed (File too large); see to this disk, or set --output" in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -406,3 +404,48 @@ def test_both_ways_to_start_print_the_same_help(tmp_path):
     ]
     assert texts[0] == texts[1]
     assert "--annotation-columns" in texts[0]
+
+
+def test_what_the_database_says_never_reaches_the_user(convert, write, tmp_path):
+    """Files that are not what their names say, and too little memory: our words, with a place."""
+    good = tmp_path / "good.parquet"
+    rows = "SELECT i AS user_id, i AS item_id FROM range(99) r(i)"
+    duckdb.connect().execute(f"COPY ({rows}) TO '{good}'")
+    content = good.read_bytes()
+    chance, said = random.Random(3), []
+    for _ in range(25):
+        broken = bytearray(content)
+        for _ in range(8):
+            broken[chance.randrange(len(broken))] = chance.randrange(256)
+        path = write("broken.parquet", bytes(broken))
+        try:
+            convert("table", "--interactions", path, "--overwrite", "--max-bad-share", "1")
+        except DataError as error:
+            said.append(str(error))
+    assert len(said) > 10
+    assert all(line.startswith(str(path)) and line.isprintable() for line in said)
+    assert not any("Error" in line for line in said)
+    with pytest.raises(DataError, match=r"cannot be read; is it damaged, or of another format"):
+        convert("table", "--interactions", write("t.parquet", b"PAR1" + b"\0" * 20 + b"PAR1"))
+    reviews = write("r.json", "\n".join(review(f"u{k}", f"i{k}") for k in range(9999)))
+    with pytest.raises(DataError, match="needs more memory than 5MB; raise --memory"):
+        convert("amazon", "--reviews", reviews, "--memory", "5MB", "--name", "small")
+
+
+def test_a_line_without_end_is_named(convert, write):
+    path = write("r.json", GOOD[0] + "\n" + '{"asin": "' + "x" * 17_000_000 + '"}\n')
+    with pytest.raises(DataError, match=r"r\.json, line 2: is longer than 16 MiB"):
+        convert("amazon", "--reviews", path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_names_of_files_that_are_no_text(convert, write, tmp_path):
+    folder = write("pictures/1.jpg", b"x").parent
+    path = write("t.csv", "user_id,item_id\na,1\n")
+    odd = path.with_name(os.fsdecode(b"t\xff.csv"))
+    path.rename(odd)
+    made = convert("table", "--interactions", odd, "--images", folder)
+    assert made.rows() == [("a", "1")]
+    (folder / os.fsdecode(b"2\xff.jpg")).touch()
+    with pytest.raises(DataError, match="this name is not UTF-8; rename it"):
+        convert("table", "--interactions", odd, "--images", folder, "--overwrite")

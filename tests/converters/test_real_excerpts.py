@@ -40,6 +40,8 @@ def test_2014_metadata_records(convert, formats):
         "--metadata",
         formats / "amazon2014_meta.excerpt.json",
         "--all-items",
+        "--min-match",
+        "0",  # reviews and metadata are of other categories
     )
     rows = made.rows("item")
     assert [row[0] for row in rows] == ["5555991584", "0558925278", "0000191639", "0076561046"]
@@ -81,6 +83,24 @@ def test_2018_items_and_their_pictures(convert, gift_cards):
     assert facts["with a picture"] == 116
 
 
+def test_2018_a_picture_that_many_gift_cards_share_is_warned_of(convert, gift_cards):
+    made = convert(*gift_cards, "--all-items")
+    shared = "203 of 660 items with a picture share '"
+    (warning,) = [line for line in made.report if shared in line]
+    assert warning.startswith("warning: ")
+    assert "/I/31cvqMhdG2L.jpg'" in warning
+    made = convert(*gift_cards, "--all-items", "--no-picture", "31cvqMhdG2L", "--overwrite")
+    assert made.manifest["items"]["to download"] == 660 - 203
+
+
+def test_excerpts_of_other_categories_do_not_belong_together(convert, formats):
+    files = [formats / "amazon2014_reviews_Musical_Instruments_5.head200.json"]
+    with pytest.raises(DataError, match="only 0 of 20 items of the interactions"):
+        convert(
+            "amazon", "--reviews", *files, "--metadata", formats / "amazon2014_meta.excerpt.json"
+        )
+
+
 def test_2018_all_metadata(convert, gift_cards):
     made = convert(*gift_cards, "--all-items")
     facts = made.manifest["items"]
@@ -101,6 +121,8 @@ def test_2023_records(convert, formats):
         "--metadata",
         formats / "amazon2023_meta.excerpt.jsonl",
         "--all-items",
+        "--min-match",
+        "0",
     )
     assert made.rows() == [
         ("AGKHLEW2SOWHNMFQIJGBECAF7INQ", "B00YQ6X8EO", 5.0, 1588687728.923),

@@ -30,6 +30,8 @@ HOSTILE = [
     "",
     ".",
     "a\0b",
+    "[PAD]",
+    "%5BPAD%5D",
 ]
 
 
@@ -44,6 +46,7 @@ def test_escaped_ids_are_safe_and_give_the_id_back():
         escaped = safe_id(text)
         assert unquote(escaped) == text
         assert escaped.split() == [escaped]  # no white space of any kind
+        assert escaped != "[PAD]"
         assert '"' not in escaped
         assert escaped.replace("\ufeff", "") == escaped
         assert all(ord(char) > 32 and ord(char) != 127 for char in escaped)
@@ -75,6 +78,7 @@ def test_a_usual_id_stays_as_it_is():
         ("e\u0301tude", "étude"),
         ("x" * (MAX_LABEL + 1), ""),
         ("", ""),
+        ("[PAD]", "%5BPAD%5D"),  # RecBole's name of the padding
     ],
 )
 def test_a_label_becomes_one_readable_token(label, token):

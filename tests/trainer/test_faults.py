@@ -15,7 +15,9 @@ import torch
 from recbole_cierec import run
 from recbole_cierec.errors import ConfigError, NonFiniteLossError, UserError
 from recbole_cierec.model.mf import MF
+from recbole_cierec.registry import get_model_class
 from recbole_cierec.trainer.checkpoint import read_checkpoint
+from recbole_cierec.trainer.trainer import TrainerMixin
 from recbole_cierec.whole_file import TEMPORARY
 
 
@@ -46,6 +48,66 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tiny, monkeypatch, valu
     state = read_checkpoint(last)
     assert state["epoch"] == 0
     assert all(torch.isfinite(w).all() for w in state["state_dict"].values())
+
+
+@pytest.mark.parametrize("name", ["MF", "CIERec", "BPR"])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(tiny, monkeypatch, name):
+    """The loss is a number, and its gradient is none: the square root at zero."""
+    model = get_model_class(name)
+    plain, calls, kept = model.calculate_loss, [], {}
+
+    def broken(self, interaction):
+        loss = plain(self, interaction)
+        calls.append(1)
+        if len(calls) == 10:
+            kept.update(model=self, weights={k: v.clone() for k, v in self.state_dict().items()})
+            loss = loss + (next(self.parameters()).sum() * 0).sqrt()
+        return loss
+
+    monkeypatch.setattr(model, "calculate_loss", broken)
+    keys = tiny(epochs=3)
+    keys = keys if name != "BPR" else {k: v for k, v in keys.items() if k != "init_std"}
+    with pytest.raises(NonFiniteLossError) as error:
+        run(name, "tiny", config_dict=keys)
+    first = next(name for name, _ in kept["model"].named_parameters())
+    assert f"the gradient of {first} is not finite in epoch 1, batch 2" in str(error.value)
+    for key, weight in kept["model"].state_dict().items():
+        assert torch.equal(weight, kept["weights"][key])
+    for file in Path("saved").glob("*.pth"):
+        state = read_checkpoint(file)
+        assert all(torch.isfinite(w).all() for w in state["state_dict"].values())
+
+
+def test_no_checkpoint_holds_a_parameter_that_is_not_finite(tiny, monkeypatch):
+    plain = MF.calculate_loss
+
+    def broken(self, interaction):
+        with torch.no_grad():
+            self.item_embedding.weight[3, 0] = float("inf")
+        return plain(self, interaction) * 0
+
+    monkeypatch.setattr(MF, "calculate_loss", broken)
+    with pytest.raises(NonFiniteLossError):
+        run("MF", "tiny", config_dict=tiny(train_batch_size=1000))
+    monkeypatch.setattr(TrainerMixin, "_before_step", lambda *_: None)
+    monkeypatch.setattr(TrainerMixin, "_check_nan", lambda *_: None)
+    with pytest.raises(NonFiniteLossError, match=r"item_bias.weight .*; no checkpoint of it"):
+        run("MF", "tiny", config_dict=tiny(epochs=3))
+    assert not list(Path("saved").glob("*.pth"))
+
+
+@pytest.mark.parametrize("name", ["MF", "SASRec"])
+def test_the_number_of_workers_changes_no_bit_and_says_so(tiny, name, caplog):
+    keys = tiny(epochs=1)
+    if name == "SASRec":
+        keys = {k: v for k, v in keys.items() if k not in ("init_std", "embedding_size")}
+        keys |= {"hidden_size": 4, "inner_size": 4, "n_layers": 1, "n_heads": 1}
+    states = []
+    for worker in (0, 2):
+        done = run(name, "tiny", config_dict={**keys, "worker": worker, "state": "warning"})
+        states.append(read_checkpoint(Path(done["checkpoint"]))["state_dict"])
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert sum("worker" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_two_runs_in_one_second_have_files_of_their_own(tiny, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from recbole_cierec import run
 from recbole_cierec.config import Config
 from recbole_cierec.errors import CheckpointError
 from recbole_cierec.quick_start import prepare
+from recbole_cierec.trainer import checkpoint
 from recbole_cierec.trainer.checkpoint import (
     read_checkpoint,
     rng_state,
@@ -32,6 +34,7 @@ RUNS = [
     ("Pop", {}),
     ("MultiVAE", {"mlp_hidden_size": [8], "latent_dimension": 4}),
     ("RecVAE", {"latent_dimension": 4, "hidden_dimension": 8}),
+    ("DiffRec", {"dims_dnn": [8], "embedding_size": 4, "steps": 4}),
 ]
 runs = pytest.mark.parametrize(
     ("name", "keys"), RUNS, ids=["-".join([n, *map(str, k.values())]) for n, k in RUNS]
@@ -53,6 +56,11 @@ def same(a, b, where="") -> None:
         assert torch.equal(a, b), where
     else:
         assert a == b or (a != a and b != b), where
+
+
+def whole_state(**parts) -> dict:
+    """The least that counts as a checkpoint, and ``parts``."""
+    return {name: kind() for name, kind in checkpoint._PARTS.items()} | parts
 
 
 def last_of(result) -> dict:
@@ -179,7 +187,7 @@ def test_a_resumed_early_stop_stays_stopped(tiny):
         ({"model": "VBPR"}, ["MF", "VBPR"]),
         ({"embedding_size": 9}, ["[41, 5]", "[41, 9]"]),
         ({"user_inter_num_interval": "[9,inf)"}, ["user_bias.weight", "[31, 1]"]),
-        ({"eval_args": {"split": {"RS": [0.5, 0.2, 0.3]}}}, ["other data", "tiny"]),
+        ({"eval_args": {"split": {"RS": [0.5, 0.2, 0.3]}}}, ["other data", "interactions"]),
     ],
     ids=["model", "size", "users", "split"],
 )
@@ -237,14 +245,14 @@ def test_a_run_begun_with_two_gpus_goes_on_with_one(monkeypatch):
 
 def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypatch):
     path = tmp_path / "model.pth"
-    write_checkpoint(path, {"epoch": 1})
+    write_checkpoint(path, whole_state(epoch=1))
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(CheckpointError, match="No space left"):
-        write_checkpoint(path, {"epoch": 2})
+        write_checkpoint(path, whole_state(epoch=2))
     assert read_checkpoint(path)["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["model.pth"]
 
@@ -261,16 +269,113 @@ class _Payload:
 
 def test_a_malicious_checkpoint_is_refused_and_not_executed(tmp_path):
     target, path = tmp_path / "ran", tmp_path / "evil.pth"
-    torch.save({"format": "recbole_cierec checkpoint 1", "x": _Payload(target)}, path)
+    torch.save(whole_state(format=checkpoint.FORMAT, x=_Payload(target)), path)
     with pytest.raises(CheckpointError, match=r"evil\.pth"):
         read_checkpoint(path)
     assert not target.exists()
 
 
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda s: {"format": s["format"]}, "no model"),
+        (lambda s: {k: v for k, v in s.items() if k != "rng"}, "no rng"),
+        (lambda s: {**s, "state_dict": [1]}, "no state_dict"),
+        (lambda s: {**s, "state_dict": {k: 1 for k in s["state_dict"]}}, "AttributeError"),
+        (lambda s: {**s, "epoch": "x"}, "no epoch"),
+        (lambda s: {**s, "optimizers": {k: {} for k in s["optimizers"]}}, "KeyError"),
+        (lambda s: {**s, "extra": {"visual": 3}}, "Error"),
+        (lambda s: {**s, "plain_state": {"no_such.part": 3}}, "no_such"),
+        (lambda s: {**s, "rng": {"torch": torch.zeros(3)}}, "Error"),
+    ],
+)
+def test_a_checkpoint_whose_parts_are_not_what_they_should_be_is_one_line(tiny, damage, word):
+    done = run("CIERec", "tiny", config_dict=tiny(epochs=1, gr_mode="paper"))
+    torch.save(damage(read_checkpoint(Path(done["checkpoint"]))), "made.pth")
+    keys = tiny(epochs=2, gr_mode="paper", resume="made.pth")
+    with pytest.raises(CheckpointError) as error:
+        run("CIERec", "tiny", config_dict=keys)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith("made.pth: ")
+    assert word in message
+
+
+@pytest.mark.parametrize("change", ["pictures", "exchanged pictures", "annotations"])
+def test_other_contents_of_the_items_are_refused_in_one_line(pictured, change):
+    keys = pictured(epochs=1)
+    done = run("CIERec", "tiny", config_dict=keys)
+    home = Path(keys["data_path"]) / "tiny"
+    first, second = home / "images" / "0.png", home / "images" / "1.png"
+    if change == "pictures":
+        first.write_bytes(second.read_bytes())
+    elif change == "exchanged pictures":
+        first.rename(home / "x"), second.rename(first), (home / "x").rename(second)
+    else:
+        table = (home / "tiny.item").read_text()
+        (home / "tiny.item").write_text(table.replace("t1", "tx").replace("t2", "t1"))
+    with pytest.raises(CheckpointError) as error:
+        run("CIERec", "tiny", config_dict=pictured_again(keys, done))
+    assert f"other data ({change.split()[-1]})" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def pictured_again(keys, done) -> dict:
+    return {**keys, "epochs": 2, "resume": done["checkpoint"]}
+
+
+def test_other_ready_made_features_are_refused_and_a_copy_of_the_same_is_not(tiny, in_tmp):
+    features = np.load(tiny()["features_file"])
+    keys = tiny(epochs=1, features_file=str(in_tmp / "f.npy"))
+    np.save("f.npy", features)
+    done = run("VBPR", "tiny", config_dict=keys)
+    again = {**keys, "epochs": 2, "resume": done["checkpoint"]}
+    np.save("g.npy", features[::-1])
+    with pytest.raises(CheckpointError, match=r"other data \(features\)"):
+        run("VBPR", "tiny", config_dict={**again, "features_file": str(in_tmp / "g.npy")})
+    np.save("h.npy", features)
+    run("VBPR", "tiny", config_dict={**again, "features_file": str(in_tmp / "h.npy")})
+
+
+@pytest.mark.parametrize("resume", ["nowhere.pth", "auto", "MF.pth"])
+def test_a_wrong_checkpoint_is_refused_before_any_data_are_read(tiny, monkeypatch, resume):
+    write_checkpoint(Path("MF.pth"), whole_state(model="MF", dataset="other"))
+    monkeypatch.setattr("recbole_cierec.data.dataset.create_dataset", None)
+    with pytest.raises(CheckpointError, match=r"no such|no checkpoint|holds dataset other"):
+        run("MF", "tiny", config_dict=tiny(resume=resume))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_data_are_read(tiny, monkeypatch):
+    def refuse(self, *_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("recbole_cierec.data.dataset.create_dataset", None)
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(CheckpointError, match=r"saved: .*Read-only.* set checkpoint_dir"):
+        run("MF", "tiny", config_dict=tiny())
+
+
+def test_a_full_disk_is_said_in_its_own_words_whichever_write_fails(tmp_path, monkeypatch):
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+        def flush(self):
+            pass
+
+    @contextmanager
+    def replacing(path):
+        yield Full()
+
+    monkeypatch.setattr(checkpoint, "replacing", replacing)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        write_checkpoint(tmp_path / "x.pth", whole_state(w=torch.zeros(9)))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_a_cut_off_checkpoint_is_refused_by_name(tmp_path, share):
     path = tmp_path / "model.pth"
-    write_checkpoint(path, {"w": torch.randn(1000), "epoch": 3})
+    write_checkpoint(path, whole_state(w=torch.randn(1000), epoch=3))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(CheckpointError, match=r"model\.pth"):
@@ -279,7 +384,7 @@ def test_a_cut_off_checkpoint_is_refused_by_name(tmp_path, share):
 
 def test_flipped_bytes_are_refused_or_harmless(tmp_path):
     path = tmp_path / "model.pth"
-    state = {"w": torch.arange(500.0), "epoch": 3}
+    state = whole_state(w=torch.arange(500.0), epoch=3)
     write_checkpoint(path, state)
     whole = path.read_bytes()
     rng, refused = np.random.default_rng(0), 0

@@ -1,0 +1,82 @@
+"""Annotations from the columns of a table: what a cell says depends on its whole column.
+
+* A **flag** column holds 0 and 1, true and false or yes and no: where it is true, the item has the
+  column's name as an annotation (``Comedy``).
+* A **number** column holds numbers: the annotation is name and number (``year=1995``), since the
+  number alone would be the same annotation for a year, a size and a code.
+* All other columns hold **labels**: a text, several between separators, or a list as JSON or as
+  Python writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .workspace import Workspace, quote
+
+_TRUE, _FALSE = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i)nan$"
+_MANY = 20  # distinct numbers of a column, if most items have one of their own
+
+
+def annotations_sql(space: Workspace, table: str, names: Sequence[str], separator: str) -> str:
+    """Find out what each column holds, and how its cells become annotations.
+
+    Args:
+        space: The workspace; its notes get the columns of flags and of numbers.
+        table: With the cells as text in the columns ``cell0``, ``cell1`` ...
+        names: The columns' names in the file.
+        separator: Between two labels of a cell.
+
+    Returns:
+        An expression of DuckDB over the table, of type VARCHAR[].
+    """
+    parts, flags, numbers = [], [], []
+    for place, key in enumerate(names):
+        label = key.replace("_", " ")  # a token has "_" for the blank
+        text = f"lower(trim(cell{place}))"
+        labels = f"list_filter({_labels(f'cell{place}', separator)}, lambda x: x <> '')"
+        if space.value(f"SELECT bool_and({text} IN {_TRUE + _FALSE}) FROM {table}"):
+            flags.append(key)
+            parts.append(f"CASE WHEN {text} IN {_TRUE} THEN [{quote(label)}] ELSE [] END")
+        elif _are_numbers(space, table, key, labels):
+            numbers.append(key)
+            said = f"lambda x: {quote(label + '=')} || regexp_replace(x, '\\.0*$', '')"
+            some = f"list_filter({labels}, lambda x: lower(x) <> 'nan')"
+            parts.append(f"list_transform({some}, {said})")
+        else:
+            parts.append(labels)
+    if flags:
+        keys = ", ".join(flags)
+        space.notes.append(f"flags, annotated by the column's name where they are true: {keys}")
+    if numbers:
+        keys = ", ".join(numbers)
+        space.notes.append(f"numbers, annotated as column=number: {keys}")
+    return f"flatten([{', '.join(parts)}])" if parts else "[]::VARCHAR[]"
+
+
+def _are_numbers(space: Workspace, table: str, key: str, labels: str) -> bool:
+    """Whether a column holds nothing else; warns when hardly two items have the same."""
+    numbers, distinct, items = space.run(
+        f"SELECT bool_and(regexp_matches(x, {quote(_NUMBER)})), count(DISTINCT x), "
+        f"count(DISTINCT row) FROM (SELECT rowid AS row, unnest({labels}) AS x FROM {table})"
+    ).fetchone()
+    if numbers and distinct > _MANY and distinct > items / 2:
+        space.warn(
+            f"{key} holds {distinct:,} numbers for {items:,} items: as annotations they say next "
+            "to nothing; put them into classes, or leave the column out"
+        )
+    return bool(numbers)
+
+
+def _labels(cell: str, separator: str) -> str:
+    """Labels of a cell: the elements of a list, or the parts of a text."""
+    parts = f"list_transform(string_split({cell}, {quote(separator)}), lambda x: trim(x))"
+    # DuckDB's own form of a list is near enough to Python's: ['Rock', 'Pop'].
+    listed = (
+        f"coalesce(TRY_CAST(TRY_CAST({cell} AS JSON) AS VARCHAR[]), TRY_CAST({cell} AS VARCHAR[]))"
+    )
+    return (
+        f"CASE WHEN {cell} IS NULL THEN [] WHEN starts_with({cell}, '[') AND {listed} IS NOT NULL "
+        f"THEN {listed} ELSE {parts} END"
+    )

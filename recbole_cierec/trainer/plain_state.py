@@ -1,0 +1,87 @@
+"""What a model keeps outside its parameters and buffers, and changes in training.
+
+RecBole's models count updates for annealing (MultiVAE), keep losses by diffusion step (DiffRec) or
+cluster centres (NCL) as plain attributes, which ``state_dict`` leaves out. Attributes that differ
+from those of the model as it was built go into the checkpoint, so that a resumed run goes on alike.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recbole_cierec.trainer.checkpoint import from_plain, to_plain
+
+_SCALARS = (bool, int, float, str, type(None))
+_LEFT_OUT = {"training", "device"}  # set by whoever uses the model
+
+
+class PlainState:
+    """Public attributes of a model's modules that are data: numbers, texts, tensors, arrays, and
+    lists and dictionaries of these.
+
+    What ``other_parameter_name`` lists has a place of its own in RecBole's checkpoints, and what
+    starts with an underscore is private to the module, such as a cache.
+
+    Args:
+        model: The model as built, before any training.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        # The values are kept, so that no new object can have the identity of one of them.
+        self._built = {key: (_stamp(value), value) for key, value in _attributes(model)}
+
+    def changed(self) -> dict[str, Any]:
+        """Attribute path (``module.name``) to value, of all that changed since the start."""
+        return {
+            key: to_plain(value)
+            for key, value in _attributes(self._model)
+            if key not in self._built or self._built[key][0] != _stamp(value)
+        }
+
+    def restore(self, state: dict[str, Any], device: torch.device | str) -> None:
+        """Set the attributes that :meth:`changed` gave; tensors go to ``device``.
+
+        Raises:
+            AttributeError: The model has no such module.
+        """
+        for key, value in state.items():
+            module, _, name = key.rpartition(".")
+            setattr(self._model.get_submodule(module), name, from_plain(value, device))
+
+
+def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    for path, module in model.named_modules():
+        apart = _LEFT_OUT | set(getattr(module, "other_parameter_name", None) or ())
+        for name, value in vars(module).items():
+            if not name.startswith("_") and name not in apart and _is_data(value):
+                yield f"{path}.{name}" if path else name, value
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) for k in value) and all(map(_is_data, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_data, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype != object
+    return isinstance(value, (*_SCALARS, Tensor, np.generic))
+
+
+def _stamp(value: Any) -> Any:
+    """Equal for values of which the second is the first, unchanged."""
+    if isinstance(value, Tensor):
+        return id(value), value._version
+    if isinstance(value, np.ndarray):
+        return value.shape, zlib.crc32(np.ascontiguousarray(value).data)
+    if isinstance(value, dict):
+        return {key: _stamp(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_stamp(part) for part in value]
+    return type(value), repr(value)  # nan equals nan
