@@ -122,6 +122,45 @@ def test_where_no_gate_can_act_every_mode_ends_in_the_same_bits(tiny):
         assert all(torch.equal(found[name], off[name]) for name in off), mode
 
 
+def test_the_mean_reward_remembers_ninety_nine_parts_of_a_hundred():
+    gate = GradientGate(SCALES, "reinforce", 1e-3, seed=0)
+    for loss in (0.1, 1.0, 2.0):  # of the first no action was rewarded yet
+        gate.choose()
+        gate.learn(loss)
+    assert gate.mean_reward == pytest.approx(0.99 * math.exp(-1.0) + 0.01 * math.exp(-2.0))
+
+
+@pytest.fixture
+def gated(tiny):
+    """``gated(**keys)`` -> a CIERec that was trained, and its trainer."""
+
+    def trained(**keys):
+        job = prepare(Config("CIERec", "tiny", None, tiny(**keys), {}))
+        job.trainer.fit(*job.loaders[:2], saved=False)
+        return job.model, job.trainer
+
+    return trained
+
+
+def test_fixed_scales_are_of_the_visual_and_then_of_the_semantic_branch(gated):
+    model, _ = gated(gr_mode="fixed", gr_fixed_scales=[0.2, 0.7], epochs=1)
+    assert model.gradient_scales == {"visual": 0.2, "semantic": 0.7}
+
+
+def test_the_two_gates_start_apart(gated):
+    gates = gated(epochs=0)[1].gates
+    assert list(gates) == ["visual", "semantic"]
+    assert not torch.equal(*(gate.network.weight for gate in gates.values()))
+
+
+def test_the_rates_of_the_gates_decay_with_the_others(gated):
+    keys = {"learning_rate": 0.4, "content_learning_rate": 0.4, "gr_learning_rate": 0.01}
+    _, trainer = gated(lr_decay=0.5, lr_decay_epochs=2, epochs=4, **keys)
+    assert {g["lr"] for g in trainer.optimizer.param_groups} == {0.1}
+    for gate in trainer.gates.values():
+        assert [g["lr"] for g in gate.optimizer.param_groups] == [0.0025]
+
+
 def test_scale_gradient_is_identity_forward_and_exact_backward():
     x = torch.randn(4, 3, requires_grad=True)
     y = scale_gradient(x, 0.3)
@@ -187,24 +226,25 @@ def test_gates_learn_when_the_batch_is_done_and_before_the_next_and_the_decay(ti
 @pytest.mark.parametrize("reward", ["branch", "common"])
 def test_each_gate_is_rewarded_by_its_branch_or_both_by_the_loss(tiny, monkeypatch, reward):
     job = prepare(Config("CIERec", "tiny", None, tiny(epochs=1, gr_reward=reward), {}))
-    model, wanted, given = job.model, [], []
+    model, gates, wanted, given = job.model, job.trainer.gates, [], []
     plain_loss, plain_learn = model.calculate_loss, GradientGate.learn
 
     def calculate_loss(interaction):
         loss = plain_loss(interaction)
-        branches = [float(model.branch_losses[name]) for name in ("visual", "semantic")]
-        wanted.extend([float(loss.detach())] * 2 if reward == "common" else branches)
+        for name in ("visual", "semantic"):
+            own = model.branch_losses[name] if reward == "branch" else loss.detach()
+            wanted.append((gates[name], pytest.approx(float(own))))
         return loss
 
     def learn(gate, loss):
-        given.append(loss)
+        given.append((gate, loss))
         return plain_learn(gate, loss)
 
     model.calculate_loss = calculate_loss
     monkeypatch.setattr(GradientGate, "learn", learn)
     job.trainer.fit(*job.loaders[:2], saved=False)
-    assert len(set(wanted)) > 2
-    assert given == pytest.approx(wanted)
+    assert len({loss for _, loss in given}) > 2
+    assert given == wanted
 
 
 def test_frozen_features_are_warned_about(tiny, caplog):
