@@ -38,9 +38,9 @@ from recbole_cierec.model.visual_recommender import Side, VisualRecommender
 class CIERec(VisualRecommender):
     """Pictures at training and inference; annotations at training, at inference by key."""
 
-    use_gates = True  # Eq. 3 and 4 ("TA" in Table III)
-    use_gradient_gate = True  # Eq. 6 ("GR")
-    use_annotations = True  # s^_i of Eq. 5 ("PI")
+    use_gates = True  # Eq. 3 and 4: the task-aware gates ("TA" in Table III)
+    use_gradient_gate = True  # Eq. 6: the gradient-regularization gates ("GR")
+    use_annotations = True  # s^_i of Eq. 5: privileged information ("PI")
 
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
