@@ -21,6 +21,21 @@ class DataError(UserError, ValueError):
     """A data file is missing, empty or malformed."""
 
 
+class OutputError(UserError, OSError):
+    """A file or folder cannot be written.
+
+    Args:
+        path: The file, as the user knows it.
+        reason: Why not, a few words.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(
+            f"{path}: cannot be written ({reason}); make room there, or choose another place"
+        )
+        self.strerror = reason
+
+
 class PictureError(UserError, ValueError):
     """One picture cannot be used.
 

@@ -19,6 +19,8 @@ from typing import Any, TextIO
 
 import colorlog
 
+from recbole_cierec.errors import ConfigError
+
 _CONTROL = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
 _COLORS = {"DEBUG": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 _GROUP = re.compile(r"(?P<metric>.+@[0-9]+)_(?P<group>[a-z_]+)")
@@ -49,6 +51,9 @@ def start_log(config: Any) -> Path | None:
 
     Returns:
         The log file; None in all but the first of several processes.
+
+    Raises:
+        ConfigError: The working folder cannot be written.
     """
     stop_log()
     root = logging.getLogger()
@@ -60,8 +65,14 @@ def start_log(config: Any) -> Path | None:
     path = None
     if config["local_rank"] == 0:
         path = _log_path(config)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"{path.parent}: the log cannot be written ({error.strerror or error}); start from "
+                "a folder that can, since log/ and log_tensorboard/ are made where a run starts"
+            ) from error
         handlers[-1].setFormatter(
             PlainFormatter("%(asctime)-15s %(levelname)s  %(message)s", "%a %d %b %Y %H:%M:%S")
         )

@@ -18,6 +18,7 @@ from recbole.utils import get_environment, init_seed
 from recbole_cierec.compat import quiet_recbole
 from recbole_cierec.config import Config
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.evaluation.candidate_files import check_candidates_file
 from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.launch import launch
 from recbole_cierec.logs import result_table, start_log
@@ -213,6 +214,7 @@ def prepare(config: Config, saved: bool = True) -> Job:
         raise ConfigError("log_wandb needs the package wandb: pip install wandb")
     check_writable(Path(config["checkpoint_dir"]))  # RecBole's trainer would, after all the work
     check_resume(config)
+    check_candidates_file(config)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     logger.info(dataset)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -36,6 +35,7 @@ from recbole_cierec.processes import of_first, world
 from recbole_cierec.registry import MODELS
 from recbole_cierec.trainer.checkpoint import from_plain, peek_checkpoint, read_checkpoint
 from recbole_cierec.trainer.resuming import data_of, newest_checkpoint, refuse_other_data
+from recbole_cierec.whole_file import replace
 
 # Of the run as a whole, so that a stage has none of its own.
 _RUN_KEYS = frozenset("model dataset resume pretrained pretrain stage_model log_wandb".split())
@@ -249,7 +249,7 @@ class _Stage:
         logger.info(f"Stage 1 of 2: {self.model} is trained; next is {self.main['model']}")
         if saved and job.trainer.writes:
             best, last = Path(job.trainer.saved_model_file), job.trainer.last_file
-            os.replace(best if best.is_file() else last, self.done)
+            replace(best if best.is_file() else last, self.done)
             last.unlink(missing_ok=True)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # the others read what one has written

@@ -14,10 +14,10 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_cierec.__main__ import split_arguments
 from recbole_cierec.command import run_command
 from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.leftovers import TEMPORARY, clear_leftovers
 from recbole_cierec.logs import PlainFormatter
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def tune(
     words = {"files": [], "flags": {}, **words}
     plan = Plan(model=model, dataset=dataset, trials=trials, **words)
     board = plan.board()
+    report.check_places(plan)
     board.fill()
     if plan.count < plan.trials:
         _say(f"the ranges of {plan.model} hold {plan.count} settings; all are tried")
@@ -156,11 +158,20 @@ def tune(
     rows = board.rows()
     best = board.best(rows)
     files = report.save(plan, rows, best)
-    shutil.rmtree(plan.stages, ignore_errors=True)
+    _remove_stages(plan.stages)
     if best is None:
         raise UserError(f"all {len(rows)} trials failed, the first by: {rows[0].get('reason')}")
     command = report.best_command(plan, files["yaml"])
     return {"best": best, "rows": rows, "files": files, "command": command, "plan": plan}
+
+
+def _remove_stages(folder: Path) -> None:
+    """Remove the stages of the trials, and nothing else that lies there."""
+    clear_leftovers(folder, TEMPORARY)
+    for path in folder.glob("stage-*.pth"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # it is not empty, or was never made
+        folder.rmdir()
 
 
 def work(plan: Plan, board: Board) -> None:

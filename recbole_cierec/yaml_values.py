@@ -3,6 +3,9 @@
 RecBole hands command-line values to Python's ``eval``. Here they are YAML, by the rules of YAML 1.2
 (``yes`` and ``off`` are words, ``010`` and ``12:30`` are not numbers), with two habits of RecBole's
 users kept: ``1e-3`` is a number and a bare ``None`` is null.
+
+A few lines of aliases (``*name``) can stand for billions of values, so what a text stands for is
+counted before any of it is made.
 """
 
 from __future__ import annotations
@@ -18,8 +21,34 @@ import yaml
 from recbole_cierec.errors import ConfigError
 
 _NULL = ("~", "null", "Null", "NULL", "None")
+_MOST_BYTES = 2**20  # of a file; PyYAML reads 100 kB a second
+_MOST_VALUES = 10_000  # that a text stands for
 # The empty string means "no GPU" to RecBole; any other key with nothing behind "=" is a slip.
 _MAY_BE_EMPTY = frozenset({"gpu_id"})
+
+
+class TooManyValuesError(yaml.MarkedYAMLError):
+    """A text stands for too many values."""
+
+
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node, each as often as it is named; any number above the limit counts alike.
+
+    A long text counts as several, because it may be printed.
+
+    Args:
+        node: Any node.
+        known: Counts by the id of nodes; of one that lies within itself, above the limit.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1 + len(node.value) // 100
+    if id(node) not in known:
+        known[id(node)] = _MOST_VALUES + 1
+        pairs = isinstance(node, yaml.MappingNode)
+        parts = [part for pair in node.value for part in pair] if pairs else node.value
+        total = 1 + sum(_count_values(part, known) for part in parts)
+        known[id(node)] = min(total, _MOST_VALUES + 1)
+    return known[id(node)]
 
 
 class SafeYamlLoader(yaml.SafeLoader):
@@ -29,6 +58,26 @@ class SafeYamlLoader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _count_values(node, {}) > _MOST_VALUES:
+            raise TooManyValuesError(
+                None,
+                None,
+                f"stands for more than {_MOST_VALUES:,} values, aliases (*name) counted each time; "
+                "shorten it",
+                node.start_mark,
+            )
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) >= 2**64:  # Python cannot print those of some thousand digits
+            raise yaml.constructor.ConstructorError(
+                None, None, "a whole number of more than 64 bits", node.start_mark
+            )
+        return value
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -43,6 +92,7 @@ class SafeYamlLoader(yaml.SafeLoader):
         return node
 
 
+SafeYamlLoader.add_constructor("tag:yaml.org,2002:int", SafeYamlLoader.construct_yaml_int)
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|None|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -79,9 +129,14 @@ def parse_value(text: str) -> Any:
 
     Returns:
         A number, truth value, None, list, dict or string.
+
+    Raises:
+        ConfigError: It stands for too many values.
     """
     try:
         value = _load(text)
+    except TooManyValuesError as error:
+        raise ConfigError(f"'{text[:60]}...': {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
     if value is None and text.strip() not in _NULL:
@@ -104,9 +159,17 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: If the file is missing, unreadable, no YAML or no mapping of names.
     """
     try:
-        values = _load(Path(path).read_text(encoding="utf-8-sig"))
+        with Path(path).open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ConfigError(f"{path}: more than {_MOST_BYTES:,} bytes, too long for a yaml file")
+        values = _load(content.decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such configuration file") from error
+    except ConfigError:
+        raise
+    except TooManyValuesError as error:
+        raise ConfigError(f"{path}: {error.problem}") from error
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as a yaml file ({error})") from error
     except yaml.YAMLError as error:

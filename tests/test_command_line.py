@@ -284,6 +284,15 @@ def test_log_goes_to_a_new_file_each_time_and_the_old_one_is_closed(in_tmp):
     logs.stop_log()
 
 
+def test_a_working_folder_that_cannot_be_written_is_one_line(in_tmp, monkeypatch):
+    def refuse(self, *_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ConfigError, match=r"^log/M: .*Read-only file system.*start from a folder"):
+        logs.start_log({"state": "info", "model": "M", "dataset": "d", "local_rank": 0})
+
+
 def test_quiet_state_writes_errors_only(in_tmp):
     path = logs.start_log({"state": "error", "model": "M", "dataset": "d", "local_rank": 0})
     logging.getLogger().warning("low")

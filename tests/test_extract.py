@@ -58,6 +58,7 @@ def test_pictures_and_features_are_cached_and_the_log_says_where(folder):
     assert f"built in cache/{cache.name}" in log
     assert manifest["picture_store"] in log
     assert "512 for each of 5 of 6 items" in log
+    assert "Pictures: 6 items, 1 without picture, 5 rows" in log
 
 
 def test_a_second_run_uses_the_caches(folder):
@@ -109,6 +110,17 @@ def test_a_ready_made_file_is_checked_and_needs_no_encoder(folder, capsys):
     assert feature_folders(folder) == []
     assert main([*FLAGS, "--features_file=short.npy"]) == 2
     assert "has 5 rows, but the .item file has 6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("model", "shape"), [("CIERec", (ITEMS, 3)), ("VECF", (ITEMS, 4, 3))])
+def test_a_row_that_is_not_finite_is_named_with_its_item(folder, capsys, model, shape):
+    rows = np.ones(shape)
+    rows[4].flat[1] = np.inf
+    np.save("bad.npy", rows)
+    assert main([*FLAGS, f"--model={model}", "--features_file=bad.npy"]) == 2
+    error = capsys.readouterr().err
+    assert "1 of 6 rows hold NaN or infinity (counted from 0: 4 of item i4)" in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize(

@@ -6,22 +6,23 @@ import errno
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from recbole_cierec.errors import DataError
+from recbole_cierec.errors import DataError, OutputError
+from recbole_cierec.leftovers import TEMPORARY, claimed, clear_leftovers
+from recbole_cierec.whole_file import refuse_other_kinds
 
-# A builder that was killed could not tidy up; one at work has written within this time.
-_DEAD_AFTER_S = 6 * 3600
+__all__ = ["build_folder", "clear_leftovers"]
+
 # What a rename says of a target that is there; a file system may say something else.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 @contextmanager
 def build_folder(
-    final: Path, *, prefix: str | None = None, is_valid: Callable[[], bool] | None = None
+    final: Path, *, prefix: str = TEMPORARY, is_valid: Callable[[], bool] | None = None
 ) -> Iterator[Path]:
     """Yield an empty folder to fill; rename it to ``final`` when the block ends well.
 
@@ -32,8 +33,7 @@ def build_folder(
 
     Args:
         final: The folder to make; its parents are made too.
-        prefix: Starts the names of temporary folders, and of the leftovers that are cleared;
-            default one for ``final`` alone.
+        prefix: Starts the names of temporary folders, and of the leftovers that are cleared.
         is_valid: Tells whether what another process has put at ``final`` is whole; it is then
             kept, and what was built here dropped.
 
@@ -43,35 +43,23 @@ def build_folder(
     Raises:
         DataError: The folder cannot be written (no space, no permission).
     """
-    prefix = prefix or f".{final.name}."
-    temporary = final.with_name(f"{prefix}{uuid.uuid4().hex[:12]}")
     try:
-        temporary.mkdir(parents=True)
-        clear_leftovers(final.parent, prefix)
-        yield temporary
-        _sync(temporary)
-        _publish(temporary, final, is_valid)
+        target = Path(os.path.realpath(final))  # a link may lead to another disk
+        target.parent.mkdir(parents=True, exist_ok=True)
+        refuse_other_kinds(target, final, folder=True)
+        clear_leftovers(target.parent, prefix)
+        with claimed(target.parent, prefix) as temporary:
+            temporary.mkdir()
+            yield temporary
+            _sync(temporary)
+            _publish(temporary, target, is_valid)
+    except OutputError as error:
+        raise DataError(str(error)) from error
     except OSError as error:
         raise DataError(
             f"cache {final}: cannot be written ({error.strerror or error}): "
             "make room there, or set cache_dir to another folder"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def clear_leftovers(parent: Path, prefix: str) -> None:
-    """Remove what killed builders left, known by its age: process numbers differ by machine.
-
-    Args:
-        parent: Where they worked.
-        prefix: What the names of their temporary folders and files start with.
-    """
-    for path in parent.glob(f"{prefix}*"):
-        with suppress(OSError):  # another process clears it as well
-            latest = max(part.stat().st_mtime for part in (path, *path.glob("*")))
-            if latest < time.time() - _DEAD_AFTER_S:
-                _remove(path)
 
 
 def _sync(folder: Path) -> None:
@@ -97,6 +85,7 @@ def _publish(temporary: Path, final: Path, is_valid: Callable[[], bool] | None) 
         try:
             final.rename(old)
         except FileNotFoundError:
+            time.sleep(0.001)
             continue
         _remove(old)
     raise OSError(f"{final} is replaced again and again by another process")

@@ -100,7 +100,9 @@ class ItemContent:
             line_of_id.setdefault(token, line)
         lines = [line_of_id.get(token, -1) for token in self._item_ids]
         lines[0] = -1  # the padding item
-        table: dict[str, list] = {"line": lines, "lines": [len(frame)]}
+        table: dict[str, list] = {"line": lines}
+        if config["features_file"]:
+            table["ids"] = frame[id_field].tolist()  # the item of each data line
         for field in (*wanted, *category):
             if field in frame:
                 cells = frame[field].fillna("").astype(str).tolist()
@@ -194,6 +196,7 @@ class ItemContent:
                 bad_image=config["bad_image"],
                 cache_dir=self.cache_dir,
                 progress=config["show_progress"],
+                ids=self._item_ids,
             )
 
     def encoder(self):
@@ -214,7 +217,7 @@ class ItemContent:
         config = self._config
         if config["features_file"]:
             lines = np.asarray(self._table["line"])
-            return load_feature_file(Path(config["features_file"]), self._table["lines"][0]), lines
+            return load_feature_file(Path(config["features_file"]), self._table["ids"]), lines
         return self.extract(), self.store.rows
 
     def extract(self, regions: bool = False, shard: Shard = WHOLE) -> np.ndarray | None:
@@ -268,7 +271,7 @@ class ItemContent:
         config = self._config
         if config["features_file"]:
             lines = np.asarray(self._table["line"])
-            maps = load_region_file(Path(config["features_file"]), self._table["lines"][0])
+            maps = load_region_file(Path(config["features_file"]), self._table["ids"])
             return RegionMaps(maps, lines, config["feature_norm"], config["feature_dim"])
         maps = self.extract(regions=True)
         return RegionMaps(maps, self.store.rows, config["feature_norm"], config["feature_dim"])

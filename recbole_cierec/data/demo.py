@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 import struct
 import zlib
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.leftovers import TEMPORARY, claimed, clear_leftovers
 
 NAME = "demo"
 FORMAT = 1  # raise it with every change that changes a byte of the data
@@ -330,7 +329,7 @@ def _check_complete(folder: Path, seed: int) -> None:
         marker = json.loads((folder / MARKER).read_text(encoding="ascii"))
         found = (marker["format"], marker["seed"])
         contents = marker["contents"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             f"{folder}: not the embedded demo data ({MARKER} is missing or unreadable); {advice}"
         ) from None
@@ -367,19 +366,18 @@ def ensure_demo(data_path: Path, seed: int = 2307) -> Path:
     """
     data_path = Path(data_path)
     final = data_path / NAME
-    building = data_path / f".{NAME}-{secrets.token_hex(8)}"
     try:
         if not _is_there(final):
-            # Not tempfile.mkdtemp: the folder would stay closed to other users of the machine.
-            building.mkdir(parents=True)
-            _build(building, seed)
-            _rename(building, final)
+            data_path.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(data_path, TEMPORARY)
+            with claimed(data_path) as building:
+                building.mkdir()
+                _build(building, seed)
+                _rename(building, final)
     except OSError as error:
         raise DataError(
             f"{final}: cannot write the demo data ({error}); choose another data_path"
         ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     _check_complete(final, seed)
     return final
 

@@ -138,7 +138,7 @@ class Parts:
                 return "is of other pictures or weights"
             if digest_of(folder / _ROWS) != manifest["sha256"]:
                 return "is damaged"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return "is missing or damaged"
         return ""
 
@@ -173,7 +173,7 @@ class Parts:
             for file in folder.glob(f"*/{_MANIFEST}"):
                 try:
                     pictures = json.loads(file.read_text("utf-8"))["inputs"]["store_digest"]
-                except (OSError, ValueError, KeyError, TypeError):
+                except (OSError, ValueError, KeyError, TypeError, RecursionError):
                     continue
                 if folder != self.folder and pictures == self.inputs["store_digest"]:
                     found.append(folder)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator
+import os
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,6 +26,7 @@ from recbole_cierec.data.cache_folder import build_folder
 from recbole_cierec.data.feature_shards import WHOLE, Parts, Shard, drop_parts
 from recbole_cierec.data.npy_files import digest_of, stamp_of, write_npy
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.leftovers import TEMPORARY, clear_leftovers
 from recbole_cierec.processes import meet, of_first, world
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 # Raise it when the code changes the numbers for the same pictures and weights.
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
+_MALFORMED = (OSError, ValueError, RecursionError)  # the last of JSON that is nested too deep
 _CHUNK = 1 << 24  # numbers looked at in one go
 
 
@@ -121,7 +124,7 @@ class _Cache:
             return None
         try:
             features = _open(self.folder, self.kind, self.inputs, self.shape, trusted)
-        except (OSError, ValueError) as error:
+        except _MALFORMED as error:
             getLogger().warning(
                 f"{self.kind.name.capitalize()} in {self.folder} are damaged ({error}); "
                 "building them again"
@@ -134,7 +137,7 @@ class _Cache:
         """Whether the cache is there and nothing is wrong with it."""
         try:
             _open(self.folder, self.kind, self.inputs, self.shape)
-        except (OSError, ValueError):
+        except _MALFORMED:
             return False
         return True
 
@@ -149,7 +152,9 @@ class _Cache:
         """Raise a DataError where a number is not finite."""
         of = f", from row {first}" if first else ""
         name = f"{self.kind.name} of {self.encoder.name}{of}"
-        refuse_not_finite(features, name, self.kind.advice)
+        refuse_not_finite(
+            features, name, self.kind.advice, lambda row: self.store.item_of(first + row)
+        )
 
     def build(self, parts: Parts | None = None) -> np.ndarray:
         """Write the cache, from parts or by computing every row."""
@@ -194,6 +199,7 @@ def cached(
     inputs = _inputs(store, encoder) | kind.inputs
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / f"{kind.name}-{key}"
+    clear_leftovers(folder.parent, TEMPORARY)
     cache = _Cache(kind, store, encoder, batch_size, device, progress, inputs, folder)
     in_parts = shard is not None and shard.within(*world()).count > 1
     found = _find_together(cache) if in_parts else cache.find()
@@ -355,13 +361,13 @@ def _encode(
         encoder.train(training)
 
 
-def load_feature_file(path: Path, n_rows: int) -> np.ndarray:
+def load_feature_file(path: Path, ids: Sequence[str]) -> np.ndarray:
     """Read ready-made features.
 
     Args:
         path: A .npy file, [n_rows, D] of a real number type; row k belongs to the k-th data line
             of NAME.item.
-        n_rows: Number of data lines of NAME.item.
+        ids: The item of each data line of NAME.item [n_rows].
 
     Returns:
         float32 [n_rows, D]; mapped from the disk, read-only, where the file is float32 already.
@@ -371,7 +377,7 @@ def load_feature_file(path: Path, n_rows: int) -> np.ndarray:
             number in it is not finite.
     """
     path = Path(path)
-    features = read_rows(path, n_rows)
+    features = read_rows(path, len(ids))
     if features.ndim != 2 or features.shape[1] == 0:
         raise DataError(
             f"features_file {path}: has shape {features.shape}; give [rows of NAME.item, features]"
@@ -379,7 +385,9 @@ def load_feature_file(path: Path, n_rows: int) -> np.ndarray:
     if features.dtype != np.float32:
         with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that below
             features = features.astype(np.float32)
-    refuse_not_finite(features, f"features_file {path}", "mend or drop those items")
+    refuse_not_finite(
+        features, f"features_file {path}", "correct or drop these items", ids.__getitem__
+    )
     return features
 
 
@@ -402,11 +410,14 @@ def read_rows(path: Path, n_rows: int) -> np.ndarray:
 
 def _read_npy(path: Path) -> np.ndarray:
     """Map a .npy file; anything else is a DataError in one line."""
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+        raise DataError(f"features_file {path}: cannot be read (it is not a regular file)")
     try:
         with path.open("rb") as file:
             magic = file.read(6)
-    except OSError as error:
-        raise DataError(f"features_file {path}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # ValueError: no possible name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"features_file {path}: cannot be read ({reason})") from error
     if magic != b"\x93NUMPY":
         raise DataError(f"features_file {path}: is no .npy file; write it with numpy.save")
     try:
@@ -419,8 +430,10 @@ def _read_npy(path: Path) -> np.ndarray:
         ) from error
 
 
-def refuse_not_finite(features: np.ndarray, what: str, advice: str) -> None:
-    """Raise a DataError that names the first rows with NaN or infinity."""
+def refuse_not_finite(
+    features: np.ndarray, what: str, advice: str, item_of: Callable[[int], str]
+) -> None:
+    """Raise a DataError that names the first rows with NaN or infinity, and whose they are."""
     rows: list[int] = []
     step = max(1, _CHUNK // max(1, features[:1].size))
     for start in range(0, len(features), step):
@@ -428,7 +441,8 @@ def refuse_not_finite(features: np.ndarray, what: str, advice: str) -> None:
         finite = finite.all(axis=1)
         rows += (start + np.flatnonzero(~finite)).tolist()
     if rows:
-        named = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        named = ", ".join(f"{row} of item {item_of(row)}" for row in rows[:5])
+        named += ", ..." if len(rows) > 5 else ""
         raise DataError(
             f"{what}: {len(rows)} of {len(features)} rows hold NaN or infinity "
             f"(counted from 0: {named}); {advice}"

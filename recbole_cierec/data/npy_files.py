@@ -1,16 +1,25 @@
-"""Large .npy files, written and read as streams."""
+"""Large .npy files, written and read as streams, and .npz files whose claims are checked."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+import math
+import os
+import sys
+import zipfile
+from collections.abc import Collection, Iterable
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 _BYTES = 1 << 22  # bytes hashed in one go
+# Unpacked, an .npz may be so many times as long as the file; deflate alone can do a thousand, but
+# ids and lists stay below 60.
+_MOST_UNPACKED = 200
+_LONGEST_END = 22 + 0xFFFF  # bytes of the last record of a zip file, with its comment
+_UNPACKED_AT_LEAST = 1 << 28  # allowed to any file
 
 
 def write_npy(path: Path, batches: Iterable[np.ndarray], shape: tuple[int, ...], dtype: str) -> str:
@@ -46,3 +55,92 @@ def stamp_of(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def npz_names(path: Path) -> set[str]:
+    """Names of the arrays of an .npz file.
+
+    Raises:
+        OSError, ValueError: As :func:`read_npz`.
+    """
+    return set(read_npz(path, ()))
+
+
+def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray | None]:
+    """Read arrays of an .npz file that may be damaged or made to do harm.
+
+    Nothing is allocated before the sizes that it states are compared with its own.
+
+    Args:
+        path: The file.
+        wanted: Names of the arrays to read, where it has them; None: all. Others are None.
+
+    Returns:
+        Name to array.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no such file; the text is one line.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _refuse_bombs(archive, path.stat().st_size)
+            _refuse_lost_members(archive, path)
+            return {
+                info.filename.removesuffix(".npy"): _read_member(archive, info, wanted)
+                for info in archive.infolist()
+            }
+    except OSError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy fail in many ways on damaged bytes
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _refuse_bombs(archive: zipfile.ZipFile, length: int) -> None:
+    unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > max(_UNPACKED_AT_LEAST, _MOST_UNPACKED * length):
+        raise ValueError(f"{unpacked:,} bytes of arrays in a file of {length:,}")
+    for info in archive.infolist():
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{info.filename} is packed by an unusual method")
+
+
+def _refuse_lost_members(archive: zipfile.ZipFile, path: Path) -> None:
+    """A damaged length in the directory can hide the entries behind it, which zipfile accepts."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, _LONGEST_END), os.SEEK_END)
+        _, _, stated = file.read().rpartition(b"PK\5\6")
+    count = int.from_bytes(stated[6:8], "little")  # all ones: too many for this field
+    if count not in (len(archive.infolist()), 0xFFFF):
+        raise ValueError(f"{len(archive.infolist())} of {count} arrays are found")
+
+
+def _read_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, wanted: Collection[str] | None
+) -> np.ndarray | None:
+    name = info.filename.removesuffix(".npy")
+    with archive.open(info) as stream:  # compares the name here with that in the directory
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"{name} has a header of version {version}")
+        shape, _, dtype = _HEADERS[version](stream)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or not dtype.itemsize or size != info.file_size - stream.tell():
+            raise ValueError(f"{name} states {dtype} {shape}, which does not suit its length")
+    if wanted is not None and name not in wanted:
+        return None
+    with archive.open(info) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+    if dtype.kind == "U" and array.size:
+        codes = array.astype(dtype.newbyteorder("=")).reshape(-1).view(np.uint32)
+        if codes.max() > sys.maxunicode:
+            raise ValueError(f"{name} holds numbers that are no characters")
+    return array
+
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}

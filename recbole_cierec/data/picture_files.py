@@ -7,9 +7,8 @@ are kept between runs and only files whose size, times or inode changed are read
 from __future__ import annotations
 
 import os
+import re
 import time
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,18 +22,18 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from recbole_cierec.data.npy_files import read_npz
 from recbole_cierec.data.pictures import PictureSpec, check_file, describe_failure
 from recbole_cierec.errors import PictureError
 from recbole_cierec.whole_file import replacing
 
+ADDRESS = "a web address, not a file"
+_IS_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 REFUSED = "refused"  # stands where the content hash of a usable file would
 TEMPORARY = "tmp-pictures-"  # prefix of whatever is not complete yet
 # A file that changes within the clock tick in which it was hashed keeps its time stamp; FAT ticks
 # every 2 s. Such young files are hashed again next time.
 _YOUNG_NS = 2_000_000_000
-
-# What np.load raises on a damaged .npz.
-_UNREADABLE = (OSError, ValueError, LookupError, EOFError, zlib.error, zipfile.BadZipFile)
 
 Stamp = tuple[int, int, int, int]
 _In = TypeVar("_In")
@@ -180,6 +179,8 @@ class _Locator:
             reason = describe_failure(error)
             if os.path.islink(os.path.join(self.real_root, relative)):
                 reason = "broken symbolic link"
+            elif _IS_ADDRESS.match(relative):
+                reason = ADDRESS
             raise PictureError(relative, reason) from error
         except ValueError as error:  # NUL or characters that no file name can hold
             raise PictureError(relative, "not a possible file name") from error
@@ -246,21 +247,14 @@ class _HashIndex:
 
     def _load(self) -> None:
         try:
-            with np.load(self.file, allow_pickle=False) as arrays:
-                names = arrays["names"].tobytes().decode("utf-8", "surrogatepass").split("\0")
-                stamps, hashes = arrays["stamps"], arrays["hashes"]
+            arrays = read_npz(self.file)
+            names = arrays["names"].tobytes().decode("utf-8", "surrogatepass").split("\0")
+            stamps, hashes = arrays["stamps"], arrays["hashes"]
             if stamps.shape != (len(names), 4) or hashes.shape != (len(names), 32):
                 raise ValueError("lengths differ")
         except FileNotFoundError:
             raise
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            EOFError,
-            zlib.error,
-            zipfile.BadZipFile,
-        ) as error:
+        except (OSError, ValueError, LookupError) as error:
             getLogger().warning("%s is damaged (%s): pictures are hashed anew", self.file, error)
             return
         self._stamps = dict(zip(names, map(tuple, stamps.tolist()), strict=True))

@@ -29,6 +29,7 @@ import numpy as np
 
 from recbole_cierec.data.cache_folder import build_folder, clear_leftovers
 from recbole_cierec.data.picture_files import (
+    ADDRESS,
     TEMPORARY,
     PictureFile,
     Pool,
@@ -61,9 +62,13 @@ _MALFORMED = (
 )
 _MOST_WORKERS = 32  # each holds one file open
 _EXAMPLES = 3  # bad pictures named in a message
-_NONE_LEFT = (
-    ". NO picture is left, and what reads them learns nothing: download them, or set image_dir to "
-    "the folder where their paths start"
+_SHOWN = 200  # characters of a path
+_NONE_LEFT = "; NO picture is left, and what reads them learns nothing"
+_SET_FOLDER = "download them, or set image_dir to the folder where their paths start"
+_DOWNLOAD = (
+    "some paths are web addresses: download the pictures first, by python -m "
+    "recbole_cierec.dataset_converters images --list=FILE --into=FOLDER (--help says what FILE "
+    "holds), and name the downloaded files in their place"
 )
 # Every row has a CRC in the manifest. On opening all are checked up to this many bytes (0.05 to
 # 0.3 s when the file is in the page cache); of a larger store evenly spread rows of as many bytes,
@@ -82,6 +87,7 @@ class PictureStore:
         digest: Hex hash of all contents and parameters.
         bad: (path, reason) of every picture that cannot be used.
         folder: Where the store lies.
+        ids: External id of each item [n_items], where they are known.
     """
 
     pictures: np.memmap
@@ -90,6 +96,14 @@ class PictureStore:
     digest: str
     bad: list[tuple[str, str]]
     folder: Path
+    ids: Sequence[str] | None = None
+
+    def item_of(self, row: int) -> str:
+        """The first item with the picture of a row, for messages: its id, else its number."""
+        items = np.flatnonzero(self.rows == row)
+        if not len(items):
+            return "unknown"
+        return str(items[0] if self.ids is None else self.ids[items[0]])
 
 
 def open_store(
@@ -101,6 +115,7 @@ def open_store(
     cache_dir: Path,
     workers: int | None = None,
     progress: bool = True,
+    ids: Sequence[str] | None = None,
 ) -> PictureStore:
     """Open the store of these pictures, building it where there is none yet.
 
@@ -113,6 +128,8 @@ def open_store(
         cache_dir: Where stores are kept; made if missing.
         workers: Threads that decode; default one for each core.
         progress: Show progress bars (on a terminal only).
+        ids: External id of each item, the first of which is RecBole's padding item. None: unknown,
+            and no item is padding.
 
     Returns:
         The store. Files of equal content share a row.
@@ -132,7 +149,7 @@ def open_store(
         cache_dir.mkdir(parents=True, exist_ok=True)
         clear_leftovers(cache_dir, TEMPORARY)
         scan = scan_files(root, paths, spec, cache_dir, pool)
-        job = _Job(scan, list(paths), spec, bad_image, cache_dir)
+        job = _Job(scan, list(paths), spec, bad_image, cache_dir, ids)
         store = _read(job)
         if store is None:
             _build(job, pool)
@@ -162,6 +179,12 @@ class _Job:
     spec: PictureSpec
     policy: str
     cache_dir: Path
+    ids: Sequence[str] | None = None
+
+    @property
+    def padding(self) -> int:
+        """How many of the first items are none."""
+        return 0 if self.ids is None else 1
 
     @cached_property
     def key(self) -> str:
@@ -291,7 +314,7 @@ def _write_manifest(file: Path, job: _Job, damaged: dict[str, str], crcs: list[i
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **asdict(job.spec),
         "bad_image": job.policy,
-        "counts": {"items": len(job.paths), "rows": len(crcs), "bad": len(bad)},
+        "counts": {"items": len(job.paths) - job.padding, "rows": len(crcs), "bad": len(bad)},
         "bad": bad,
         "rows": job.row_contents(damaged),
         "crc32": crcs,
@@ -320,7 +343,7 @@ def _read(job: _Job) -> PictureStore | None:
     blank = np.array(bad, dtype=bool) & (job.policy == "blank")
     rows = np.array([row_of.get(content, -1) for content in contents], dtype=np.int64)
     rows[blank] = row_of.get(BLANK, -1)
-    return PictureStore(pictures, rows, blank, job.key, job.bad(damaged), job.folder)
+    return PictureStore(pictures, rows, blank, job.key, job.bad(damaged), job.folder, job.ids)
 
 
 def _check_manifest(manifest: dict[str, Any], job: _Job) -> dict[str, str]:
@@ -380,30 +403,39 @@ def _list_bad(bad: list[tuple[str, str]], job: _Job) -> Path:
 
 
 def _complaint(bad: list[tuple[str, str]], total: int, listed: Path) -> str:
-    examples = "; ".join(f"{_line(path)}: {_line(reason)}" for path, reason in bad[:_EXAMPLES])
+    shown = [f"{_line(path[:_SHOWN])}: {_line(reason)}" for path, reason in bad[:_EXAMPLES]]
+    examples = "; ".join(shown) + ("; ..." if len(bad) > _EXAMPLES else "")
+    advice = _download(bad) or "correct the files, or set bad_image to skip or blank"
     return (
-        f"{len(bad):,} of {total:,} pictures cannot be used ({examples}"
-        f"{'; ...' if len(bad) > _EXAMPLES else ''}); all are listed in {listed}; mend the files, "
-        "or set bad_image to skip or blank"
+        f"{len(bad):,} of {total:,} pictures cannot be used ({examples}); all are listed in "
+        f"{listed}; {advice}"
     )
+
+
+def _download(bad: list[tuple[str, str]]) -> str:
+    """What to do where paths are web addresses; "" where none is."""
+    return _DOWNLOAD if any(reason == ADDRESS for _, reason in bad) else ""
 
 
 def _log(store: PictureStore, job: _Job) -> None:
     getLogger().info(
         "Pictures: %d items, %d without picture, %d rows of %d x %d (%.2f GiB) in %s",
-        len(job.paths),
-        int((store.rows < 0).sum()),
+        len(job.paths) - job.padding,
+        int((store.rows[job.padding :] < 0).sum()),
         *store.pictures.shape[:3],
         store.pictures.nbytes / 2**30,
         store.folder,
     )
     if store.bad:
+        none_left = len(store.bad) == len(job.scan.content)
+        advice = _download(store.bad) or (_SET_FOLDER if none_left else "")
         getLogger().warning(
-            "%d of %d pictures cannot be used, bad_image = %s (%s); they are listed in %s%s",
+            "%d of %d pictures cannot be used, bad_image = %s (%s); they are listed in %s%s%s",
             len(store.bad),
             len(job.scan.content),
             job.policy,
             {"skip": "no picture", "blank": "a grey blank"}[job.policy],
             _list_bad(store.bad, job),
-            _NONE_LEFT if len(store.bad) == len(job.scan.content) else "",
+            _NONE_LEFT if none_left else "",
+            advice and f"; {advice}",
         )

@@ -1,7 +1,8 @@
 """Decode one picture file to an RGB array of fixed size.
 
 The file comes from outside and may be anything, so every step is bounded: the kind and length of
-the file are looked at first, then the size in its header, and only then are pixels allocated.
+the file are looked at first, then the size in its header, and only then are pixels allocated; what
+Pillow reads meanwhile is limited (:mod:`recbole_cierec.data.picture_limits`).
 Whatever the file holds, the result is a uint8 array or a :class:`PictureError`.
 
 Colour profiles are ignored: catalogue pictures are sRGB nearly always, and an encoder trained on
@@ -12,19 +13,26 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from recbole_cierec.data.picture_limits import (
+    BYTES_PER_PIXEL,
+    METADATA_BYTES,
+    limited,
+    open_picture,
+)
 from recbole_cierec.errors import ConfigError, PictureError
 
 # Part of the key of every picture store: raise it when the same file would give other pixels.
@@ -37,14 +45,6 @@ WHITE = (255, 255, 255)
 # antialiasing filter, so that the result stays close to that of the full picture.
 _DRAFT_MARGIN = 2
 _REDUCING_GAP = 3.0
-# No format stores more than 8 bytes a pixel (16-bit RGBA), plus room for metadata.
-_MOST_BYTES_PER_PIXEL = 8
-_MOST_METADATA = 64 * 2**20
-# Pillow joins the EXIF segments of a JPEG one by one: 100 MB of them take half a minute.
-_MOST_EXIF = 8 * 2**20
-_EXIF_SEGMENT, _START_OF_SCAN = 0xE1, 0xDA
-_BARE_MARKERS = (0x00, 0x01, *range(0xD0, 0xD9))  # no length follows them
-
 # Faults of the machine, not of the picture: marking the picture bad would hide them.
 _MACHINE_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # What Pillow's readers raise on damaged files, besides OSError.
@@ -62,8 +62,12 @@ _DAMAGE = (
     Warning,
 )
 
-# EXIF orientation -> what undoes it.
+_HEXADECIMAL = "Raw profile type exif"  # key of a PNG's text
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
 _ORIENTATION_TAG = 0x0112
+_BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+_WHOLE_NUMBERS = {3: "H", 4: "I", 8: "h", 9: "i"}  # type of an EXIF entry -> its format
+# EXIF orientation -> what undoes it.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -125,9 +129,10 @@ def decode_picture(path: Path, spec: PictureSpec) -> np.ndarray:
     try:
         check_file(path, os.stat(path), spec)
         with _whole_files_only(), open(path, "rb") as file:
-            _check_exif(path, file)
-            with Image.open(file, formats=FORMATS) as image:
+            reader = limited(path, file)
+            with open_picture(reader, FORMATS) as image:
                 _check_size(path, image.size, spec)
+                reader.begin_pixels(image.size)
                 return _decode(image, spec)
     except PictureError:
         raise
@@ -158,7 +163,7 @@ def check_file(path: str | Path, status: os.stat_result, spec: PictureSpec) -> N
         raise PictureError(path, "not a regular file")
     if status.st_size == 0:
         raise PictureError(path, "empty file")
-    if status.st_size > _MOST_BYTES_PER_PIXEL * spec.max_pixels + _MOST_METADATA:
+    if status.st_size > BYTES_PER_PIXEL * spec.max_pixels + METADATA_BYTES:
         raise PictureError(path, f"{status.st_size:,} bytes, too long for a picture")
 
 
@@ -200,26 +205,6 @@ def _check_size(path: Path, size: tuple[int, int], spec: PictureSpec) -> None:
         raise PictureError(path, f"{width} x {height} pixels, above the limit of {limit:,}")
 
 
-def _check_exif(path: Path, file: BinaryIO) -> None:
-    """Walk the segments of a JPEG header, reading little but their lengths, to size its EXIF."""
-    total = 0
-    walking = file.read(2) == b"\xff\xd8"
-    while walking:
-        head = file.read(4)
-        walking = len(head) == 4 and head[0] == 0xFF and head[1] != _START_OF_SCAN
-        if walking and head[1] == 0xFF:  # padding
-            file.seek(-3, os.SEEK_CUR)
-        elif walking and head[1] in _BARE_MARKERS:
-            file.seek(-2, os.SEEK_CUR)
-        elif walking:
-            end = file.tell() + max(0, int.from_bytes(head[2:], "big") - 2)
-            if head[1] == _EXIF_SEGMENT and file.read(4) == b"Exif":
-                total += end - file.tell()
-            file.seek(end)
-        if total > _MOST_EXIF:
-            raise PictureError(path, f"more than {_MOST_EXIF:,} bytes of EXIF data")
-
-
 _switch_lock = threading.Lock()
 _switch_users = 0
 _switch_before = False
@@ -253,7 +238,7 @@ def _decode(image: ImageFile.ImageFile, spec: PictureSpec) -> np.ndarray:
     drafted = image.draft(None, (_DRAFT_MARGIN * target[0], _DRAFT_MARGIN * target[1]))
     image.load()
     box = drafted[1] if drafted else (0, 0, *image.size)
-    turn = _turn(image)  # after load(): PNG may hold its EXIF behind the pixels
+    turn = _TURNS.get(_orientation(image.info))
     if spec.resize == "crop":
         box = _middle_square(box)
     picture = _to_rgb(image).resize(
@@ -287,15 +272,43 @@ def _pad(picture: Image.Image, size: int) -> Image.Image:
     return square
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """The transposition that undoes the EXIF orientation.
+def _orientation(info: Mapping[Any, Any]) -> int | None:
+    """The orientation (1 to 8) that EXIF data or, failing these, XMP data name.
 
-    ``ImageOps.exif_transpose`` would write the whole EXIF block anew, and fail on damaged ones.
+    Not by Pillow's ``getexif``, which first copies what all entries point to (see
+    :mod:`recbole_cierec.data.picture_limits`).
+
+    Args:
+        info: Of a picture that was read, since PNG may hold metadata behind the pixels.
     """
+    exif = info.get("exif")
+    if exif is None and _HEXADECIMAL in info:  # ImageMagick's way: text of three lines, then bytes
+        with suppress(ValueError):
+            exif = bytes.fromhex("".join(info[_HEXADECIMAL].split("\n")[3:]))
+    found = _exif_orientation(exif) if isinstance(exif, bytes) else None
+    if found is None:
+        xmp = info.get("XML:com.adobe.xmp") or info.get("xmp") or b""
+        match = _XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else xmp)
+        found = int(match[1]) if match else None
+    return found
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    """The orientation in the first directory of EXIF data; None where there is none, or damage."""
+    for _ in range(2):  # some programs write the prefix twice
+        exif = exif.removeprefix(b"Exif\0\0")
+    order = _BYTE_ORDERS.get(exif[:4])
+    found = None
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
-    except (OSError, *_DAMAGE):  # damaged EXIF: shown as it is stored, as browsers do
-        return None
+        start = struct.unpack_from(f"{order}I", exif, 4)[0]
+        for entry in range(struct.unpack_from(f"{order}H", exif, start)[0]):
+            at = start + 2 + 12 * entry
+            tag, kind, count = struct.unpack_from(f"{order}HHI", exif, at)
+            if tag == _ORIENTATION_TAG and kind in _WHOLE_NUMBERS and count:
+                found = struct.unpack_from(order + _WHOLE_NUMBERS[kind], exif, at + 8)[0]
+    except struct.error:  # cut off, or no EXIF data at all
+        pass
+    return found
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

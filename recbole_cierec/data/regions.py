@@ -8,6 +8,7 @@ mapped into memory, and only the items of a batch are read from them. Their prin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,13 +135,13 @@ def extract_regions(
     return cached(kind, store, encoder, cache_dir, batch_size, device, progress, shard)
 
 
-def load_region_file(path: Path, n_rows: int) -> np.ndarray:
+def load_region_file(path: Path, ids: Sequence[str]) -> np.ndarray:
     """Map ready-made region maps.
 
     Args:
         path: A .npy file, [n_rows, R, C] of a real number type; row k belongs to the k-th data
             line of NAME.item.
-        n_rows: Number of data lines of NAME.item.
+        ids: The item of each data line of NAME.item [n_rows].
 
     Returns:
         [n_rows, R, C] in the file's type, mapped from the disk, read-only.
@@ -150,7 +151,7 @@ def load_region_file(path: Path, n_rows: int) -> np.ndarray:
             finite, or it is no .npy file at all.
     """
     path = Path(path)
-    maps = read_rows(path, n_rows)
+    maps = read_rows(path, len(ids))
     if maps.ndim == 2:
         raise DataError(
             f"features_file {path}: has shape {maps.shape}, one pooled vector a picture, over "
@@ -162,5 +163,5 @@ def load_region_file(path: Path, n_rows: int) -> np.ndarray:
             f"features_file {path}: has shape {maps.shape}; give region maps "
             "[rows of NAME.item, regions, features]"
         )
-    refuse_not_finite(maps, f"features_file {path}", "mend or drop those items")
+    refuse_not_finite(maps, f"features_file {path}", "correct or drop these items", ids.__getitem__)
     return maps

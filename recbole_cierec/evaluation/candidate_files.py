@@ -9,16 +9,38 @@ fills up. Negatives only; positives are the phase's interactions.
 from __future__ import annotations
 
 import json
-import zipfile
+import os
+import re
 from logging import getLogger
 from pathlib import Path
 
 import numpy as np
 
-from recbole_cierec.errors import DataError
+from recbole_cierec.data.npy_files import npz_names, read_npz
+from recbole_cierec.errors import DataError, OutputError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.plan import EvaluationPlan, draw_all
-from recbole_cierec.whole_file import replacing
+from recbole_cierec.whole_file import check_output, replacing
+
+
+def check_candidates_file(config) -> None:
+    """Refuse a ``candidates_file`` that is none, or cannot be written, before any work.
+
+    Raises:
+        DataError: It holds something else, or lacks lists and cannot be written.
+    """
+    phases = [
+        phase for phase, mode in config["eval_args"]["mode"].items() if mode.startswith("user")
+    ]
+    if not config["candidates_file"] or not phases:
+        return
+    path = Path(config["candidates_file"])
+    known = _names(path) if os.path.isfile(path) else set()  # unlike is_file it never raises
+    if config["local_rank"] == 0 and not all(f"{phase}/users" in known for phase in phases):
+        try:
+            check_output(path)
+        except OutputError as error:
+            raise DataError(f"candidates_file {error}") from error
 
 
 def provide_candidates(config, phase, plan: EvaluationPlan, n: int, train, used: Ragged) -> None:
@@ -41,7 +63,7 @@ def provide_candidates(config, phase, plan: EvaluationPlan, n: int, train, used:
     ids = train.field2id_token
     users, items = ids[train.uid_field], ids[train.iid_field]
     if path is not None and path.is_file():
-        arrays = _read(path)
+        arrays = _read(path, phase)
         if f"{phase}/users" in arrays:
             _take(path, arrays, phase, plan, users, items, used)
             _refuse_other_n(path, phase, plan, n, train.item_num, used)
@@ -67,12 +89,38 @@ def _name(phase: str, view: str, repeat: int) -> str:
     return f"{phase}{view and '_' + view}/{repeat}"
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _names(path: Path) -> set[str]:
+    """Names of the arrays in a file of candidates; a DataError for any other file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a file of candidates ({error}); remove it") from error
+        names = npz_names(path)
+        if "items" not in names or not names & {"valid/users", "test/users"}:
+            raise ValueError("it lacks 'items', or 'test/users' and 'valid/users'")
+    except (OSError, ValueError) as error:
+        raise _no_candidates(path, error) from error
+    return names
+
+
+def _read(path: Path, phase: str | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a phase, or all."""
+    names = _names(path)
+    own = re.compile(f"items|{phase}[/_].*" if phase else ".*")
+    wanted = {name for name in names if own.fullmatch(name)}
+    try:
+        arrays = {k: array for k, array in read_npz(path, wanted).items() if k in wanted}
+        for name in {"items", *(name for name in wanted if name.endswith("/users"))}:
+            arrays[name] = np.atleast_1d(arrays[name])
+            if arrays[name].ndim > 1:
+                raise ValueError(f"'{name}' is no list of ids")
+    except (OSError, ValueError) as error:
+        raise _no_candidates(path, error) from error
+    return arrays
+
+
+def _no_candidates(path: Path, error: Exception) -> DataError:
+    reason = getattr(error, "strerror", None) or error
+    return DataError(
+        f"{path}: not a file of candidates ({reason}); remove it, or set candidates_file to another"
+    )
 
 
 def _write(path: Path, phase: str, plan: EvaluationPlan, users, items, about: dict) -> None:
@@ -83,14 +131,14 @@ def _write(path: Path, phase: str, plan: EvaluationPlan, users, items, about: di
     every = np.arange(len(plan.users))
     for (view, repeat), rows in plan.negatives.items():
         arrays[_name(phase, view, repeat)] = rows.padded(every, -1).astype(np.int32)
-    with replacing(path) as file:
+    with replacing(path, check=_names) as file:
         np.savez_compressed(file, **arrays)
 
 
 def _take(path, arrays, phase: str, plan: EvaluationPlan, users, items, used: Ragged) -> None:
     """Lists of the file in the order of the plan's rows, as internal ids."""
     number = {token: k for k, token in enumerate(items)}
-    theirs = np.atleast_1d(arrays.get("items", []))
+    theirs = arrays["items"]
     ours = np.array([number.get(str(token), -1) for token in theirs.tolist()] + [-1])
     row = {str(token): k for k, token in enumerate(arrays[f"{phase}/users"].tolist())}
     order = [row.get(token, -1) for token in np.asarray(users)[plan.users].tolist()]
@@ -119,8 +167,8 @@ def _table(path, arrays, name: str, n_rows: int, n_items: int) -> np.ndarray:
     table = arrays[name]
     if table.ndim != 2 or len(table) != n_rows or table.dtype.kind not in "iu":
         raise DataError(f"{path}: {name} must be whole numbers with a row for each of its users")
-    if table.max(initial=-1) >= n_items:
-        raise DataError(f"{path}: {name} points beyond its {n_items} items")
+    if table.size and int(table.max()) >= n_items:
+        raise DataError(f"{path}: {name} points beyond the end of its 'items' ({n_items})")
     return table
 
 

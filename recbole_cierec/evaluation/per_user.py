@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from recbole_cierec.data.npy_files import read_npz
 from recbole_cierec.errors import DataError
 from recbole_cierec.whole_file import replacing
 
@@ -112,10 +112,9 @@ def read_per_user(path: Path) -> UserResults:
             raise DataError(f"{path}: no *{SUFFIX} in this folder; runs leave them in saved/")
         path = files[-1]
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = read_npz(path)
         about = json.loads(str(arrays.pop("about")))
         users = arrays.pop("users")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{path}: not a file of results by user ({error})") from error
     return UserResults(path.name.removesuffix(SUFFIX), users, arrays, about, path)

@@ -7,6 +7,7 @@ is plain by design.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Container, Mapping
 from http.client import HTTPException
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.torch_files import refuse_packed
 
 # A training script wraps its weights in a dictionary under one of these names ...
 _WRAPPERS = ("state_dict", "model")
@@ -51,7 +53,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ConfigError: The file is missing, of another type, damaged, or more than plain tensors.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike is_file it never raises
         raise ConfigError(
             f"encoder_weights: {str(path)!r} is neither DEFAULT, nor random, nor a file: "
             "give the path of a .pth or .safetensors file"
@@ -86,6 +88,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 
 def _read_pth(path: Path) -> Mapping[str, Any]:
     try:
+        refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler fails in any way on arbitrary bytes
         raise ConfigError(

@@ -24,8 +24,9 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from recbole_cierec.errors import CheckpointError, UserError
+from recbole_cierec.errors import CheckpointError, OutputError, UserError
 from recbole_cierec.processes import meet, of_first, world
+from recbole_cierec.torch_files import refuse_packed
 from recbole_cierec.whole_file import TEMPORARY, replacing
 
 FORMAT = "recbole_cierec checkpoint 2"
@@ -127,13 +128,14 @@ def write_checkpoint(path: Path, state: dict) -> None:
         CheckpointError: The disk is full or the folder cannot be written; what stood at ``path``
             before still stands there.
     """
-    sink = None
     try:
         with replacing(path) as file:
             sink = _Sink(file)
             torch.save({"format": FORMAT, **state}, sink)
-    except (OSError, RuntimeError) as error:
-        cause = (sink and sink.error) or error
+    except OutputError as error:
+        raise CheckpointError(str(error)) from error
+    except RuntimeError as error:
+        cause = sink.error or error
         reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
         raise CheckpointError(
             f"{path}: the checkpoint cannot be written: {reason}; make room there, or set "
@@ -214,6 +216,7 @@ def peek_checkpoint(path: Path) -> dict:
 
 def _read(path: Path, whole: bool) -> dict:
     try:
+        refuse_packed(path)
         # torch does not compare the checksums that it writes: a flipped bit would load silently.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip() if whole else None

@@ -34,7 +34,9 @@ from typing import Any
 import psutil
 
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.whole_file import refuse_other_kinds
 
+_JOURNAL = b'{"op_code"'  # how Optuna's journals begin
 BEAT = 20.0
 STALE = 120.0
 POLL = 2.0
@@ -94,6 +96,16 @@ def cut_torn_line(path: Path) -> None:
         lock.release()
 
 
+def _refuse_other_files(path: Path) -> None:
+    """A journal is written to, and a torn line is cut off: not of a file of another kind."""
+    refuse_other_kinds(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(len(_JOURNAL))
+        if not _JOURNAL.startswith(begin):  # fewer bytes: the first line was torn
+            raise ValueError("it is not the journal of a study; name another --storage")
+
+
 def open_storage(where: str) -> Any:
     """An Optuna storage at a URL, or the journal in a file.
 
@@ -108,6 +120,7 @@ def open_storage(where: str) -> Any:
             return optuna.storages.RDBStorage(where)
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+        _refuse_other_files(Path(where))
         Path(where).parent.mkdir(parents=True, exist_ok=True)
         cut_torn_line(Path(where))
         lock = JournalFileOpenLock(where)

@@ -6,13 +6,15 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recbole_cierec.config import PLACE_KEYS
+from recbole_cierec.errors import DataError
 from recbole_cierec.tuning.ranges import same
 from recbole_cierec.tuning.trial import Plan
-from recbole_cierec.whole_file import replacing
+from recbole_cierec.whole_file import check_output, replacing
 from recbole_cierec.yaml_values import parse_value
 
 Row = dict[str, Any]
@@ -27,10 +29,38 @@ def yaml_text(value: Any) -> str:
     return json.dumps(value)
 
 
-def write(path: Path, text: str) -> None:
+def check_places(plan: Plan) -> None:
+    """Refuse, before any trial, to write where something else lies.
+
+    Raises:
+        UserError: A file of another making has the name of one of the study's.
+    """
+    for path, head in _places(plan).values():
+        check_output(path, partial(_refuse_other, head=head))
+
+
+def _places(plan: Plan) -> dict[str, tuple[Path, str]]:
+    """The study's files, and how their text begins."""
+    stem, title = plan.out / plan.name, f"# {plan.model} on {plan.dataset}"
+    heads = {"table": (".md", title), "rows": (".jsonl", '{"model": '), "yaml": (".yaml", title)}
+    return {key: (Path(f"{stem}{suffix}"), head) for key, (suffix, head) in heads.items()}
+
+
+def _refuse_other(path: Path, head: str) -> None:
+    with path.open("rb") as file:
+        begin = file.read(len(head.encode()))
+    if begin not in (b"", head.encode()):
+        raise DataError(
+            f"{path}: is not of this study and is not replaced; use another --name or --out"
+        )
+
+
+def write(place: tuple[Path, str], text: str) -> Path:
     """Replace a file in one step: another process of the study may write it too."""
-    with replacing(path) as file:
+    path, head = place
+    with replacing(path, check=partial(_refuse_other, head=head)) as file:
         file.write(text.encode())
+    return path
 
 
 def best_yaml(plan: Plan, best: Row) -> str:
@@ -121,18 +151,16 @@ def save(plan: Plan, rows: list[Row], best: Row | None) -> dict[str, Path]:
     Returns:
         ``yaml`` (only if a trial came to its end), ``table`` and ``rows``: the files.
     """
-    stem = plan.out / plan.name
-    paths = {"table": Path(f"{stem}.md"), "rows": Path(f"{stem}.jsonl")}
+    places = _places(plan)
     title = (
         f"# {plan.model} on {plan.dataset}\n\n{len(rows)} of {plan.count} trials, sampler "
         f"{plan.sampler}, seed {plan.base['seed']}; validation only. Ranges: "
         f"`{json.dumps({k: r.plain() for k, r in plan.space.items()})}`"
     )
-    write(paths["table"], f"{title}\n\n{table(plan, rows)}\n")
+    paths = {"table": write(places["table"], f"{title}\n\n{table(plan, rows)}\n")}
     names: Mapping[str, Any] = {"model": plan.model, "dataset": plan.dataset}
     lines = [json.dumps({**names, "given": given(plan), **row}) for row in rows]
-    write(paths["rows"], "".join(f"{line}\n" for line in lines))
+    paths["rows"] = write(places["rows"], "".join(f"{line}\n" for line in lines))
     if best is not None:
-        paths["yaml"] = Path(f"{stem}.yaml")
-        write(paths["yaml"], best_yaml(plan, best))
+        paths["yaml"] = write(places["yaml"], best_yaml(plan, best))
     return paths

@@ -19,6 +19,7 @@ from recbole_cierec.data.cache_folder import build_folder
 from recbole_cierec.data.feature_norm import KINDS, FeatureNorm
 from recbole_cierec.data.features import extract_features, load_feature_file
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.leftovers import TEMPORARY
 from recbole_cierec.model.encoders import VisualEncoder
 
 
@@ -29,6 +30,9 @@ class Pictures:
     pictures: np.ndarray
     digest: str = "d" * 64
     folder: Path = Path("cache/pictures-0")
+
+    def item_of(self, row: int) -> str:
+        return f"i{row}"
 
 
 def make_store(n: int = 7, digest: str = "d" * 64) -> Pictures:
@@ -175,7 +179,9 @@ def test_no_pictures_give_no_rows(encoder, tmp_path):
 
 def test_features_that_are_not_finite_name_their_rows(encoder, tmp_path):
     encoder.register_forward_hook(lambda _, inputs, out: out.index_fill(0, torch.tensor(1), np.nan))
-    with pytest.raises(DataError, match=r"3 of 8 rows .*: 1, 4, 7\)") as caught:
+    with pytest.raises(
+        DataError, match=r"3 of 8 rows .*: 1 of item i1, 4 of item i4, 7 of item i7\)"
+    ) as caught:
         extract(make_store(8), encoder, tmp_path)
     assert "\n" not in str(caught.value)
     assert folders(tmp_path) == []
@@ -282,16 +288,50 @@ def test_a_folder_replaced_while_it_is_read_stays_readable(tmp_path):
     assert folders(tmp_path) == ["cache"]
 
 
-def test_only_old_leftovers_of_killed_builders_are_cleared(tmp_path):
-    long_dead, at_work = tmp_path / ".cache.0123", tmp_path / ".cache.4567"
-    for folder in (long_dead, at_work):
-        folder.mkdir()
-        (folder / "features.npy").write_text("half")
-    for path in (long_dead / "features.npy", long_dead, at_work):  # at_work still writes its file
-        os.utime(path, (0, 0))
+def test_what_a_killed_extraction_left_is_cleared_whatever_is_extracted_next(encoder, tmp_path):
+    dead = tmp_path / f"{TEMPORARY}0123456789ab"
+    dead.mkdir()
+    (dead / "features.npy").write_text("half")
+    for _ in range(2):  # built, then found in the cache
+        extract(make_store(), encoder, tmp_path)
+        assert len(folders(tmp_path)) == 1
+        dead.mkdir(exist_ok=True)
     with build_folder(tmp_path / "cache"):
+        assert not dead.exists()
+
+
+@pytest.mark.parametrize("target", ["a folder on another disk", "nothing"])
+def test_a_folder_is_built_where_a_link_leads(tmp_path, target):
+    real, link = tmp_path / "disk" / "cache", tmp_path / "cache"
+    real.parent.mkdir()
+    if target != "nothing":
+        real.mkdir()
+        (real / "x").write_text("damaged")
+    link.symlink_to(real)
+    with build_folder(link) as folder:
+        (folder / "x").write_text("whole")
+    assert link.is_symlink()
+    assert (real / "x").read_text() == "whole"
+    assert folders(real.parent) == ["cache"]
+
+
+def test_a_pipe_in_the_place_of_a_cache_stays(tmp_path):
+    os.mkfifo(tmp_path / "cache")
+    with pytest.raises(DataError, match="is a pipe") as caught, build_folder(tmp_path / "cache"):
         pass
-    assert folders(tmp_path) == [".cache.4567", "cache"]
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "cache").is_fifo()
+    assert folders(tmp_path) == ["cache"]
+
+
+@pytest.mark.parametrize("manifest", ["[" * 200_000, "[]", "{}"])
+def test_a_manifest_of_another_making_is_a_damaged_cache(encoder, tmp_path, manifest):
+    extract(make_store(), encoder, tmp_path)
+    (path,) = tmp_path.glob("*/manifest.json")
+    whole = path.read_text()
+    path.write_text(manifest)
+    extract(make_store(), encoder, tmp_path)
+    assert json.loads(path.read_text()).keys() == json.loads(whole).keys()
 
 
 # ------------------------------------------------------------------------ ready-made files
@@ -301,7 +341,7 @@ def test_only_old_leftovers_of_killed_builders_are_cleared(tmp_path):
 def test_a_ready_made_file_keeps_its_rows(dtype, tmp_path):
     rows = np.arange(12).reshape(4, 3).astype(dtype)
     np.save(tmp_path / "f.npy", rows)
-    features = load_feature_file(tmp_path / "f.npy", 4)
+    features = load_feature_file(tmp_path / "f.npy", list("abcd"))
     assert features.dtype == np.float32
     np.testing.assert_array_equal(features, rows.astype(np.float32))
 
@@ -322,7 +362,9 @@ def bad_file(path: Path, kind: str) -> None:
         path.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + b"(" * 118)
     elif kind == "folder":
         path.mkdir()
-    elif kind != "missing":
+    elif kind == "pipe":
+        os.mkfifo(path)  # opening it would wait for ever
+    elif kind not in ("missing", "long name"):
         shapes = {"one dimension": rows[:, 0], "no features": rows[:, :0], "rows": rows[:3]}
         values = {**shapes, "complex": rows * 1j, "words": rows.astype(str)}
         np.save(path, values[kind])
@@ -332,7 +374,9 @@ def bad_file(path: Path, kind: str) -> None:
     ("kind", "words"),
     [
         ("missing", "cannot be read"),
+        ("long name", "File name too long"),
         ("folder", "cannot be read"),
+        ("pipe", "not a regular file"),
         ("text", "is no .npy file"),
         ("archive", "is no .npy file"),
         ("objects", "Python objects"),
@@ -346,10 +390,10 @@ def bad_file(path: Path, kind: str) -> None:
     ],
 )
 def test_a_file_without_proper_features_is_refused_in_one_line(kind, words, tmp_path):
-    path = tmp_path / "f.npy"
+    path = tmp_path / ("x" * 300 if kind == "long name" else "f.npy")
     bad_file(path, kind)
     with pytest.raises(DataError) as caught:
-        load_feature_file(path, 4)
+        load_feature_file(path, list("abcd"))
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -362,8 +406,10 @@ def test_rows_that_are_not_finite_are_named(dtype, value, tmp_path):
     rows = np.ones((20_000, 2), dtype=dtype)
     rows[[5, 19_999], [0, 1]] = value
     np.save(tmp_path / "f.npy", rows)
-    with pytest.raises(DataError, match=r"2 of 20000 rows .*: 5, 19999\)"):
-        load_feature_file(tmp_path / "f.npy", 20_000)
+    with pytest.raises(
+        DataError, match=r"2 of 20000 rows .*: 5 of item i5, 19999 of item i19999\)"
+    ):
+        load_feature_file(tmp_path / "f.npy", [f"i{k}" for k in range(20_000)])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -363,6 +363,39 @@ def test_log_names_counts_and_folder(root, cache, caplog):
     assert str(store.folder) in caplog.text
 
 
+def test_padding_item_is_not_counted(root, cache, caplog):
+    caplog.set_level(logging.INFO)
+    store = opened(root, ["", *TWENTY, ""], cache, ids=["[PAD]", *"abcdefghijklmnopqrstu"])
+    assert "21 items, 1 without picture, 20 rows of 8 x 8" in caplog.text
+    manifest = json.loads((store.folder / "manifest.json").read_text())
+    assert manifest["counts"]["items"] == 21
+    assert [store.item_of(row) for row in (0, 19)] == ["a", "t"]
+
+
+@pytest.mark.parametrize("policy", ["error", "skip", "blank"])
+@pytest.mark.parametrize("address", ["https://host.example/1.jpg", "HTTP://host.example/"])
+def test_web_addresses_lead_to_the_command_that_downloads(root, cache, caplog, policy, address):
+    paths = [address] * 20
+    if policy == "error":
+        with pytest.raises(DataError) as caught:
+            opened(root, paths, cache)
+        message = str(caught.value)
+        assert f"{address}: a web address, not a file" in message
+    else:
+        opened(root, paths, cache, bad_image=policy)
+        message = caplog.records[-1].getMessage()
+        listed = (cache / message.partition("listed in ")[2].partition(";")[0]).read_text()
+        assert listed == f"{address}\ta web address, not a file\n"
+    assert "python -m recbole_cierec.dataset_converters images --list=FILE" in message
+    assert "\n" not in message
+
+
+def test_long_path_is_cut_in_the_message(root, cache):
+    with pytest.raises(DataError) as caught:
+        opened(root, ["x" * 50_000], cache)
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize("policy", ["skip", "blank"])
 def test_a_folder_without_any_usable_picture_is_told_from_one_with_some(
     root, cache, tmp_path, caplog, policy

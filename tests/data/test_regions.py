@@ -26,6 +26,9 @@ class Pictures:
     digest: str = "d" * 64
     folder: Path = Path("cache/pictures-0")
 
+    def item_of(self, row: int) -> str:
+        return f"i{row}"
+
 
 def make_store(n: int = 5, side: int = 40) -> Pictures:
     pictures = np.random.default_rng(n).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
@@ -242,7 +245,7 @@ def test_only_rows_that_are_asked_for_are_read():
 def test_a_ready_made_file_keeps_its_rows(dtype, tmp_path):
     rows = np.arange(24).reshape(4, 3, 2).astype(dtype)
     np.save(tmp_path / "r.npy", rows)
-    maps = load_region_file(tmp_path / "r.npy", 4)
+    maps = load_region_file(tmp_path / "r.npy", list("abcd"))
     got = RegionMaps(maps, np.arange(4), "none")(torch.arange(4))
     np.testing.assert_array_equal(got, rows.astype(np.float32))
 
@@ -260,7 +263,7 @@ def test_a_ready_made_file_keeps_its_rows(dtype, tmp_path):
 def test_a_file_without_region_maps_is_refused_in_one_line(shape, words, tmp_path):
     np.save(tmp_path / "r.npy", np.ones(shape, dtype=np.float32))
     with pytest.raises(DataError) as caught:
-        load_region_file(tmp_path / "r.npy", 4)
+        load_region_file(tmp_path / "r.npy", list("abcd"))
     assert words in str(caught.value)
     assert str(tmp_path / "r.npy") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -270,5 +273,5 @@ def test_rows_that_are_not_finite_are_named(tmp_path):
     rows = np.ones((400, 49, 1000), dtype=np.float16)  # looked at in more than one go
     rows[[5, 399], 40, 7] = np.nan
     np.save(tmp_path / "r.npy", rows)
-    with pytest.raises(DataError, match=r"2 of 400 rows .*: 5, 399\)"):
-        load_region_file(tmp_path / "r.npy", 400)
+    with pytest.raises(DataError, match=r"2 of 400 rows .*: 5 of item i5, 399 of item i399\)"):
+        load_region_file(tmp_path / "r.npy", [f"i{k}" for k in range(400)])

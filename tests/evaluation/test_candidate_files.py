@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from recbole_cierec.config import Config
+from recbole_cierec.data import dataset
 from recbole_cierec.errors import DataError
 from recbole_cierec.quick_start import prepare
 
@@ -136,7 +139,7 @@ REFUSED = [
     (lambda lists: lists.pop("u7"), "has no candidates for 1 of 30 users of the test part"),
     (replace_with_used, "holds items that their user has interacted with"),
     (lambda lists: lists["u1"].__setitem__(0, lists["u1"][1]), "holds an item twice"),
-    (lambda lists: lists["u1"].__setitem__(0, 40), "points beyond its 40 items"),
+    (lambda lists: lists["u1"].__setitem__(0, 40), "points beyond the end of its 'items'"),
     (lambda lists: [row.pop() for row in lists.values()], f"not the {N} of the mode user{N}"),
 ]
 
@@ -192,3 +195,89 @@ def test_a_file_that_is_no_npz_is_refused(job, tmp_path, content):
     (tmp_path / "lists.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"lists\.npz: not a file of candidates"):
         job()
+
+
+@pytest.mark.parametrize("content", [{"x": np.zeros(3)}, {"test/users": np.array(["u0"])}])
+def test_an_archive_of_another_program_is_neither_used_nor_changed(job, tmp_path, content):
+    np.savez(tmp_path / "lists.npz", **content)
+    before = (tmp_path / "lists.npz").read_bytes()
+    with pytest.raises(DataError, match=r"lists\.npz: not a file of candidates"):
+        job()
+    assert (tmp_path / "lists.npz").read_bytes() == before
+
+
+def into_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "lists.npz"
+
+
+def a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+UNFIT = {  # a place, and what the line says of it
+    "pipe": (a_pipe, "pipe"),
+    "folder": (lambda tmp_path: tmp_path, "folder"),
+    "below a file": (into_a_file, "cannot be written"),
+    "impossible name": (lambda tmp_path: tmp_path / ("x" * 300), "too long"),
+}
+
+
+@pytest.mark.parametrize("place", UNFIT)
+def test_an_unfit_place_is_refused_before_the_data_are_read(job, tmp_path, monkeypatch, place):
+    where, words = UNFIT[place]
+    path = where(tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    def read(config):
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr(dataset, "create_dataset", read)
+    with pytest.raises(DataError, match=words) as caught:
+        job(candidates_file=str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(set(tmp_path.iterdir()) - {tmp_path / "saved"}) == before
+
+
+def test_a_whole_file_need_not_be_writable(job, tmp_path, monkeypatch):
+    expected = by_user(job().loaders[2])
+
+    def refuse(*_, **__):
+        raise AssertionError("it is not to be written")
+
+    monkeypatch.setattr("recbole_cierec.evaluation.candidate_files.check_output", refuse)
+    monkeypatch.setattr("recbole_cierec.evaluation.candidate_files.replacing", refuse)
+    assert by_user(job().loaders[2]) == expected
+
+
+@pytest.mark.parametrize("kind", ["u1", "u8", ">i4", "i8"])
+def test_numbers_of_any_width_are_read(job, tmp_path, kind):
+    expected, arrays = hand_made(job("full", candidates_file=None), tmp_path)
+    arrays["test/0"] = arrays["test/0"].astype(kind)
+    np.savez(tmp_path / "lists.npz", **arrays)
+    assert by_user(job().loaders[2]) == expected
+
+
+@pytest.mark.parametrize("name", ["items", "test/users"])
+def test_ids_that_are_no_list_are_refused(job, tmp_path, name):
+    _, arrays = hand_made(job("full", candidates_file=None), tmp_path)
+    np.savez(tmp_path / "lists.npz", **{**arrays, name: arrays[name][:, None]})
+    with pytest.raises(DataError, match=f"'{name}' is no list of ids"):
+        job()
+
+
+def test_damage_never_changes_the_lists_silently(job, tmp_path):
+    expected = by_user(job().loaders[2])
+    whole, file = (tmp_path / "lists.npz").read_bytes(), tmp_path / "lists.npz"
+    for place in np.random.default_rng(0).integers(len(whole), size=12):
+        content = bytearray(whole)
+        content[place] ^= 8
+        file.write_bytes(content)
+        try:
+            found = by_user(job().loaders[2])
+        except DataError:
+            found = expected
+        assert found == expected
+        assert file.read_bytes() == bytes(content)

@@ -14,11 +14,11 @@ import torch
 
 from recbole_cierec import run
 from recbole_cierec.errors import ConfigError, NonFiniteLossError, UserError
+from recbole_cierec.leftovers import TEMPORARY, claimed
 from recbole_cierec.model.mf import MF
 from recbole_cierec.registry import get_model_class
 from recbole_cierec.trainer.checkpoint import read_checkpoint
 from recbole_cierec.trainer.trainer import TrainerMixin
-from recbole_cierec.whole_file import TEMPORARY
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -176,19 +176,20 @@ def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder)
     assert all(epoch >= 0 for epoch in epochs)
 
 
-def test_a_run_that_saves_clears_what_a_kill_left_long_ago_and_nothing_else(tiny, in_tmp):
+def test_a_run_that_saves_clears_what_killed_ones_left_and_nothing_else(tiny, in_tmp):
     folder = in_tmp / "saved"
     folder.mkdir()
-    young, old = (f"{TEMPORARY}{digit}-MF.pth.tmp" for digit in "12")
-    names = {young, old, "MF-old.pth", ".tmp-of-another-program"}
-    for name in names:
+    dead = f"{TEMPORARY}0123456789ab.tmp"
+    others = {"MF-old.pth", ".tmp-of-another-program", f"{TEMPORARY}notes.tmp"}
+    for name in {dead, *others}:
         (folder / name).write_bytes(b"half")
-        age = 0 if name == young else 86400
-        os.utime(folder / name, (time.time() - age,) * 2)
-    run("MF", "tiny", config_dict=tiny(epochs=1), saved=False)
-    assert {path.name for path in folder.iterdir()} == names
-    run("MF", "tiny", config_dict=tiny(epochs=1))
-    assert {path.name for path in folder.iterdir()} & names == names - {old}
+    with claimed(folder, suffix=".tmp") as at_work:
+        at_work.write_bytes(b"half")
+        names = {path.name for path in folder.iterdir()}
+        run("MF", "tiny", config_dict=tiny(epochs=1), saved=False)
+        assert {path.name for path in folder.iterdir()} == names
+        run("MF", "tiny", config_dict=tiny(epochs=1))
+        assert {path.name for path in folder.iterdir()} & names == names - {dead}
 
 
 @pytest.mark.parametrize("name", ["CIERec", "VBPR", "MF_Semantics"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_cierec import run
+from recbole_cierec import run, whole_file
 from recbole_cierec.config import Config
 from recbole_cierec.errors import CheckpointError
 from recbole_cierec.quick_start import prepare
@@ -365,7 +365,8 @@ def test_a_full_disk_is_said_in_its_own_words_whichever_write_fails(tmp_path, mo
 
     @contextmanager
     def replacing(path):
-        yield Full()
+        with whole_file._one_line(path):
+            yield Full()
 
     monkeypatch.setattr(checkpoint, "replacing", replacing)
     with pytest.raises(CheckpointError, match="No space left on device"):
