@@ -41,8 +41,8 @@ class CLCRec(VisualRecommender):
         self.content_share = config["contrastive_weight"]  # lambda
         self.replaced_share = config["replaced_share"]  # rho
         self.temperature = config["temperature"]
-        self.user_embedding = self._table(self.n_users, self.size)  # z_u
-        self.item_embedding = self._table(self.n_items, self.size)  # z_i
+        self.user_embedding = nn.Embedding(self.n_users, self.size)  # z_u
+        self.item_embedding = nn.Embedding(self.n_items, self.size)  # z_i
         for table in (self.user_embedding, self.item_embedding):
             nn.init.xavier_normal_(table.weight)
         self.encoder = self._item_encoder(config, dataset)
