@@ -8,6 +8,8 @@ As the paper gives it, the loss -log sigma(s_max * J) always falls when the prob
 chosen action rises, whatever the reward: J > 0. ``paper`` is that; ``reinforce`` samples an
 action and compares its reward with the running mean, so that it can learn which scale helps;
 ``fixed`` uses given scales; ``off`` leaves gradients alone.
+
+docs/models.md shows what the gates learn: nothing, so that the seed decides what ``paper`` does.
 """
 
 from __future__ import annotations

@@ -60,6 +60,20 @@ def gate_like(network):
     return gate
 
 
+def test_the_study_of_the_gates_follows_the_path_of_an_untrained_one(benchmark_module):
+    study = benchmark_module("gate")
+    gate = GradientGate(SCALES, "paper", 1.0, seed=5)
+    seen = study.watch(gate)
+    for _ in range(6):
+        gate.choose()
+    assert seen["actions"] == study.untrained_actions(seen)
+    with torch.no_grad():
+        gate.network.weight.neg_()  # an action that the untrained network does not take
+        gate.network.bias.neg_()
+    gate.choose()
+    assert seen["actions"] != study.untrained_actions(seen)
+
+
 def test_paper_gate_raises_the_chosen_action_whatever_the_reward():
     finals = []
     for losses in ([0.1] * 300, list(np.linspace(3.0, 0.0, 300))):
