@@ -64,8 +64,8 @@ class ModelEntry:
 MODELS: dict[str, ModelEntry] = {
     "CIERec": ModelEntry("recbole_cierec.model.cierec:CIERec", "CIERec", _GATED),
     "CIERec_Base": ModelEntry("recbole_cierec.model.ladder:CIERec_Base", "CIERec_Base"),
-    "CIERec_CI": ModelEntry("recbole_cierec.model.ladder:CIERec_CI", "CIERec_CI"),
-    "CIERec_CI_TA": ModelEntry("recbole_cierec.model.ladder:CIERec_CI_TA", "CIERec_CI_TA"),
+    "CIERec_CI": ModelEntry("recbole_cierec.model.ladder:CIERec_CI", "CIERec_CI", _GATED),
+    "CIERec_CI_TA": ModelEntry("recbole_cierec.model.ladder:CIERec_CI_TA", "CIERec_CI_TA", _GATED),
     "CIERec_CI_TA_GR": ModelEntry(
         "recbole_cierec.model.ladder:CIERec_CI_TA_GR", "CIERec_CI_TA_GR", _GATED
     ),
