@@ -184,12 +184,13 @@ class ItemContent:
     def store(self) -> PictureStore:
         """The pictures, decoded once; rows are found through ``store.rows[item]``."""
         config = self._config
+        paths = self._column(config["image_path_field"])
         self._frozen_encoder.eval()  # wrong weights are an error before pictures are decoded
         spec = PictureSpec(config["image_size"], config["image_resize"], config["max_image_pixels"])
         with one_first():  # it decodes with all cores
             return open_store(
                 Path(config["image_dir"] or self.folder),
-                self._column(config["image_path_field"]),
+                paths,
                 spec,
                 bad_image=config["bad_image"],
                 cache_dir=self.cache_dir,
