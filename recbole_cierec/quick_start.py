@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter, process_time
@@ -17,11 +16,11 @@ from recbole.utils import get_environment, init_seed
 
 from recbole_cierec.compat import quiet_recbole
 from recbole_cierec.config import Config
-from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.candidate_files import check_candidates_file
 from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.launch import launch
 from recbole_cierec.logs import result_table, start_log
+from recbole_cierec.optional_packages import named_where_missing, require
 from recbole_cierec.registry import get_trainer_class
 from recbole_cierec.stages import begin
 from recbole_cierec.trainer.checkpoint import check_writable, read_checkpoint
@@ -121,7 +120,8 @@ def run_one(
     config = Config(model, dataset, config_file_list, config_dict, cmd_line)
     log_file = start_log(config)
     _log_start(config, cmd_line)
-    with quiet_recbole():
+    # Some of RecBole's models import what they need late.
+    with quiet_recbole(), named_where_missing(config["model"]):
         job = prepare(config, saved)
         result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
     _log_end(config, result)
@@ -210,8 +210,8 @@ def prepare(config: Config, saved: bool = True) -> Job:
     from recbole_cierec.data.sampling import prepare as prepare_data
 
     logger = getLogger()
-    if config["log_wandb"] and find_spec("wandb") is None:
-        raise ConfigError("log_wandb needs the package wandb: pip install wandb")
+    if config["log_wandb"]:
+        require("wandb", "init", "log_wandb")
     check_writable(Path(config["checkpoint_dir"]))  # RecBole's trainer would, after all the work
     check_resume(config)
     check_candidates_file(config)

@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.optional_packages import named_where_missing
 
 _GATED = "recbole_cierec.trainer.gated:GatedTrainer"
 _PHASED = "recbole_cierec.trainer.phased:PhasedTrainer"
@@ -156,13 +157,8 @@ def get_model_class(name: str) -> type:
 
     watching = torch.is_anomaly_enabled()
     try:
-        return mend_model(get_model(name))
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("recbole"):
-            raise
-        raise ConfigError(
-            f"model '{name}' needs the package {error.name}, which is not installed; install it"
-        ) from error
+        with named_where_missing(f"model '{name}'"):
+            return mend_model(get_model(name))
     finally:
         # RecBole's sine.py, read with any sequential model, has torch keep a trace of every
         # operation from then on.

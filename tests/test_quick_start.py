@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_cierec import load, quick_start, run
+from recbole_cierec import load, run
 from recbole_cierec.config import Config
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError
 from recbole_cierec.quick_start import prepare
@@ -200,13 +200,6 @@ def test_two_processes_train_and_report_once(keys, in_tmp):
 def test_error_of_a_process_is_the_error_of_the_run(keys, in_tmp):
     with pytest.raises(DataError, match="absent: no such data set folder"):
         run("BPR", "absent", config_dict=keys(), nproc=2)
-
-
-def test_a_logger_that_is_not_installed_is_named(keys, in_tmp, monkeypatch):
-    plain = quick_start.find_spec
-    monkeypatch.setattr(quick_start, "find_spec", lambda n: None if n == "wandb" else plain(n))
-    with pytest.raises(ConfigError, match="pip install wandb"):
-        run("MF", "tiny", config_dict=keys(log_wandb=True))
 
 
 @pytest.mark.parametrize("name", ["BPR", "VBPR", "AMR"])
