@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from recbole_cierec.numpy_names import numpy_aliases
-
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "run"]
 
 # RecBole uses names that numpy has dropped, in some places before any of its Config objects exists
 # to restore them; this is the only thing that importing the package changes outside of it.
-numpy_aliases()
+try:
+    from recbole_cierec.numpy_names import numpy_aliases
+except ImportError:  # without numpy only the doctor works, and says so
+    pass
+else:
+    numpy_aliases()
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -11,7 +13,6 @@ from typing import Any
 from recbole_cierec.command import run_command
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.registry import MODELS, recbole_model_names
-from recbole_cierec.yaml_values import parse_command_line
 
 USAGE = """\
 usage: run_recbole.py [--model=NAME] [--dataset=NAME] [--config_files="A.yaml B.yaml"] [--key=value]
@@ -35,10 +36,13 @@ examples:
   run_recbole.py -m BPR --eval_args="{mode: user500}" --eval_repeats=5 --topk="[5, 10]"
 
 other commands (each has --help):
-  python -m recbole_cierec.extract      pictures and features of a data set ahead of runs
-  python -m recbole_cierec.tune         search of hyper-parameters on the validation part
-  python -m recbole_cierec.compare      whether finished runs differ, tested over users
+  python -m recbole_cierec extract      pictures and features of a data set ahead of runs
+  python -m recbole_cierec tune         search of hyper-parameters on the validation part
+  python -m recbole_cierec compare      whether finished runs differ, tested over users
+  python -m recbole_cierec doctor       whether the installation is sound; for bug reports
 """
+# The first word of a command line -> the module whose main() it is for.
+COMMANDS = {name: f"recbole_cierec.{name}" for name in ("extract", "tune", "compare", "doctor")}
 _SHORT = {"-m": "--model", "-d": "--dataset"}
 
 
@@ -63,6 +67,9 @@ def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: For a malformed command line.
     """
+    # Here: the doctor must start where a package is missing.
+    from recbole_cierec.yaml_values import parse_command_line
+
     words: list[str] = []
     for word in argv:
         head, equals, value = word.partition("=")
@@ -96,6 +103,10 @@ def _files(text: str) -> list[str]:
 
 
 def _run(argv: Sequence[str]) -> None:
+    if argv and not argv[0].startswith("-"):
+        near = get_close_matches(argv[0], COMMANDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(COMMANDS)}"
+        raise ConfigError(f"command line: there is no command '{argv[0]}'; {hint}")
     arguments = split_arguments(argv)
     # After the command line was found good: this import takes seconds.
     from recbole_cierec.quick_start import run
@@ -105,6 +116,9 @@ def _run(argv: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; see :func:`recbole_cierec.command.run_command` for the exit codes."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in COMMANDS:
+        return import_module(COMMANDS[argv[0]]).main(argv[1:])
     return run_command(_run, argv, usage)
 
 

@@ -8,7 +8,8 @@ All of them are sub-classes, to be mixed in *before* RecBole's class::
 
 Nothing of RecBole is patched in place; the only global effect is :func:`numpy_aliases`. Each mend
 states its reason (where in RecBole, which package broke it) and when it can go. Line numbers are
-those of RecBole 1.2.1. :func:`mend_model` (scipy) has its own module, ``compat_models``.
+those of RecBole 1.2.1; :mod:`recbole_cierec.patches` lists all of them. :func:`mend_model` (scipy)
+has its own module, ``compat_models``.
 
 Not mended: ``recbole.quick_start`` (imports ray, which needs old packages; never import it) and
 models that call ``torch.load`` on a pre-trained file of an older RecBole.
@@ -56,7 +57,8 @@ __all__ = [
 KNOWN_WARNINGS = (
     # trainer/trainer.py:235, torch 2.4 renamed GradScaler; goes when RecBole takes the new name.
     (r"`torch.cuda.amp.GradScaler", FutureWarning, r"recbole\."),
-    # data/dataset/dataset.py:2202 wraps read-only arrays of pandas 3, which nobody writes to.
+    # data/dataset/dataset.py:2202 wraps read-only arrays of pandas 3.0, which nobody writes to;
+    # goes when RecBole copies the array.
     (r"The given NumPy array is not writable", UserWarning, r"recbole\."),
 )
 

@@ -99,8 +99,8 @@ class _KnowledgeMatrix:
 class _UsersLeft:
     """LINE: an end to its draws.
 
-    Reason: general_recommender/line.py:83 draws a user until one lacks the item, for ever where
-    every user has it.
+    Reason: general_recommender/line.py:83 draws users until one lacks the item, without end
+    where every user has it.
 
     Goes when: RecBole looks before it draws.
     """

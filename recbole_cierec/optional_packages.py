@@ -10,12 +10,14 @@ from recbole_cierec.errors import ConfigError
 from recbole_cierec.terminal import one_line
 
 _OWN = {"recbole", "recbole_cierec", "dataset_converters"}
-_PIP_NAMES = {  # where a package is installed by another name than it is imported by
+PIP_NAMES = {  # where a package is installed by another name than it is imported by
+    "PIL": "pillow",
     "community": "python-louvain",
     "faiss": "faiss-cpu",
     "kmeans_pytorch": "kmeans-pytorch",
     "torch_geometric": "torch-geometric",
     "torch_scatter": "torch-scatter",
+    "yaml": "pyyaml",
 }
 
 
@@ -31,7 +33,7 @@ def lacking(error: ImportError) -> str | None:
     module = (error.name or "").split(".")[0]
     if not module or module in _OWN:
         return None
-    package = _PIP_NAMES.get(module, module)
+    package = PIP_NAMES.get(module, module)
     if isinstance(error, ModuleNotFoundError):
         return f"needs the package {package}, which is not installed: pip install {package}"
     return (

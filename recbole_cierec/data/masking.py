@@ -14,8 +14,8 @@ PADDING_ITEM = 0
 class MaskSequence(MaskItemSequence):
     """The same draws, and an end where a sequence holds every item.
 
-    RecBole draws until an item is not in the sequence (data/transform.py:69), so that a user with
-    every item stops the run for ever.
+    RecBole draws until an item is not in the sequence (data/transform.py:69), so a user with every
+    item stops the run forever.
     """
 
     def _neg_sample(self, item_set: Sequence[int], n_items: int) -> int:

@@ -144,10 +144,10 @@ def seen_items(train_dataset) -> np.ndarray:
 
 
 def refuse_endless(sampler, name: str, seen: np.ndarray | None = None) -> None:
-    """Refuse data from which a sampler would draw for ever: someone has all that it draws from.
+    """Refuse data from which a sampler would draw forever: a user has all that it draws from.
 
-    RecBole draws again until an item is new to the user, and compares his items with the whole
-    vocabulary only, although popularity draws from the items of interactions.
+    RecBole draws until an item is new to the user. Its own check compares the user's items with
+    the whole vocabulary, but popularity draws only from items that have interactions.
 
     Args:
         sampler: A sampler of RecBole's for users or, of a knowledge graph, for head entities.

@@ -21,7 +21,7 @@ class PretrainingMixin:
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         if model.train_stage != LAST_STAGE:
-            self.epochs = self.pretrain_epochs  # whether a run has ended is told by it
+            self.epochs = self.pretrain_epochs  # decides whether a resumed run has ended
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """Called every ``save_step`` epochs. RecBole also names the run's files after it."""
@@ -36,7 +36,7 @@ class PretrainingMixin:
         self.save_pretrained_model(self.pretrain_epochs - 1, str(path))
         self.saved_model_file = str(path)
         if self._saving and self.writes:
-            before.unlink(missing_ok=True)  # the caller writes the last state beside the new name
+            before.unlink(missing_ok=True)  # the caller writes the last state under the new name
             self.logger.info(
                 f"{self.config['model']} is pretrained ({self.model.train_stage}); the next stage "
                 f"starts from --pre_model_path={path} with another --train_stage. What follows "

@@ -1,4 +1,4 @@
-"""Where there is no negative to draw, a run says so and ends; RecBole draws for ever."""
+"""Where there is no negative to draw, a run says so and ends; RecBole draws forever."""
 
 from __future__ import annotations
 

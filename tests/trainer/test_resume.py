@@ -150,8 +150,8 @@ def test_no_epoch_at_all_tests_the_model_as_it_starts(tiny, name):
 def test_a_folder_for_checkpoints_that_is_a_file_is_one_line_before_any_work(tiny, monkeypatch):
     Path("notes.txt").write_text("mine")
     monkeypatch.setattr("recbole_cierec.data.dataset.create_dataset", None)
-    with pytest.raises(CheckpointError, match=r"notes.txt: no checkpoint .* set checkpoint_dir"):
-        run("MF", "tiny", config_dict=tiny(checkpoint_dir="notes.txt"))
+    with pytest.raises(CheckpointError, match=r"notes.txt/s: no checkpoint .* set checkpoint_dir"):
+        run("MF", "tiny", config_dict=tiny(checkpoint_dir="notes.txt/s"))
 
 
 def test_auto_passes_over_a_damaged_file(tiny):
