@@ -37,9 +37,12 @@ OWN = {
 
 
 @pytest.fixture
-def keys_of(tiny):
+def keys_of(tiny, monkeypatch):
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval=None: 0.0)  # RecBole measures 1 s
+
     def keys(model: str, **extra) -> dict:
-        made = tiny(pretrain_epochs=3, save_step=2, epochs=1, **OWN[model], **extra)
+        own = {"pretrain_epochs": 1, "save_step": 2, "epochs": 1, "train_batch_size": 512}
+        made = tiny(**{**own, **OWN[model], **extra})
         for key in ("features_file", "embedding_size", "init_std"):
             made.pop(key)
         return made
@@ -53,7 +56,7 @@ def test_each_stage_ends_well_and_the_next_starts_from_its_weights(keys_of, mode
     done = run(model, "tiny", config_dict=keys_of(model, train_stage=first))
     for stage in later:
         file = Path(done["checkpoint"])
-        assert (file.name == f"{model}-tiny-3.pth") == (stage in STAGES[model][1:])
+        assert file.name == f"{model}-tiny-1.pth"
         weights = read_checkpoint(file)["state_dict"]
         keys = keys_of(model, train_stage=stage, pre_model_path=str(file))
         job = prepare(Config(model, "tiny", None, keys, {}))
@@ -66,7 +69,7 @@ def test_each_stage_ends_well_and_the_next_starts_from_its_weights(keys_of, mode
 
 
 def test_pretraining_that_has_ended_is_not_done_again(keys_of):
-    keys = keys_of("S3Rec", train_stage="pretrain")
+    keys = keys_of("S3Rec", train_stage="pretrain", pretrain_epochs=3)
     done = run("S3Rec", "tiny", config_dict=keys)
     assert sorted(path.name for path in Path("saved").glob("*.pth")) == [
         "S3Rec-tiny-2.pth",  # of save_step
