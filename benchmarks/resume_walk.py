@@ -56,6 +56,7 @@ SMALL = {  # for models whose defaults ask for more items than there are
     "SASRecCPR": _FEW,
     "LDiffRec": {"n_cate": 1, "in_dims": [8], "out_dims": [], "dims_dnn": [8]},
     "NCL": {"num_clusters": 5},
+    "RaCT": {"metrics_k": 10, "pretrain_epochs": 1},
 }
 
 
