@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from recbole_cierec.terminal import one_line
+
 
 class UserError(Exception):
-    """Base of all errors whose cause is the input, not the code."""
+    """Base of all errors whose cause is the input, not the code.
+
+    Its text is one line without control characters, whatever the input that it quotes.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(UserError, ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from conftest import FEATURES, write_tiny
+from conftest import write_tiny
 from fuzzing import (
     ODD_TEXTS,
     FuzzError,
@@ -32,7 +31,7 @@ from PIL import Image
 from recbole_cierec.__main__ import main
 from recbole_cierec.compare import compare
 from recbole_cierec.config import Config
-from recbole_cierec.config_keys import properties_dir
+from recbole_cierec.config_keys import LAUNCH_KEYS, properties_dir
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.data.picture_store import open_store
 from recbole_cierec.data.pictures import PictureSpec, decode_picture
@@ -278,7 +277,7 @@ _NOT_RUN = frozenset(
     "worker nproc gpu_id device log_wandb epochs pretrain_epochs eval_repeats stopping_step"
     " attention_blocks content_layers id_layers n_layers num_layers attention_heads image_size"
     " encoder_weights model dataset shared_negatives".split()
-)
+).union(LAUNCH_KEYS - {"encoding"})
 _MODELS = ("MF", "VBPR", "CIERec", "CIERec_CI_TA_GR", "AMR", "DropoutNet", "HAFR", "BPR", "SASRec")
 
 
@@ -296,7 +295,6 @@ class Keys(Part):
             "learner",
             "train_batch_size",
             "field_separator",
-            "encoding",
         ]
         extra += [
             "clip_grad_norm",
@@ -305,6 +303,7 @@ class Keys(Part):
             "TIME_FIELD",
             "learning_rate",
         ]
+        extra += sorted(LAUNCH_KEYS - {"model", "dataset", "config_file", "config_files"})
         for model, keys in self.keys.items():
             own = properties_dir() / "model" / f"{model}.yaml"
             keys += [*extra, *(yaml.safe_load(own.read_text("utf-8")) if own.is_file() else [])]
@@ -377,7 +376,7 @@ class Keys(Part):
             "text for a number": ("train_batch_size", pick(rng, ("many", "1e", [1], {}))),
             "number for a truth value": ("show_progress", pick(rng, (3, "maybe", [], 0.5))),
             "not finite": ("learning_rate", pick(rng, (np.nan, np.inf, "nan", ".inf"))),
-            "below its minimum": ("embedding_size", pick(rng, (0, -1, -(2**40)))),
+            "below its minimum": ("train_batch_size", pick(rng, (0, -1, -(2**40)))),
             "no whole number": ("epochs", pick(rng, (1.5, "1.5", True))),
             "no choice": ("item_vocabulary", pick(rng, ("everything", 3, "al"))),
             "unknown part of eval_args": ("eval_args", {"splits": {"RS": [8, 1, 1]}}),

@@ -15,6 +15,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads fight over busy cores
 
+import faulthandler
 import logging
 import math
 import re
@@ -27,9 +28,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 
@@ -127,6 +128,19 @@ class Part:
         if forbidden:
             raise FuzzError(f"{self.said}: accepted, although a rule forbids it")
         return None
+
+
+def spare_time_and_threads(put: Callable[[Any, str, Any], Any]) -> None:
+    """RecBole measures the CPU for a second a run, and its TensorBoard writers each keep a thread.
+
+    Args:
+        put: ``setattr``, or one that is undone.
+    """
+    import psutil
+    import recbole.trainer.trainer as of_recbole
+
+    put(psutil, "cpu_percent", lambda interval=None: 0.0)
+    put(of_recbole, "get_tensorboard", lambda logger: MagicMock())
 
 
 # ---- mutators ------------------------------------------------------------------------------------
@@ -236,7 +250,7 @@ def change_tree(tree: Any, rng: Generator, new: Callable[[Generator], Any]) -> t
 # ---- the command ---------------------------------------------------------------------------------
 
 
-def fuzz(parts: list[Part], seed: int, seconds: float, say=partial(print, flush=True)) -> int:
+def fuzz(parts: list[Part], seed: int, seconds: float, say: Callable[[str], None] = print) -> int:
     """Attempt inputs of all parts in turn for so long; returns the number of failing ones."""
     counts = {part: [0, 0, 0, 0.0] for part in parts}
     seen: set[str] = set()
@@ -244,6 +258,7 @@ def fuzz(parts: list[Part], seed: int, seconds: float, say=partial(print, flush=
     while time.monotonic() < end:
         for part, count in counts.items():
             start = time.monotonic()
+            faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # C code hears no alarm
             try:
                 count[1] += part.attempt(seed, number) is not None
             except FuzzError as error:
@@ -253,6 +268,7 @@ def fuzz(parts: list[Part], seed: int, seconds: float, say=partial(print, flush=
                     name = type(part).__name__.lower()
                     say(f"--part={name} --seed={seed} --only={number}: {error}")
                 seen.add(kind)
+            faulthandler.cancel_dump_traceback_later()
             count[0] += 1
             count[3] += time.monotonic() - start
         number += 1
@@ -276,6 +292,8 @@ def main(argv: list[str]) -> int:
             raise SystemExit(__doc__)
         options[key] = value
     logging.disable(logging.CRITICAL)
+    spare_time_and_threads(setattr)
+    sys.stdout.reconfigure(line_buffering=True)
     warnings.simplefilter("ignore")
     seed, home = int(options["seed"]), Path.cwd()
     with tempfile.TemporaryDirectory() as folder, memory_limit():
