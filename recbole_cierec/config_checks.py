@@ -172,6 +172,7 @@ _INTERVAL = (str, list, NoneType)  # RecBole makes a string of it
 # Keys that take more than the type of their default, or whose default is null.
 ALLOWED: dict[str, tuple[type, ...]] = {
     "gpu_id": (str,),
+    "encoding": _NULL_TEXT,
     "state": _NULL_TEXT,
     "shuffle": (bool, NoneType),
     "topk": (int, list),

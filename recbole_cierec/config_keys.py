@@ -32,6 +32,9 @@ LAUNCH_KEYS = frozenset(
     "model dataset config_file config_files nproc world_size ip port offset group_offset local_rank"
     " encoding".split()
 )
+# Of these the launch tells each process by config_dict; elsewhere they would have no effect.
+_OF_LAUNCH = LAUNCH_KEYS - {"model", "dataset", "encoding"}
+_SET_BY_LAUNCH = {"config_file", "offset", "local_rank"}  # others are arguments of the command
 # RecBole 1.2.1 only warns that it no longer reads these.
 RETIRED_KEYS = {
     "neg_sampling": "train_neg_sample_args",
@@ -170,6 +173,11 @@ def check_keys(
     for key, origin in given:
         if key in DERIVED_KEYS:
             raise ConfigError(f"{origin}: '{key}' follows from {DERIVED_KEYS[key]}; remove it")
+        if key in _OF_LAUNCH and origin != "config_dict":
+            what = (
+                "is set by the launch" if key in _SET_BY_LAUNCH else "is a flag of the command line"
+            )
+            raise ConfigError(f"{origin}: '{key}' {what} and has no effect here; remove it")
         if key in known:
             continue
         if key in RETIRED_KEYS:

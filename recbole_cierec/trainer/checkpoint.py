@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -47,6 +48,7 @@ _PARTS = {  # what TrainerMixin.state writes and others read
     "extra": dict,
     "rng": dict,
 }
+_MAY_BE_NONE = ("best_valid_result", "other_parameter")  # else dicts
 # What zipfile and torch raise on files that are cut off, overwritten or something else altogether.
 _DAMAGE = (
     OSError,
@@ -236,8 +238,15 @@ def _read(path: Path, whole: bool) -> dict:
         )
     for part, kind in _PARTS.items():
         if not isinstance(state.get(part), kind):
-            raise CheckpointError(f"{path}: not a whole checkpoint (no {part}); use another file")
+            raise _incomplete(path, part)
+    for part in _MAY_BE_NONE:
+        if part not in state or not isinstance(state[part], dict | NoneType):
+            raise _incomplete(path, part)
     return state
+
+
+def _incomplete(path: Path, part: str) -> CheckpointError:
+    return CheckpointError(f"{path}: not a whole checkpoint (no {part}); use another file")
 
 
 @contextmanager

@@ -349,6 +349,8 @@ class TrainerMixin(TrainerMends):
         for name, optimizer in self._optimizers().items():
             if name in state["optimizers"]:
                 optimizer.load_state_dict(state["optimizers"][name])
+                if len({frozenset(kept) for kept in optimizer.state.values()}) > 1:
+                    raise ValueError(f"{name} lacks a part of its state for some parameters")
         for name, scheduler in self.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
         self.load_extra_state(from_plain(state["extra"]))

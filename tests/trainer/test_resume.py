@@ -60,7 +60,8 @@ def same(a, b, where="") -> None:
 
 def whole_state(**parts) -> dict:
     """The least that counts as a checkpoint, and ``parts``."""
-    return {name: kind() for name, kind in checkpoint._PARTS.items()} | parts
+    least = {name: kind() for name, kind in checkpoint._PARTS.items()}
+    return least | dict.fromkeys(checkpoint._MAY_BE_NONE) | parts
 
 
 def last_of(result) -> dict:
