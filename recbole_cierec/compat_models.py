@@ -165,7 +165,7 @@ def _check_pretrained(config: Any, dataset: Any, first: str) -> None:
     if state["model"] != name:
         raise CheckpointError(f"{path}: holds model {state['model']}, and {name} starts from it")
     digest = getattr(dataset, "digest", None)
-    if digest is not None and state["data_digest"] != digest():
+    if digest is not None and state["data"].get("interactions") != digest():
         raise CheckpointError(
             f"{path}: was trained on other data or another split than this run has; "
             "pretrain it on the same"

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from conftest import write_tiny
 from fuzzing import (
     ODD_TEXTS,
     FuzzError,
@@ -27,6 +26,7 @@ from fuzzing import (
     pick,
 )
 from PIL import Image
+from tiny_data import write_tiny
 
 from recbole_cierec.__main__ import main
 from recbole_cierec.compare import compare
