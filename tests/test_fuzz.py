@@ -83,7 +83,7 @@ def test_keys_of_the_launch_are_refused_where_they_have_no_effect(tmp_path, key)
 
 
 def test_a_rank_alone_does_not_make_a_process_of_several():
-    with pytest.raises(ConfigError, match="local_rank also needs .*ip"):
+    with pytest.raises(ConfigError, match=r"local_rank also needs .*ip"):
         Config("MF", "tiny", None, {"local_rank": 0}, {})
 
 
