@@ -119,6 +119,9 @@ class ConfigMends:
     def _join_processes(self, on_gpu: bool) -> None:
         """Join the process group: NCCL with one GPU each, or gloo on the CPU."""
         settings = self.final_config_dict
+        needed = ("ip", "port", "offset", "nproc", "world_size")
+        if absent := [key for key in needed if key not in settings]:
+            raise ConfigError(f"config_dict: local_rank also needs {', '.join(absent)}; remove it")
         rank, n_gpus = settings["local_rank"], len(settings["gpu_id"].split(","))
         if on_gpu and n_gpus < settings["nproc"]:
             raise ConfigError(

@@ -15,6 +15,7 @@ docs/models.md shows what the gates learn: nothing, so that the seed decides wha
 from __future__ import annotations
 
 import math
+from types import NoneType
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,16 @@ class GradientGate:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Inverse of :meth:`state_dict`."""
+        """Inverse of :meth:`state_dict`.
+
+        Raises:
+            ValueError: An action is none of this gate.
+        """
+        actions, reward = [state["action"], *(state["current"] or ())], state["mean_reward"]
+        if len(actions) not in (1, 3) or not all(k in range(len(self.scales)) for k in actions):
+            raise ValueError(f"actions {actions} of a gate with {len(self.scales)} scales")
+        if not isinstance(reward, float | NoneType):
+            raise ValueError(f"mean reward {reward!r}")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.action, self._current = state["action"], state["current"]
