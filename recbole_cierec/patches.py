@@ -125,13 +125,13 @@ PATCHES = (
     ),
     Patch(
         "compat_models:_UsersLeft",
-        ("general_recommender/line.py:83",),
+        ("line.py:83",),
         "LINE draws for ever where every user has an item",
         "RecBole looks before it draws",
     ),
     Patch(
         "compat_models:_Staged",
-        ("sequential_recommender/s3rec.py:120",),
+        ("s3rec.py:120",),
         "S3Rec and RaCT start from any file, and RaCT logs a traceback",
         "RecBole mends its message; the checks stay ours",
     ),
