@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_tiny
 from fuzz_parts import PARTS, tiny_keys
 from fuzzing import FuzzError, check_line, memory_limit, spare_time_and_threads
+from tiny_data import write_tiny
 
 from recbole_cierec import run
 from recbole_cierec.config import Config

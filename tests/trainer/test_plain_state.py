@@ -26,6 +26,7 @@ class Outer(nn.Module):
         self.updates, self.rate, self.name = 0, 0.5, "same"
         self.history = torch.zeros(4)
         self.centres = None
+        self.counted = 0  # a tensor as soon as training has counted
         self.lists = {"a": [torch.ones(2), 3]}
         self.restored_apart = torch.zeros(1)
         self._cache = None
@@ -40,6 +41,7 @@ def changed_model() -> tuple[Outer, PlainState]:
     model.updates += 1
     model.history[1] = 7.0  # in place
     model.centres = torch.arange(3.0)
+    model.counted = torch.arange(2)
     model.lists["a"][0] += 1
     model.inner.counts[2] = 5
     model.restored_apart = torch.ones(1)
@@ -50,7 +52,8 @@ def changed_model() -> tuple[Outer, PlainState]:
 
 def test_all_that_changed_is_found_and_nothing_else():
     _, state = changed_model()
-    assert state.changed().keys() == {"updates", "history", "centres", "lists", "inner.counts"}
+    found = {"updates", "history", "centres", "counted", "lists", "inner.counts"}
+    assert state.changed().keys() == found
 
 
 def test_it_comes_back_in_a_new_model():
@@ -60,6 +63,7 @@ def test_it_comes_back_in_a_new_model():
     again.restore(state.changed(), "cpu")
     assert (other.updates, other.rate) == (1, 0.5)
     assert torch.equal(other.history, model.history)
+    assert torch.equal(other.counted, torch.arange(2))
     assert torch.equal(other.centres, model.centres)
     assert torch.equal(other.lists["a"][0], torch.full((2,), 2.0))
     assert np.array_equal(other.inner.counts, [0, 0, 5])
