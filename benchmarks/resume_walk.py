@@ -51,12 +51,14 @@ GRAPH = {
     }
 }
 _FEW = {"reranker_CAN_NUM": 20}
-SMALL = {  # for models whose defaults ask for more items than there are
+SMALL = {  # for models whose defaults ask for more items or time than there are
     "GRU4RecCPR": _FEW,
     "SASRecCPR": _FEW,
     "LDiffRec": {"n_cate": 1, "in_dims": [8], "out_dims": [], "dims_dnn": [8]},
     "NCL": {"num_clusters": 5},
+    # Their first stage, whose length `epochs` does not say.
     "RaCT": {"metrics_k": 10, "pretrain_epochs": 1},
+    "S3Rec": {"pretrain_epochs": 1},
 }
 
 
