@@ -163,7 +163,8 @@ def main() -> int:
         make(Path(place) / "data")
         os.chdir(place)
         for name in names:
-            rows.append(walk_one(name, Path(place) / "data"))
+            row = walk_one(name, Path(place) / "data")
+            rows.append({**row, "why": row["why"].replace(place, "DIR")})
             print(json.dumps(rows[-1]), flush=True)
     if out:
         out.write_text("".join(json.dumps(row) + "\n" for row in rows))
