@@ -12,6 +12,8 @@ import torch.distributed as dist
 
 # A process waits while another computes features for hours; training's own time-outs are minutes.
 PATIENCE = timedelta(days=30)
+# The group of all processes, and the patient one of the same processes.
+_groups: tuple[dist.ProcessGroup | None, dist.ProcessGroup | None] = (None, None)
 
 
 def world() -> tuple[int, int]:
@@ -21,14 +23,25 @@ def world() -> tuple[int, int]:
     return dist.get_rank(), dist.get_world_size()
 
 
+def _patient_group() -> dist.ProcessGroup:
+    """A group of all processes that waits for :data:`PATIENCE`; one for the life of their group.
+
+    A new one each time would be destroyed right behind its work, which before torch 2.8 could stop
+    a process for good: the destructor waited for a thread that waited for the interpreter's lock.
+    """
+    global _groups
+    everyone = dist.group.WORLD
+    if _groups[0] is not everyone:  # the first time, or in another run of this process
+        _groups = everyone, dist.new_group(timeout=PATIENCE, backend="gloo")
+    return _groups[1]
+
+
 def meet(fine: bool = True) -> bool:
     """Wait for all processes, each of which must call it; returns whether all are fine."""
     if world()[1] == 1:
         return fine
-    group = dist.new_group(timeout=PATIENCE, backend="gloo")
     agreed = torch.tensor([int(fine)])
-    dist.all_reduce(agreed, dist.ReduceOp.MIN, group=group)
-    dist.destroy_process_group(group)
+    dist.all_reduce(agreed, dist.ReduceOp.MIN, group=_patient_group())
     return bool(agreed)
 
 
@@ -36,10 +49,8 @@ def of_first(value: Any) -> Any:
     """The first process's value in all, each of which must call it."""
     if world()[1] == 1:
         return value
-    group = dist.new_group(timeout=PATIENCE, backend="gloo")
     told = [value]
-    dist.broadcast_object_list(told, src=0, group=group)
-    dist.destroy_process_group(group)
+    dist.broadcast_object_list(told, src=0, group=_patient_group())
     return told[0]
 
 
