@@ -17,6 +17,10 @@ import re
 import sys
 from pathlib import Path
 
+from recbole_cierec.config_checks import CHOICES
+from recbole_cierec.config_keys import properties_dir
+from recbole_cierec.yaml_values import read_yaml
+
 RUNS = Path(__file__).resolve().parent / "runs"
 PAGE = RUNS.parents[1] / "docs" / "results.md"
 SOFTMAX = ":loss=softmax"
@@ -48,6 +52,20 @@ def rows_of(name: str, runs: Path = RUNS) -> list[dict]:
     return sorted(rows, key=lambda row: (first[by_bpr(row["model"])], SOFTMAX in row["model"]))
 
 
+def variant(row: dict) -> str:
+    """The tuned settings of a row that change its model's equations: another choice of a formula,
+    or a term that has the weight 0 and by default another."""
+    model = row["model"].split(":")[0]
+    file = properties_dir() / "model" / f"{model}.yaml"
+    defaults = read_yaml(file) if file.is_file() else {}
+    found = [
+        f"{key}: {value}"
+        for key, value in row.get("settings", {}).items()
+        if key in defaults and value != defaults[key] and (key in CHOICES or value == 0)
+    ]
+    return ", ".join(found)
+
+
 def markdown(head: list[str], body: list[list[str]]) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *body]
@@ -66,11 +84,12 @@ def results(rows: list[dict]) -> str:
     names = [name for name in _METRICS if any(name in row["test"] for row in rows)]
     body = []
     for row in rows:
-        cells = [row["model"], str(row["seed"]), *(cell(row["test"], name) for name in names)]
+        cells = [row["model"], variant(row), str(row["seed"])]
+        cells += [cell(row["test"], name) for name in names]
         each = row["fit_seconds"] / max(row["epochs"], 1)
         cells += [str(row["epochs"]), f"{each:.2f}", f"{row['evaluate_seconds']:.1f}"]
         body.append([*cells, f"{row['parameters']:,}", str(row["peak_mib"])])
-    return markdown(["model", "seed", *names, *_COSTS], body)
+    return markdown(["model", "variant", "seed", *names, *_COSTS], body)
 
 
 def trials(rows: list[dict]) -> str:
@@ -97,17 +116,17 @@ def losses(name: str, runs: Path = RUNS) -> str:
         (f"{name}-results", "recall@10_item_unseen"),
         (f"{name}-cold", "recall@10_among_cold"),
     ):
-        columns.append(({row["model"]: row["test"] for row in rows_of(file, runs)}, metric))
+        columns.append(({row["model"]: row for row in rows_of(file, runs)}, metric))
     names = list(columns[0][0])
     pairs = [(by_bpr(soft), soft) for soft in names if SOFTMAX in soft and by_bpr(soft) in names]
-    head = ["model"]
+    head = ["model", "variant, bpr", "softmax"]
     for _, metric in columns:
         head += [f"{metric}, bpr", "softmax"]
     body = []
     for pair in pairs:
-        cells = [pair[0]]
-        for test, metric in columns:
-            cells += [cell(test.get(model, {}), metric) for model in pair]
+        cells = [pair[0], *(variant(columns[0][0][model]) for model in pair)]
+        for rows, metric in columns:
+            cells += [cell(rows[m]["test"] if m in rows else {}, metric) for m in pair]
         body.append(cells)
     return markdown(head, body)
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -75,7 +76,7 @@ def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
         words.append(f"{_SHORT[head]}{equals}{value}" if head in _SHORT else word)
     flags = parse_command_line(words)
     arguments: dict[str, Any] = {key: flags.pop(key, None) for key in ("model", "dataset")}
-    arguments["config_file_list"] = flags.pop("config_files", "").split()
+    arguments["config_file_list"] = _files(flags.pop("config_files", ""))
     for key, default in (("ip", "localhost"), ("port", "5678")):
         arguments[key] = flags.pop(key, default)
     for key, default in (("nproc", "1"), ("world_size", "-1"), ("group_offset", "0")):
@@ -88,6 +89,17 @@ def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
     if arguments["nproc"] < 1:
         raise ConfigError(f"command line: --nproc must be 1 or more, not {arguments['nproc']}")
     return {**arguments, "cmd_line": flags}
+
+
+def _files(text: str) -> list[str]:
+    files = text.split()
+    for file in files:
+        if "," in file and not Path(file).is_file():
+            raise ConfigError(
+                f"command line: --config_files={file}: no such file; separate files by blanks, "
+                'as in --config_files="a.yaml b.yaml"'
+            )
+    return files
 
 
 def _run(argv: Sequence[str]) -> None:

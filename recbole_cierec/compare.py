@@ -14,6 +14,7 @@ from pathlib import Path
 
 from recbole_cierec.command import run_command
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.terminal import say
 
 
 def compare(argv: Sequence[str]) -> None:
@@ -32,7 +33,7 @@ def compare(argv: Sequence[str]) -> None:
     if len(paths) < 2:
         raise ConfigError("command line: name a baseline and at least one run; --help says more")
     base, *runs = (read_per_user(path) for path in paths)
-    print(significance_table(runs, base, metrics))
+    say(significance_table(runs, base, metrics))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

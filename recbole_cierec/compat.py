@@ -38,6 +38,7 @@ from recbole_cierec.data.atomic import (
     split_cells,
     validate_interactions,
 )
+from recbole_cierec.data.columns import check_header, refuse_padding
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.numpy_names import numpy_aliases
 
@@ -104,6 +105,7 @@ class ConfigMends:
             # As RecBole does. Not otherwise: a process that has once seen no GPU keeps seeing none.
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus
         on_gpu = use_gpu and bool(gpus) and torch.cuda.is_available()
+        self._check_device(on_gpu)
         settings["single_spec"] = "local_rank" not in settings
         if settings["single_spec"]:
             settings["local_rank"] = 0
@@ -111,9 +113,15 @@ class ConfigMends:
         else:
             self._join_processes(on_gpu)
 
+    def _check_device(self, on_gpu: bool) -> None:
+        """For sub-classes: called before a device is chosen or other processes are joined."""
+
     def _join_processes(self, on_gpu: bool) -> None:
         """Join the process group: NCCL with one GPU each, or gloo on the CPU."""
         settings = self.final_config_dict
+        needed = ("ip", "port", "offset", "nproc", "world_size")
+        if absent := [key for key in needed if key not in settings]:
+            raise ConfigError(f"config_dict: local_rank also needs {', '.join(absent)}; remove it")
         rank, n_gpus = settings["local_rank"], len(settings["gpu_id"].split(","))
         if on_gpu and n_gpus < settings["nproc"]:
             raise ConfigError(
@@ -208,18 +216,18 @@ class DatasetMends:
             "separator": self.config["field_separator"],
             "encoding": self.config["encoding"] or "utf-8",
         }
-        wanted = [
-            field
-            for field in read_header(filepath, **options)
+        wanted = {
+            field: kind
+            for field, kind in read_header(filepath, **options).items()
             if (load is None or field in load) and field not in (unload or ())
-        ]
+        }
         if not wanted:
             self.logger.warning(f"{filepath}: none of its columns is to be loaded")
             return None
-        table, types = read_atomic(
-            filepath, columns=wanted, required=self._required_columns(source), **options
-        )
+        check_header(self.config, getattr(source, "value", source), wanted, Path(filepath))
+        table, types = read_atomic(filepath, columns=wanted, **options)
         validate_interactions(table, *self._checked_fields(source), path=filepath)
+        refuse_padding(table, types, self.config["seq_separator"], Path(filepath))
         if source != "link":  # a link only maps items to entities: both are known elsewhere
             self._note_columns(types, source)
         for field, kind in types.items():
@@ -227,14 +235,6 @@ class DatasetMends:
                 cells = split_cells(table[field], kind, self.config["seq_separator"], path=filepath)
                 table[field] = self._limit_length(field, cells)
         return FeatureFrame(table)
-
-    def _required_columns(self, source: FeatureSource | str) -> dict[str, str]:
-        keys = {
-            FeatureSource.INTERACTION: (self.uid_field, self.iid_field),
-            FeatureSource.USER: (self.uid_field,),
-            FeatureSource.ITEM: (self.iid_field,),
-        }.get(source, ())
-        return {field: "token" for field in keys if field}
 
     def _checked_fields(self, source: FeatureSource | str) -> tuple[str | None, ...]:
         """Columns of users, items and times that may not be empty in a file of this kind."""

@@ -1,10 +1,11 @@
-"""Work-arounds for RecBole models that current scipy breaks.
+"""Work-arounds for models of RecBole.
 
-Reason: seven models build their adjacency matrix through ``scipy.sparse.dok_matrix._update``, a
-private method that scipy 1.13 dropped (AttributeError): lightgcn.py:111, ngcf.py:110, ncl.py:131,
-gcmc.py:174, spectralcf.py:123 under recbole/model/general_recommender; kgin.py:356, mcclk.py:425
-under recbole/model/knowledge_aware_recommender. Each gets a sub-class with that one method written
-anew; it yields the same matrix, in the same order of entries, so results do not change.
+Most are for scipy: seven models build their adjacency matrix through
+``scipy.sparse.dok_matrix._update``, a private method that scipy 1.13 dropped (AttributeError):
+lightgcn.py:111, ngcf.py:110, ncl.py:131, gcmc.py:174, spectralcf.py:123 under
+recbole/model/general_recommender; kgin.py:356, mcclk.py:425 under
+recbole/model/knowledge_aware_recommender. Each gets a sub-class with that one method written anew;
+it yields the same matrix, in the same order of entries, so results do not change.
 
 Goes when: RecBole builds these matrices in another way.
 """
@@ -12,10 +13,16 @@ Goes when: RecBole builds these matrices in another way.
 from __future__ import annotations
 
 import functools
+import logging
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+
+from recbole_cierec.errors import CheckpointError, ConfigError, DataError
+from recbole_cierec.trainer.checkpoint import read_checkpoint
 
 
 def _bipartite(interactions: sp.coo_matrix, n_users: int, n_others: int) -> sp.csr_matrix:
@@ -89,10 +96,96 @@ class _KnowledgeMatrix:
         return _to_tensor(between).to(self.device), _to_tensor(scaled).to(self.device)
 
 
+class _UsersLeft:
+    """LINE: an end to its draws.
+
+    Reason: general_recommender/line.py:83 draws users until one lacks the item, without end
+    where every user has it.
+
+    Goes when: RecBole looks before it draws.
+    """
+
+    hook = "get_used_ids"
+
+    def get_used_ids(self) -> np.ndarray:
+        used = super().get_used_ids()
+        full = sum(len(users) >= self.n_users - 1 for users in used)
+        if full:
+            raise DataError(
+                f"LINE draws users who lack an item, and all users have {full} item(s); "
+                "drop these by item_inter_num_interval"
+            )
+        return used
+
+
+class _Staged:
+    """S3Rec, RaCT: a stage starts from a checkpoint of the stage before.
+
+    Reason: sequential_recommender/s3rec.py:120 and general_recommender/ract.py:75, 84 load
+    ``pre_model_path`` without a look at what it is, and ract.py:76, 85 log with an argument that
+    has no place in the message, of which the logging module prints a traceback.
+
+    Goes when: RecBole mends its message; the checks stay ours.
+    """
+
+    hook = ""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        name, stage = config["model"], config["train_stage"]
+        first, *later = STAGES[name]
+        if stage not in STAGES[name]:
+            known = ", ".join(STAGES[name])
+            raise ConfigError(f"train_stage: of {name} must be one of {known}, not '{stage}'")
+        if stage in later:
+            _check_pretrained(config, dataset, first)
+        super().__init__(config, dataset)
+
+    @property
+    def logger(self) -> logging.LoggerAdapter:
+        return _JoiningLogger(logging.getLogger(), {})
+
+    @logger.setter
+    def logger(self, value: logging.Logger) -> None:
+        """RecBole sets the root logger, which is what is read above."""
+
+
+class _JoiningLogger(logging.LoggerAdapter):
+    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
+        super().info(" ".join(map(str, (msg, *args))), **kwargs)
+
+
+def _check_pretrained(config: Any, dataset: Any, first: str) -> None:
+    name, path = config["model"], config["pre_model_path"]
+    if not path:
+        raise ConfigError(
+            f"pre_model_path: train_stage {config['train_stage']} of {name} starts from the "
+            f"checkpoint of a run with an earlier train_stage ({first} is the first); name it"
+        )
+    state = read_checkpoint(Path(path))
+    if state["model"] != name:
+        raise CheckpointError(f"{path}: holds model {state['model']}, and {name} starts from it")
+    digest = getattr(dataset, "digest", None)
+    if digest is not None and state["data"].get("interactions") != digest():
+        raise CheckpointError(
+            f"{path}: was trained on other data or another split than this run has; "
+            "pretrain it on the same"
+        )
+
+
 _GENERAL = "recbole.model.general_recommender"
 _KNOWLEDGE = "recbole.model.knowledge_aware_recommender"
+STAGES = {  # of RecBole's models that are pretrained by runs of their own, in their order
+    "S3Rec": ("pretrain", "finetune"),
+    "RaCT": ("actor_pretrain", "critic_pretrain", "finetune"),
+}
 
-# (module, class) of RecBole -> its mend
+# (module, class) of RecBole -> its mend, with any packages
+LASTING_MENDS: dict[tuple[str, str], type] = {
+    (f"{_GENERAL}.line", "LINE"): _UsersLeft,
+    (f"{_GENERAL}.ract", "RaCT"): _Staged,
+    ("recbole.model.sequential_recommender.s3rec", "S3Rec"): _Staged,
+}
+# (module, class) of RecBole -> its mend where scipy is too new
 MENDS: dict[tuple[str, str], type] = {
     (f"{_GENERAL}.lightgcn", "LightGCN"): _SymmetricMatrix,
     (f"{_GENERAL}.ngcf", "NGCF"): _SymmetricMatrix,
@@ -106,24 +199,24 @@ MENDS: dict[tuple[str, str], type] = {
 
 @functools.cache
 def mend_model(model_class: type) -> type:
-    """Return a model class that runs with the installed scipy.
+    """Return a model class that runs with the installed packages.
 
     Args:
         model_class: Any model class.
 
     Returns:
-        A sub-class of the same name if the class builds its matrix by a method of RecBole that
-        the installed scipy breaks, else the class itself. The same class each time.
+        A sub-class of the same name if the class needs a mend, for one because it builds its matrix
+        by a method of RecBole that the installed scipy breaks; else the class itself. The same
+        class each time.
     """
-    if hasattr(sp.dok_matrix, "_update"):
-        return model_class
+    mends = LASTING_MENDS if hasattr(sp.dok_matrix, "_update") else {**MENDS, **LASTING_MENDS}
     for base in model_class.__mro__:
-        mend = MENDS.get((base.__module__, base.__name__))
+        mend = mends.get((base.__module__, base.__name__))
         if mend is not None:
             if mend in model_class.__mro__:
                 return model_class
             # A sub-class of RecBole's model that has a method of its own needs no mend.
-            if getattr(model_class, mend.hook) is not getattr(base, mend.hook):
+            if mend.hook and getattr(model_class, mend.hook) is not getattr(base, mend.hook):
                 return model_class
             names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}
             return type(model_class.__name__, (mend, model_class), names)

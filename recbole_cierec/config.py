@@ -31,13 +31,16 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from recbole.config import Config as RecBoleConfig
 
 from recbole_cierec.compat import ConfigMends
 from recbole_cierec.config_adjust import adjust
 from recbole_cierec.config_checks import check_eval_args, check_value
+from recbole_cierec.config_data import check_data_keys
 from recbole_cierec.config_keys import LAUNCH_KEYS, check_keys, properties_dir
 from recbole_cierec.config_metrics import check_metrics
+from recbole_cierec.config_paths import check_kind, check_text
 from recbole_cierec.config_split import split_of
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.metrics import register_metrics
@@ -136,6 +139,7 @@ class Config(ConfigMends, RecBoleConfig):
         for key, value in values.items():
             if not isinstance(key, str):
                 raise ConfigError(f"{origin}: the key {key!r} is not a name")
+            check_text(key, value, origin)
             self.origins[key] = origin
             self._given.append((key, origin))
             if key == "eval_args":
@@ -145,6 +149,8 @@ class Config(ConfigMends, RecBoleConfig):
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
         model = self._choose("model", model, DEFAULT_MODEL)
         dataset = self._choose("dataset", dataset, DEFAULT_DATASET)
+        for key, name in (("model", model), ("dataset", dataset)):
+            check_text(key, name, "arguments")
         if not isinstance(dataset, str) or not dataset or Path(dataset).name != dataset:
             raise ConfigError(
                 f"dataset '{dataset}' is not the name of a folder; give its place by data_path"
@@ -210,6 +216,7 @@ class Config(ConfigMends, RecBoleConfig):
         origin = self.origins.get("eval_args", "defaults")
         args["split"], final["strict_cold"] = split_of(final, origin)
         self.notes += adjust(final, self.external_config_dict, self.model, self.model_class)
+        self.notes += check_data_keys(final, self.origins, self._eval_args)
         return final
 
     def _checked(self, key: str, value: Any) -> Any:
@@ -217,9 +224,11 @@ class Config(ConfigMends, RecBoleConfig):
         text = self._flags[key] if origin == COMMAND_LINE else None
         loose = key in self._special and self.model not in MODELS
         default = self.internal_config_dict.get(key)
-        return check_value(
+        checked = check_value(
             key, value, default, origin, text=text if isinstance(text, str) else None, loose=loose
         )
+        check_kind(key, checked, origin)
+        return checked
 
     # -- RecBole's own checks ------------------------------------------------------------------
 
@@ -228,9 +237,45 @@ class Config(ConfigMends, RecBoleConfig):
         given_path = self.external_config_dict.get("data_path")
         with recbole_errors():
             super()._set_default_parameters()
+        self._check_loss_type()
+        self._check_direction()
         if self.dataset == "ml-100k" and given_path is not None:
             # RecBole would take its packaged copy without a word.
             self.final_config_dict["data_path"] = os.path.join(given_path, self.dataset)
+
+    def _check_loss_type(self) -> None:
+        """RecBole takes from it what a batch must hold, and passes over what it does not know."""
+        if "MODEL_INPUT_TYPE" not in self.final_config_dict:
+            given = self.final_config_dict["loss_type"]
+            origin = self.origins.get("loss_type", "defaults")
+            raise ConfigError(f"{origin}: 'loss_type' must be one of CE, BPR, not {given!r}")
+
+    def _check_direction(self) -> None:
+        """RecBole knows which way each metric is better, and passes over what the user says."""
+        known = self.final_config_dict["valid_metric_bigger"]
+        if self.external_config_dict.get("valid_metric_bigger", known) is not known:
+            metric = self.final_config_dict["valid_metric"]
+            raise ConfigError(
+                f"{self.origins['valid_metric_bigger']}: valid_metric_bigger is {known} for "
+                f"{metric}; remove the key"
+            )
+
+    def _check_device(self, on_gpu: bool) -> None:
+        """Refuse a GPU that the user asks for and torch does not find; RecBole takes the CPU."""
+        settings = self.final_config_dict
+        given = [f"{key}: {settings[key]}" for key in ("use_gpu", "gpu_id") if key in self.origins]
+        names = [name for name in settings["gpu_id"].split(",") if name.strip() not in ("", "-1")]
+        if not given or not settings["use_gpu"] or not (names or "use_gpu" in self.origins):
+            return
+        if not on_gpu:
+            reason = "torch finds none" if names else "gpu_id names none"
+        elif not torch.cuda.is_initialized() and torch.cuda.device_count() < len(names):
+            reason = f"torch finds {torch.cuda.device_count()} of the {len(names)} in gpu_id"
+        else:
+            return
+        raise ConfigError(
+            f"{', '.join(given)} asks for a GPU, and {reason}; set use_gpu: False for the CPU"
+        )
 
     def _set_train_neg_sample_args(self) -> None:
         with recbole_errors():

@@ -77,14 +77,15 @@ def _of_modes(
 
 
 def _columns(final: Mapping[str, Any]) -> dict[str, list[str]]:
-    """``load_col`` with the names that the field keys give, and what a filter by items needs."""
+    """``load_col`` with the names that the field keys give, what a filter by items needs, and all
+    columns of files that ``unload_col`` takes some from."""
     columns = dict(final["load_col"] or {})
     fields = {"user_id": "USER_ID_FIELD", "item_id": "ITEM_ID_FIELD", "timestamp": "TIME_FIELD"}
     names = {name: final[key] for name, key in fields.items()}
     columns["inter"] = [names.get(name, name) for name in columns.get("inter", [])]
     if final["filter_inter_by_user_or_item"]:
         columns.setdefault("item", [final["ITEM_ID_FIELD"]])
-    return columns
+    return columns | dict.fromkeys(final.get("unload_col") or (), "*")
 
 
 def _ranks_all_items(model_class: type) -> bool:

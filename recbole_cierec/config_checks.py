@@ -1,8 +1,8 @@
 """Values of configuration keys: their types, choices and ranges, checked before anything runs.
 
 The type of a key's default is its type; the tables below name the exceptions. Keys of RecBole's own
-models are checked loosely (a number stays a number), because their yaml files write ``1`` where the
-model takes any float.
+models are checked loosely (a number stays a number unless its name says that it counts something),
+because their yaml files write ``1`` where the model takes any float.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from types import NoneType
 from typing import Any
 
 from recbole_cierec.config_keys import nearest
+from recbole_cierec.config_nested import check_parts
 from recbole_cierec.config_split import COLD_KINDS, check_shares, cold_rule
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.launch import MOST_PROCESSES
+from recbole_cierec.terminal import shown
 from recbole_cierec.yaml_values import parse_value
 
 # Enumerated keys; spelling is forgiven in upper and lower case only.
@@ -55,6 +58,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "stage_model": ("MF", "BPR"),
     "target_pairs": ("top", "batch"),
     "state": ("debug", "info", "warning", "error", "critical"),
+    "rm_dup_inter": ("first", "last"),
+    "transform": ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq"),
 }
 MINIMUM: dict[str, float] = {
     "seed": 0,
@@ -114,11 +119,52 @@ MINIMUM: dict[str, float] = {
     "contrastive_negatives": 1,
     "temperature": 0.001,  # similarities are divided by it
     "content_hidden_size": 1,
+    "hidden_size": 1,
+    "inner_size": 1,
+    "n_layers": 0,
+    "n_heads": 1,
+    "num_layers": 1,
+    "content_init_gain": 0,
+    "initializer_range": 0,
+    # Of RecBole, which divides by some of them.
+    "eval_step": 1,
+    "save_step": 1,
+    "loss_decimal_place": 0,
+    "worker": 0,
+    "MAX_ITEM_LIST_LENGTH": 1,
 }
-MAXIMUM: dict[str, float] = {"seed": 2**32 - 1, "candidate_seed": 2**62}
+LARGEST_COUNT = 2**31 - 1  # of any whole number without a limit of its own
+_WIDE, _DEEP = 2**16, 1000  # of a layer and of a stack of layers
+# What is above can only be a slip, and would take all memory or all day.
+MAXIMUM: dict[str, float] = {
+    "seed": 2**32 - 1,
+    "candidate_seed": 2**62,
+    "worker": MOST_PROCESSES,
+    "eval_repeats": 1000,
+    "image_size": 2**14,
+    "region_grid": 2**8,
+    "metric_decimal_place": 20,
+    "loss_decimal_place": 20,
+    **dict.fromkeys(
+        "embedding_size attention_size content_size content_hidden_size hidden_size inner_size"
+        " encoder_batch_size contrastive_negatives".split(),
+        _WIDE,
+    ),
+    **dict.fromkeys(
+        "content_layers id_layers attention_blocks attention_heads image_tokens neighbours_count"
+        " n_layers n_heads num_layers".split(),
+        _DEEP,
+    ),
+}
+# Names and separators that RecBole puts between or before others; empty ones mix them up.
+NOT_EMPTY = frozenset(
+    "seq_separator NEG_PREFIX LIST_SUFFIX USER_ID_FIELD ITEM_ID_FIELD TIME_FIELD RATING_FIELD"
+    " LABEL_FIELD ITEM_LIST_LENGTH_FIELD HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD"
+    " RELATION_ID_FIELD ENTITY_ID_FIELD image_path_field annotations_field checkpoint_dir".split()
+)
 SHARES = frozenset(  # from 0 to 1
     "privileged_dropout id_dropout user_dropout item_dropout dropout_prob mask_share target_top"
-    " contrastive_weight replaced_share".split()
+    " contrastive_weight replaced_share hidden_dropout_prob attn_dropout_prob mask_ratio".split()
 )
 NUMBERS: dict[str, int | None] = {"gr_scales": None, "gr_fixed_scales": 2}  # lists: their length
 _NULL_DICT, _NULL_LIST, _NULL_TEXT = (dict, NoneType), (list, NoneType), (str, NoneType)
@@ -126,9 +172,11 @@ _INTERVAL = (str, list, NoneType)  # RecBole makes a string of it
 # Keys that take more than the type of their default, or whose default is null.
 ALLOWED: dict[str, tuple[type, ...]] = {
     "gpu_id": (str,),
+    "encoding": _NULL_TEXT,
     "state": _NULL_TEXT,
     "shuffle": (bool, NoneType),
     "topk": (int, list),
+    "numerical_features": (list,),
     "metrics": (str, list),
     "clip_grad_norm": _NULL_DICT,
     "train_neg_sample_args": _NULL_DICT,
@@ -170,6 +218,8 @@ ALLOWED: dict[str, tuple[type, ...]] = {
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 _WORDS |= {list: "a list", dict: "a mapping", NoneType: "null"}
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+# Of RecBole's models: keys whose default is a whole number because they count something.
+_COUNTS = re.compile(r"^(n|num)_|_(size|dim|dimension|num|layers|heads|epochs|steps?|k)$")
 _EVAL_KEYS = ("split", "order", "group_by", "mode")
 _EVAL_MODE = re.compile(r"full|labeled|(uni|pop|user)[1-9][0-9]*")
 _LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
@@ -205,13 +255,17 @@ def check_value(
     if not isinstance(converted, allowed) or (isinstance(converted, bool) and bool not in allowed):
         kinds = allowed if float not in allowed else [k for k in allowed if k is not int]
         needed = " or ".join(_WORDS[kind] for kind in kinds)
-        shown = "null" if value is None else repr(value)
-        raise ConfigError(f"{origin}: '{key}' must be {needed}, not {shown}")
+        given = "null" if value is None else shown(value)
+        raise ConfigError(f"{origin}: '{key}' must be {needed}, not {given}")
+    if key in NOT_EMPTY and converted == "":
+        raise ConfigError(f"{origin}: '{key}' must not be empty")
     if key in NUMBERS:
         _check_numbers(key, converted, origin)
+    if loose and default and isinstance(default, list) and all(map(_is_number, default)):
+        _check_like(key, converted, default, origin)
     if isinstance(converted, int | float) and not isinstance(converted, bool):
         _check_range(key, converted, origin)
-    return converted
+    return check_parts(key, converted, origin)
 
 
 def _types(key: str, default: Any, loose: bool) -> tuple[type, ...] | None:
@@ -222,12 +276,14 @@ def _types(key: str, default: Any, loose: bool) -> tuple[type, ...] | None:
         return None
     if kind in (list, dict):
         return (kind, NoneType)
-    return (int, float) if loose and kind in (int, float) else (kind,)
+    if loose and kind in (int, float) and not (kind is int and _COUNTS.search(key)):
+        return (int, float)
+    return (kind,)
 
 
 def _choice(key: str, value: Any, origin: str) -> str:
     choices = CHOICES[key]
-    word = str(value)
+    word = str(value)[:60]
     for choice in choices:
         if choice.lower() == word.lower():
             return choice
@@ -262,8 +318,9 @@ def _check_range(key: str, value: float, origin: str) -> None:
         raise ConfigError(f"{origin}: '{key}' must be finite, not {value}")
     if key in MINIMUM and value < MINIMUM[key]:
         raise ConfigError(f"{origin}: '{key}' must be {MINIMUM[key]} or more, not {value}")
-    if key in MAXIMUM and value > MAXIMUM[key]:
-        raise ConfigError(f"{origin}: '{key}' must be {MAXIMUM[key]} or less, not {value}")
+    most = MAXIMUM.get(key, LARGEST_COUNT if isinstance(value, int) else math.inf)
+    if value > most:
+        raise ConfigError(f"{origin}: '{key}' must be {most} or less, not {value}")
     if key in SHARES and not 0 <= value <= 1:
         raise ConfigError(f"{origin}: '{key}' is a share, from 0 to 1, not {value}")
 
@@ -277,6 +334,19 @@ def _check_numbers(key: str, values: Any, origin: str) -> None:
         raise ConfigError(
             f"{origin}: '{key}' must be a list of {kind}, 0 or more each, not {values}"
         )
+
+
+def _check_like(key: str, values: Any, default: list, origin: str) -> None:
+    """A list of numbers of a model of RecBole's; as many weights as it has losses."""
+    length = len(default) if key.endswith(("weight", "weights")) else None
+    numbers = isinstance(values, list) and all(map(_is_number, values))
+    if not numbers or length not in (None, len(values)):
+        kind = f"{length} numbers" if length else "numbers"
+        raise ConfigError(f"{origin}: '{key}' must be a list of {kind}, not {shown(values)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_eval_args(args: Any, origin: str) -> None:

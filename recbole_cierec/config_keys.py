@@ -24,6 +24,7 @@ from recbole.utils import (
 )
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.registry import MODELS
 from recbole_cierec.yaml_values import read_yaml
 
 # Keys that say what to run and where; RecBole reads them without listing them anywhere.
@@ -31,10 +32,24 @@ LAUNCH_KEYS = frozenset(
     "model dataset config_file config_files nproc world_size ip port offset group_offset local_rank"
     " encoding".split()
 )
+# Of these the launch tells each process by config_dict; elsewhere they would have no effect.
+_OF_LAUNCH = LAUNCH_KEYS - {"model", "dataset", "encoding"}
+_SET_BY_LAUNCH = {"config_file", "offset", "local_rank"}  # others are arguments of the command
 # RecBole 1.2.1 only warns that it no longer reads these.
 RETIRED_KEYS = {
     "neg_sampling": "train_neg_sample_args",
     "training_neg_sample_num": "train_neg_sample_args",
+}
+# Keys that are set from others; a value of the user's would be overwritten.
+DERIVED_KEYS = {
+    "device": "use_gpu and gpu_id",
+    "single_spec": "nproc",
+    "strict_cold": "eval_args.split",
+    "valid_neg_sample_args": "eval_args.mode",
+    "test_neg_sample_args": "eval_args.mode",
+    "eval_type": "metrics",
+    "MODEL_TYPE": "the model",
+    "MODEL_INPUT_TYPE": "the model and loss_type",
 }
 
 
@@ -156,13 +171,21 @@ def check_keys(
     )
     notes = []
     for key, origin in given:
+        if key in DERIVED_KEYS:
+            raise ConfigError(f"{origin}: '{key}' follows from {DERIVED_KEYS[key]}; remove it")
+        if key in _OF_LAUNCH and origin != "config_dict":
+            what = (
+                "is set by the launch" if key in _SET_BY_LAUNCH else "is a flag of the command line"
+            )
+            raise ConfigError(f"{origin}: '{key}' {what} and has no effect here; remove it")
         if key in known:
             continue
         if key in RETIRED_KEYS:
             raise ConfigError(
                 f"{origin}: '{key}' is no longer read; use '{RETIRED_KEYS[key]}' instead"
             )
-        if key in class_keys(model_class):
+        # A file of ours is complete; a base class may read what a model has no use for.
+        if model not in MODELS and key in class_keys(model_class):
             continue
         if key in model_keys():
             owners = ", ".join(model_keys()[key][:3])

@@ -58,6 +58,8 @@ def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None
     topk = [topk] if isinstance(topk, int) else topk
     if not topk or not all(type(k) is int and k > 0 for k in topk):
         raise ConfigError(f"{origin('topk')}: 'topk' must be whole numbers above 0, not {topk!r}")
+    if len(set(topk)) < len(topk):
+        raise ConfigError(f"{origin('topk')}: 'topk' names a number twice: {topk}")
     chosen = str(values["valid_metric"])
     problem = _why_not_computed(chosen, names, topk, values)
     if problem:
@@ -71,7 +73,8 @@ def _why_not_computed(
     known = {metric.lower() for metric in names}
     group = ""
     if not at and name not in known:  # of a metric without a cut: gauc_cold
-        name, group = next(((m, name[len(m) + 1 :]) for m in known if name.startswith(f"{m}_")), "")
+        parts = ((m, name[len(m) + 1 :]) for m in known if name.startswith(f"{m}_"))
+        name, group = next(parts, (name, ""))
     if name not in known:
         return f"is not among the metrics {', '.join(names)}"
     if at:

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from recbole_cierec.terminal import one_line
+
+_LONGEST_LINE = 1900
+
 
 class UserError(Exception):
-    """Base of all errors whose cause is the input, not the code."""
+    """Base of all errors whose cause is the input, not the code.
+
+    Its text is one line of bounded length without control characters, whatever it quotes.
+    """
+
+    def __str__(self) -> str:
+        line = one_line(super().__str__())
+        half = _LONGEST_LINE // 2
+        return line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
 
 
 class ConfigError(UserError, ValueError):

@@ -14,6 +14,8 @@ from recbole_cierec.errors import ConfigError, UserError
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _POLL_SECONDS = 1.0
+# Of a run, or of its loader, on this machine: more can only be a slip, and would exhaust it.
+MOST_PROCESSES = max(16, 4 * (os.cpu_count() or 1))
 
 
 def torchrun_keys(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -93,7 +95,12 @@ def launch(
 
     Returns:
         The job's result; None on a machine without the first process.
+
+    Raises:
+        ConfigError: ``nproc`` is far more than this machine has processors.
     """
+    if nproc > MOST_PROCESSES:
+        raise ConfigError(f"nproc must be {MOST_PROCESSES} or less on this machine, not {nproc}")
     joined = torchrun_keys()
     if joined:
         arguments = {**arguments, "config_dict": {**arguments["config_dict"], **joined}}

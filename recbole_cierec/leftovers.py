@@ -1,13 +1,13 @@
-"""Unfinished files and folders: whose they are, and what to do with those of dead processes.
+"""Temporary files and folders, and the removal of those that dead processes left behind.
 
-Each has a lock next to it, the file ``NAME.lock``, which its maker holds until it is done. The
-kernel drops the lock when the process ends, however it ends. So what a killed process left is
-known at once, on every machine that sees the disk, and what a living one works on stays, whatever
-the clocks say.
+Each has a lock file next to it, ``NAME.lock``, which the process that writes it holds until it is
+done. The kernel releases the lock when that process ends, however it ends. So leftovers are
+recognised immediately, on every machine that shares the disk, and work in progress is never
+removed, whatever the clocks say.
 
-It takes a file system on which ``flock`` works, for several machines on all of them: local disks
-and NFS do (the latter not when mounted with ``nolock`` or ``local_lock``). Where it does not work
-nothing is ever removed.
+This needs a file system that supports ``flock``, across machines if several share it: local disks
+and NFS do (NFS unless mounted with ``nolock`` or ``local_lock``). Without that support nothing is
+removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-# Starts the names of unfinished files; such that no other program's are meant.
+# Starts the names of temporary files and folders; no other program uses it.
 TEMPORARY = ".recbole_cierec-"
 FILE_SUFFIX = ".tmp"  # of files; folders have none
 _LOCK_SUFFIX = ".lock"
@@ -36,7 +36,7 @@ _TRIES = 10
 
 @contextmanager
 def claimed(folder: Path, prefix: str = TEMPORARY, suffix: str = "") -> Iterator[Path]:
-    """Yield a new path that is this process's until the block ends; what is there then is removed.
+    """Yield a new, locked path; whatever exists there at the end of the block is removed.
 
     Args:
         folder: Where it will be; must exist.
@@ -51,7 +51,7 @@ def claimed(folder: Path, prefix: str = TEMPORARY, suffix: str = "") -> Iterator
     try:
         yield path
     finally:
-        if os.getpid() == maker:  # a forked child that leaves the block owns nothing
+        if os.getpid() == maker:  # not in a forked child that leaves the block
             _remove(path)
             _drop(lock)
 
@@ -62,7 +62,7 @@ def _claim(folder: Path, prefix: str, suffix: str) -> tuple[Path, BaseFileLock]:
         lock = _lock_of(path)
         try:
             lock.acquire(timeout=0)
-        except Timeout:  # another process has just found it, not locked yet, and is clearing it
+        except Timeout:  # another process saw it before it was locked, and is clearing it
             with suppress(OSError):
                 os.unlink(lock.lock_file)
             continue
@@ -78,11 +78,11 @@ def _claim(folder: Path, prefix: str, suffix: str) -> tuple[Path, BaseFileLock]:
 
 
 def clear_leftovers(parent: Path, prefix: str) -> None:
-    """Remove what processes that ended without tidying up have left in a folder.
+    """Remove the temporary files and folders of processes that have ended.
 
     Args:
-        parent: Where they worked.
-        prefix: What the names of their unfinished files and folders start with.
+        parent: The folder to clear.
+        prefix: Start of their names.
     """
     ours = re.compile(rf"({re.escape(prefix)}[0-9a-f]{{12}}.*?)({re.escape(_LOCK_SUFFIX)})?")
     found = parent.glob(f"{glob.escape(prefix)}*")
@@ -93,7 +93,7 @@ def clear_leftovers(parent: Path, prefix: str) -> None:
 
 
 def _clear(path: Path) -> None:
-    """Remove one leftover unless its maker lives; Timeout or OSError where that is not known."""
+    """Remove one leftover; OSError if its process is alive, or if that cannot be determined."""
     lock = _lock_of(path)
     if os.path.lexists(lock.lock_file):
         lock.acquire(timeout=0)
@@ -104,11 +104,12 @@ def _clear(path: Path) -> None:
 
 
 def _lock_of(path: Path) -> BaseFileLock:
-    return FileLock(f"{path}{_LOCK_SUFFIX}")
+    # Not thread-local: a generator may be closed by another thread than the one that opened it.
+    return FileLock(f"{path}{_LOCK_SUFFIX}", thread_local=False)
 
 
 def _drop(lock: BaseFileLock) -> None:
-    """Remove a lock and release it: in this order, so that nobody takes it in between."""
+    """Remove a lock file and release it, in this order so that nobody locks it in between."""
     for step in (lambda: os.unlink(lock.lock_file), lock.release):
         with suppress(*_NOT_LOCKED):
             step()
@@ -118,7 +119,7 @@ def _drop(lock: BaseFileLock) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, or a file that bears our suffix; nothing else is of our making."""
+    """Remove a folder or a regular file with our suffix, never anything else."""
     try:
         mode = path.lstat().st_mode
     except OSError:

@@ -6,6 +6,7 @@ one second alike, and writes colour codes into pipes.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -20,19 +21,34 @@ from typing import Any, TextIO
 import colorlog
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.terminal import printable
 
-_CONTROL = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _COLORS = {"DEBUG": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 _GROUP = re.compile(r"(?P<metric>.+@[0-9]+)_(?P<group>[a-z_]+)")
 
 _ours: list[logging.Handler] = []
 
 
+def _clean(record: logging.LogRecord) -> logging.LogRecord:
+    """A copy whose message holds no control codes: RecBole's colours go, all others are shown."""
+    clean = copy.copy(record)
+    clean.msg, clean.args = printable(_COLOR.sub("", record.getMessage())), None
+    return clean
+
+
 class PlainFormatter(logging.Formatter):
     """Formats without terminal control codes, leaving the record as it is."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _CONTROL.sub("", super().format(record))
+        return super().format(_clean(record))
+
+
+class _ColorFormatter(colorlog.ColoredFormatter):
+    """The level decides the colour of a line; nothing in its message can change it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(_clean(record))
 
 
 def wants_color(stream: TextIO) -> bool:
@@ -94,7 +110,7 @@ def stop_log() -> None:
 
 def _stream_formatter(stream: TextIO) -> logging.Formatter:
     if wants_color(stream):
-        return colorlog.ColoredFormatter(
+        return _ColorFormatter(
             "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s",
             "%d %b %H:%M",
             log_colors=_COLORS,

@@ -21,6 +21,8 @@ from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.launch import launch
 from recbole_cierec.logs import result_table, start_log
 from recbole_cierec.optional_packages import named_where_missing, require
+from recbole_cierec.processes import world
+from recbole_cierec.recbole_refusals import as_model_errors
 from recbole_cierec.registry import get_trainer_class
 from recbole_cierec.stages import begin
 from recbole_cierec.trainer.checkpoint import check_writable, read_checkpoint
@@ -213,7 +215,8 @@ def prepare(config: Config, saved: bool = True) -> Job:
     if config["log_wandb"]:
         require("wandb", "init", "log_wandb")
     check_writable(Path(config["checkpoint_dir"]))  # RecBole's trainer would, after all the work
-    check_resume(config)
+    if world()[0] == 0:  # another process may not see yet what the first one has just written
+        check_resume(config)
     check_candidates_file(config)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
@@ -224,7 +227,9 @@ def prepare(config: Config, saved: bool = True) -> Job:
     # trainer/together.py.
     init_seed(config["seed"], config["reproducibility"])
     data = loaders[0]._dataset
-    model = start.fill(config.model_class(config, data), data).to(config["device"])
+    with as_model_errors(config):
+        model = config.model_class(config, data)
+    model = start.fill(model, data).to(config["device"])
     logger.info(model)
     trainer = get_trainer_class(config)(config, model)
     if start.resume:

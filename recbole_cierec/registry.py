@@ -64,8 +64,8 @@ class ModelEntry:
 MODELS: dict[str, ModelEntry] = {
     "CIERec": ModelEntry("recbole_cierec.model.cierec:CIERec", "CIERec", _GATED),
     "CIERec_Base": ModelEntry("recbole_cierec.model.ladder:CIERec_Base", "CIERec_Base"),
-    "CIERec_CI": ModelEntry("recbole_cierec.model.ladder:CIERec_CI", "CIERec_CI"),
-    "CIERec_CI_TA": ModelEntry("recbole_cierec.model.ladder:CIERec_CI_TA", "CIERec_CI_TA"),
+    "CIERec_CI": ModelEntry("recbole_cierec.model.ladder:CIERec_CI", "CIERec_CI", _GATED),
+    "CIERec_CI_TA": ModelEntry("recbole_cierec.model.ladder:CIERec_CI_TA", "CIERec_CI_TA", _GATED),
     "CIERec_CI_TA_GR": ModelEntry(
         "recbole_cierec.model.ladder:CIERec_CI_TA_GR", "CIERec_CI_TA_GR", _GATED
     ),
@@ -97,7 +97,7 @@ def load_object(target: str) -> Any:
 
 def _recbole_file(name: str) -> Path | None:
     """The source of a RecBole model, found without importing RecBole's models."""
-    if not name.isidentifier():
+    if not name.isidentifier() or len(name) > 100:  # no name of a file
         return None
     spec = find_spec("recbole")
     if spec is None or spec.origin is None:
@@ -127,6 +127,7 @@ def recbole_model_names() -> list[str]:
 
 def unknown_model(name: str) -> ConfigError:
     """The error for a model name that neither table knows, with the nearest name."""
+    name = name[:100]  # for the search and the message
     known = {known.lower(): known for known in [*recbole_model_names(), *MODELS]}
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{known[near[0]]}'?" if near else "--help lists the models"

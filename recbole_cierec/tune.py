@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 from recbole_cierec.__main__ import split_arguments
 from recbole_cierec.command import run_command
 from recbole_cierec.errors import ConfigError, UserError
-from recbole_cierec.leftovers import TEMPORARY, clear_leftovers
+from recbole_cierec.launch import MOST_PROCESSES
 from recbole_cierec.logs import PlainFormatter
+from recbole_cierec.terminal import say
 
 if TYPE_CHECKING:
     from recbole_cierec.tuning.board import Board
@@ -88,10 +89,10 @@ def split_tune_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], int]:
             )
     own = {key: flags.pop(key) for key in _OWN if key in flags}
     numbers = {}
-    for key, default in (("trials", "20"), ("processes", "1")):
+    for key, default, most in (("trials", "20", 10**6), ("processes", "1", MOST_PROCESSES)):
         text = own.get(key, default)
-        if not text.isdecimal() or int(text) < 1:
-            raise ConfigError(f"command line: --{key} must be 1 or more, not '{text}'")
+        if not text.isdecimal() or not 1 <= int(text[:20]) <= most:
+            raise ConfigError(f"command line: --{key} must be from 1 to {most}, not '{text[:20]}'")
         numbers[key] = int(text)
     sampler = own.get("sampler", "random")
     if sampler not in SAMPLERS:
@@ -167,6 +168,8 @@ def tune(
 
 def _remove_stages(folder: Path) -> None:
     """Remove the stages of the trials, and nothing else that lies there."""
+    from recbole_cierec.leftovers import TEMPORARY, clear_leftovers
+
     clear_leftovers(folder, TEMPORARY)
     for path in folder.glob("stage-*.pth"):
         path.unlink(missing_ok=True)
@@ -266,7 +269,7 @@ def _worker(words: dict[str, Any], count: int, queue: Any) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say(line, sys.stderr)
 
 
 class _Once(logging.Filter):
@@ -302,10 +305,10 @@ def _tune(argv: Sequence[str]) -> None:
     failed = sum(row["state"] == "failed" for row in result["rows"])
     plan, files = result["plan"], result["files"]
     said = f"{len(result['rows'])} trials" + (f", {failed} of them failed" if failed else "")
-    print(f"{plan.model} on {plan.dataset}: {said}; the best are\n")
-    print(report.table(plan, result["rows"], report.TOP))
-    print(f"\nall trials: {files['table']}, {files['rows']}\nbest settings: {files['yaml']}\n")
-    print(f"to train them, keep the checkpoint and test:\n{result['command']}")
+    say(f"{plan.model} on {plan.dataset}: {said}; the best are\n")
+    say(report.table(plan, result["rows"], report.TOP))
+    say(f"\nall trials: {files['table']}, {files['rows']}\nbest settings: {files['yaml']}\n")
+    say(f"to train them, keep the checkpoint and test:\n{result['command']}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
-"""The rule by which files are written: whole or not at all, and never over what is not ours.
+"""How files are written: completely or not at all, and never over a foreign file.
 
-Only a regular file is ever replaced. A device, pipe or folder of that name stays, and so does a
-file that the caller's ``check`` does not know as one of ours. A link is followed.
+Only regular files are replaced. A device, pipe or folder of the same name is an error, and so is a
+file that the caller's ``check`` does not recognise. Symbolic links are followed.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _KINDS = (
 def replacing(
     file: Path, prefix: str = TEMPORARY, check: Check | None = None
 ) -> Iterator[BinaryIO]:
-    """Write a file under another name and put it in place when it is complete and on the disk.
+    """Write a file under a temporary name and rename it when it is complete and on the disk.
 
     Args:
-        file: The final name; its folder is made.
-        prefix: Starts the other name, by which leftovers of a killed process are known.
-        check: Called with a file that is there already; raises a UserError where it is not ours.
+        file: The final name; its folder is created.
+        prefix: Start of the temporary name.
+        check: Called with an existing file; raises a UserError if it must not be replaced.
 
     Yields:
         A binary stream.
 
     Raises:
-        OutputError: Something else has this name, or nothing can be written there; what was there
-            is there still.
+        OutputError: The path is no regular file, or cannot be written. An existing file is
+            unchanged.
     """
     with _one_line(file):
         target = _target(file, check)
@@ -61,20 +61,20 @@ def replacing(
 
 
 def replace(source: Path, target: Path) -> None:
-    """Rename a file of ours, over another one if there is one.
+    """Rename a file; an existing regular file is replaced.
 
     Raises:
-        OutputError: Something else has the target's name, or it cannot be renamed.
+        OutputError: The target is no regular file, or cannot be written.
     """
     with _one_line(target):
         os.replace(source, _target(target))
 
 
 def check_output(file: Path, check: Check | None = None) -> None:
-    """Refuse, before any work, a file that :func:`replacing` would refuse after it.
+    """Check, before any work, that :func:`replacing` will be able to write a file.
 
     Args:
-        file: As for :func:`replacing`; its folder is made.
+        file: As for :func:`replacing`; its folder is created.
         check: Likewise.
 
     Raises:
@@ -88,15 +88,15 @@ def check_output(file: Path, check: Check | None = None) -> None:
 
 
 def refuse_other_kinds(path: Path, name: Path | None = None, folder: bool = False) -> None:
-    """Raise unless a path is free or holds a regular file (or, if ``folder``, a folder).
+    """Raise unless a path is absent or a regular file (or, if ``folder``, a folder).
 
     Args:
-        path: The path, links followed.
-        name: As the user knows it.
-        folder: Whether a folder is fine too.
+        path: The path, links resolved.
+        name: The path as the user gave it.
+        folder: Accept a folder too.
 
     Raises:
-        OutputError: It holds something else.
+        OutputError: It is something else.
     """
     try:
         mode = path.stat().st_mode
@@ -108,7 +108,7 @@ def refuse_other_kinds(path: Path, name: Path | None = None, folder: bool = Fals
 
 
 def _target(file: Path, check: Check | None = None) -> Path:
-    """What is to be written, links followed."""
+    """The checked path to write, links resolved."""
     try:
         target = Path(os.path.realpath(file))
     except ValueError as error:  # a NUL
@@ -132,5 +132,5 @@ def _one_line(file: Path) -> Iterator[None]:
 
 @cache
 def _clear_once(folder: Path, prefix: str) -> None:
-    """The first write of this process into a folder removes what dead ones have left there."""
+    """Remove leftovers at this process's first write into a folder."""
     clear_leftovers(folder, prefix)

@@ -232,6 +232,17 @@ def test_what_is_no_port_is_refused(port):
         choose_port(port, alone=True)
 
 
+def test_files_separated_by_commas_are_told_of_blanks(tmp_path):
+    with pytest.raises(ConfigError, match="separate files by blanks"):
+        split_arguments(["--config_files=a.yaml,b.yaml"])
+    odd = tmp_path / "a,b.yaml"
+    odd.touch()
+    assert split_arguments([f"--config_files={odd} c.yaml"])["config_file_list"] == [
+        str(odd),
+        "c.yaml",
+    ]
+
+
 # -- log ---------------------------------------------------------------------------------------
 
 

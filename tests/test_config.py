@@ -188,7 +188,8 @@ def test_a_batch_of_the_users_stays():
 def test_columns_follow_the_names_of_fields_unless_they_are_given():
     names = {"USER_ID_FIELD": "uid", "TIME_FIELD": "when"}
     assert config("KGAT", **names)["load_col"]["inter"] == ["uid", "item_id", "when"]
-    assert config(**names, load_col="{inter: [uid]}")["load_col"] == {"inter": ["uid"]}
+    given = {"inter": ["uid", "item_id"]}
+    assert config(**names, values={"load_col": given})["load_col"] == given
     strict = {"filter_inter_by_user_or_item": "True", "ITEM_ID_FIELD": "iid"}
     assert config(**strict)["load_col"]["item"] == ["iid"]
 
@@ -231,6 +232,7 @@ def test_keys_of_user_mode_are_said_to_be_idle_elsewhere():
         ({"valid_metric": "Recall@_cold"}, ["its number"]),
         ({"valid_metric": "GAUC@10", "metrics": "[GAUC]"}, ["takes no cut"]),
         ({"valid_metric": "Hit@10"}, ["not among the metrics"]),
+        ({"valid_metric": "Rcall"}, ["not among the metrics"]),
     ],
 )
 def test_a_validation_metric_that_will_not_be_computed_is_refused_at_once(keys, words):

@@ -104,6 +104,8 @@ def test_an_import_that_hangs_ends(tmp_path, monkeypatch):
 def quick(monkeypatch, in_tmp, capsys):
     """``quick(*flags)`` -> (code, output) with every import fine, and no process started."""
 
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # other tests set it
+
     def run(*flags: str) -> tuple[int, str]:
         found = doctor.Findings(facts={"cuda": "99.1", "gpus": ["A, 1.0 of 2.0 GiB free", "B"]})
         monkeypatch.setattr(doctor, "probe", lambda modules: found)

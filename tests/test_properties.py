@@ -12,7 +12,7 @@ import recbole
 import recbole_cierec
 from recbole_cierec.config import Config
 from recbole_cierec.config_checks import CHOICES, MINIMUM
-from recbole_cierec.config_keys import properties_dir
+from recbole_cierec.config_keys import model_keys, properties_dir
 from recbole_cierec.registry import MODELS
 from recbole_cierec.tuning.ranges import read_space
 from recbole_cierec.yaml_values import read_yaml
@@ -72,6 +72,9 @@ def test_every_key_that_our_package_reads_has_a_default():
     recboles = [RECBOLE / "properties" / name for name in ("overall.yaml", "dataset/sample.yaml")]
     for path in [*recboles, *YAML_FILES]:
         known |= set(read_yaml(path))
+    of_models = {"loss_type", "metrics_k", "pre_model_path", "train_stage"}  # of RecBole's
+    assert of_models <= set(model_keys())
+    known |= of_models
     read = {}
     for path in PACKAGE.rglob("*.py"):
         for key in _literal_reads(path.read_text(encoding="utf-8")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,27 @@ def test_a_loaded_model_ranks_what_it_scores_highest_among_the_unmet(tiny, caplo
     other = keys | {"learning_rate": 0.4, "state": "warning"}
     load(job.trainer.saved_model_file, config_dict=other)
     assert "(here 0.4)" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["full", "user5"])
+@pytest.mark.parametrize("model", ["BPR", "VBPR"])
+def test_users_without_a_test_are_ranked_for_too(tiny, tiny_folder, in_tmp, model, mode):
+    from recbole.utils.case_study import full_sort_topk
+
+    home = shutil.copytree(tiny_folder / "tiny", in_tmp / "more" / "tiny")
+    with (home / "tiny.inter").open("a") as file:
+        file.write("new\ti3\t5\n")
+    keys = tiny(data_path=str(in_tmp / "more"), epochs=1, eval_args={"mode": mode})
+    job = load(run(model, "tiny", config_dict=keys)["checkpoint"], config_dict=keys)
+    test = job.loaders[2].dataset
+    users = test.token2id("user_id", ["new", "u7"])
+    assert users[0] not in test.inter_feat["user_id"]
+    _, items = full_sort_topk(users, job.model, job.loaders[2], 10, "cpu")
+    for user, ranked in zip(("new", "u7"), test.id2token("item_id", items), strict=True):
+        lines = (home / "tiny.inter").read_text().splitlines()
+        known = {line.split("\t")[1] for line in lines if line.startswith(f"{user}\t")}
+        rows = test.inter_feat["user_id"] == int(test.token2id("user_id", user))
+        known -= set(test.id2token("item_id", test.inter_feat["item_id"][rows]))
+        assert known
+        assert not known & set(ranked)
+        assert "[PAD]" not in ranked

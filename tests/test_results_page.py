@@ -28,17 +28,36 @@ def test_the_page_holds_the_tables_of_the_rows(tables):
 
 
 def test_a_table_shows_the_rows_with_both_losses_of_a_model_together(tables, tmp_path):
-    rows = [row("MF:loss=softmax:n=8", 0.3), row("VBPR", 0.2), row("MF", 0.25)]
+    rows = [row("MF:loss=softmax:n=8", 0.3, settings={"reg_weight": 0.0}), row("VBPR", 0.2)]
+    rows.append(row("MF", 0.25, settings={"learning_rate": 0.1, "reg_weight": 0.01}))
     for name in ("x-results", "x-cold"):
         (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
     text = "before\n<!-- results: x-results -->\n| old |\n\n<!-- losses: x -->\nafter\n\n"
     text += "<!-- models: x-results -->\n"
     first, second, third = tables.page(text, tmp_path).split("\n\n")
     assert third.splitlines()[-1] == "| `MF,MF:loss=softmax:n=8,VBPR` |"
-    assert [line.split(" | ")[:4] for line in first.splitlines()[4:]] == [
-        ["| MF", "1", "25.00 ± 0.10", "12.50"],
-        ["| MF:loss=softmax:n=8", "1", "30.00 ± 0.10", "15.00"],
-        ["| VBPR", "1", "20.00 ± 0.10", "10.00"],
+    assert [line.split(" | ")[:5] for line in first.splitlines()[4:]] == [
+        ["| MF", "", "1", "25.00 ± 0.10", "12.50"],
+        ["| MF:loss=softmax:n=8", "reg_weight: 0.0", "1", "30.00 ± 0.10", "15.00"],
+        ["| VBPR", "", "1", "20.00 ± 0.10", "10.00"],
     ]
     assert first.splitlines()[4].endswith("| 4 | 1.50 | 1.0 | 12,345 | 700 |")
-    assert "| MF | 25.00 ± 0.10 | 30.00 ± 0.10 | 12.50 | 15.00 | - | - |\nafter" in second
+    assert (
+        "| MF |  | reg_weight: 0.0 | 25.00 ± 0.10 | 30.00 ± 0.10 | 12.50 | 15.00 | - | - |\nafter"
+        in second
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "said"),
+    [
+        ("CIERec", {"fusion": "sum", "learning_rate": 0.1}, "fusion: sum"),
+        ("CIERec:backbone=VBPR", {"fusion": "mlp", "privileged_dropout": 0.2}, ""),
+        ("CIERec_Base", {"fusion": "sum"}, ""),  # it has no fusion
+        ("AlignRec", {"cosine_weight": 0.0, "align_weight": 0.1}, "cosine_weight: 0.0"),
+        ("DropoutNet", {"content_reg_weight": 0.0, "user_dropout": 0.0}, "user_dropout: 0.0"),
+        ("ItemKNN", {"shrink": 0.0, "k": 20}, ""),
+    ],
+)
+def test_a_row_says_which_settings_change_the_equations_of_its_model(tables, model, settings, said):
+    assert tables.variant(row(model, 0.1, settings=settings)) == said

@@ -9,7 +9,7 @@ import torch
 
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.model.encoder_weights import read_weights
-from recbole_cierec.trainer.checkpoint import FORMAT, read_checkpoint
+from recbole_cierec.trainer import checkpoint
 
 
 def packed(source, target):
@@ -20,11 +20,15 @@ def packed(source, target):
 
 
 @pytest.mark.parametrize(
-    ("read", "error"), [(read_weights, ConfigError), (read_checkpoint, CheckpointError)]
+    ("read", "error"), [(read_weights, ConfigError), (checkpoint.read_checkpoint, CheckpointError)]
 )
 def test_packed_file_is_refused_before_torch_unpacks_it(tmp_path, monkeypatch, read, error):
     plain, bomb = tmp_path / "plain.pth", tmp_path / "bomb.pth"
-    state = {"format": FORMAT, "weight": torch.zeros(10**6)}
+    state = {"best_valid_result": None, "other_parameter": None}
+    state |= {name: kind() for name, kind in checkpoint._PARTS.items() if isinstance(kind, type)}
+    state = {"format": checkpoint.FORMAT, "weight": torch.zeros(10**6)} | (
+        state if read is checkpoint.read_checkpoint else {}
+    )
     torch.save(state, plain)
     assert torch.equal(read(plain)["weight"], state["weight"])
     packed(plain, bomb)

@@ -259,8 +259,9 @@ def test_processes_take_the_gpus_in_turn_before_they_ask_for_any(data, in_tmp, m
     seen: list[str] = []  # what a process sees on its first question, it sees for good
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(
-        "torch.cuda.is_available", lambda: bool(seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+        "torch.cuda.is_available", lambda: not seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
     )
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     flags = flags_of(data, gpu_id="0, 1", use_gpu=True)
     plan = trial.Plan("MF", "tastes", [], flags, 4, search=str(data / "space.yaml"))
     given: list[dict] = []

@@ -20,9 +20,7 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["md", "jsonl", "yaml", "journal"])
-def test_files_of_another_making_are_neither_replaced_nor_cut(
-    data, in_tmp, monkeypatch, capsys, suffix
-):
+def test_foreign_files_are_neither_replaced_nor_cut(data, in_tmp, monkeypatch, capsys, suffix):
     asked = fake(monkeypatch, lambda settings: 0.5)
     notes = Path("out") / f"notes.{suffix}"
     notes.parent.mkdir()

@@ -129,9 +129,10 @@ def test_a_wrong_range_is_one_line_with_its_file(data, in_tmp, capsys, text, wor
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        ({"trials": 0}, ["--trials must be 1 or more, not '0'"]),
-        ({"trials": "many"}, ["--trials must be 1 or more"]),
-        ({"processes": 0}, ["--processes must be 1 or more"]),
+        ({"trials": 0}, ["--trials must be from 1 to 1000000, not '0'"]),
+        ({"processes": 9999}, ["--processes must be from 1 to"]),
+        ({"trials": "many"}, ["--trials must be from 1"]),
+        ({"processes": 0}, ["--processes must be from 1"]),
         ({"sampler": "grid"}, ["--sampler must be one of random, tpe"]),
         ({"model": "MV"}, ["model 'MV' is not known"]),
         ({"model": "FISM", "search": None}, ["no search range for FISM", "--search=FILE.yaml"]),

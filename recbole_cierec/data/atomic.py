@@ -42,7 +42,6 @@ def read_atomic(
     separator: str = "\t",
     columns: Collection[str] | None = None,
     encoding: str = "utf-8",
-    required: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read one atomic file.
 
@@ -51,7 +50,6 @@ def read_atomic(
         separator: The one character between two cells.
         columns: Names of the columns to keep (others are checked for shape only); None keeps all.
         encoding: Of the file; a byte order mark is accepted.
-        required: Columns that must be there, as name -> type, for example ``{"user_id": "token"}``.
 
     Returns:
         The table, with the columns in the order of the file: float64 where the type is float,
@@ -64,14 +62,6 @@ def read_atomic(
     """
     path = Path(path)
     types = read_header(path, separator=separator, encoding=encoding)
-    for field, kind in (required or {}).items():
-        if types.get(field, kind) != kind:
-            raise DataError(f"{path}: column {field} is {types[field]}, it must be {field}:{kind}")
-        if field not in types:
-            raise DataError(
-                f"{path}: no column {field}:{kind} among {', '.join(types)}; "
-                "rename the column or set its field name in the configuration"
-            )
     rows = _check_rows(path, separator, len(types), encoding)
     if rows == 0:
         raise DataError(f"{path}: has a header but no rows; add data or remove the file")
@@ -79,7 +69,7 @@ def read_atomic(
     table = _parse(path, separator, encoding, list(types), {f: types[f] for f in kept})
     for field in kept:
         if types[field] == "float":
-            _refuse(path, np.isinf(table[field].to_numpy()), f"{field} is infinite")
+            refuse_rows(path, np.isinf(table[field].to_numpy()), f"{field} is infinite")
     return table, {field: types[field] for field in kept}
 
 
@@ -159,10 +149,10 @@ def validate_interactions(
             cells = table[field]
             blank = [text for text in pd.unique(cells.dropna()) if not text.strip()]
             empty = cells.isna() | cells.isin(blank)
-            _refuse(path, empty.to_numpy(), f"{field} is empty")
+            refuse_rows(path, empty.to_numpy(), f"{field} is empty")
     if time in table:
         times = pd.to_numeric(table[time], errors="coerce").to_numpy()
-        _refuse(path, ~np.isfinite(times), f"{time} is no finite number")
+        refuse_rows(path, ~np.isfinite(times), f"{time} is no finite number")
 
 
 def split_cells(
@@ -321,12 +311,21 @@ def _parse(
         wrong = (numbers.isna() & table[field].notna()).to_numpy()
         if wrong.any():
             cell = _short(table[field].iloc[int(wrong.argmax())])
-            _refuse(path, wrong, f"{field} is {cell}, which is no number")
+            refuse_rows(path, wrong, f"{field} is {cell}, which is no number")
     raise DataError(f"{path}: a column of type float holds a cell that is no number")
 
 
-def _refuse(path: str | Path, wrong: np.ndarray, what: str) -> None:
-    """Raise for the rows in which ``wrong`` [n_rows] is true, if there are any."""
+def refuse_rows(path: str | Path, wrong: np.ndarray, what: str) -> None:
+    """Refuse a file for some of its rows.
+
+    Args:
+        path: The file.
+        wrong: bool [n_rows].
+        what: What is wrong in those rows.
+
+    Raises:
+        DataError: ``wrong`` is true anywhere; names the first such line and how many there are.
+    """
     count = int(wrong.sum())
     if count:
         more = f" (and {count - 1} more such lines)" if count > 1 else ""

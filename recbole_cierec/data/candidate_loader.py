@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
@@ -16,7 +18,37 @@ def _rows(lists: np.ndarray) -> Ragged:
     return Ragged(torch.cat(list(lists)).numpy(), starts)
 
 
-class FullLoader(FullSortEvalDataLoader):
+class Histories:
+    """What each user interacted with before a phase, which rankings leave out.
+
+    RecBole keeps it of the users of the phase only; its ``full_sort_topk`` asks for any user, those
+    with too few interactions for a test among them.
+
+    Args:
+        known: A tensor of items for each user of the phase [n_users]; None for others.
+        used: For each user the set of all items.
+    """
+
+    def __init__(self, known: np.ndarray, used: Sequence[set[int]]) -> None:
+        self._known, self._used = known, used
+
+    def __getitem__(self, users: Sequence[int]) -> np.ndarray:
+        users = np.asarray(users, dtype=np.int64)
+        chosen = self._known[users]
+        for place in np.flatnonzero([items is None for items in chosen]):
+            items = sorted(self._used[int(users[place])])
+            chosen[place] = torch.tensor(items, dtype=torch.int64)
+        return chosen
+
+
+class _AllHistories(FullSortEvalDataLoader):
+    def __init__(self, config, dataset, sampler, shuffle=False):
+        super().__init__(config, dataset, sampler, shuffle=shuffle)
+        if not self.is_sequential:
+            self.uid2history_item = Histories(self.uid2history_item, sampler.used_ids)
+
+
+class FullLoader(_AllHistories):
     """RecBole's batches without its loop over the users of a batch."""
 
     _positives: Ragged | None = None
@@ -36,7 +68,7 @@ class FullLoader(FullSortEvalDataLoader):
         return self.user_df[torch.from_numpy(rows)], history, *positives
 
 
-class CandidateLoader(FullSortEvalDataLoader):
+class CandidateLoader(_AllHistories):
     """One row a user: what RecBole gives a model of him, and his row number in the plan.
 
     A sequential model ranks once a user too, from his history before the phase, so that its

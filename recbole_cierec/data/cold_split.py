@@ -10,14 +10,17 @@ known, but neither trained on nor asked for, for every model alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from recbole.data.interaction import Interaction, cat_interactions
 
+from recbole_cierec.data.atomic import refuse_rows
 from recbole_cierec.errors import DataError
 
 WARM, VALID, TEST = 0, 1, 2
+_ANY_LENGTH = 1000  # of sequences, which are padded to it: so much memory always does
 
 
 def hold_out(counts: np.ndarray, times: np.ndarray | None, rule: dict) -> np.ndarray:
@@ -168,8 +171,40 @@ class ColdSequenceMixin(ColdSplitMixin):
 
     def _benchmark_presets(self) -> None:
         """RecBole expects split files to bring the sequences; else they are made here."""
-        if not self._from_files:
-            super()._benchmark_presets()
+        if self._from_files:
+            return
+        lists = f"{self.iid_field}{self.config['LIST_SUFFIX']}"
+        self.item_id_list_field = lists  # RecBole has it under this name for "item_id" only
+        super()._benchmark_presets()
+        lengths = self.inter_feat[self.item_list_length_field].to_numpy()
+        self._refuse_histories(lists, lengths)
+        self._note_histories(lists, lengths)
+
+    def _refuse_histories(self, lists: str, lengths: np.ndarray) -> None:
+        """A model asks for the last item of a history, and reads its columns side by side."""
+        suffix = self.config["LIST_SUFFIX"]
+        wrong = {f"{lists} is empty, a history needs one item": lengths == 0}
+        for name in self.inter_feat:
+            if name.endswith(suffix) and name != lists:
+                others = self.inter_feat[name].map(len).to_numpy()
+                wrong[f"{name} and {lists} are not of one length"] = others != lengths
+        parts, ends = self.benchmark_filename_list, np.cumsum(self.file_size_list)
+        for part, end, size in zip(parts, ends, self.file_size_list, strict=True):
+            path = Path(self.dataset_path, f"{self.dataset_name}.{part}.inter")
+            for what, rows in wrong.items():
+                refuse_rows(path, rows[end - size : end], what)
+
+    def _note_histories(self, lists: str, lengths: np.ndarray) -> None:
+        """Items of histories of which the same user has no row."""
+        users, targets = (self.inter_feat[f].to_numpy() for f in (self.uid_field, self.iid_field))
+        phases = np.repeat(np.arange(len(self.file_size_list)), self.file_size_list)
+        users_of, phases_of = np.repeat(users, lengths), np.repeat(phases, lengths)
+        items_of = np.concatenate(self.inter_feat[lists].tolist())
+        pairs = users_of * self.item_num + items_of
+        order = np.lexsort((phases_of, pairs))  # of equal pairs, the earliest phase first
+        order = order[np.diff(pairs[order], prepend=-1) > 0]
+        order = order[~np.isin(pairs[order], users * self.item_num + targets)]
+        self.rowless = Rowless(users_of[order], items_of[order], phases_of[order] == WARM)
 
     @property
     def _from_files(self) -> bool:
@@ -221,6 +256,12 @@ class ColdSequenceMixin(ColdSplitMixin):
         rule = self.config["strict_cold"]
         if rule:  # chosen among all interactions, as for general models
             self._choose_cold(rule, self.inter_feat[self._held_field(rule)].numpy())
+        busiest = int(np.bincount(self.inter_feat[self.uid_field].numpy()).max())
+        if self.max_item_list_len > max(busiest, _ANY_LENGTH):
+            raise DataError(
+                f"{self.dataset_path}: MAX_ITEM_LIST_LENGTH is {self.max_item_list_len}, and no "
+                f"user has more than {busiest} interactions; lower it"
+            )
         self._augmenting = True
         super().data_augmentation()
         self._augmenting = False

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_cierec.data.atomic import read_atomic, validate_interactions
+from recbole_cierec.data.atomic import read_atomic, read_header, validate_interactions
+from recbole_cierec.data.columns import check_header, refuse_padding
 from recbole_cierec.data.feature_norm import FeatureNorm
 from recbole_cierec.data.feature_shards import WHOLE, Shard
 from recbole_cierec.data.features import extract_features, load_feature_file
@@ -86,15 +87,12 @@ class ItemContent:
         id_field = config["ITEM_ID_FIELD"]
         wanted = [config["image_path_field"], config["annotations_field"]]
         category = [config["category_field"]] if config["category_field"] else []
-        frame, _ = read_atomic(
-            path,
-            separator=config["field_separator"],
-            columns={id_field, *wanted, *category},
-            required=dict.fromkeys(category, "token"),
-        )
-        if id_field not in frame:
-            raise DataError(f"{path}: no column {id_field}:token; add it as the items' key")
+        separator, columns = config["field_separator"], {id_field, *wanted, *category}
+        header = read_header(path, separator=separator)
+        check_header(config, "item", {k: v for k, v in header.items() if k in columns}, path)
+        frame, types = read_atomic(path, separator=separator, columns=columns)
         validate_interactions(frame, None, id_field, path=path)
+        refuse_padding(frame, types, config["seq_separator"], path)
         line_of_id: dict[str, int] = {}
         for line, token in enumerate(frame[id_field].tolist()):
             line_of_id.setdefault(token, line)
@@ -186,12 +184,13 @@ class ItemContent:
     def store(self) -> PictureStore:
         """The pictures, decoded once; rows are found through ``store.rows[item]``."""
         config = self._config
+        paths = self._column(config["image_path_field"])
         self._frozen_encoder.eval()  # wrong weights are an error before pictures are decoded
         spec = PictureSpec(config["image_size"], config["image_resize"], config["max_image_pixels"])
         with one_first():  # it decodes with all cores
             return open_store(
                 Path(config["image_dir"] or self.folder),
-                self._column(config["image_path_field"]),
+                paths,
                 spec,
                 bad_image=config["bad_image"],
                 cache_dir=self.cache_dir,

@@ -20,17 +20,17 @@ from recbole.data.dataset.customized_dataset import (
     GRU4RecKGDataset,
     KSRDataset,
 )
-from recbole.utils import ModelType
+from recbole.utils import FeatureType, ModelType
 
 from recbole_cierec.compat import DatasetMends
 from recbole_cierec.config_keys import nearest
 from recbole_cierec.data.atomic import read_atomic
 from recbole_cierec.data.cold_split import ColdSequenceMixin, ColdSplitMixin
+from recbole_cierec.data.column_keys import Files
 from recbole_cierec.data.content import ItemContent
 from recbole_cierec.data.table import Table
-from recbole_cierec.errors import ConfigError, DataError
-
-FEATURE_KEYS = ("selected_features", "item_attribute")  # of FDSA, GRU4RecF, SASRecF; of S3Rec
+from recbole_cierec.errors import DataError
+from recbole_cierec.recbole_refusals import as_data_errors
 
 
 class ContentMixin(DatasetMends):
@@ -46,12 +46,8 @@ class ContentMixin(DatasetMends):
                 f"{folder}: no such data set folder; put {token}.inter there, or set data_path"
                 f"{nearest(token, beside)}"
             )
-        try:
-            super()._load_data(token, dataset_path)
-        except ValueError as error:  # of models that read more: "[NAME.kg] not found in [...]."
-            if isinstance(error, DataError) or "not found" not in str(error):
-                raise
-            raise DataError(f"{self.config['model']} needs a file more: {error}") from error
+        Files(self.config, folder, token).check(getattr(self.config, "origins", {}))
+        super()._load_data(token, dataset_path)
         if self.config["item_vocabulary"] == "all" and self.item_feat is None:
             self.item_feat = self._item_ids_only(folder / f"{token}.item")
 
@@ -63,11 +59,47 @@ class ContentMixin(DatasetMends):
         )
         return frame.drop_duplicates(subset=[self.iid_field])
 
+    def _limit_length(self, field: str, cells: list[np.ndarray]) -> list[np.ndarray]:
+        """Of a history the last items count, and no more than a model of sequences has room for."""
+        most = getattr(self, "max_item_list_len", None)
+        if most and field.endswith(self.config["LIST_SUFFIX"]):
+            limit = min(most, (self.config["seq_len"] or {}).get(field, most))
+            cells = [cell[-limit:] for cell in cells]
+        return super()._limit_length(field, cells)
+
     def _remap_ID_all(self) -> None:
         if self.config["item_vocabulary"] == "interacted" and self.item_feat is not None:
-            bought = self.item_feat[self.iid_field].isin(self.inter_feat[self.iid_field].unique())
+            fields = [f for f in self.alias["item_id"] if f in self.inter_feat]
+            known = set(np.concatenate([self._tokens_of(field) for field in fields]))
+            bought = self.item_feat[self.iid_field].isin(known)
             self.item_feat = self.item_feat[bought].reset_index(drop=True)
         super()._remap_ID_all()
+
+    def _tokens_of(self, field: str) -> np.ndarray:
+        """Distinct tokens of a column of interactions."""
+        cells = self.inter_feat[field]
+        if self.field2type[field] == FeatureType.TOKEN_SEQ:
+            return np.unique(np.concatenate([*cells, np.empty(0, dtype=str)]))
+        return cells.unique()
+
+    def _init_alias(self) -> None:
+        """Give a column and the lists of its values (item_id, item_id_list) one vocabulary.
+
+        RecBole does so only where ``alias_of_item_id`` and the like name the lists; else a model
+        reads a history as other items.
+        """
+        for field in set(self.token_like_fields) - {self.uid_field, self.iid_field}:
+            if lists := self._lists_of(field):
+                self.alias[field] = np.array([field, *lists])
+        super()._init_alias()
+
+    def _set_alias(self, alias_name: str, default_value: list[str]) -> None:
+        lists = [name for field in default_value for name in self._lists_of(field)]
+        super()._set_alias(alias_name, [*default_value, *lists])
+
+    def _lists_of(self, field: str) -> list[str]:
+        name = f"{field}{self.config['LIST_SUFFIX']}"
+        return [name] if name in self.field2source else []
 
     def _data_filtering(self) -> None:
         try:
@@ -80,20 +112,9 @@ class ContentMixin(DatasetMends):
 
     def _data_processing(self) -> None:
         super()._data_processing()
-        self._refuse_absent_features()
+        if self.item_num <= 2:
+            raise DataError(f"{self.dataset_path}: holds one item only, so there is none to rank")
         self.content = ItemContent(self.config, self.field2id_token[self.iid_field])
-
-    def _refuse_absent_features(self) -> None:
-        """RecBole's models with item features find a column that is not there by a KeyError."""
-        for key in FEATURE_KEYS:
-            names = self.config[key] or []
-            for name in [names] if isinstance(names, str) else names:
-                if name not in self.field2type:
-                    raise DataError(
-                        f"{self.dataset_path}: {key} of {self.config['model']} names the column "
-                        f"{name}, which is not loaded; name columns of {self.dataset_name}.item in "
-                        f"it, and in load_col: {{inter: [...], item: [{self.iid_field}, {name}]}}"
-                    )
 
     def _dataframe_to_interaction(self, data: pd.DataFrame) -> Table:
         return Table(super()._dataframe_to_interaction(data).interaction)
@@ -106,7 +127,8 @@ class ContentMixin(DatasetMends):
                 f"{self.dataset_path}: eval_args order TO needs the column {self.time_field}:float "
                 "in the .inter file (and in load_col); add it or set eval_args order: RO"
             )
-        return super().build()
+        with as_data_errors(self.config):
+            return super().build()
 
     def digest(self) -> str:
         """sha256 over external ids, vocabulary and interactions: equal data, equal digest."""
@@ -172,13 +194,8 @@ def create_dataset(config) -> Dataset:
 
     Raises:
         DataError: A file is missing or malformed.
-        ConfigError: ``dataset_save_path`` asks for a pickled data set.
     """
-    if config["dataset_save_path"]:
-        raise ConfigError("dataset_save_path: pickled data sets are not read; remove this key")
     if config["dataset"] == DEMO:
         _make_demo(config)
-    dataset = dataset_class(config)(config)
-    if config["save_dataset"]:
-        dataset.save()
-    return dataset
+    with as_data_errors(config):
+        return dataset_class(config)(config)

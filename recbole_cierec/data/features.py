@@ -199,7 +199,8 @@ def cached(
     inputs = _inputs(store, encoder) | kind.inputs
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(cache_dir) / f"{kind.name}-{key}"
-    clear_leftovers(folder.parent, TEMPORARY)
+    for place in (folder.parent, *folder.parent.glob("*.parts")):
+        clear_leftovers(place, TEMPORARY)
     cache = _Cache(kind, store, encoder, batch_size, device, progress, inputs, folder)
     in_parts = shard is not None and shard.within(*world()).count > 1
     found = _find_together(cache) if in_parts else cache.find()

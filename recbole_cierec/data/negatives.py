@@ -11,7 +11,7 @@ from itertools import chain
 
 import numpy as np
 import torch
-from recbole.sampler import Sampler
+from recbole.sampler import KGSampler, RepeatableSampler, Sampler
 
 from recbole_cierec.data.used_items import UsedItems
 from recbole_cierec.errors import DataError
@@ -138,18 +138,51 @@ def quick_sampler(sampler, seen: np.ndarray | None = None):
     return quick
 
 
-def seen_items(sampler, train_dataset) -> np.ndarray:
-    """Items with a training interaction, ascending.
+def seen_items(train_dataset) -> np.ndarray:
+    """Items with a training interaction, ascending."""
+    return np.unique(np.asarray(train_dataset.inter_feat[train_dataset.iid_field]))
+
+
+def refuse_endless(sampler, name: str, seen: np.ndarray | None = None) -> None:
+    """Refuse data from which a sampler would draw forever: a user has all that it draws from.
+
+    RecBole draws until an item is new to the user. Its own check compares the user's items with
+    the whole vocabulary, but popularity draws only from items that have interactions.
+
+    Args:
+        sampler: A sampler of RecBole's for users or, of a knowledge graph, for head entities.
+        name: Of the data set, for the message.
+        seen: Ids of the items that may be drawn; None: all.
 
     Raises:
-        DataError: A user has interacted with all of them, so that no negative is left.
+        DataError: Says for how many there is no negative.
     """
-    seen = np.unique(np.asarray(train_dataset.inter_feat[train_dataset.iid_field]))
-    full = int((_lengths(sampler.used_ids) >= len(seen)).sum())
+    over_graph = isinstance(sampler, KGSampler)
+    size = sampler.entity_num if over_graph else sampler.item_num
+    drawn = np.zeros(size, dtype=bool)
+    drawn[1:] = sampler.distribution != "popularity"
+    drawn[list(getattr(sampler, "prob", ()))] = True
+    if seen is not None:
+        drawn &= np.isin(np.arange(size), seen)
+    if isinstance(sampler, RepeatableSampler):  # excludes the one item that comes next
+        full = sampler.user_num - 1 if drawn.sum() < 2 else 0
+    else:
+        full = int((_used_among(sampler.used_ids, drawn) >= drawn.sum()).sum())
     if full:
+        whose, what = ("head(s)", "entities") if over_graph else ("user(s)", "items")
         raise DataError(
-            f"{train_dataset.dataset_name}: {full} user(s) have interacted with all {len(seen)} "
-            "items that have a training interaction, so that no negative is left for them; set "
-            "train_negatives: all, or drop them by user_inter_num_interval"
+            f"{name}: {full} {whose} have all {drawn.sum()} {what} that negatives are drawn from, "
+            "so that none is left for them; draw them otherwise (train_negatives: all, "
+            "distribution: uniform), or drop them by user_inter_num_interval"
         )
-    return seen
+
+
+def _used_among(used: np.ndarray | UsedItems, drawn: np.ndarray) -> np.ndarray:
+    """How many of the drawn items each user has [n_users]."""
+    if isinstance(used, UsedItems):
+        users, items = np.divmod(used.pairs, used.n_items)
+        return np.bincount(users[drawn[items]], minlength=len(used))
+    lengths = _lengths(used)
+    items = np.fromiter(chain.from_iterable(used), np.int64, int(lengths.sum()))
+    users = np.repeat(np.arange(len(used)), lengths)
+    return np.bincount(users[drawn[items]], minlength=len(used))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 _BYTES = 1 << 22  # bytes hashed in one go
+_LONGEST_REASON = 200  # characters; zipfile quotes names of up to 64 KiB
 # Unpacked, an .npz may be so many times as long as the file; deflate alone can do a thousand, but
 # ids and lists stay below 60.
 _MOST_UNPACKED = 200
@@ -95,7 +96,8 @@ def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.
     except OSError:
         raise
     except Exception as error:  # zipfile, zlib and numpy fail in many ways on damaged bytes
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(reason[:_LONGEST_REASON]) from error
 
 
 def _refuse_bombs(archive: zipfile.ZipFile, length: int) -> None:

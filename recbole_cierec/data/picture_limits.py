@@ -1,9 +1,9 @@
-"""How much of a picture file Pillow may read, and what that may cost.
+"""Limits on what decoding a picture may cost.
 
-Some bytes of a file cost far more than others: a scan of a progressive JPEG decodes every pixel
-again, a compressed text of PNG inflates a thousandfold, and stray bytes are read one at a time.
-All of it is counted while Pillow reads, so that no second parser has to agree with Pillow's on
-where a segment begins.
+A few bytes can be expensive: a scan of a progressive JPEG decodes every pixel again, a compressed
+text in a PNG inflates a thousandfold, and Pillow skips stray bytes one at a time. All limits are
+applied to what Pillow actually reads, while it reads, so that no second parser has to agree with
+Pillow's about where a segment begins.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from recbole_cierec.errors import PictureError
 
 # No format stores more than 8 bytes a pixel (16-bit RGBA), plus room for metadata.
 BYTES_PER_PIXEL = 8
 METADATA_BYTES = 64 * 2**20
-# Calls of read(): a call may fetch a single byte, and takes longer than copying a hundred.
+# Calls of read(), since each may return a single byte.
 _HEADER_READS = 50_000
-_PIXELS_PER_READ = 2  # a run of a compressed BMP; all else reads thousands at a time
+_PIXELS_PER_READ = 2  # runs of a compressed BMP; other formats read thousands of pixels at a time
 # Pillow joins the EXIF segments of a JPEG one by one, in quadratic time.
 _EXIF_BYTES = 2**20
 _EXIF = b"Exif\0\0"
-# Each of them may inflate to 1 MiB; Pillow bounds the sum for some of them only.
+# Each may inflate to 1 MiB; Pillow bounds the sum for some of them only.
 _PACKED_CHUNKS = 100
 _PACKED = (b"iCCP", b"zTXt", b"iTXt")
 _PIXEL_CHUNKS = (b"IDAT", b"fdAT")
-# libjpeg writes 18 scans for CMYK at most, and other encoders about as many. A scan costs time for
-# every pixel, so that small pictures may have more.
+# libjpeg writes up to 18 scans (CMYK), other encoders about as many. The cost of a scan is
+# proportional to the number of pixels, so small pictures may have more.
 _FEW_SCANS = 25
 _SCANNED_PIXELS = 2**30
 _SCAN = 0xDA  # behind 0xFF
@@ -40,13 +40,13 @@ _RLE_PIXELS = 2**24
 
 
 class PictureReader:
-    """An open picture file that Pillow reads through, within limits.
+    """A file object for Pillow that enforces the limits.
 
-    Until :meth:`begin_pixels` only the header and metadata are expected.
+    Until :meth:`begin_pixels` is called only header and metadata can be read.
 
     Args:
         path: For messages.
-        file: At its start.
+        file: The open file, at its start.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
@@ -55,9 +55,9 @@ class PictureReader:
         self._what = "header and metadata"
 
     def begin_pixels(self, size: tuple[int, int]) -> None:
-        """Allow what a picture of this width and height may need.
+        """Allow as much as a picture of this width and height may need.
 
-        JPEG is read from its start once more, so that this comes on top of the metadata.
+        The allowance for metadata is renewed, because a JPEG is read from its start again.
         """
         pixels = size[0] * size[1]
         self._bytes_left = METADATA_BYTES + BYTES_PER_PIXEL * pixels
@@ -65,7 +65,7 @@ class PictureReader:
         self._what = f"a picture of {size[0]} x {size[1]} pixels"
 
     def read(self, size: int = -1) -> bytes:
-        """As of a file.
+        """Read like a file.
 
         Raises:
             PictureError: A limit is exceeded.
@@ -109,8 +109,8 @@ class _JpegReader(PictureReader):
         if not self._first_scan:
             self._count_exif(data)
             return
-        # Every pair of bytes that libjpeg could take for the marker of a scan; entropy-coded data
-        # hold none. Those before the first scan are of thumbnails.
+        # Count every pair of bytes that libjpeg might read as the marker of a scan; entropy-coded
+        # data contain none, and those before the first scan belong to thumbnails.
         new = data[max(0, len(data) - (self.tell() - self._first_scan)) :]
         codes = np.frombuffer(self._last + new, np.uint8)  # six times as fast as bytes.count
         self._scans += int(np.count_nonzero((codes[:-1] == 0xFF) & (codes[1:] == _SCAN)))
@@ -126,7 +126,7 @@ class _JpegReader(PictureReader):
 
 
 class _PngReader(PictureReader):
-    """Bounds chunks other than pixels, wherever they lie."""
+    """Bounds all chunks except pixels, before and after these."""
 
     _next_chunk, _metadata_bytes, _packed = 8, 0, 0
 
@@ -162,17 +162,17 @@ def limited(path: Path, file: BinaryIO) -> PictureReader:
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG whose EXIF data Pillow leaves alone.
+    """A JPEG whose EXIF data Pillow does not parse.
 
-    Pillow looks there for the resolution. It copies what each of up to 65,535 entries points to,
-    and all may point to the same bytes: 1 MiB would take 40 GiB.
+    It would, to find the resolution, and copy the value of each of up to 65,535 entries, which may
+    all point to the same bytes: 1 MiB of EXIF could take 40 GiB of memory.
     """
 
     def getexif(self) -> Image.Exif:
         return Image.Exif()
 
 
-def open_picture(reader: PictureReader, formats: tuple[str, ...]) -> JpegImagePlugin.ImageFile:
+def open_picture(reader: PictureReader, formats: tuple[str, ...]) -> ImageFile.ImageFile:
     """Read a picture's header.
 
     Args:

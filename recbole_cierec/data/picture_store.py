@@ -142,7 +142,7 @@ def open_store(
     if bad_image not in POLICIES:
         raise ConfigError(f"bad_image is {bad_image!r}; use one of {', '.join(POLICIES)}")
     root, cache_dir = Path(root), Path(cache_dir)
-    if any(paths) and not root.is_dir():
+    if any(paths) and not os.path.isdir(root):
         raise DataError(f"picture folder {root} does not exist; set image_dir")
     pool = Pool(max(1, min(workers or _cores(), _MOST_WORKERS)), progress)
     try:

@@ -10,14 +10,19 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
-from recbole.data.utils import create_samplers, data_preparation, get_dataloader
-from recbole.sampler import Sampler
-from recbole.utils import ModelType
+from recbole.data.dataloader import (
+    FullSortEvalDataLoader,
+    KnowledgeBasedDataLoader,
+    TrainDataLoader,
+)
+from recbole.data.transform import MaskItemSequence
+from recbole.data.utils import create_samplers, get_dataloader
+from recbole.sampler import KGSampler, Sampler
 
 from recbole_cierec.data.candidate_loader import CandidateLoader, FullLoader
 from recbole_cierec.data.cold_split import WARM
-from recbole_cierec.data.negatives import quick_sampler, seen_items
+from recbole_cierec.data.masking import MaskSequence
+from recbole_cierec.data.negatives import quick_sampler, refuse_endless, seen_items
 from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.data.used_items import CompactSampler
 from recbole_cierec.errors import DataError
@@ -25,6 +30,7 @@ from recbole_cierec.evaluation.candidate_files import provide_candidates
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.evaluation.plan import EvaluationPlan, make_views, restrict
+from recbole_cierec.recbole_refusals import as_data_errors
 
 PHASES = ("train", "valid", "test")
 
@@ -35,26 +41,11 @@ def prepare(config, dataset):
     The evaluation loaders carry their :class:`recbole_cierec.evaluation.plan.EvaluationPlan`.
 
     Raises:
-        DataError: A part is empty, a user has no negative to draw, or topk exceeds the items.
+        DataError: A part is empty, a user has no negative to draw, or more items are asked for
+            than there are.
     """
-    if max(config["topk"]) >= dataset.item_num:
-        raise DataError(
-            f"{config['dataset']}: topk {max(config['topk'])} is more than its "
-            f"{dataset.item_num - 1} items; lower topk"
-        )
-    if config["save_dataloaders"] or config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-        train, *loaders = data_preparation(config, dataset)
-        loaders = [
-            CandidateLoader(config, loader._dataset, loader._sampler)
-            if candidates_wanted(config, phase)
-            else loader
-            for phase, loader in zip(PHASES[1:], loaders, strict=True)
-        ]
-    else:
-        train, *loaders = _own_loaders(config, dataset)
-    drawing = getattr(train, "general_dataloader", train)  # of RecBole's knowledge models
-    if getattr(drawing, "_sampler", None) is not None:
-        drawing._sampler = training_sampler(config, drawing._sampler, drawing._dataset)
+    _refuse_counts(config, dataset.item_num - 1)
+    train, *loaders = _loaders(config, dataset)
     datasets = [
         getattr(loader, "whole", getattr(loader, "_dataset", None)) for loader in (train, *loaders)
     ]
@@ -63,45 +54,94 @@ def prepare(config, dataset):
     return train, *loaders
 
 
-def _own_loaders(config, dataset) -> list:
+def _refuse_counts(config, n_items: int) -> None:
+    """Refuse more ranked items, or more negatives for a positive, than there are items."""
+    how = config["train_neg_sample_args"]
+    counts = {f"topk {max(config['topk'])}": max(config["topk"])}
+    if config["metrics_k"]:  # of RaCT, whose critic ranks by it
+        counts[f"metrics_k {config['metrics_k']}"] = config["metrics_k"]
+    if how["distribution"] != "none":
+        each = how["candidate_num"] if how["dynamic"] else 1
+        counts[f"train_neg_sample_args, {how}"] = how["sample_num"] * each
+    for phase in PHASES[1:]:
+        mode, drawn = config["eval_args"]["mode"][phase], config[f"{phase}_neg_sample_args"]
+        if drawn["sample_num"] != "none":
+            counts[f"eval_args mode {mode}"] = drawn["sample_num"]
+    for what, count in counts.items():
+        if count > n_items:
+            raise DataError(
+                f"{config['dataset']}: {what} is more than its {n_items} items; lower it"
+            )
+
+
+def _loaders(config, dataset) -> list:
     """RecBole's own data_preparation first unpickles loaders that it finds beside the
     checkpoints; these may be stale, and reading them runs what they hold."""
     parts = dataset.build()
     _refuse_empty(config, parts)
-    try:
+    with as_data_errors(config):  # "Some users have interacted with all items ..."
         samplers = _samplers(config, dataset, parts)
-    except ValueError as error:  # RecBole: "Some users have interacted with all items ..."
-        raise DataError(f"{config['dataset']}: {error}") from error
-    loaders = []
-    for phase, part, sampler in zip(PHASES, parts, samplers, strict=True):
-        loader = get_dataloader(config, phase)
-        if loader is TrainDataLoader:
-            loader = TrainLoader
-        elif candidates_wanted(config, phase):
-            loader = CandidateLoader
-        elif loader is FullSortEvalDataLoader:
-            loader = FullLoader
-        shuffle = config["shuffle"] and phase == "train"
-        loaders.append(loader(config, part, sampler, shuffle=shuffle))
-    return loaders
+    if samplers[0] is not None:
+        samplers[0] = training_sampler(config, samplers[0], parts[0])
+    with as_data_errors(config):
+        return [
+            _loader(config, dataset, *each) for each in zip(PHASES, parts, samplers, strict=True)
+        ]
+
+
+def _loader(config, dataset, phase: str, part, sampler):
+    kind = _loader_class(config, phase)
+    if kind is KnowledgeBasedDataLoader:
+        return kind(config, part, sampler, _entities(config, dataset), shuffle=True)
+    loader = kind(config, part, sampler, shuffle=config["shuffle"] and phase == "train")
+    if type(loader.transform) is MaskItemSequence:
+        loader.transform = MaskSequence(config)
+    return loader
+
+
+def _loader_class(config, phase: str) -> type:
+    """RecBole's choice, or ours for it."""
+    kind = get_dataloader(config, phase)
+    if kind is TrainDataLoader:
+        return TrainLoader
+    if candidates_wanted(config, phase):
+        return CandidateLoader
+    return FullLoader if kind is FullSortEvalDataLoader else kind
+
+
+def _entities(config, dataset) -> KGSampler:
+    """RecBole's sampler of entities for the triples of a knowledge graph."""
+    how = config["train_neg_sample_args"]
+    if how["distribution"] == "none":
+        raise DataError(
+            f"train_neg_sample_args: {config['model']} learns from negatives, and none are drawn; "
+            "remove this key"
+        )
+    sampler = KGSampler(dataset, how["distribution"], how["alpha"])
+    refuse_endless(sampler, config["dataset"])
+    return sampler
 
 
 def _samplers(config, dataset, parts) -> list:
     """RecBole's three samplers, with arrays for its sets; None for a phase that draws nothing."""
     if config["repeatable"]:
-        return list(create_samplers(config, dataset, parts))
-    samplers, base = [], None
-    for phase in PHASES:
-        how = config[f"{phase}_neg_sample_args"]
-        if how["distribution"] == "none":
-            samplers.append(None)
-            continue
-        if base is None:
-            alpha = how.get("alpha", 1.0)
-            base = CompactSampler(list(PHASES), parts, how["distribution"], alpha)
-        elif how["distribution"] != base.distribution:
-            base.set_distribution(how["distribution"])
-        samplers.append(base.set_phase(phase))
+        samplers = list(create_samplers(config, dataset, parts))
+    else:
+        samplers, base = [], None
+        for phase in PHASES:
+            how = config[f"{phase}_neg_sample_args"]
+            if how["distribution"] == "none":
+                samplers.append(None)
+                continue
+            if base is None:
+                alpha = how.get("alpha", 1.0)
+                base = CompactSampler(list(PHASES), parts, how["distribution"], alpha)
+            elif how["distribution"] != base.distribution:
+                base.set_distribution(how["distribution"])
+            samplers.append(base.set_phase(phase))
+    for phase, sampler in zip(PHASES[1:], samplers[1:], strict=True):
+        if sampler is not None and config[f"{phase}_neg_sample_args"]["sample_num"] != "none":
+            refuse_endless(sampler, config["dataset"])
     return samplers
 
 
@@ -163,25 +203,11 @@ def _by_row(dataset, row: np.ndarray, n: int) -> Ragged:
 def _by_row_of_all(datasets: list, row: np.ndarray, n: int) -> Ragged:
     """All that the user of a row ever interacted with, in whatever part."""
     pairs = [_pairs(dataset, row) for dataset in datasets]
-    pairs += [_first_items(dataset, row) for dataset in datasets]
     rowless = datasets[0].rowless
     rows = row[rowless.users]
     pairs.append((rows[rows >= 0], rowless.items[rows >= 0]))
     rows, items = (np.concatenate(side) for side in zip(*pairs, strict=True))
     return Ragged.group(rows, items, n)
-
-
-def _first_items(dataset, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Items of sequences, of which a user's first has no row of its own."""
-    suffix = dataset.config["LIST_SUFFIX"]
-    name = dataset.iid_field + suffix if suffix else ""
-    if not hasattr(dataset, "item_list_length_field") or name not in dataset.inter_feat:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    lists = np.asarray(dataset.inter_feat[name])
-    rows = np.repeat(row[np.asarray(dataset.inter_feat[dataset.uid_field])], lists.shape[1])
-    items = lists.reshape(-1)
-    real = (items > 0) & (rows >= 0)
-    return rows[real], items[real]
 
 
 def _refuse_empty(config, parts) -> None:
@@ -195,21 +221,33 @@ def _refuse_empty(config, parts) -> None:
 
 
 def training_sampler(config, sampler, train_dataset):
-    """RecBole's sampler of training negatives, of what ``train_negatives`` allows, and quick."""
-    if config["train_negatives"] == "seen":
-        return seen_sampler(sampler, train_dataset)
-    return quick_sampler(sampler) if isinstance(sampler, Sampler) else sampler
-
-
-def seen_sampler(sampler, train_dataset):
-    """A copy of a RecBole sampler that draws only from items with a training interaction.
+    """RecBole's sampler of training negatives, of what ``train_negatives`` allows, and quick.
 
     Raises:
         DataError: A user has interacted with all of them, so that no negative is left.
     """
-    seen = seen_items(sampler, train_dataset)
+    seen = seen_items(train_dataset) if config["train_negatives"] == "seen" else None
+    refuse_endless(sampler, config["dataset"], seen)
+    if isinstance(sampler, Sampler):
+        return quick_sampler(sampler, seen)
+    return sampler if seen is None else seen_sampler(sampler, train_dataset)
+
+
+def seen_sampler(sampler, train_dataset):
+    """A copy of a RecBole sampler that draws only from items with a training interaction."""
+    seen = seen_items(train_dataset)
     if isinstance(sampler, Sampler):
         return quick_sampler(sampler, seen)
     narrowed = copy.copy(sampler)
-    narrowed._uni_sampling = lambda n: seen[np.random.randint(0, len(seen), n)]
+    if sampler.distribution == "popularity":
+        narrowed._pop_sampling = lambda n: _drawn_among(sampler._pop_sampling, seen, n)
+    else:
+        narrowed._uni_sampling = lambda n: seen[np.random.randint(0, len(seen), n)]
     return narrowed
+
+
+def _drawn_among(draw, seen: np.ndarray, n: int) -> np.ndarray:
+    items = draw(n)
+    while len(left := np.flatnonzero(~np.isin(items, seen))):
+        items[left] = draw(len(left))
+    return items

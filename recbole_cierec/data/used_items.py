@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from recbole.sampler import Sampler
 
+from recbole_cierec.errors import DataError
+
 
 class UsedItems:
     """For each user the set of his items, made when it is asked for.
@@ -56,8 +58,8 @@ class CompactSampler(Sampler):
             used[phase] = UsedItems(known, self.user_num, self.item_num)
         full = int((used[self.phases[-1]].lengths + 1 == self.item_num).sum())  # 0 is no item
         if full:
-            raise ValueError(
-                f"{full} user(s) have interacted with all items, so that no negative is left for "
-                "them; drop them by user_inter_num_interval"
+            raise DataError(
+                f"{self.datasets[0].dataset_name}: {full} user(s) have interacted with all items, "
+                "so that no negative is left for them; drop them by user_inter_num_interval"
             )
         return used

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def read_per_user(path: Path) -> UserResults:
         DataError: There is none, or it is not one of ours.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike is_dir it never raises
         files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
         if not files:
             raise DataError(f"{path}: no *{SUFFIX} in this folder; runs leave them in saved/")
@@ -115,6 +116,21 @@ def read_per_user(path: Path) -> UserResults:
         arrays = read_npz(path)
         about = json.loads(str(arrays.pop("about")))
         users = arrays.pop("users")
+        _check(users, arrays, about)
     except (OSError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{path}: not a file of results by user ({error})") from error
     return UserResults(path.name.removesuffix(SUFFIX), users, arrays, about, path)
+
+
+def _check(users: np.ndarray, values: dict[str, np.ndarray], about: object) -> None:
+    """Raise ValueError for arrays and a description that :func:`save_per_user` cannot have written.
+
+    Values that are infinite would end as warnings and nan in the table.
+    """
+    if not isinstance(about, dict):
+        raise ValueError("'about' is no mapping")
+    if users.ndim != 1 or users.dtype.kind != "U":
+        raise ValueError("'users' is no list of ids")
+    for name, array in values.items():
+        if array.shape != users.shape or array.dtype.kind not in "fb" or np.isinf(array).any():
+            raise ValueError(f"'{name}' is not one finite number a user")

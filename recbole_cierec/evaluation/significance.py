@@ -9,6 +9,7 @@ users would show the same; it says nothing about other seeds or data sets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy
@@ -66,9 +67,7 @@ def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray
     Raises:
         DataError: The runs are of other data, protocols or users, or lack the metric.
     """
-    for key, what in (("protocol", "protocol"), ("data_digest", "data")):
-        if run.about[key] != base.about[key]:
-            raise DataError(f"{run.path} and {base.path}: not the same {what}; they do not compare")
+    _refuse_other_ground(run, base)
     for side in (run, base):
         if metric not in side.values:
             known = ", ".join(k for k in side.values if "/" not in k)
@@ -80,6 +79,28 @@ def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray
     if not np.array_equal(run.users[a], base.users[b]) or (np.isnan(theirs) == has).any():
         raise DataError(f"{run.path} and {base.path}: not the same users")
     return ours[has], theirs[has]
+
+
+def _refuse_other_ground(run: UserResults, base: UserResults) -> None:
+    both = f"{run.path} and {base.path}"
+    apart = _differences(*(side.about.get("protocol") for side in (run, base)))
+    if apart:
+        said = "; ".join(f"{key} is {ours} and {theirs}" for key, ours, theirs in apart)
+        raise DataError(f"{both} do not compare: not the same protocol, {said}")
+    if run.about.get("data_digest") != base.about.get("data_digest"):
+        ours, theirs = (side.about.get("dataset") for side in (run, base))
+        why = f"{ours}, {theirs}" if ours != theirs else "other interactions or candidates"
+        raise DataError(f"{both} do not compare: not the same data, {why}")
+
+
+def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Each value that differs, at any depth, with its key: ``eval_args.mode``."""
+    if not isinstance(ours, dict) and not isinstance(theirs, dict):
+        return [] if ours == theirs else [(key, ours, theirs)]
+    ours, theirs = (side if isinstance(side, dict) else {} for side in (ours, theirs))
+    names = sorted(ours.keys() | theirs.keys())
+    found = (_differences(ours.get(n), theirs.get(n), f"{key}.{n}".strip(".")) for n in names)
+    return [difference for part in found for difference in part]
 
 
 def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> Comparison:

@@ -94,7 +94,8 @@ class AlignRec(TwoPhases, VisualRecommender):
             raise ConfigError(f"content_size {width} is no multiple of attention_heads {heads}")
         shape = config["image_tokens"], config["attention_blocks"], heads
         n_tokens = len(content.token_names)
-        self.content_encoder = ContentEncoder(self.features.shape[1], n_tokens, width, *shape)
+        with self._drawn_apart("content_encoder"):
+            self.content_encoder = ContentEncoder(self.features.shape[1], n_tokens, width, *shape)
         # What phase 1 leaves behind is kept with the weights, so that a checkpoint is whole.
         self.register_buffer("content", torch.zeros(self.n_items, width))  # unit m_i
         none = torch.full((self.n_items, self.neighbours_count), -1, dtype=torch.long)

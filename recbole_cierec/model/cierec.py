@@ -38,9 +38,9 @@ from recbole_cierec.model.visual_recommender import Side, VisualRecommender
 class CIERec(VisualRecommender):
     """Pictures at training and inference; annotations at training, at inference by key."""
 
-    use_gates = True  # Eq. 3 and 4 ("TA" in Table III)
-    use_gradient_gate = True  # Eq. 6 ("GR")
-    use_annotations = True  # s^_i of Eq. 5 ("PI")
+    use_gates = True  # Eq. 3 and 4: the task-aware gates ("TA" in Table III)
+    use_gradient_gate = True  # Eq. 6: the gradient-regularization gates ("GR")
+    use_annotations = True  # s^_i of Eq. 5: privileged information ("PI")
 
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
@@ -51,12 +51,16 @@ class CIERec(VisualRecommender):
         content_size = self.encoder.out_size  # D
         if self.use_gates:
             activation = config["gate_activation"]
-            self.visual_gate = VisualGate(d, content_size, d, activation, gain)
-            self.inference_gate = InferenceGate(content_size, d, activation)
+            with self._drawn_apart("gates"):
+                self.visual_gate = VisualGate(d, content_size, d, activation, gain)
+                self.inference_gate = InferenceGate(content_size, d, activation)
             self.pair_width = content_size  # of Eq. 3, which sees the user
-        self._set_semantic(config, dataset, gain)
-        self.fusion = Fusion(d, 3 if self.use_gates else 2, config["fusion"])
-        self._set_backbone(config, content_size, gain)
+        with self._drawn_apart("semantic"):
+            self._set_semantic(config, dataset, gain)
+        with self._drawn_apart("fusion"):
+            self.fusion = Fusion(d, 3 if self.use_gates else 2, config["fusion"])
+        with self._drawn_apart("backbone"):
+            self._set_backbone(config, content_size, gain)
         self.gradient_scales = {"visual": 1.0, "semantic": 1.0}
         self._alignment: Tensor | float = 0.0
         self._ranking: UserGateRanking | None = None

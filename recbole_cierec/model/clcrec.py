@@ -41,17 +41,20 @@ class CLCRec(VisualRecommender):
         self.content_share = config["contrastive_weight"]  # lambda
         self.replaced_share = config["replaced_share"]  # rho
         self.temperature = config["temperature"]
-        self.user_embedding = self._table(self.n_users, self.size)  # z_u
-        self.item_embedding = self._table(self.n_items, self.size)  # z_i
+        self.user_embedding = nn.Embedding(self.n_users, self.size)  # z_u
+        self.item_embedding = nn.Embedding(self.n_items, self.size)  # z_i
         for table in (self.user_embedding, self.item_embedding):
             nn.init.xavier_normal_(table.weight)
         self.encoder = self._item_encoder(config, dataset)
         n_in, self.use_annotations = self.encoder.out_size, config["use_annotations"]
         if self.use_annotations:
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
-            self.token_embedding = self._table(len(dataset.content.token_names), self.size, std=1.0)
+            n_tokens = len(dataset.content.token_names)
+            with self._drawn_apart("annotations"):
+                self.token_embedding = self._table(n_tokens, self.size, std=1.0)
             n_in += self.size
-        self.content_in = nn.Linear(n_in, config["content_hidden_size"])  # W1
+        with self._drawn_apart("content_in"):
+            self.content_in = nn.Linear(n_in, config["content_hidden_size"])  # W1
         self.content_out = nn.Linear(config["content_hidden_size"], self.size)  # W2
         everything = torch.arange(1, self.n_items)
         pool = self.seen.nonzero().squeeze(1) if config["train_negatives"] == "seen" else everything

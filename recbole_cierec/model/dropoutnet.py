@@ -60,10 +60,12 @@ class DropoutNet(VisualRecommender):
         if self.use_annotations:
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
             n_tokens = len(dataset.content.token_names)
-            self.token_embedding = self._table(n_tokens, self.size, std=1.0)
+            with self._drawn_apart("annotations"):
+                self.token_embedding = self._table(n_tokens, self.size, std=1.0)
             n_in += self.size
         self.user_tower = Tower(self.size, hidden, self.size)
-        self.item_tower = Tower(n_in, hidden, self.size)
+        with self._drawn_apart("item_tower"):
+            self.item_tower = Tower(n_in, hidden, self.size)
         self._started = False
 
     # ------------------------------------------------------------- the preference vectors

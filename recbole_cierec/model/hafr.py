@@ -50,7 +50,8 @@ class HAFR(PairwiseRecommender):
         self.image_map = unit_linear(self.encoder.out_size, d, gain)  # W_m
         self.pair_width = max(d, width)
         if self.use_tokens:
-            self._set_tokens(dataset.content, d, width)
+            with self._drawn_apart("tokens"):
+                self._set_tokens(dataset.content, d, width)
         self.component_user = nn.Linear(d, width, bias=False)  # W_t's half for p_u
         self.component_item = _unbiased(d, width)  # its half for z, and b_t
         self.component_weight = _ones(width)  # v_t

@@ -3,9 +3,12 @@
 CIERec_Base          the backbone on pictures: MF(Image) resp. VBPR (its row in Table III
                      equals theirs in Table II digit for digit)
 CIERec_CI            + cross-modal inference, no gates: s_i = LSTM(e_i), f_i = MLP(q_i || s_i)
-CIERec_CI_TA         + the gates of Eq. 3 and 4: f_i = MLP(q_i || v_i || s_i)
-CIERec_CI_TA_GR      + the gradient-regularization gate of Eq. 6
+CIERec_CI_TA         + the task-aware gates of Eq. 3 and 4: f_i = MLP(q_i || v_i || s_i)
+CIERec_CI_TA_GR      + the gradient-regularization gates of Eq. 6
 CIERec               + the annotations as privileged information in Eq. 5
+
+All rungs have the same settings in properties/model/; a file has more keys than the one before only
+for what its rung adds.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from logging import getLogger
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,7 +50,6 @@ class SharedSoftmax(nn.Module):
         # An item without any interaction counts as one with one: log 0 would forbid it.
         log_share = (counts.clamp(min=1) / counts.sum()).log()
         self.register_buffer("log_share", log_share, persistent=False)
-        self.generator: torch.Generator | None = None  # one for all processes, where they differ
         self._told = False
 
     def count(self, pair_width: int = 0) -> int:
@@ -65,8 +65,11 @@ class SharedSoftmax(nn.Module):
         return max(1, min(n, fit))
 
     def draw(self, pair_width: int = 0) -> Tensor:
-        """Distinct items [N], uniform, by default from torch's global generator, which checkpoints
-        keep."""
+        """Distinct items [N], uniform.
+
+        From numpy's global generator, as RecBole's negatives: dropout, which draws from torch's,
+        does not change them, and all processes of a run draw the same ones.
+        """
         n = self.count(pair_width)
         if not self._told and n < self.wanted:
             self._told = True
@@ -78,9 +81,8 @@ class SharedSoftmax(nn.Module):
                     f"{self.pair_bytes // 2**20} MiB"
                 )
             getLogger().info(f"shared_negatives: {n} instead of {self.wanted}, as {why}")
-        # Drawn on the CPU, so that the same seed draws the same items on every device.
-        order = torch.randperm(len(self.pool), generator=self.generator)
-        return self.pool[order[:n]].to(self.log_share.device)
+        order = torch.from_numpy(np.random.permutation(len(self.pool))[:n])
+        return self.pool[order].to(self.log_share.device)
 
     def forward(
         self, positive: Tensor, negative: Tensor, positive_items: Tensor, shared_items: Tensor

@@ -42,14 +42,17 @@ class MF_Content(VisualRecommender):
         self.annotation_at_inference = config["annotation_at_inference"]
         self.user_embedding = self._table(self.n_users, self.size)  # p_u
         if self.use_ids:
-            self.item_embedding = self._table(self.n_items, self.size)  # q_i
+            with self._drawn_apart("ids"):
+                self.item_embedding = self._table(self.n_items, self.size)  # q_i
         if self.use_image:
             self.encoder = self._item_encoder(config, dataset)  # e_i
             gain = config["content_init_gain"]
-            self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # W
+            with self._drawn_apart("image"):
+                self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)
         if self.use_annotations:
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
-            self.token_embedding = self._table(len(dataset.content.token_names), self.size)
+            with self._drawn_apart("annotations"):
+                self.token_embedding = self._table(len(dataset.content.token_names), self.size)
 
     def user_side(self, users: Tensor) -> Side:
         return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
@@ -57,13 +60,13 @@ class MF_Content(VisualRecommender):
     def item_side(self, items: Tensor) -> Side:
         vector = torch.zeros(len(items), self.size, device=items.device)
         bias = self.item_biases(items)
-        kept = self._kept(items, self.id_dropout)
+        # Both are drawn in any case, so that a part that is off leaves the other's draws alone.
+        kept, read = (self._kept(items, p) for p in (self.id_dropout, self.privileged_dropout))
         if self.use_ids:
             vector = vector + self.seen_rows(self.item_embedding, items) * kept.unsqueeze(1)
         if self.use_image:
             vector = vector + self.projection(self.encoder(items))
         if self.use_annotations and (self.training or self.annotation_at_inference):
-            read = self._kept(items, self.privileged_dropout)
             x = mean_rows(self.token_embedding, self.tokens[items])
             vector = vector + x * read.unsqueeze(1)
         return {"vector": vector, "bias": bias * kept}

@@ -71,7 +71,8 @@ class PiNet(TwoPhases, VisualRecommender):
         names = content.token_names[1:]
         self.head = TokenHead(content_size, len(names), gain)
         if config["word_vectors"]:
-            self.head.use_vectors(read_word_vectors(Path(config["word_vectors"]), names))
+            with self._drawn_apart("word_vectors"):
+                self.head.use_vectors(read_word_vectors(Path(config["word_vectors"]), names))
         if config["prior_frequency"]:
             self.head.use_frequencies(self.token_labels(known.nonzero().squeeze(1)))
         self.gradient_scales = {"visual": 1.0, "semantic": 1.0}

@@ -102,11 +102,14 @@ class VECF(PairwiseRecommender):
         self.attention = nn.Linear(width, 1, bias=False)  # w
         self.projection = unit_linear(size, d, gain, bias=False)  # W
         if self.merge == "concat":
-            self.merge_map = nn.Linear(2 * d, d, bias=False)  # W_c, at first the sum of the two
+            with self._drawn_apart("merge"):
+                self.merge_map = nn.Linear(2 * d, d, bias=False)  # W_c, at first the sum of the two
             self.merge_map.weight.data.copy_(torch.eye(d).repeat(1, 2))
-        self.scorer = SigmoidScorer(d) if config["scorer"] == "mlp" else None
+        with self._drawn_apart("scorer"):
+            self.scorer = SigmoidScorer(d) if config["scorer"] == "mlp" else None
         self.pair_width = 2 * self.regions.count + d + (WIDTH if self.scorer else 0)
-        self._set_caption(config, content)
+        with self._drawn_apart("caption"):
+            self._set_caption(config, content)
 
     def _set_caption(self, config, content) -> None:
         self.caption_weight, self.caption = config["caption_weight"], None

@@ -8,7 +8,10 @@ Loss, ``predict`` and ``full_sort_predict`` follow from them, so they cannot dri
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -82,6 +85,7 @@ class VisualRecommender(GeneralRecommender):
     def __init__(self, config, dataset) -> None:
         super().__init__(config, dataset)
         self.size = config["embedding_size"]  # d
+        self.seed = config["seed"]
         self.init_std = config["init_std"]
         self.reg_weight = config["reg_weight"]
         self.content_reg_weight = config["content_reg_weight"]
@@ -154,6 +158,17 @@ class VisualRecommender(GeneralRecommender):
         nn.init.normal_(table.weight, std=self.init_std if std is None else std)
         return table
 
+    @contextmanager
+    def _drawn_apart(self, part: str) -> Iterator[None]:
+        """Start an optional part from a stream of its own, seeded by the run's seed and its name.
+
+        Without it the rest of the model starts, and training draws, as with it.
+        """
+        # Only the CPU's generator: torch.manual_seed would seed every GPU as well.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(crc32(f"{self.seed} {part}".encode()))
+            yield
+
     def id_tables(self) -> list[nn.Embedding]:
         """The tables with a row for each user or each item."""
         rows = (self.n_users, self.n_items)
@@ -161,7 +176,8 @@ class VisualRecommender(GeneralRecommender):
         return [table for table in tables if table.num_embeddings in rows]
 
     def _item_encoder(self, config, dataset) -> ItemEncoder:
-        encoder = ItemEncoder(dataset.content, config["encoder_training"], config)
+        with self._drawn_apart("encoder"):
+            encoder = ItemEncoder(dataset.content, config["encoder_training"], config)
         self.draws_for_all = self.draws_for_all and not encoder.draws
         return encoder
 
@@ -210,7 +226,6 @@ class VisualRecommender(GeneralRecommender):
         """Negative items: RecBole's [B], or with softmax one draw for the batch [N]."""
         if self.softmax is None:
             return interaction[self.NEG_ITEM_ID]
-        self.softmax.generator = self.common
         return self.softmax.draw(self.pair_width)
 
     def item_draws(self, items: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ import uuid
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -47,6 +48,7 @@ _PARTS = {  # what TrainerMixin.state writes and others read
     "extra": dict,
     "rng": dict,
 }
+_MAY_BE_NONE = ("best_valid_result", "other_parameter")  # else dicts
 # What zipfile and torch raise on files that are cut off, overwritten or something else altogether.
 _DAMAGE = (
     OSError,
@@ -236,8 +238,15 @@ def _read(path: Path, whole: bool) -> dict:
         )
     for part, kind in _PARTS.items():
         if not isinstance(state.get(part), kind):
-            raise CheckpointError(f"{path}: not a whole checkpoint (no {part}); use another file")
+            raise _incomplete(path, part)
+    for part in _MAY_BE_NONE:
+        if part not in state or not isinstance(state[part], dict | NoneType):
+            raise _incomplete(path, part)
     return state
+
+
+def _incomplete(path: Path, part: str) -> CheckpointError:
+    return CheckpointError(f"{path}: not a whole checkpoint (no {part}); use another file")
 
 
 @contextmanager
@@ -259,8 +268,16 @@ def fitting(path: Path) -> Iterator[None]:
         ) from e
 
 
-def rng_state(generator: torch.Generator | None = None) -> dict:
-    """State of every random generator that training draws from."""
+def loader_generators(train_data: Any) -> list[torch.Generator]:
+    """The generators of a training loader, or of the two that one over a knowledge graph has."""
+    names = ("general_dataloader", "kg_dataloader")
+    loaders = [train_data, *(getattr(train_data, name, None) for name in names)]
+    found = (getattr(loader, "generator", None) for loader in loaders)
+    return [generator for generator in found if generator is not None]
+
+
+def rng_state(generators: Sequence[torch.Generator] = ()) -> dict:
+    """State of every random generator that training draws from, ``generators`` of loaders too."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     version, internal, gauss = random.getstate()
     state = {
@@ -270,12 +287,11 @@ def rng_state(generator: torch.Generator | None = None) -> dict:
     }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
-    if generator is not None:
-        state["loader"] = generator.get_state()
+    state["loaders"] = [generator.get_state() for generator in generators]
     return state
 
 
-def set_rng_state(state: dict, generator: torch.Generator | None = None) -> None:
+def set_rng_state(state: dict, generators: Sequence[torch.Generator] = ()) -> None:
     """Continue every generator where :func:`rng_state` found it."""
     torch.set_rng_state(state["torch"].cpu())
     kind, keys, position, has_gauss, cached = state["numpy"]
@@ -286,8 +302,8 @@ def set_rng_state(state: dict, generator: torch.Generator | None = None) -> None
         # One for each GPU that was visible, of which there may be fewer now.
         there = state["cuda"][: torch.cuda.device_count()]
         torch.cuda.set_rng_state_all([s.cpu() for s in there])
-    if generator is not None and "loader" in state:
-        generator.set_state(state["loader"].cpu())
+    for generator, known in zip(generators, state["loaders"], strict=bool(generators)):
+        generator.set_state(known.cpu())
 
 
 def ordered(result: dict | None) -> OrderedDict | None:

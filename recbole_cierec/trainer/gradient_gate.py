@@ -8,15 +8,19 @@ As the paper gives it, the loss -log sigma(s_max * J) always falls when the prob
 chosen action rises, whatever the reward: J > 0. ``paper`` is that; ``reinforce`` samples an
 action and compares its reward with the running mean, so that it can learn which scale helps;
 ``fixed`` uses given scales; ``off`` leaves gradients alone.
+
+docs/models.md shows what the gates learn: nothing, so that the seed decides what ``paper`` does.
 """
 
 from __future__ import annotations
 
 import math
+from types import NoneType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 
 MODES = ("paper", "reinforce", "fixed", "off")
 MEMORY = 0.99  # of the running mean of rewards (reinforce)
@@ -37,7 +41,7 @@ class GradientGate:
         self.scales, self.mode = list(scales), mode
         self.generator = torch.Generator().manual_seed(seed)
         n = len(self.scales)
-        self.network = nn.Linear(n, n)
+        self.network = skip_init(nn.Linear, n, n)  # torch's own start draws from the run's stream
         with torch.no_grad():
             for parameter in self.network.parameters():
                 parameter.uniform_(-(n**-0.5), n**-0.5, generator=self.generator)
@@ -93,7 +97,16 @@ class GradientGate:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Inverse of :meth:`state_dict`."""
+        """Inverse of :meth:`state_dict`.
+
+        Raises:
+            ValueError: An action is none of this gate.
+        """
+        actions, reward = [state["action"], *(state["current"] or ())], state["mean_reward"]
+        if len(actions) not in (1, 3) or not all(k in range(len(self.scales)) for k in actions):
+            raise ValueError(f"actions {actions} of a gate with {len(self.scales)} scales")
+        if not isinstance(reward, float | NoneType):
+            raise ValueError(f"mean reward {reward!r}")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.action, self._current = state["action"], state["current"]

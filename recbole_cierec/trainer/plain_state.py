@@ -50,10 +50,15 @@ class PlainState:
 
         Raises:
             AttributeError: The model has no such module.
+            ValueError: A value is of another kind or shape than the one that it replaces.
         """
-        for key, value in state.items():
-            module, _, name = key.rpartition(".")
-            setattr(self._model.get_submodule(module), name, from_plain(value, device))
+        for key, plain in state.items():
+            path, _, name = key.rpartition(".")
+            module, value = self._model.get_submodule(path), from_plain(plain, device)
+            old = getattr(module, name, None)
+            if old is not None and _form(old) != _form(value):
+                raise ValueError(f"{key} is {_form(value)}, not {_form(old)}")
+            setattr(module, name, value)
 
 
 def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -72,6 +77,14 @@ def _is_data(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.dtype != object
     return isinstance(value, (*_SCALARS, Tensor, np.generic))
+
+
+def _form(value: Any) -> str:
+    """The kind of a value, and the shape of a tensor or array."""
+    if isinstance(value, (bool, int, float)):
+        return "a number"
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"{type(value).__name__} {list(shape)}"
 
 
 def _stamp(value: Any) -> Any:

@@ -39,8 +39,20 @@ def plain_words(config: Mapping[str, Any]) -> Iterator[None]:
             raise
         raise ConfigError(line) from error
     except RuntimeError as error:
-        if "SparseAdam" not in str(error):
-            raise
-        raise ConfigError(
+        for words, line in _lines(model).items():
+            if words in str(error):
+                raise ConfigError(line) from error
+        raise
+
+
+def _lines(model: str) -> dict[str, str]:
+    """What torch says, and what it means here."""
+    return {
+        "SparseAdam": (
             f"learner: sparse_adam takes sparse gradients only, and {model} has others; take adam"
-        ) from error
+        ),
+        "selected index k out of range": (
+            f"{model} ranks more items within itself than there are; lower the key that says how "
+            "many (reranker_CAN_NUM of GRU4RecCPR and SASRecCPR), or take more data"
+        ),
+    }

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from recbole.trainer import Trainer
+from recbole.trainer import PretrainTrainer, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
@@ -27,6 +27,7 @@ from recbole_cierec.processes import world
 from recbole_cierec.trainer.checkpoint import (
     fitting,
     from_plain,
+    loader_generators,
     ordered,
     read_checkpoint,
     rng_state,
@@ -46,6 +47,7 @@ from recbole_cierec.trainer.deferred_loss import (
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
 from recbole_cierec.trainer.plain_state import PlainState
 from recbole_cierec.trainer.plain_words import plain_words
+from recbole_cierec.trainer.pretraining import PretrainingMixin
 from recbole_cierec.trainer.resuming import (
     data_of,
     newest_checkpoint,
@@ -81,7 +83,7 @@ class TrainerMixin(TrainerMends):
         self.writes = world()[0] == 0  # whether the run's files are left to this process
         self._valid_result: dict | None = None
         self._resumed: dict | None = None
-        self._generator: torch.Generator | None = None
+        self._generators: list[torch.Generator] = []  # of the loader
         self._data: dict[str, str] = {}  # digests of the data that the model is trained on
         self._at = (0, 0)  # epoch and batch, for messages
         self._deferring = False
@@ -134,7 +136,7 @@ class TrainerMixin(TrainerMends):
             self.writes = writes_in(folder, first_here=self.config["local_rank"] == 0)
             if self.writes:
                 clear_leftovers(folder, TEMPORARY)  # of runs killed while they wrote
-        self._generator = getattr(train_data, "generator", None)
+        self._generators = loader_generators(train_data)
         dataset = train_data._dataset
         self._data = data_of(dataset)
         resumed = self._resumed
@@ -142,6 +144,7 @@ class TrainerMixin(TrainerMends):
             refuse_other_data(self._resumed_file, resumed, self._data, "start without --resume")
             if resumed["stopped_early"] or self.start_epoch >= self.epochs:
                 self.logger.info("The resumed run had finished; its best model is evaluated")
+                self._restore_rng()  # ADMMSLIM draws noise when it scores
                 self.eval_collector.data_collect(train_data)  # some metrics count training items
                 return self.best_valid_score, self.best_valid_result
         with plain_words(self.config):
@@ -153,10 +156,7 @@ class TrainerMixin(TrainerMends):
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         if self._resumed is not None:
-            # Here and not on reading: what was built since has drawn random numbers.
-            with fitting(self._resumed_file):
-                set_rng_state(self._resumed["rng"], self._generator)
-            self._resumed = None
+            self._restore_rng()
         elif epoch_idx > self.start_epoch:
             self._save_last(epoch_idx - 1)
         self._at = (epoch_idx, 0)
@@ -170,6 +170,12 @@ class TrainerMixin(TrainerMends):
         for scheduler in self.schedulers.values():
             scheduler.step()
         return losses
+
+    def _restore_rng(self) -> None:
+        """Not done on reading: what is built after it draws random numbers."""
+        with fitting(self._resumed_file):
+            set_rng_state(self._resumed["rng"], self._generators)
+        self._resumed = None
 
     def _settle(self) -> None:
         """For sub-classes: what the last batch has left to do, before rates decay."""
@@ -291,7 +297,7 @@ class TrainerMixin(TrainerMends):
             "optimizers": {k: v.state_dict() for k, v in self._optimizers().items()},
             "schedulers": {k: to_plain(v.state_dict()) for k, v in self.schedulers.items()},
             "extra": to_plain(self.extra_state()),
-            "rng": rng_state(self._generator),
+            "rng": rng_state(self._generators),
         }
 
     def extra_state(self) -> dict:
@@ -343,6 +349,8 @@ class TrainerMixin(TrainerMends):
         for name, optimizer in self._optimizers().items():
             if name in state["optimizers"]:
                 optimizer.load_state_dict(state["optimizers"][name])
+                if len({frozenset(kept) for kept in optimizer.state.values()}) > 1:
+                    raise ValueError(f"{name} lacks a part of its state for some parameters")
         for name, scheduler in self.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
         self.load_extra_state(from_plain(state["extra"]))
@@ -391,4 +399,5 @@ def compose(base: type) -> type:
     """``base`` with :class:`TrainerMixin` over it, under its own name."""
     if issubclass(base, TrainerMixin):
         return base
-    return type(base.__name__, (TrainerMixin, base), {"__doc__": base.__doc__})
+    staged = (PretrainingMixin,) if issubclass(base, PretrainTrainer) else ()
+    return type(base.__name__, (*staged, TrainerMixin, base), {"__doc__": base.__doc__})

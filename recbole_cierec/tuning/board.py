@@ -96,7 +96,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def _refuse_other_files(path: Path) -> None:
-    """A journal is written to, and a torn line is cut off: not of a file of another kind."""
+    """Appending to a file, or cutting off its torn last line, would damage any other kind."""
     refuse_other_kinds(path)
     if path.is_file():
         with path.open("rb") as file:

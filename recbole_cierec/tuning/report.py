@@ -30,10 +30,10 @@ def yaml_text(value: Any) -> str:
 
 
 def check_places(plan: Plan) -> None:
-    """Refuse, before any trial, to write where something else lies.
+    """Check, before any trial, that the study's files can be written.
 
     Raises:
-        UserError: A file of another making has the name of one of the study's.
+        UserError: One of them exists and was not written by this study, or cannot be written.
     """
     for path, head in _places(plan).values():
         check_output(path, partial(_refuse_other, head=head))
@@ -51,7 +51,8 @@ def _refuse_other(path: Path, head: str) -> None:
         begin = file.read(len(head.encode()))
     if begin not in (b"", head.encode()):
         raise DataError(
-            f"{path}: is not of this study and is not replaced; use another --name or --out"
+            f"{path}: was not written by this study and is not replaced; "
+            "use another --name or --out"
         )
 
 

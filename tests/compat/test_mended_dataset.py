@@ -26,7 +26,6 @@ from recbole_cierec.errors import DataError
 class MendsReadingOnly(recbole.data.dataset.Dataset):
     """RecBole's data set with its own filling and its own remapping."""
 
-    _required_columns = DatasetMends._required_columns
     _checked_fields = DatasetMends._checked_fields
     _note_columns = DatasetMends._note_columns
     _limit_length = DatasetMends._limit_length

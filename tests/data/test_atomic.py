@@ -174,14 +174,6 @@ def test_an_unknown_encoding_is_refused(write):
     assert "unknown to Python" in refusal(write("a:token\nx\n"), encoding="utf-9")
 
 
-def test_required_columns_must_be_there_with_their_type(write):
-    path = write("user_id:token\titem:token\ttime:float\nu\ti\t1\n")
-    required = {"user_id": "token", "item_id": "token"}
-    assert "no column item_id:token among user_id, item, time" in refusal(path, required=required)
-    assert "must be time:token" in refusal(path, required={"time": "token"})
-    assert len(read_atomic(path, required={"user_id": "token"})[0]) == 1
-
-
 def test_a_line_of_10_mb_is_read_or_refused_at_once(write):
     start = time.process_time()
     words = "word " * 2_000_000

@@ -272,8 +272,8 @@ def test_what_is_missing_is_named_in_one_line(tiny, keys, words):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("KGAT", ["KGAT needs", "tiny.kg"]),
-        ("GRU4RecKG", ["GRU4RecKG needs", "tiny.ent"]),
+        ("KGAT", ["KGAT", "tiny.kg", "not found"]),
+        ("GRU4RecKG", ["GRU4RecKG", "tiny.ent", "not found"]),
         ("SASRecF", ["selected_features", "class", "tiny.item", "load_col"]),
         ("S3Rec", ["item_attribute", "class", "load_col"]),
     ],

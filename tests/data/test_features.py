@@ -420,6 +420,20 @@ def test_fitting_a_norm_leaves_the_rows_as_they_were(kind):
     assert torch.equal(rows, before)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_components_kept_are_those_of_largest_variance(kind):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(200, 6, generator=generator) * torch.tensor([1.0, 5, 2, 0.3, 4, 3]) + 2
+    whole = FeatureNorm.fit(rows, kind)(rows).double().numpy()
+    kept = FeatureNorm.fit(rows, kind, 2)(rows).double().numpy()
+    variances = np.sort(np.linalg.eigvalsh(np.cov(whole.T)))[::-1]
+    wanted = variances[:2] / variances[0]  # but for the common scale
+    found = np.linalg.eigvalsh(np.cov(kept.T))[::-1]
+    np.testing.assert_allclose(found / found[0], wanted, rtol=1e-4)
+    if kind in ("none", "l2"):
+        assert found[0] == pytest.approx(variances[0], rel=1e-4)
+
+
 def test_norms_are_what_they_are_called():
     rows = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7) + 3
     made = {kind: FeatureNorm.fit(rows, kind)(rows) for kind in KINDS}

@@ -20,6 +20,7 @@ from recbole_cierec.data.sampling import _samplers, prepare, seen_sampler
 from recbole_cierec.data.table import Table
 from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.data.used_items import CompactSampler
+from recbole_cierec.errors import DataError
 
 POPULAR = {"distribution": "popularity", "sample_num": 1, "alpha": 0.7}
 DRAWS = 60_000
@@ -178,7 +179,7 @@ def test_a_user_with_every_item_leaves_no_negative(tiny):
     train, valid, test = create_dataset(config).build()
     items = torch.arange(1, train.item_num)
     train.inter_feat = Table({"user_id": torch.full_like(items, 2), "item_id": items})
-    with pytest.raises(ValueError, match=r"^1 user\(s\) have interacted with all items"):
+    with pytest.raises(DataError, match=r"^tiny: 1 user\(s\) have interacted with all items"):
         CompactSampler(["train", "valid", "test"], [train, valid, test])
 
 

@@ -9,7 +9,7 @@ from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
 from recbole_cierec.config import Config
-from recbole_cierec.evaluation.groups import UserGroups
+from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.quick_start import prepare
 
 
@@ -60,6 +60,12 @@ def test_groups_equal_a_numpy_reference(tiny, name, count):
         recall, ndcg = np.mean(values, axis=0)
         assert result[f"recall@5{suffix}"] == pytest.approx(recall, abs=1e-6)
         assert result[f"ndcg@5{suffix}"] == pytest.approx(ndcg, abs=1e-6)
+
+
+def test_an_item_at_the_boundary_is_rare():
+    groups = ItemGroups(np.array([0, 1, 5, 6, 90]), 5)
+    assert groups.of.tolist() == [0, 1, 1, 2, 2]  # unseen, rare, common
+    assert groups.unseen.tolist() == [True, False, False, False, False]
 
 
 def test_sampled_candidates_have_groups_too(tiny):

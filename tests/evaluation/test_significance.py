@@ -143,7 +143,12 @@ def test_users_are_matched_by_id_not_by_place():
 
 REFUSED = [
     ({"data_digest": "other"}, "not the same data"),
-    ({"protocol": {"candidate_seed": 2}}, "not the same protocol"),
+    ({"protocol": {"candidate_seed": 2}}, r"not the same protocol, candidate_seed is 2 and 1$"),
+    (
+        {"protocol": {**PROTOCOL, "eval_args": {"mode": "full", "order": "TO"}}},
+        r"protocol, eval_args\.mode is full and None; eval_args\.order is TO and None$",
+    ),
+    ({"data_digest": "other", "dataset": "mine"}, r"the same data, mine, None$"),
     ({"metric": "ndcg@5"}, "has no recall@10; it has ndcg@5"),
     ({"users": ["u0", "u1", "v2"]}, "not the same users"),
 ]
@@ -250,9 +255,11 @@ def test_runs_of_all_kinds_of_models_compare(tiny, capsys):
 
 @pytest.mark.parametrize(
     ("other", "what"),
-    [({"candidate_seed": 9}, "data|protocol"), ({"user_inter_num_interval": "[8,inf)"}, "data")],
+    [({"candidate_seed": 9}, "seed is 9"), ({"user_inter_num_interval": "[8,inf)"}, "data")],
 )
 def test_runs_of_other_lists_or_data_do_not_compare(tiny, capsys, other, what):
     paths = [str(saved_run(tiny, "VBPR", **keys)[1]) for keys in ({}, other)]
     assert main(paths) == 2
-    assert "do not compare" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "do not compare" in said
+    assert what in said

@@ -123,6 +123,18 @@ def test_info_nce_of_three_rows_is_the_one_by_hand():
     assert float(info_nce(first, second, 0.5)) == pytest.approx(np.mean(cost), abs=1e-6)
 
 
+def test_content_vectors_are_centred_over_training_items_and_of_length_one(make):
+    *_, model = make("AlignRec")
+    shake(model)
+    model.end_pretraining()
+    with torch.no_grad():
+        raw = model.content_encoder(model.features, model.tokens, model.has_picture)
+    raw, filled = raw.double().numpy(), model.filled.numpy()
+    moved = raw - raw[filled & (model.seen > 0).numpy()].mean(0)
+    wanted = moved / np.linalg.norm(moved, axis=1, keepdims=True) * filled[:, None]
+    np.testing.assert_allclose(model.content.numpy(), wanted, atol=1e-5)
+
+
 def test_neighbours_are_the_nearest_seen_items_in_blocks_of_any_size(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(30, 4, generator=generator))

@@ -51,7 +51,7 @@ def test_the_category_may_be_a_column_of_its_own(make, with_column):
 
 @pytest.mark.parametrize(
     ("header", "words"),
-    [("other:token", "no column kind:token"), ("kind:token_seq", "kind is token_seq")],
+    [("other:token", "no column kind"), ("kind:token_seq", "kind is token_seq")],
 )
 def test_a_column_that_is_missing_or_of_another_type_is_refused(make, with_column, header, words):
     with pytest.raises(DataError, match=words) as caught:

@@ -402,6 +402,20 @@ def test_saved_weights_give_the_same_scores_in_a_new_model(make, name, keys):
 
 
 @every_variant
+def test_items_are_computed_anew_after_training(make, name, keys):
+    *_, model = make(name, **keys)
+    before = full_scores(shake(model)).clone()
+    model.train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.9)
+    after = full_scores(model.eval()).clone()
+    assert not torch.equal(after, before)
+    model._forget()
+    assert torch.equal(full_scores(model), after)
+
+
+@every_variant
 @LOSSES
 def test_training_lowers_the_loss(make, name, keys, loss):
     weak = {"init_std": 0.1, "loss": loss, "dropout_prob": 0.0, "softmax_reg_weight": 0.02}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 
 import numpy as np
 import pytest
 import torch
+from recbole.utils import init_seed
 
 from recbole_cierec import run
 from recbole_cierec.config import Config
@@ -58,6 +60,20 @@ def gate_like(network):
     return gate
 
 
+def test_the_study_of_the_gates_follows_the_path_of_an_untrained_one(benchmark_module):
+    study = benchmark_module("gate")
+    gate = GradientGate(SCALES, "paper", 1.0, seed=5)
+    seen = study.watch(gate)
+    for _ in range(6):
+        gate.choose()
+    assert seen["actions"] == study.untrained_actions(seen)
+    with torch.no_grad():
+        gate.network.weight.neg_()  # an action that the untrained network does not take
+        gate.network.bias.neg_()
+    gate.choose()
+    assert seen["actions"] != study.untrained_actions(seen)
+
+
 def test_paper_gate_raises_the_chosen_action_whatever_the_reward():
     finals = []
     for losses in ([0.1] * 300, list(np.linspace(3.0, 0.0, 300))):
@@ -91,6 +107,72 @@ def test_state_dict_continues_the_same_choices():
     for loss in (0.4, 0.8, 0.6, 0.2):
         assert gate.choose() == other.choose()
         assert gate.learn(loss) == other.learn(loss)
+
+
+@pytest.mark.parametrize("mode", ["paper", "reinforce"])
+def test_a_gate_leaves_the_streams_of_the_run_alone(mode):
+    def draws(with_gate: bool) -> tuple:
+        init_seed(7, True)
+        if with_gate:
+            gate = GradientGate(SCALES, mode, 1e-3, seed=7)
+            for _ in range(3):
+                gate.choose()
+                gate.learn(0.5)
+        return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.getstate()
+
+    assert draws(True) == draws(False)
+
+
+def test_where_no_gate_can_act_every_mode_ends_in_the_same_bits(tiny):
+    def weights(mode: str) -> dict:
+        keys = tiny(encoder_training="frozen", gr_mode=mode, gr_fixed_scales=[0.2, 1.0])
+        job = prepare(Config("CIERec", "tiny", None, keys, {}))
+        job.trainer.fit(*job.loaders[:2], saved=False)
+        return job.model.state_dict()
+
+    off = weights("off")
+    for mode in ("paper", "reinforce", "fixed"):
+        found = weights(mode)
+        assert all(torch.equal(found[name], off[name]) for name in off), mode
+
+
+def test_the_mean_reward_remembers_ninety_nine_parts_of_a_hundred():
+    gate = GradientGate(SCALES, "reinforce", 1e-3, seed=0)
+    for loss in (0.1, 1.0, 2.0):  # of the first no action was rewarded yet
+        gate.choose()
+        gate.learn(loss)
+    assert gate.mean_reward == pytest.approx(0.99 * math.exp(-1.0) + 0.01 * math.exp(-2.0))
+
+
+@pytest.fixture
+def gated(tiny):
+    """``gated(**keys)`` -> a CIERec that was trained, and its trainer."""
+
+    def trained(**keys):
+        job = prepare(Config("CIERec", "tiny", None, tiny(**keys), {}))
+        job.trainer.fit(*job.loaders[:2], saved=False)
+        return job.model, job.trainer
+
+    return trained
+
+
+def test_fixed_scales_are_of_the_visual_and_then_of_the_semantic_branch(gated):
+    model, _ = gated(gr_mode="fixed", gr_fixed_scales=[0.2, 0.7], epochs=1)
+    assert model.gradient_scales == {"visual": 0.2, "semantic": 0.7}
+
+
+def test_the_two_gates_start_apart(gated):
+    gates = gated(epochs=0)[1].gates
+    assert list(gates) == ["visual", "semantic"]
+    assert not torch.equal(*(gate.network.weight for gate in gates.values()))
+
+
+def test_the_rates_of_the_gates_decay_with_the_others(gated):
+    keys = {"learning_rate": 0.4, "content_learning_rate": 0.4, "gr_learning_rate": 0.01}
+    _, trainer = gated(lr_decay=0.5, lr_decay_epochs=2, epochs=4, **keys)
+    assert {g["lr"] for g in trainer.optimizer.param_groups} == {0.1}
+    for gate in trainer.gates.values():
+        assert [g["lr"] for g in gate.optimizer.param_groups] == [0.0025]
 
 
 def test_scale_gradient_is_identity_forward_and_exact_backward():
@@ -158,24 +240,25 @@ def test_gates_learn_when_the_batch_is_done_and_before_the_next_and_the_decay(ti
 @pytest.mark.parametrize("reward", ["branch", "common"])
 def test_each_gate_is_rewarded_by_its_branch_or_both_by_the_loss(tiny, monkeypatch, reward):
     job = prepare(Config("CIERec", "tiny", None, tiny(epochs=1, gr_reward=reward), {}))
-    model, wanted, given = job.model, [], []
+    model, gates, wanted, given = job.model, job.trainer.gates, [], []
     plain_loss, plain_learn = model.calculate_loss, GradientGate.learn
 
     def calculate_loss(interaction):
         loss = plain_loss(interaction)
-        branches = [float(model.branch_losses[name]) for name in ("visual", "semantic")]
-        wanted.extend([float(loss.detach())] * 2 if reward == "common" else branches)
+        for name in ("visual", "semantic"):
+            own = model.branch_losses[name] if reward == "branch" else loss.detach()
+            wanted.append((gates[name], pytest.approx(float(own))))
         return loss
 
     def learn(gate, loss):
-        given.append(loss)
+        given.append((gate, loss))
         return plain_learn(gate, loss)
 
     model.calculate_loss = calculate_loss
     monkeypatch.setattr(GradientGate, "learn", learn)
     job.trainer.fit(*job.loaders[:2], saved=False)
-    assert len(set(wanted)) > 2
-    assert given == pytest.approx(wanted)
+    assert len({loss for _, loss in given}) > 2
+    assert given == wanted
 
 
 def test_frozen_features_are_warned_about(tiny, caplog):

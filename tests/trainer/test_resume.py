@@ -60,7 +60,8 @@ def same(a, b, where="") -> None:
 
 def whole_state(**parts) -> dict:
     """The least that counts as a checkpoint, and ``parts``."""
-    return {name: kind() for name, kind in checkpoint._PARTS.items()} | parts
+    least = {name: kind() for name, kind in checkpoint._PARTS.items()}
+    return least | dict.fromkeys(checkpoint._MAY_BE_NONE) | parts
 
 
 def last_of(result) -> dict:
@@ -150,8 +151,8 @@ def test_no_epoch_at_all_tests_the_model_as_it_starts(tiny, name):
 def test_a_folder_for_checkpoints_that_is_a_file_is_one_line_before_any_work(tiny, monkeypatch):
     Path("notes.txt").write_text("mine")
     monkeypatch.setattr("recbole_cierec.data.dataset.create_dataset", None)
-    with pytest.raises(CheckpointError, match=r"notes.txt: no checkpoint .* set checkpoint_dir"):
-        run("MF", "tiny", config_dict=tiny(checkpoint_dir="notes.txt"))
+    with pytest.raises(CheckpointError, match=r"notes.txt/s: no checkpoint .* set checkpoint_dir"):
+        run("MF", "tiny", config_dict=tiny(checkpoint_dir="notes.txt/s"))
 
 
 def test_auto_passes_over_a_damaged_file(tiny):

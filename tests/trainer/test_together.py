@@ -91,6 +91,7 @@ got = {}
 for case, (name, keys) in json.load(open("cases.json")).items():
     breaks = keys.pop("breaks", None)
     got[case] = test_together.train(name, {**keys, **several}, rank == breaks)
+    torch.distributed.barrier()  # the first process may still write what the next case resumes
 torch.save(got, f"got{rank}")
 torch.distributed.destroy_process_group()
 """

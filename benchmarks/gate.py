@@ -1,0 +1,160 @@
+"""What the gradient gates of CIERec learn, on the demo data; figures in docs/models.md.
+
+    python benchmarks/gate.py [--seeds=60 --batches=400 --rate=0.001 --out=FILE]
+
+``paper`` and ``reinforce``: a run of CIERec for each seed, with the actions of both gates at every
+batch. They are compared with those of the same gates left untrained (``paper``), and with the
+losses that followed (``reinforce``). ``scales``: an epoch under ``gr_mode: fixed``, to see what a
+common factor and what a ratio of the two scales does to the adapter.
+
+Eight minutes; a minute with ``--seeds=6``. Seconds are of processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import torch
+
+from recbole_cierec.compat import quiet_recbole
+from recbole_cierec.config import Config
+from recbole_cierec.quick_start import prepare
+from recbole_cierec.trainer.gated import BRANCHES
+
+SETTLED = 10  # batches after which an action may be "one for good"
+FIXED = {"as they are": [1.0, 1.0], "common factor": [0.2, 0.2], "ratio": [1.0, 0.2]}
+
+
+def trained(batches: int, **keys):
+    """A job that has trained for at least so many batches, and the history of each gate."""
+    common = {"train_batch_size": 128, "show_progress": False, "state": "error", **keys}
+    with quiet_recbole():
+        job = prepare(Config("CIERec", "demo", None, common, {}), saved=False)
+        history = {name: watch(gate) for name, gate in job.trainer.gates.items()}
+        job.trainer.epochs = -(-batches // len(job.loaders[0]))
+        job.trainer.fit(job.loaders[0], saved=False)
+    for seen in history.values():
+        seen["actions"] = seen["actions"][:batches]
+    return job, history
+
+
+def chances(gate) -> np.ndarray:
+    """Probability [state, action] of each action after each one."""
+    layer = gate.network
+    with torch.no_grad():
+        return torch.softmax(layer.weight.T + layer.bias, 1).numpy()
+
+
+def watch(gate) -> dict:
+    """Keeps the gate's untrained network, and from now on its actions and losses by batch."""
+    seen = {"first": gate.action, "untrained": chances(gate), "actions": [], "losses": []}
+    choose, learn = gate.choose, gate.learn
+
+    def chosen() -> float:
+        scale = choose()
+        seen["actions"].append(gate.action)
+        return scale
+
+    def learned(loss: float) -> dict:
+        seen["losses"].append(loss)
+        return learn(loss)
+
+    gate.choose, gate.learn = chosen, learned
+    return seen
+
+
+def untrained_actions(seen: dict) -> list[int]:
+    """The actions of the gate as it started, each the likeliest after the one before."""
+    action, actions = seen["first"], []
+    for _ in seen["actions"]:
+        action = int(seen["untrained"][action].argmax())
+        actions.append(action)
+    return actions
+
+
+def paper(seeds: range, batches: int, rate: float) -> dict:
+    """How far the gates of Eq. 6 leave the path of their start."""
+    equal, constant, ratios = 0, 0, Counter()
+    for seed in seeds:
+        job, history = trained(batches, seed=seed, gr_mode="paper", gr_learning_rate=rate)
+        gates = history.values()
+        equal += all(seen["actions"] == untrained_actions(seen) for seen in gates)
+        constant += all(len(set(seen["actions"][SETTLED:])) == 1 for seen in gates)
+        scales = [job.config["gr_scales"][history[name]["actions"][-1]] for name in BRANCHES]
+        ratios[round(scales[0] / scales[1], 2)] += 1
+    return {
+        "equal_to_untrained": equal,
+        "one_action_for_good": constant,
+        "last_ratio": dict(sorted(ratios.items())),
+    }
+
+
+def reinforce(seeds: range, batches: int, rate: float) -> dict:
+    """Losses of the batch after each action, less their trend, and what became likely."""
+    residuals: dict[int, list[float]] = {}
+    likeliest = Counter()
+    for seed in seeds:
+        job, history = trained(batches, seed=seed, gr_mode="reinforce", gr_learning_rate=rate)
+        for name, seen in history.items():
+            losses = np.array(seen["losses"][1:])
+            trend = np.convolve(np.pad(losses, 10, "edge"), np.full(21, 1 / 21), "valid")
+            for action, left in zip(seen["actions"], losses - trend, strict=False):
+                residuals.setdefault(action, []).append(float(left))
+            gate = job.trainer.gates[name]
+            likeliest[gate.scales[chances(gate)[gate.action].argmax()]] += 1
+    means = {action: float(np.mean(values)) for action, values in sorted(residuals.items())}
+    every = np.concatenate([np.array(values) for values in residuals.values()])
+    error = max(float(np.std(v) / len(v) ** 0.5) for v in residuals.values())
+    return {
+        "loss_by_action": {str(a): round(m, 5) for a, m in means.items()},
+        "range_of_means": round(max(means.values()) - min(means.values()), 5),
+        "standard_error_of_a_mean": round(error, 5),
+        "deviation_of_a_loss": round(float(every.std()), 4),
+        "likeliest_at_the_end": dict(sorted(likeliest.items())),
+    }
+
+
+def scales() -> dict:
+    """Difference from the run with both scales at 1, of what an epoch does to the adapter."""
+    adapters = {}
+    for name, pair in FIXED.items():
+        job, _ = trained(1, seed=2020, gr_mode="fixed", gr_fixed_scales=pair)
+        adapters[name] = job.model.encoder.adapter.weight.detach()
+    plain = adapters.pop("as they are")
+    move = (plain - torch.eye(len(plain))).norm()
+    return {name: round(float((one - plain).norm() / move), 4) for name, one in adapters.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("--batches", type=int, default=400)
+    parser.add_argument("--rate", type=float, default=0.001, help="gr_learning_rate")
+    parser.add_argument("--out", type=Path)
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    # Every other one: the second gate of a seed starts as the first of the next.
+    seeds = range(0, 2 * a.seeds, 2)
+    work = {
+        "paper": lambda: paper(seeds, a.batches, a.rate),
+        "reinforce": lambda: reinforce(seeds, a.batches, a.rate),
+        "scales": scales,
+    }
+    for what, measure in work.items():
+        start = process_time()
+        size = {} if measure is scales else {"seeds": a.seeds, "batches": a.batches, "rate": a.rate}
+        row = {"what": what, **size, **measure()}
+        row["seconds"] = round(process_time() - start, 1)
+        print(json.dumps(row))
+        if a.out:
+            with a.out.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Keys that name columns: each column must be in its file, loaded, and of a type that suits.
+
+RecBole trains without what it does not find, or stops in an exception of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import ModelType
+
+from recbole_cierec.config_keys import nearest
+from recbole_cierec.data.atomic import TYPES, read_header
+from recbole_cierec.data.columns import ROLES
+from recbole_cierec.errors import DataError
+
+_TOKENS, _FLOATS = ("token", "token_seq"), ("float", "float_seq")
+# Key to the file of its columns (None: any) and the types that they may have.
+NAMING: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "threshold": ("inter", ("float",)),
+    "val_interval": (None, ("token", "float")),
+    "normalize_field": (None, _FLOATS),
+    "numerical_features": (None, _FLOATS),
+    "seq_len": (None, ("token_seq", "float_seq")),
+    "alias_of_user_id": (None, _TOKENS),
+    "alias_of_item_id": (None, _TOKENS),
+    "alias_of_entity_id": (None, _TOKENS),
+    "alias_of_relation_id": (None, _TOKENS),
+    "selected_features": ("item", TYPES),  # of FDSA, GRU4RecF, SASRecF
+    "item_attribute": ("item", _TOKENS),  # of S3Rec
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """The atomic files of a data set and their headers.
+
+    Attributes:
+        config: RecBole's configuration.
+        folder: Of the data set.
+        name: Of the data set.
+    """
+
+    config: Any
+    folder: Path
+    name: str
+
+    def paths(self, file: str) -> list[Path]:
+        """Where NAME.inter and the like are; several where they are split already."""
+        parts = self.config["benchmark_filename"] if file == "inter" else None
+        names = [f"{self.name}.{part}" for part in parts] if parts else [self.name]
+        return [self.folder / f"{name}.{file}" for name in names]
+
+    def header(self, path: Path) -> dict[str, str]:
+        """Columns and their types."""
+        encoding = self.config["encoding"] or "utf-8"
+        return read_header(path, separator=self.config["field_separator"], encoding=encoding)
+
+    def columns(self, file: str | None) -> dict[str, str]:
+        """Each column of a file, or of any, with the file that it is in."""
+        files = [*ROLES, *(self.config["additional_feat_suffix"] or ())] if file is None else [file]
+        there = [(name, path) for name in files for path in self.paths(name) if path.is_file()]
+        return {column: name for name, path in there for column in self.header(path)}
+
+    def check(self, origins: Mapping[str, str]) -> None:
+        """Check all keys that name columns against the headers alone.
+
+        Args:
+            origins: Key to the place of its value, for keys that the user gave: a default of
+                ``load_col`` may name more than there is.
+
+        Raises:
+            DataError: A file or a column is missing, not loaded or of a wrong type.
+        """
+        for key in ("load_col", "unload_col"):
+            if key in origins:
+                self._check_chosen(key)
+        self._check_parts()
+        loaded = self._loaded()
+        self._check_histories(loaded)
+        for key, (file, types) in NAMING.items():
+            for column in _names(self.config[key]):
+                self._check_named(key, column, file, types, loaded)
+        for file, columns in (self.config["unused_col"] or {}).items():
+            for column in columns:
+                self._check_named("unused_col", column, file, TYPES, loaded)
+        for column, weights in (self.config["preload_weight"] or {}).items():
+            self._check_named("preload_weight", column, None, ("token",), loaded)
+            self._check_named("preload_weight", weights, None, _FLOATS, loaded)
+        for column, values in (self.config["val_interval"] or {}).items():
+            kind = loaded[column][0]
+            if isinstance(values, list) != (kind == "token"):
+                form = "a list of those to keep" if kind == "token" else 'an interval, as "[3,5]"'
+                raise DataError(f"val_interval: {column} is {kind}, its value must be {form}")
+
+    def _check_chosen(self, key: str) -> None:
+        for file, columns in (self.config[key] or {}).items():
+            for path in self.paths(file) if columns != "*" else ():
+                if not path.is_file():
+                    raise DataError(f"{path}: no such file, and {key} names columns of it")
+                known = self.header(path)
+                for column in columns:
+                    if column not in known:
+                        hint = nearest(column, known) or f"; it has {', '.join(known)}"
+                        raise DataError(f"{path}: no column {column}, which {key} names{hint}")
+
+    def _check_parts(self) -> None:
+        """Files that are split already are joined: a column that one lacks would be half empty."""
+        there = [path for path in self.paths("inter") if path.is_file()]
+        for path in there[1:]:
+            ours, first = (self._chosen("inter", self.header(p)) for p in (path, there[0]))
+            if ours != first:
+                raise DataError(
+                    f"{path}: has the columns {_written(ours)}, and {there[0].name} has "
+                    f"{_written(first)}; the parts must have the same"
+                )
+
+    def _check_histories(self, loaded: Mapping[str, object]) -> None:
+        """RecBole would make sequences of rows that hold sequences already."""
+        lists = self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]
+        sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        if sequential and lists in loaded and not self.config["benchmark_filename"]:
+            raise DataError(
+                f"{self.paths('inter')[0]}: the column {lists} holds histories, which are read from"
+                " files that are split already (benchmark_filename: [train, valid, test]); do not "
+                "load it for sequences to be made of the rows"
+            )
+
+    def _chosen(self, file: str, header: Mapping[str, str]) -> dict[str, str]:
+        """The columns of a file that are loaded."""
+        load, unload = self.config["load_col"], self.config["unload_col"] or {}
+        wanted = header if load is None else load.get(file, ())
+        wanted = header if wanted == "*" else wanted
+        kept = set(wanted) - set(unload.get(file, ()))
+        return {column: kind for column, kind in header.items() if column in kept}
+
+    def _loaded(self) -> dict[str, tuple[str, str]]:
+        """Each loaded column with its type and its file.
+
+        Raises:
+            DataError: Two files bring the same column, of which RecBole keeps one.
+        """
+        ids = {self.config["USER_ID_FIELD"], self.config["ITEM_ID_FIELD"]}
+        loaded: dict[str, tuple[str, str]] = {}
+        for file in (*ROLES, *(self.config["additional_feat_suffix"] or ())):
+            for path in (path for path in self.paths(file)[:1] if path.is_file()):
+                for column, kind in self._chosen(file, self.header(path)).items():
+                    known = loaded.setdefault(column, (kind, file))[1]
+                    if known != file and column not in ids and file != "link":
+                        raise DataError(
+                            f"{path}: the column {column} is also loaded from {self.name}.{known}; "
+                            "load one of them by load_col, or rename one"
+                        )
+        return loaded
+
+    def _check_named(
+        self,
+        key: str,
+        column: str,
+        file: str | None,
+        types: tuple[str, ...],
+        loaded: Mapping[str, tuple[str, str]],
+    ) -> None:
+        kind, source = loaded.get(column, ("", ""))
+        if not kind or file not in (None, source):
+            raise DataError(self._absent(key, column, file))
+        if kind not in types:
+            raise DataError(f"{key}: {column} is {kind}, it must be {' or '.join(types)}")
+
+    def _absent(self, key: str, column: str, file: str | None) -> str:
+        known = self.columns(file)
+        if column not in known:
+            where = f" of {self.name}.{file}" if file else ""
+            hint = nearest(column, known) or f"; columns are {', '.join(known)}"
+            return (
+                f"{self.folder}: {key} names {column}, which is no column{where}{hint}; name "
+                f"another by {key}, and load it by load_col"
+            )
+        place = known[column]
+        beside = (self.config["load_col"] or {}).get(place) or [self.config["ITEM_ID_FIELD"]]
+        return (
+            f"{self.folder}: {key} names {column} of {self.name}.{place}, which is not loaded; "
+            f"load it by load_col: {{{place}: [{', '.join([*beside, column])}]}}, with the other "
+            "files' columns"
+        )
+
+
+def _names(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _written(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{column}:{kind}" for column, kind in columns.items())

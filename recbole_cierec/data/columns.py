@@ -1,0 +1,123 @@
+"""Which columns the atomic files must have, and of which types.
+
+A header decides how RecBole reads a column. Of a wrong one it says nothing: times declared as
+tokens are numbered in the order of their first appearance, and a split by time follows that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_cierec.data.atomic import refuse_rows
+from recbole_cierec.errors import DataError
+
+PADDING = "[PAD]"  # RecBole's name of row 0 of every vocabulary
+_TOKEN, _FLOAT = ("token",), ("float",)
+
+
+@dataclass(frozen=True)
+class Role:
+    """What the column that a key names must be.
+
+    Attributes:
+        key: The key, for example ``TIME_FIELD``.
+        types: The types that it may have.
+        needed: Whether the file must have it.
+    """
+
+    key: str
+    types: tuple[str, ...]
+    needed: bool = False
+
+
+_USER, _ITEM = Role("USER_ID_FIELD", _TOKEN, True), Role("ITEM_ID_FIELD", _TOKEN, True)
+ROLES: dict[str, tuple[Role, ...]] = {
+    "inter": (
+        _USER,
+        _ITEM,
+        Role("TIME_FIELD", _FLOAT),
+        Role("RATING_FIELD", _FLOAT),
+        Role("LABEL_FIELD", _FLOAT),
+    ),
+    "user": (_USER,),
+    "item": (
+        _ITEM,
+        Role("image_path_field", _TOKEN),
+        Role("annotations_field", ("token_seq",)),
+        Role("category_field", _TOKEN),
+    ),
+    "kg": (
+        Role("HEAD_ENTITY_ID_FIELD", _TOKEN, True),
+        Role("RELATION_ID_FIELD", _TOKEN, True),
+        Role("TAIL_ENTITY_ID_FIELD", _TOKEN, True),
+    ),
+    "link": (_ITEM, Role("ENTITY_ID_FIELD", _TOKEN, True)),
+}
+
+
+def check_header(config: Any, file: str, types: Mapping[str, str], path: Path) -> None:
+    """Refuse a file without a column that it must have, or with one of a wrong type.
+
+    Args:
+        config: RecBole's configuration.
+        file: ``inter``, ``item`` and so on; others have no rules.
+        types: The columns that will be read, with their types.
+        path: The file, for the message.
+
+    Raises:
+        DataError: Names the column, and the type that it must have.
+    """
+    for role in ROLES.get(file, ()):
+        name = config[role.key]
+        if not name:
+            continue
+        if name in types and types[name] not in role.types:
+            needed = " or ".join(f"{name}:{kind}" for kind in role.types)
+            raise DataError(
+                f"{path}, line 1: column {name} is {types[name]}, it must be {needed} ({role.key})"
+            )
+        if role.needed and name not in types:
+            raise DataError(
+                f"{path}: no column {name}:{role.types[0]} among {', '.join(types)}; rename the "
+                f"column, or name it by {role.key}"
+            )
+    suffix = config["LIST_SUFFIX"]
+    for name, kind in types.items() if file == "inter" and suffix else ():
+        of_list = types.get(name + suffix)
+        if of_list and not kind.endswith("_seq") and of_list != f"{kind}_seq":
+            raise DataError(
+                f"{path}, line 1: column {name}{suffix} is {of_list}, it must be "
+                f"{name}{suffix}:{kind}_seq, since {name} is {kind}"
+            )
+
+
+def refuse_padding(
+    table: pd.DataFrame, types: Mapping[str, str], separator: str, path: Path
+) -> None:
+    """Refuse cells that RecBole would take for its padding.
+
+    Args:
+        table: As :func:`recbole_cierec.data.atomic.read_atomic` returns it.
+        types: The types of its columns.
+        separator: Between two elements of a sequence.
+        path: The file that the table comes from, for the message.
+
+    Raises:
+        DataError: Names the first such line.
+    """
+    for name, kind in types.items():
+        if not kind.startswith("token"):
+            continue
+        cells = table[name]
+        held = (cells == PADDING).to_numpy(copy=True)
+        if kind == "token_seq":
+            maybe = np.flatnonzero(cells.str.contains(PADDING, regex=False, na=False))
+            split = (cells.iloc[row].split(separator) for row in maybe)
+            held[maybe] = [PADDING in tokens for tokens in split]
+        refuse_rows(path, held, f"{name} holds {PADDING}, RecBole's name of its padding")

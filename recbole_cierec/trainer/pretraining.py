@@ -1,0 +1,45 @@
+"""RecBole's models that are pretrained by a run of their own: S3Rec and RaCT.
+
+Their trainer writes the pretrained model with its configuration pickled, in files that cannot be
+read again safely. Here they are checkpoints like all others, and a run that pretrains ends with
+one, also where ``save_step`` does not divide ``pretrain_epochs``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recbole_cierec.trainer.checkpoint import write_checkpoint
+
+LAST_STAGE = "finetune"
+
+
+class PretrainingMixin:
+    """Over a ``PretrainTrainer`` that has the mixin of all trainers."""
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)
+        if model.train_stage != LAST_STAGE:
+            self.epochs = self.pretrain_epochs  # decides whether a resumed run has ended
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """Called every ``save_step`` epochs. RecBole also names the run's files after it."""
+        if self._saving and self.writes:
+            write_checkpoint(Path(saved_model_file), self.state(epoch))
+
+    def pretrain(self, train_data: Any, verbose: bool = True, show_progress: bool = False) -> Any:
+        """Train, and leave the model of the last epoch under RecBole's name for it."""
+        result = super().pretrain(train_data, verbose, show_progress)
+        stem = f"{self.config['model']}-{self.config['dataset']}-{self.pretrain_epochs}"
+        path, before = Path(self.checkpoint_dir, f"{stem}.pth"), self.last_file
+        self.save_pretrained_model(self.pretrain_epochs - 1, str(path))
+        self.saved_model_file = str(path)
+        if self._saving and self.writes:
+            before.unlink(missing_ok=True)  # the caller writes the last state under the new name
+            self.logger.info(
+                f"{self.config['model']} is pretrained ({self.model.train_stage}); the next stage "
+                f"starts from --pre_model_path={path} with another --train_stage. What follows "
+                "tests the pretrained model"
+            )
+        return result
