@@ -26,6 +26,7 @@ ROOMS = (
     "tests/converters",  # duckdb, zstandard, aiohttp, Pillow
     "tests/data",  # pandas, numpy, Pillow
     "tests/evaluation",  # scipy
+    "--ignore=tests/evaluation/test_two_processes.py",  # tests/compat has two processes as well
     "tests/model/test_encoders.py",  # torchvision, safetensors
     "tests/model/test_finetune.py",
     "tests/test_doctor.py",

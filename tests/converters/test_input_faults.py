@@ -432,8 +432,9 @@ def test_what_the_database_says_never_reaches_the_user(convert, write, tmp_path)
     assert len(said) > 10
     assert all(line.startswith(str(path)) and line.isprintable() for line in said)
     assert not any("Error" in line for line in said)
+    empty = write("t.parquet", b"PAR1" + b"\0" * 20 + b"PAR1")
     with pytest.raises(DataError, match=r"cannot be read; is it damaged, or of another format"):
-        convert("table", "--interactions", write("t.parquet", b"PAR1" + b"\0" * 20 + b"PAR1"))
+        convert("table", "--interactions", empty, "--overwrite")  # a broken one may have been read
     reviews = write("r.json", "\n".join(review(f"u{k}", f"i{k}") for k in range(9999)))
     with pytest.raises(DataError, match="needs more memory than 5MB; raise --memory"):
         convert("amazon", "--reviews", reviews, "--memory", "5MB", "--name", "small")
