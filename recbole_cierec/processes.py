@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,8 +13,9 @@ import torch.distributed as dist
 
 # A process waits while another computes features for hours; training's own time-outs are minutes.
 PATIENCE = timedelta(days=30)
-# The group of all processes, and the patient one of the same processes.
-_groups: tuple[dist.ProcessGroup | None, dist.ProcessGroup | None] = (None, None)
+# The group of all processes, and the patient one of the same processes. Weak: torch keeps both
+# until they are destroyed, and a group that is kept longer can abort the process at its exit.
+_groups: list[weakref.ref[dist.ProcessGroup]] = []
 
 
 def world() -> tuple[int, int]:
@@ -29,11 +31,11 @@ def _patient_group() -> dist.ProcessGroup:
     A new one each time would be destroyed right behind its work, which before torch 2.8 could stop
     a process for good: the destructor waited for a thread that waited for the interpreter's lock.
     """
-    global _groups
     everyone = dist.group.WORLD
-    if _groups[0] is not everyone:  # the first time, or in another run of this process
-        _groups = everyone, dist.new_group(timeout=PATIENCE, backend="gloo")
-    return _groups[1]
+    if not _groups or _groups[0]() is not everyone:  # the first time, or in another run
+        patient = dist.new_group(timeout=PATIENCE, backend="gloo")
+        _groups[:] = weakref.ref(everyone), weakref.ref(patient)
+    return _groups[1]()
 
 
 def meet(fine: bool = True) -> bool:
