@@ -28,8 +28,9 @@ def world() -> tuple[int, int]:
 def _patient_group() -> dist.ProcessGroup:
     """A group of all processes that waits for :data:`PATIENCE`; one for the life of their group.
 
-    A new one each time would be destroyed right behind its work, which before torch 2.8 could stop
-    a process for good: the destructor waited for a thread that waited for the interpreter's lock.
+    A new one each time would be freed right behind its work: a run with torch 2.4 stopped there
+    for good. In older torch the destructor keeps the interpreter's lock while it waits for the
+    group's threads (pytorch pull request 154976).
     """
     everyone = dist.group.WORLD
     if not _groups or _groups[0]() is not everyone:  # the first time, or in another run
