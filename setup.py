@@ -16,5 +16,8 @@ OUTSIDE = {
 setup(
     packages=find_packages(include=["recbole_cierec", "recbole_cierec.*"]) + list(OUTSIDE),
     package_dir=OUTSIDE,
-    package_data={"recbole_cierec.properties": ["**/*.yaml"]},
+    package_data={
+        "recbole_cierec": ["py.typed"],  # type checkers read the hints
+        "recbole_cierec.properties": ["**/*.yaml"],
+    },
 )

@@ -26,6 +26,9 @@ import numpy as np
 import torch
 from training import BATCH, FEW, SETTINGS, WARM_UP, First, ours, versions
 
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.optional_packages import require
+
 AXES = {
     "users": (20_000, 60_000, 180_000),
     "items": (10_000, 30_000, 90_000),
@@ -322,6 +325,11 @@ def main() -> None:
     if a.child:
         print(json.dumps(point(*json.loads(a.child), a.data_path)))
         return
+    if a.figures:  # before hours of measuring
+        try:
+            require("matplotlib", "use", "--figures")
+        except ConfigError as error:
+            parser.error(str(error))
     rows = measure(a.data_path, a.out, a.only.split(","))
     table(rows)
     if a.figures:

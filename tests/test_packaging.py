@@ -1,4 +1,4 @@
-"""The distribution: a wheel, installed elsewhere, holds all that a run needs."""
+"""The distribution: sources with tests and docs; a wheel that runs where it is installed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from importlib import resources
@@ -42,13 +43,23 @@ def call(*command: str | Path, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Build the wheel from a copy of the checkout, which stays as it is."""
+def sdist(tmp_path_factory) -> Path:
+    """Build the source distribution from a copy of the checkout, which stays as it is."""
+    folder = tmp_path_factory.mktemp("sdist")
+    names = (".git", ".nox", "build", "dist", "*.egg-info", "__pycache__", "saved")
+    shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*names))
+    code = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    call(sys.executable, "-c", code, cwd=folder / "source")
+    (built,) = folder.glob("*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory) -> Path:
+    """Build the wheel from the source distribution, which thereby proves complete."""
     folder = tmp_path_factory.mktemp("wheel")
-    unwanted = shutil.ignore_patterns(".git", "build", "dist", "*.egg-info", "__pycache__", "saved")
-    shutil.copytree(ROOT, folder / "source", ignore=unwanted)
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
-    call(*pip, "--wheel-dir", folder, folder / "source", cwd=folder)
+    call(*pip, "--wheel-dir", folder, sdist, cwd=folder)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -79,10 +90,33 @@ def test_the_wheel_holds_every_module_and_yaml_and_nothing_else(wheel):
     expected = {
         f"{package}/{name}"
         for package, folder in PACKAGES.items()
-        for pattern in ("*.py", "*.yaml")
+        for pattern in ("*.py", "*.yaml", "py.typed")
         for name in files_of(folder, pattern)
     }
     assert names == expected
+    assert "recbole_cierec/py.typed" in names
+
+
+def test_the_wheel_names_its_license_and_holds_it(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        lines = archive.read(name).decode().splitlines()
+        text = archive.read(name.replace("METADATA", "licenses/LICENSE"))
+    assert "License-Expression: MIT" in lines
+    assert text == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_source_distribution_holds_tests_and_docs(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    for folder in ("docs", "tests", "benchmarks"):
+        assert {
+            path.relative_to(ROOT).as_posix()
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        } <= names
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "run_recbole.py", "noxfile.py"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith(".")]
 
 
 def test_the_wheel_runs_from_another_folder(python, tmp_path):

@@ -12,7 +12,7 @@ from tune_helpers import SEARCHED, arguments, fake, search, write_two_tastes
 
 from recbole_cierec import tune
 from recbole_cierec.config import Config
-from recbole_cierec.tuning import board, ranges, report
+from recbole_cierec.tuning import ranges, report
 from recbole_cierec.yaml_values import read_yaml
 
 
@@ -153,12 +153,6 @@ def test_a_wrong_word_is_one_line_and_code_2(data, in_tmp, capsys, own, words):
     assert len(said) == 1
     assert said[0].startswith("error: ")
     assert all(word in said[0] for word in words), said
-
-
-def test_without_optuna_one_line_says_how_to_get_it(data, in_tmp, monkeypatch, capsys):
-    monkeypatch.setattr(board, "find_spec", lambda name: None)
-    assert tune.main(arguments(data)) == 2
-    assert capsys.readouterr().err == "error: tune needs the package optuna: pip install optuna\n"
 
 
 def test_help_names_every_flag_and_ends_well(capsys):

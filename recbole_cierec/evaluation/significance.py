@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
+from packaging.version import Version
 from scipy import stats
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.per_user import UserResults
 
 RESAMPLES = 2000
+_RNG = "rng" if Version(scipy.__version__) >= Version("1.15") else "random_state"
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> 
         t_p = float(stats.ttest_rel(ours, theirs).pvalue)
         interval = stats.bootstrap(
             (difference,), np.mean, n_resamples=RESAMPLES, method="percentile", batch=50,
-            rng=np.random.default_rng(seed),
+            **{_RNG: np.random.default_rng(seed)},
         ).confidence_interval  # fmt: skip
         low, high = float(interval.low), float(interval.high)
     else:  # all users differ by the same: no spread to test with

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.finetune import PictureNetwork
@@ -64,6 +63,9 @@ class ItemEncoder(nn.Module):
         """Whether training draws for the pictures that are given: moves, dropout in the network."""
         if self.mode != "finetune":
             return False
+        # Here: its import takes longer than RecBole's, and models without a network do without.
+        from torchvision.ops import StochasticDepth
+
         drops = (nn.modules.dropout._DropoutNd, StochasticDepth)
         return self.on_pictures.augmentation != "none" or any(
             isinstance(module, drops) and module.p > 0 for module in self.network.modules()

@@ -25,7 +25,6 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
 from threading import Event, Thread
@@ -34,6 +33,7 @@ from typing import Any
 import psutil
 
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.optional_packages import require
 from recbole_cierec.whole_file import refuse_other_kinds
 
 _JOURNAL = b'{"op_code"'  # how Optuna's journals begin
@@ -45,8 +45,7 @@ _DONE = ("complete", "failed")
 
 
 def _optuna() -> Any:
-    if find_spec("optuna") is None:
-        raise ConfigError("tune needs the package optuna: pip install optuna")
+    require("optuna", "create_study", "tune")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -150,7 +150,7 @@ def test_trainer_for_one_process_wraps_nothing(config):
 
 
 WORKER = """
-import sys, torch
+import gc, sys, torch
 import recbole.config, recbole.data.dataset, recbole.trainer
 from recbole.data import data_preparation
 from recbole.model.general_recommender import BPR
@@ -177,6 +177,8 @@ trainer.fit(train, valid, saved=False, show_progress=False)
 result = trainer.evaluate(test, load_best_model=False)
 total = sum(float(p.detach().double().sum()) for p in model.parameters())
 print("RESULT", repr(total), dict(result), flush=True)
+del trainer  # it holds the group, which can abort the process if it outlives the next line
+gc.collect()
 torch.distributed.destroy_process_group()
 """
 

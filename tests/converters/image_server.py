@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import threading
@@ -126,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(picture(4), Content_Type="binary/octet-stream")
 
     def answer_gzip(self, count: int) -> None:
-        self.send(zlib.compress(picture(), wbits=31), Content_Encoding="gzip")
+        self.send(gzip.compress(picture()), Content_Encoding="gzip")
 
     def answer_declaredhuge(self, count: int) -> None:
         self.send(b"", Content_Length=10**12)

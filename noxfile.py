@@ -1,0 +1,97 @@
+"""Tests on old and new packages: ``nox`` runs all sessions, ``nox -s oldest`` one of them.
+
+Needs nox (``pip install nox``) and the Pythons on the PATH. An environment takes about 6 GB and is
+deleted when its session ends well (``NOX_KEEP=1`` keeps it). Sessions run the quick tests of the
+rooms that other packages come into; the whole test suite runs on the newest packages (README). The
+table of docs/compatibility.md holds the last results.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.error_on_missing_interpreters = True
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+# Uninstalled one after another in the session `missing`.
+PACKAGES = ("tensorboard", "wandb", "torchvision", "optuna", "matplotlib", "aiohttp")
+ROOMS = (
+    "tests/compat",
+    "tests/converters",  # duckdb, zstandard, aiohttp, Pillow
+    "tests/data",  # pandas, numpy, Pillow
+    "tests/evaluation",  # scipy
+    "--ignore=tests/evaluation/test_two_processes.py",  # tests/compat has two processes as well
+    "tests/model/test_encoders.py",  # torchvision, safetensors
+    "tests/model/test_finetune.py",
+    "tests/test_doctor.py",
+    "tests/test_lower_limits.py",
+    "tests/test_missing_packages.py",
+    "tests/test_registry.py",
+    "tests/test_torch_files.py",
+    "tests/test_tune.py",  # optuna
+    "tests/test_tune_ranges.py",
+    "tests/trainer/test_gradient_gate.py",  # tensorboard
+)
+QUICK = ("-m", "not slow", "-q", "-p", "no:cacheprovider", "--durations=5")
+
+
+def _test(session: nox.Session, *words: str, **environ: str) -> None:
+    session.run("python", "-m", "pytest", *words, *session.posargs, env=_environ(**environ))
+
+
+def _environ(**more: str) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **more}
+
+
+def _versions(session: nox.Session) -> None:
+    session.run("python", "-m", "pip", "list", "--format=freeze")
+
+
+def _leave(session: nox.Session) -> None:
+    """Free the disk."""
+    if not os.environ.get("NOX_KEEP"):
+        shutil.rmtree(session.virtualenv.location)
+
+
+@nox.session(python=PYTHONS)
+def newest(session: nox.Session) -> None:
+    """The newest packages that a Python can have."""
+    session.install("-e", ".[test]")
+    _versions(session)
+    _test(session, *QUICK, *ROOMS)
+    _leave(session)
+
+
+@nox.session(python="3.10")
+def oldest(session: nox.Session) -> None:
+    """The lower limits of pyproject.toml, all at once."""
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    # By nox's own Python, which has what the script imports.
+    script = str(Path("tests", "lower_limits.py").resolve())
+    text = session.run(sys.executable, script, external=True, silent=True)
+    constraints.write_text(text or "", encoding="utf-8")
+    session.install("-c", str(constraints), "-e", ".[test]")
+    _versions(session)
+    _test(session, *QUICK, *ROOMS, RECBOLE_CIEREC_OLDEST="1")
+    _leave(session)
+
+
+@nox.session(python="3.11")
+def missing(session: nox.Session) -> None:
+    """Each of some packages uninstalled: what needs it says so, the rest works."""
+    session.install("-e", ".[test,bench]", "wandb")
+    _versions(session)
+    pip = ("python", "-m", "pip")
+    for package in PACKAGES:
+        frozen = session.run(*pip, "freeze", "--all", silent=True) or ""
+        (pin,) = [line for line in frozen.splitlines() if line.startswith(f"{package}==")]
+        session.run(*pip, "uninstall", "-q", "-y", package)
+        _test(session, "-q", "tests/test_missing_packages.py", RECBOLE_CIEREC_MISSING=package)
+        session.run(*pip, "install", "-q", "--no-deps", pin)
+    _leave(session)
