@@ -216,15 +216,17 @@ class DatasetMends:
             "separator": self.config["field_separator"],
             "encoding": self.config["encoding"] or "utf-8",
         }
+        header = read_header(filepath, **options)
         wanted = {
             field: kind
-            for field, kind in read_header(filepath, **options).items()
+            for field, kind in header.items()
             if (load is None or field in load) and field not in (unload or ())
         }
-        if not wanted:
+        name = getattr(source, "value", source)
+        if not wanted and source != FeatureSource.INTERACTION:
             self.logger.warning(f"{filepath}: none of its columns is to be loaded")
             return None
-        check_header(self.config, getattr(source, "value", source), wanted, Path(filepath))
+        check_header(self.config, name, wanted, Path(filepath), header)
         table, types = read_atomic(filepath, columns=wanted, **options)
         validate_interactions(table, *self._checked_fields(source), path=filepath)
         refuse_padding(table, types, self.config["seq_separator"], Path(filepath))

@@ -129,11 +129,39 @@ def _odd_attribute(state):
     state["plain_state"]["n_users"] = torch.zeros(2)
 
 
+def _slots(state):
+    return next(iter(state["optimizers"]["optimizer"]["state"].values()))
+
+
+def _moment_that_is_no_tensor(state):
+    _slots(state)["exp_avg"] = 7
+
+
+def _moment_of_another_size(state):
+    _slots(state)["exp_avg"] = torch.tensor(True)
+
+
+def _steps_that_are_many(state):
+    _slots(state)["step"] = torch.zeros(3)
+
+
+def _rate_that_is_many(state):
+    state["optimizers"]["optimizer"]["param_groups"][0]["lr"] = torch.zeros(2, 2)
+
+
+def _another_setting(state):
+    state["optimizers"]["optimizer"]["param_groups"][0]["differentiable"] = torch.tensor(7)
+
+
 def _half_of_adam(state):
     del next(iter(state["optimizers"]["optimizer"]["state"].values()))["exp_avg"]
 
 
-@pytest.mark.parametrize("change", [_no_result, _odd_parameter, _odd_attribute, _half_of_adam])
+ODD = [_no_result, _odd_parameter, _odd_attribute, _half_of_adam, _moment_that_is_no_tensor]
+ODD += [_moment_of_another_size, _steps_that_are_many, _rate_that_is_many, _another_setting]
+
+
+@pytest.mark.parametrize("change", ODD)
 def test_a_checkpoint_with_a_part_of_another_form_is_refused(in_tmp, change):
     write_tiny(in_tmp)
     keys = tiny_keys(in_tmp, learner="adam")

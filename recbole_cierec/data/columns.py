@@ -6,7 +6,7 @@ tokens are numbered in the order of their first appearance, and a split by time 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,13 @@ ROLES: dict[str, tuple[Role, ...]] = {
 }
 
 
-def check_header(config: Any, file: str, types: Mapping[str, str], path: Path) -> None:
+def check_header(
+    config: Any,
+    file: str,
+    types: Mapping[str, str],
+    path: Path,
+    names: Iterable[str] | None = None,
+) -> None:
     """Refuse a file without a column that it must have, or with one of a wrong type.
 
     Args:
@@ -69,6 +75,7 @@ def check_header(config: Any, file: str, types: Mapping[str, str], path: Path) -
         file: ``inter``, ``item`` and so on; others have no rules.
         types: The columns that will be read, with their types.
         path: The file, for the message.
+        names: All columns of the file, for the message; default those that will be read.
 
     Raises:
         DataError: Names the column, and the type that it must have.
@@ -83,9 +90,10 @@ def check_header(config: Any, file: str, types: Mapping[str, str], path: Path) -
                 f"{path}, line 1: column {name} is {types[name]}, it must be {needed} ({role.key})"
             )
         if role.needed and name not in types:
+            there = ", ".join(names or types)
             raise DataError(
-                f"{path}: no column {name}:{role.types[0]} among {', '.join(types)}; rename the "
-                f"column, or name it by {role.key}"
+                f"{path}: no column {name}:{role.types[0]} among {there}; rename the column, or "
+                f"name it by {role.key}"
             )
     suffix = config["LIST_SUFFIX"]
     for name, kind in types.items() if file == "inter" and suffix else ():

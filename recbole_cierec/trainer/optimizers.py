@@ -15,6 +15,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 KERNELS = ("fused", "plain")
 FUSED = (Adam, AdamW, SGD)
+_KERNEL = ("fused", "foreach")  # settings that choose one
 
 
 class RowAdagrad(Adagrad):
@@ -59,6 +60,53 @@ def _distinct_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     if not bool((rows[1:] > rows[:-1]).all()):  # a table that was looked up more than once
         gradient = gradient.coalesce()
     return gradient._indices()[0], gradient._values()
+
+
+def load_state(optimizer: Optimizer, state: dict) -> None:
+    """Give an optimizer the state of one of the same kind, on the same parameters.
+
+    torch takes anything of the right nesting, and stops in the middle of a step.
+
+    Args:
+        optimizer: Any of torch's that keeps of each parameter numbers and tensors of its size.
+        state: What ``state_dict`` gave.
+
+    Raises:
+        ValueError: A part of it is missing or of another form.
+    """
+    before = [_settings(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    if [_settings(group) for group in optimizer.param_groups] != before:
+        raise ValueError("settings of another kind of optimizer")
+    if len({frozenset(kept) for kept in optimizer.state.values()}) > 1:
+        raise ValueError("lacks a part of its state for some parameters")
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            shape = None if value is None else getattr(value, "shape", ())
+            if name == "step":
+                fits = shape == () and _is_number(value)
+            else:
+                fits = value is None or _is_alike(value, parameter)
+            if not fits:
+                raise ValueError(f"{name} of a parameter {list(parameter.shape)} does not suit it")
+
+
+def _settings(group: dict) -> dict:
+    """What two groups of the same kind of optimizer have in common: all but its numbers, which
+    schedules change, and the kernel."""
+    apart = {"params", "initial_lr"} | {k for k in _KERNEL if group.get(k) in (None, True, False)}
+    return {k: _is_number(v) or v for k, v in group.items() if k not in apart}
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, Tensor):
+        return value.dim() == 0 and value.dtype != torch.bool
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_alike(value: object, parameter: Tensor) -> bool:
+    own = isinstance(value, Tensor) and value.shape == parameter.shape
+    return own and value.is_floating_point()
 
 
 def quick(optimizer: Optimizer, kernel: str) -> Optimizer:

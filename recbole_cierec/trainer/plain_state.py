@@ -56,8 +56,8 @@ class PlainState:
             path, _, name = key.rpartition(".")
             module, value = self._model.get_submodule(path), from_plain(plain, device)
             old = getattr(module, name, None)
-            # A number may stand for a tensor that training makes, as in RaCT.
-            placeholder = isinstance(old, (int, float)) and isinstance(value, Tensor)
+            # A zero may stand for a tensor that training makes, as in RaCT.
+            placeholder = _form(old) == "a number" and old == 0 and isinstance(value, Tensor)
             if old is not None and not placeholder and _form(old) != _form(value):
                 raise ValueError(f"{key} is {_form(value)}, not {_form(old)}")
             setattr(module, name, value)

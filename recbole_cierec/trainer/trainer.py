@@ -44,7 +44,7 @@ from recbole_cierec.trainer.deferred_loss import (
     send,
     settled,
 )
-from recbole_cierec.trainer.optimizers import RowAdagrad, quick
+from recbole_cierec.trainer.optimizers import RowAdagrad, load_state, quick
 from recbole_cierec.trainer.plain_state import PlainState
 from recbole_cierec.trainer.plain_words import plain_words
 from recbole_cierec.trainer.pretraining import PretrainingMixin
@@ -348,9 +348,7 @@ class TrainerMixin(TrainerMends):
         """All but the weights: optimizers, schedulers, gates, plain attributes of the model."""
         for name, optimizer in self._optimizers().items():
             if name in state["optimizers"]:
-                optimizer.load_state_dict(state["optimizers"][name])
-                if len({frozenset(kept) for kept in optimizer.state.values()}) > 1:
-                    raise ValueError(f"{name} lacks a part of its state for some parameters")
+                load_state(optimizer, state["optimizers"][name])
         for name, scheduler in self.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
         self.load_extra_state(from_plain(state["extra"]))

@@ -28,6 +28,7 @@ ALL = {"inter": "*", "item": "*", "user": "*"}
         ("inter", "user_id:token item_id:token item_id_list:token", "u i i", "item_id_list:tok"),
         ("inter", "user_id:token item_id:token a:float a_list:token_seq", "u i 1 1", "a_list:flo"),
         ("inter", "user_id:token when:float", "u1 5", "no column item_id:token"),
+        ("inter", "user:token item:token", "u1 i1", "no column user_id:token among user, item"),
         ("item", "item_id:float price:float", "1 1", "item_id:token"),
         ("item", "item_id:token image_path:token_seq", "i1 a.png", "image_path:token"),
         ("item", "item_id:token annotations:float_seq", "i1 1", "annotations:token_seq"),
