@@ -134,6 +134,7 @@ MINIMUM: dict[str, float] = {
     "MAX_ITEM_LIST_LENGTH": 1,
 }
 LARGEST_COUNT = 2**31 - 1  # of any whole number without a limit of its own
+LARGEST_NUMBER = 3.4e38  # of any other: what a float32 can hold
 _WIDE, _DEEP = 2**16, 1000  # of a layer and of a stack of layers
 # What is above can only be a slip, and would take all memory or all day.
 MAXIMUM: dict[str, float] = {
@@ -145,6 +146,7 @@ MAXIMUM: dict[str, float] = {
     "region_grid": 2**8,
     "metric_decimal_place": 20,
     "loss_decimal_place": 20,
+    "lr_decay": 1,  # it is applied again and again
     **dict.fromkeys(
         "embedding_size attention_size content_size content_hidden_size hidden_size inner_size"
         " encoder_batch_size contrastive_negatives".split(),
@@ -318,7 +320,7 @@ def _check_range(key: str, value: float, origin: str) -> None:
         raise ConfigError(f"{origin}: '{key}' must be finite, not {value}")
     if key in MINIMUM and value < MINIMUM[key]:
         raise ConfigError(f"{origin}: '{key}' must be {MINIMUM[key]} or more, not {value}")
-    most = MAXIMUM.get(key, LARGEST_COUNT if isinstance(value, int) else math.inf)
+    most = MAXIMUM.get(key, LARGEST_COUNT if isinstance(value, int) else LARGEST_NUMBER)
     if value > most:
         raise ConfigError(f"{origin}: '{key}' must be {most} or less, not {value}")
     if key in SHARES and not 0 <= value <= 1:
@@ -328,7 +330,7 @@ def _check_range(key: str, value: float, origin: str) -> None:
 def _check_numbers(key: str, values: Any, origin: str) -> None:
     count = NUMBERS[key]
     real = [v for v in values or () if isinstance(v, Real) and not isinstance(v, bool)]
-    good = real and real == values and all(math.isfinite(v) and v >= 0 for v in real)
+    good = real and real == values and all(0 <= v <= LARGEST_NUMBER for v in real)
     if not good or count not in (None, len(real)):
         kind = f"{count} numbers" if count else "numbers"
         raise ConfigError(
@@ -346,7 +348,8 @@ def _check_like(key: str, values: Any, default: list, origin: str) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and abs(value) <= LARGEST_NUMBER
 
 
 def check_eval_args(args: Any, origin: str) -> None:
