@@ -26,16 +26,16 @@ ROOMS = (
     "tests/converters",  # duckdb, zstandard, aiohttp, Pillow
     "tests/data",  # pandas, numpy, Pillow
     "tests/evaluation",  # scipy
-    "--ignore=tests/evaluation/test_two_processes.py",  # tests/compat has two processes as well
-    "tests/model/test_encoders.py",  # torchvision, safetensors
-    "tests/model/test_finetune.py",
-    "tests/test_doctor.py",
-    "tests/test_lower_limits.py",
-    "tests/test_missing_packages.py",
+    "--ignore=tests/distributed/test_two_processes.py",  # tests/compat has two processes as well
+    "tests/vision/test_encoders.py",  # torchvision, safetensors
+    "tests/vision/test_finetune.py",
+    "tests/cli/test_doctor.py",
+    "tests/compat/test_lower_limits.py",
+    "tests/compat/test_missing_packages.py",
     "tests/test_registry.py",
-    "tests/test_torch_files.py",
-    "tests/test_tune.py",  # optuna
-    "tests/test_tune_ranges.py",
+    "tests/files/test_torch_files.py",
+    "tests/cli/test_tune.py",  # optuna
+    "tests/tuning/test_ranges.py",
     "tests/trainer/test_gradient_gate.py",  # tensorboard
 )
 QUICK = ("-m", "not slow", "-q", "-p", "no:cacheprovider", "--durations=5")
@@ -92,6 +92,8 @@ def missing(session: nox.Session) -> None:
         frozen = session.run(*pip, "freeze", "--all", silent=True) or ""
         (pin,) = [line for line in frozen.splitlines() if line.startswith(f"{package}==")]
         session.run(*pip, "uninstall", "-q", "-y", package)
-        _test(session, "-q", "tests/test_missing_packages.py", RECBOLE_CIEREC_MISSING=package)
+        _test(
+            session, "-q", "tests/compat/test_missing_packages.py", RECBOLE_CIEREC_MISSING=package
+        )
         session.run(*pip, "install", "-q", "--no-deps", pin)
     _leave(session)

@@ -45,7 +45,7 @@ def give_back(part: str) -> dict:
     from recbole.data.utils import create_samplers
 
     from recbole_cierec.data import dataset, sampling
-    from recbole_cierec.model import visual_recommender
+    from recbole_cierec.model.base import visual_recommender
     from recbole_cierec.trainer import trainer
 
     if part == "loader":

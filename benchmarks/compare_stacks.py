@@ -155,7 +155,7 @@ def run_plain(model: str) -> dict:
 
 def run_ours(model: str) -> dict:
     """Run the same through recbole_cierec; return digest and metrics."""
-    from recbole_cierec.config import Config
+    from recbole_cierec.config.config import Config
     from recbole_cierec.quick_start import prepare
 
     settings = {**SHARED, **CASES[model], **RECBOLE_PROTOCOL}

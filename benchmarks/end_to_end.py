@@ -30,7 +30,7 @@ from synthetic import draw_pairs
 from torch import nn
 from torchvision import models
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.quick_start import prepare
 
 PICTURES, USERS, PAIRS, GRID = 2000, 2000, 20000, 8

@@ -24,7 +24,7 @@ from recbole.utils import init_seed
 from synthetic import make
 from torch.nn import functional as F
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.evaluation.collector import batch_candidates, ranks_of
 from recbole_cierec.quick_start import prepare
 

@@ -21,10 +21,10 @@ from time import process_time
 import numpy as np
 import torch
 
-from recbole_cierec.compat import quiet_recbole
-from recbole_cierec.config import Config
+from recbole_cierec.compat.warnings import quiet_recbole
+from recbole_cierec.config.config import Config
 from recbole_cierec.quick_start import prepare
-from recbole_cierec.trainer.gated import BRANCHES
+from recbole_cierec.trainer.gated_trainer import BRANCHES
 
 SETTLED = 10  # batches after which an action may be "one for good"
 FIXED = {"as they are": [1.0, 1.0], "common factor": [0.2, 0.2], "ratio": [1.0, 0.2]}

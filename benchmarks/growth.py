@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from training import BATCH, FEW, SETTINGS, WARM_UP, First, ours, versions
 
+from recbole_cierec.compat.optional_packages import require
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.optional_packages import require
 
 AXES = {
     "users": (20_000, 60_000, 180_000),
@@ -86,7 +86,7 @@ def forget(folder: Path) -> None:
 
 
 def load(data: Path, cold: bool) -> list[dict]:
-    from recbole_cierec.config import Config
+    from recbole_cierec.config.config import Config
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.data.sampling import prepare
 
@@ -137,7 +137,7 @@ def pictures(data: Path, size: int, count: int, again: bool) -> list[dict]:
     """Store and features of drawn PNG pictures by ResNet18 with random weights."""
     import end_to_end
 
-    from recbole_cierec.config import Config
+    from recbole_cierec.config.config import Config
     from recbole_cierec.data.dataset import create_dataset
 
     keys = {

@@ -26,8 +26,8 @@ from recbole.utils.utils import get_model
 
 from recbole_cierec import run
 from recbole_cierec.errors import UserError
+from recbole_cierec.files.checkpoint import read_checkpoint
 from recbole_cierec.registry import MODELS, recbole_model_names
-from recbole_cierec.trainer.checkpoint import read_checkpoint
 
 USERS, ITEMS, EACH = 40, 50, 14
 COMMON = {

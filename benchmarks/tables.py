@@ -17,9 +17,9 @@ import re
 import sys
 from pathlib import Path
 
-from recbole_cierec.config_checks import CHOICES
-from recbole_cierec.config_keys import properties_dir
-from recbole_cierec.yaml_values import read_yaml
+from recbole_cierec.config.keys import properties_dir
+from recbole_cierec.config.values import CHOICES
+from recbole_cierec.config.yaml import read_yaml
 
 RUNS = Path(__file__).resolve().parent / "runs"
 PAGE = RUNS.parents[1] / "docs" / "results.md"

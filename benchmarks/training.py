@@ -104,7 +104,7 @@ def job_of(data: Path, model: str, keys: dict):
     """A job of this package: trainer, model, loaders."""
     from recbole.utils import init_seed
 
-    from recbole_cierec.config import Config
+    from recbole_cierec.config.config import Config
     from recbole_cierec.quick_start import prepare
 
     features = data / "synthetic" / "features.npy"

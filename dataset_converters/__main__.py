@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from recbole_cierec.command import run_command
+from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.errors import ConfigError
 
 from .options import Parser, add_shared_arguments
@@ -73,7 +73,7 @@ def run(argv: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; see :func:`recbole_cierec.command.run_command` for the exit codes."""
+    """Run one command line; see :func:`recbole_cierec.cli.exit_codes.run_command` for the exit codes."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in OTHERS:
         return import_module(f".{argv[0]}", __package__).main(argv[1:])

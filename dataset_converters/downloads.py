@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from recbole_cierec.data.picture_files import Pool
-from recbole_cierec.data.pictures import decode_picture
 from recbole_cierec.errors import DataError, PictureError
-from recbole_cierec.whole_file import replacing
+from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.vision.picture_files import Pool
+from recbole_cierec.vision.pictures import decode_picture
 
 from .addresses import AddressPolicy
 from .fetch import Fetcher, Refusal, Trouble, open_session

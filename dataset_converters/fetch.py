@@ -20,8 +20,8 @@ import aiohttp
 from PIL import Image
 from yarl import URL
 
-from recbole_cierec.data.pictures import decode_picture
 from recbole_cierec.errors import DataError, PictureError
+from recbole_cierec.vision.pictures import decode_picture
 
 from .addresses import AddressPolicy, RefusedAddress, checked_url
 from .fetch_limits import SAVE, FetchLimits, retry_after

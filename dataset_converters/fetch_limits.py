@@ -8,7 +8,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from random import SystemRandom
 
-from recbole_cierec.data.pictures import PictureSpec
+from recbole_cierec.vision.pictures import PictureSpec
 
 _CHECK_SIZE = 32  # a small result is cheap, and the whole file is read for it all the same
 # What a resized picture is saved as; JPEG is the only one that loses anything.

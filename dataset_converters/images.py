@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbole_cierec import __version__
-from recbole_cierec.command import run_command
-from recbole_cierec.data.pictures import RESIZE_MODES
+from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.vision.pictures import RESIZE_MODES
 
 from .fetch_limits import FetchLimits, resizable
 from .options import Parser

@@ -4,8 +4,8 @@ Example:
     >>> from recbole_cierec import run
     >>> run("CIERec", "demo", config_dict={"epochs": 5})  # doctest: +SKIP
 
-Importing the package is cheap: RecBole, torch and the models are imported when first used. What
-current packages break in RecBole is mended by the sub-classes of :mod:`recbole_cierec.compat`.
+Importing the package is cheap: RecBole, torch and the models are imported when first used.
+:mod:`recbole_cierec.compat.patches` lists what current packages break in RecBole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["__version__", "load", "run"]
 # RecBole uses names that numpy has dropped, in some places before any of its Config objects exists
 # to restore them; this is the only thing that importing the package changes outside of it.
 try:
-    from recbole_cierec.numpy_names import numpy_aliases
+    from recbole_cierec.compat.numpy_names import numpy_aliases
 except ImportError:  # without numpy only the doctor works, and says so
     pass
 else:

@@ -14,19 +14,20 @@ from typing import Any
 import torch
 from recbole.utils import get_environment, init_seed
 
-from recbole_cierec.compat import quiet_recbole
-from recbole_cierec.config import Config
+from recbole_cierec.compat.optional_packages import named_where_missing, require
+from recbole_cierec.compat.warnings import quiet_recbole
+from recbole_cierec.config.config import Config
+from recbole_cierec.data.recbole_errors import as_model_errors
+from recbole_cierec.distributed.launch import launch
+from recbole_cierec.distributed.world import world
 from recbole_cierec.evaluation.candidate_files import check_candidates_file
 from recbole_cierec.evaluation.per_user import save_per_user
-from recbole_cierec.launch import launch
+from recbole_cierec.files.checkpoint import read_checkpoint
 from recbole_cierec.logs import result_table, start_log
-from recbole_cierec.optional_packages import named_where_missing, require
-from recbole_cierec.processes import world
-from recbole_cierec.recbole_refusals import as_model_errors
-from recbole_cierec.registry import get_trainer_class
-from recbole_cierec.stages import begin
-from recbole_cierec.trainer.checkpoint import check_writable, read_checkpoint
+from recbole_cierec.trainer.checkpoint_folder import check_writable
 from recbole_cierec.trainer.resuming import check_resume
+from recbole_cierec.trainer.trainer_class import get_trainer_class
+from recbole_cierec.trainer.warm_start_stages import begin
 
 Files = Iterable[str | os.PathLike[str]]
 
@@ -57,7 +58,7 @@ def run(
         ip: The address of the first machine.
         port: Its port; if taken, another one is used where all processes are on this machine.
         group_offset: The rank of this machine's first process.
-        cmd_line: Flags, from :func:`recbole_cierec.yaml_values.parse_command_line`.
+        cmd_line: Flags, from :func:`recbole_cierec.config.yaml.parse_command_line`.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
@@ -196,7 +197,7 @@ def _seconds(start: tuple, fitted: tuple, ended: tuple) -> dict[str, float]:
 def prepare(config: Config, saved: bool = True) -> Job:
     """Load the data, split it, and make model and trainer, resumed if ``resume`` says so.
 
-    The stage of a model that has one is trained here (:mod:`recbole_cierec.stages`).
+    The stage of a model that has one is trained here (:mod:`recbole_cierec.trainer.warm_start_stages`).
 
     Args:
         config: The configuration.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.errors import ConfigError
 
 

@@ -101,7 +101,7 @@ def make(tiny):
     """``make(name, **keys)`` -> (config, dataset, train part, model) on the tiny data set."""
     from recbole.utils import init_seed
 
-    from recbole_cierec.config import Config
+    from recbole_cierec.config.config import Config
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.registry import get_model_class
 

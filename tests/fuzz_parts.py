@@ -29,16 +29,16 @@ from PIL import Image
 from tiny_data import write_tiny
 
 from recbole_cierec.__main__ import main
-from recbole_cierec.compare import compare
-from recbole_cierec.config import Config
-from recbole_cierec.config_keys import LAUNCH_KEYS, properties_dir
+from recbole_cierec.cli.compare import compare
+from recbole_cierec.config.config import Config
+from recbole_cierec.config.keys import LAUNCH_KEYS, properties_dir
+from recbole_cierec.config.yaml import parse_command_line
 from recbole_cierec.data.dataset import create_dataset
-from recbole_cierec.data.picture_store import open_store
-from recbole_cierec.data.pictures import PictureSpec, decode_picture
+from recbole_cierec.files.checkpoint import read_checkpoint
 from recbole_cierec.quick_start import prepare, run_one
 from recbole_cierec.registry import get_model_class
-from recbole_cierec.trainer.checkpoint import read_checkpoint
-from recbole_cierec.yaml_values import parse_command_line
+from recbole_cierec.vision.picture_store import open_store
+from recbole_cierec.vision.pictures import PictureSpec, decode_picture
 
 
 def tiny_keys(data_path: Path, **extra: Any) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from fuzzing import FuzzError, check_line, memory_limit, spare_time_and_threads
 from tiny_data import write_tiny
 
 from recbole_cierec import run
-from recbole_cierec.config import Config
-from recbole_cierec.data.npy_files import read_npz
+from recbole_cierec.config.config import Config
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError, UserError
 from recbole_cierec.evaluation.per_user import read_per_user
+from recbole_cierec.files.npy import read_npz
 from recbole_cierec.quick_start import prepare
 
 # Inputs of each part: a few seconds. Fewer where each prepares a run.

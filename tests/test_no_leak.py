@@ -16,7 +16,7 @@ import pytest
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.registry import MODELS

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from recbole_cierec import load, run
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError
 from recbole_cierec.quick_start import prepare
 

@@ -14,17 +14,12 @@ from recbole.utils import get_model, get_trainer
 from recbole.utils.enum_type import ModelType
 from scipy.sparse import dok_matrix
 
-from recbole_cierec.config import Config, property_files
+from recbole_cierec.config.config import Config, property_files
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.registry import (
-    MODELS,
-    get_model_class,
-    get_trainer_class,
-    load_object,
-    recbole_model_names,
-    register_with_recbole,
-)
+from recbole_cierec.registration import register_with_recbole
+from recbole_cierec.registry import MODELS, get_model_class, load_object, recbole_model_names
 from recbole_cierec.trainer.trainer import TrainerMixin
+from recbole_cierec.trainer.trainer_class import get_trainer_class
 
 
 @pytest.mark.parametrize("name", MODELS)

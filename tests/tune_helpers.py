@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recbole_cierec import tune
+from recbole_cierec.cli import tune
 from recbole_cierec.tuning import trial
 
 SEARCHED = "learning_rate: [0.0, 0.05, 0.1, 0.2]\nreg_weight: [0.0, 0.01]\n"

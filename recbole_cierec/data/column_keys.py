@@ -12,7 +12,7 @@ from typing import Any
 
 from recbole.utils import ModelType
 
-from recbole_cierec.config_keys import nearest
+from recbole_cierec.config.keys import nearest
 from recbole_cierec.data.atomic import TYPES, read_header
 from recbole_cierec.data.columns import ROLES
 from recbole_cierec.errors import DataError

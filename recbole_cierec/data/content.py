@@ -18,15 +18,15 @@ from torch import Tensor
 
 from recbole_cierec.data.atomic import read_atomic, read_header, validate_interactions
 from recbole_cierec.data.columns import check_header, refuse_padding
-from recbole_cierec.data.feature_norm import FeatureNorm
-from recbole_cierec.data.feature_shards import WHOLE, Shard
-from recbole_cierec.data.features import extract_features, load_feature_file
-from recbole_cierec.data.npy_files import digest_of
-from recbole_cierec.data.picture_store import PictureStore, open_store
-from recbole_cierec.data.pictures import PictureSpec
-from recbole_cierec.data.regions import RegionMaps, extract_regions, load_region_file
+from recbole_cierec.distributed.world import one_first
 from recbole_cierec.errors import DataError
-from recbole_cierec.processes import one_first
+from recbole_cierec.files.npy import digest_of
+from recbole_cierec.vision.feature_norm import FeatureNorm
+from recbole_cierec.vision.feature_shards import WHOLE, Shard
+from recbole_cierec.vision.features import extract_features, load_feature_file
+from recbole_cierec.vision.picture_store import PictureStore, open_store
+from recbole_cierec.vision.pictures import PictureSpec
+from recbole_cierec.vision.regions import RegionMaps, extract_regions, load_region_file
 
 NORM_ROWS = 16384  # rows of features normalised at a time
 
@@ -200,7 +200,7 @@ class ItemContent:
 
     def encoder(self):
         """A new :class:`VisualEncoder` with the weights that the config names."""
-        from recbole_cierec.model.encoders import VisualEncoder
+        from recbole_cierec.vision.encoders import VisualEncoder
 
         made = VisualEncoder(self._config["visual_encoder"], self._config["encoder_weights"])
         self._weights_digest = made.weights_digest

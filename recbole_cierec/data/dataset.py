@@ -22,18 +22,18 @@ from recbole.data.dataset.customized_dataset import (
 )
 from recbole.utils import FeatureType, ModelType
 
-from recbole_cierec.compat import DatasetMends
-from recbole_cierec.config_keys import nearest
+from recbole_cierec.config.keys import nearest
 from recbole_cierec.data.atomic import read_atomic
 from recbole_cierec.data.cold_split import ColdSequenceMixin, ColdSplitMixin
 from recbole_cierec.data.column_keys import Files
+from recbole_cierec.data.compat import DatasetCompat
 from recbole_cierec.data.content import ItemContent
-from recbole_cierec.data.table import Table
+from recbole_cierec.data.fast_interaction import Table
+from recbole_cierec.data.recbole_errors import as_data_errors
 from recbole_cierec.errors import DataError
-from recbole_cierec.recbole_refusals import as_data_errors
 
 
-class ContentMixin(DatasetMends):
+class ContentMixin(DatasetCompat):
     """What we add to any RecBole data set: content, one vocabulary, clear refusals."""
 
     content: ItemContent

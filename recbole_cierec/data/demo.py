@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_cierec.errors import DataError
-from recbole_cierec.leftovers import TEMPORARY, claimed, clear_leftovers
+from recbole_cierec.files.leftovers import TEMPORARY, claimed, clear_leftovers
 
 NAME = "demo"
 FORMAT = 1  # raise it with every change that changes a byte of the data

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from recbole.sampler import KGSampler, RepeatableSampler, Sampler
 
-from recbole_cierec.data.used_items import UsedItems
+from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.errors import DataError
 
 BITS_PER_PAIR = 16  # of the filter: at most one free pair in sixteen passes for a taken one

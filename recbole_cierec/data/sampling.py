@@ -23,14 +23,14 @@ from recbole_cierec.data.candidate_loader import CandidateLoader, FullLoader
 from recbole_cierec.data.cold_split import WARM
 from recbole_cierec.data.masking import MaskSequence
 from recbole_cierec.data.negatives import quick_sampler, refuse_endless, seen_items
+from recbole_cierec.data.recbole_errors import as_data_errors
+from recbole_cierec.data.sampler import CompactSampler
 from recbole_cierec.data.train_loader import TrainLoader
-from recbole_cierec.data.used_items import CompactSampler
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidate_files import provide_candidates
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.evaluation.plan import EvaluationPlan, make_views, restrict
-from recbole_cierec.recbole_refusals import as_data_errors
 
 PHASES = ("train", "valid", "test")
 

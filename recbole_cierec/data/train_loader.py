@@ -17,8 +17,8 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from torch.utils.data import RandomSampler
 
-from recbole_cierec.data.share import Share
-from recbole_cierec.processes import world
+from recbole_cierec.distributed.batch_share import Share
+from recbole_cierec.distributed.world import world
 
 
 class TrainLoader(TrainDataLoader):

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_cierec.data.npy_files import npz_names, read_npz
 from recbole_cierec.errors import DataError, OutputError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.plan import EvaluationPlan, draw_all
-from recbole_cierec.whole_file import check_output, replacing
+from recbole_cierec.files.atomic_write import check_output, replacing
+from recbole_cierec.files.npy import npz_names, read_npz
 
 
 def check_candidates_file(config) -> None:

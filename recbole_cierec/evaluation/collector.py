@@ -10,7 +10,7 @@ from recbole.evaluator.collector import DataStruct
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
-from recbole_cierec.compat import MendedCollector
+from recbole_cierec.evaluation.compat import CollectorCompat
 from recbole_cierec.evaluation.plan import EvaluationPlan, Lists, View
 
 COMPARED = 2**22  # scores compared at a time
@@ -77,7 +77,7 @@ class Collected(dict[Key, DataStruct]):
     """What one evaluation collected, by view and repeat."""
 
 
-class PlanCollector(MendedCollector):
+class PlanCollector(CollectorCompat):
     """RecBole's collector, once a view and repeat; hits keep the group of their item.
 
     Attributes:

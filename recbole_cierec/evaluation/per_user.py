@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_cierec.data.npy_files import read_npz
 from recbole_cierec.errors import DataError
-from recbole_cierec.whole_file import replacing
+from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.files.npy import read_npz
 
 SUFFIX = ".users.npz"
 

@@ -37,11 +37,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.model import graphs
-from recbole_cierec.model.content_encoder import ContentEncoder
-from recbole_cierec.model.layers import unit_linear
-from recbole_cierec.model.phases import TwoPhases
-from recbole_cierec.model.visual_recommender import ITEM_BLOCK, Rows, Side, VisualRecommender
+from recbole_cierec.model.base import graphs
+from recbole_cierec.model.base.content_encoder import ContentEncoder
+from recbole_cierec.model.base.layers import unit_linear
+from recbole_cierec.model.base.two_phases import TwoPhases
+from recbole_cierec.model.base.visual_recommender import ITEM_BLOCK, Rows, Side, VisualRecommender
 
 Parts = tuple[Side, Side]  # of all users and of all items: id part, content part, their sum
 

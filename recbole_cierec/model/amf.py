@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_cierec.model.base.visual_recommender import Rows, Side
+from recbole_cierec.model.base.warm_start import Weights, copy_weights
 from recbole_cierec.model.mf import MF
-from recbole_cierec.model.visual_recommender import Rows, Side
-from recbole_cierec.model.warm_start import Weights, copy_weights
 
 
 def rows_of_length(rows: Tensor, length: float) -> Tensor:

@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.amf import rows_of_length
-from recbole_cierec.model.layers import unit_linear
-from recbole_cierec.model.visual_recommender import Rows, Side, VisualRecommender
-from recbole_cierec.model.warm_start import Weights, copy_weights, stage_weight
+from recbole_cierec.model.base.layers import unit_linear
+from recbole_cierec.model.base.visual_recommender import Rows, Side, VisualRecommender
+from recbole_cierec.model.base.warm_start import Weights, copy_weights, stage_weight
 
 KINDS = {"grad": ("grad",), "rand": ("rand",), "both": ("grad", "rand")}
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_cierec.model.layers import (
+from recbole_cierec.model.base.layers import (
     Fusion,
     InferenceGate,
     SemanticEncoder,
@@ -31,8 +31,8 @@ from recbole_cierec.model.layers import (
     scale_gradient,
     unit_linear,
 )
-from recbole_cierec.model.ranking import UserGateRanking
-from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.ranking import UserGateRanking
+from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
 
 
 class CIERec(VisualRecommender):

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_cierec.model.layers import SLOPE, mean_rows
-from recbole_cierec.model.some_products import some_products
-from recbole_cierec.model.visual_recommender import Rows, Side, VisualRecommender
+from recbole_cierec.model.base.layers import SLOPE, mean_rows
+from recbole_cierec.model.base.sampled_products import some_products
+from recbole_cierec.model.base.visual_recommender import Rows, Side, VisualRecommender
 
 REDRAWS = 20  # a negative that the user has taken is drawn again so often; few users have so many
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from recbole_cierec.model.layers import unit_linear
-from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.layers import unit_linear
+from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
 
 
 class DeepStyle(VisualRecommender):

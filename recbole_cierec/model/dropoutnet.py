@@ -30,11 +30,11 @@ import torch
 from torch import Tensor
 
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.model.layers import mean_rows
-from recbole_cierec.model.ranking import BLOCK_BYTES
-from recbole_cierec.model.tower import Tower
-from recbole_cierec.model.visual_recommender import Rows, Side, VisualRecommender, take
-from recbole_cierec.model.warm_start import Weights, stage_weight
+from recbole_cierec.model.base.layers import mean_rows
+from recbole_cierec.model.base.ranking import BLOCK_BYTES
+from recbole_cierec.model.base.tower import Tower
+from recbole_cierec.model.base.visual_recommender import Rows, Side, VisualRecommender, take
+from recbole_cierec.model.base.warm_start import Weights, stage_weight
 
 CLIP = 5.0  # standard deviations of an input that count
 KEPT_BYTES = 1 << 30  # of the users' tops in memory; beyond, those of a batch are found each time

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_cierec.model.layers import unit_linear
-from recbole_cierec.model.pairwise import PairwiseRecommender, masked_softmax
-from recbole_cierec.model.visual_recommender import Side
+from recbole_cierec.model.base.layers import unit_linear
+from recbole_cierec.model.base.pairwise import PairwiseRecommender, masked_softmax
+from recbole_cierec.model.base.visual_recommender import Side
 
 
 class HAFR(PairwiseRecommender):

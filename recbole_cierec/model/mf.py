@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
 
 
 class MF(VisualRecommender):

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.model.layers import mean_rows, unit_linear
-from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.layers import mean_rows, unit_linear
+from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
 
 
 class MF_Content(VisualRecommender):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from recbole_cierec.model.layers import mean_rows
-from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.layers import mean_rows
+from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
 
 
 class MF_Semantics(VisualRecommender):

@@ -36,9 +36,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.errors import DataError
-from recbole_cierec.model.layers import SLOPE, InferenceGate, scale_gradient, unit_linear
-from recbole_cierec.model.phases import TwoPhases
-from recbole_cierec.model.visual_recommender import Rows, Side, VisualRecommender
+from recbole_cierec.model.base.layers import SLOPE, InferenceGate, scale_gradient, unit_linear
+from recbole_cierec.model.base.two_phases import TwoPhases
+from recbole_cierec.model.base.visual_recommender import Rows, Side, VisualRecommender
 
 
 class PiNet(TwoPhases, VisualRecommender):

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recbole_cierec.model.layers import unit_linear
-from recbole_cierec.model.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.layers import unit_linear
+from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
 
 
 class VBPR(VisualRecommender):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbole_cierec.trainer.checkpoint import from_plain, to_plain
+from recbole_cierec.files.checkpoint import from_plain, to_plain
 
 _SCALARS = (bool, int, float, str, type(None))
 _LEFT_OUT = {"training", "device"}  # set by whoever uses the model

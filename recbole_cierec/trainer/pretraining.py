@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recbole_cierec.trainer.checkpoint import write_checkpoint
+from recbole_cierec.files.checkpoint import write_checkpoint
 
 LAST_STAGE = "finetune"
 

@@ -7,10 +7,10 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_cierec.config import PLACE_KEYS, Config
+from recbole_cierec.config.config import PLACE_KEYS, Config
 from recbole_cierec.errors import CheckpointError
+from recbole_cierec.files.checkpoint import peek_checkpoint, read_checkpoint, to_plain
 from recbole_cierec.registry import MODELS
-from recbole_cierec.trainer.checkpoint import peek_checkpoint, read_checkpoint, to_plain
 
 # What may change when a run goes on: its length, and what is measured or shown of it.
 _FREE = PLACE_KEYS | frozenset(

@@ -8,6 +8,7 @@ and calls RecBole's; no loop is written again.
 from __future__ import annotations
 
 import uuid
+from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 
@@ -17,25 +18,24 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
-from recbole_cierec.compat import TrainerMends
-from recbole_cierec.data.cache_folder import clear_leftovers
+from recbole_cierec.distributed.gradient_exchange import Team, after_backward
+from recbole_cierec.distributed.random_state import loader_generators, rng_state, set_rng_state
+from recbole_cierec.distributed.world import world
 from recbole_cierec.errors import CheckpointError, NonFiniteLossError
 from recbole_cierec.evaluation.collector import PlanCollector
 from recbole_cierec.evaluation.evaluator import PlanEvaluator
 from recbole_cierec.evaluation.scoring import candidate_batch
-from recbole_cierec.processes import world
-from recbole_cierec.trainer.checkpoint import (
+from recbole_cierec.files.atomic_write import TEMPORARY
+from recbole_cierec.files.cache_folder import clear_leftovers
+from recbole_cierec.files.checkpoint import (
     fitting,
     from_plain,
-    loader_generators,
-    ordered,
     read_checkpoint,
-    rng_state,
-    set_rng_state,
     to_plain,
     write_checkpoint,
-    writes_in,
 )
+from recbole_cierec.trainer.checkpoint_folder import writes_in
+from recbole_cierec.trainer.compat import TrainerCompat
 from recbole_cierec.trainer.deferred_loss import (
     Pending,
     all_finite,
@@ -46,8 +46,8 @@ from recbole_cierec.trainer.deferred_loss import (
 )
 from recbole_cierec.trainer.optimizers import RowAdagrad, load_state, quick
 from recbole_cierec.trainer.plain_state import PlainState
-from recbole_cierec.trainer.plain_words import plain_words
 from recbole_cierec.trainer.pretraining import PretrainingMixin
+from recbole_cierec.trainer.recbole_errors import plain_words
 from recbole_cierec.trainer.resuming import (
     data_of,
     newest_checkpoint,
@@ -55,11 +55,9 @@ from recbole_cierec.trainer.resuming import (
     refuse_other_run,
     warn_of_differences,
 )
-from recbole_cierec.trainer.together import Team, after_backward
-from recbole_cierec.whole_file import TEMPORARY
 
 
-class TrainerMixin(TrainerMends):
+class TrainerMixin(TrainerCompat):
     """Over a RecBole trainer; use :func:`compose`."""
 
     def __init__(self, config, model) -> None:
@@ -338,7 +336,8 @@ class TrainerMixin(TrainerMends):
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
-        self.best_valid_result = ordered(state["best_valid_result"])
+        best = state["best_valid_result"]
+        self.best_valid_result = None if best is None else OrderedDict(best)  # as RecBole keeps it
         self.train_loss_dict = state["train_loss"]
         self.saved_model_file = str(path).replace(".last.pth", ".pth")
         self._resumed, self._resumed_file = state, path

@@ -19,12 +19,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from recbole_cierec.config import PLACE_KEYS, PROTOCOL_KEYS, Config
-from recbole_cierec.config_checks import check_value
-from recbole_cierec.config_keys import check_keys, nearest, properties_dir
+from recbole_cierec.config.config import PLACE_KEYS, PROTOCOL_KEYS, Config
+from recbole_cierec.config.keys import check_keys, nearest, properties_dir
+from recbole_cierec.config.values import check_value
+from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.registry import MODELS
-from recbole_cierec.yaml_values import read_yaml
 
 # Searching these would compare trials that were not measured alike, or pick the luckiest of them.
 _NOT_SEARCHED = PLACE_KEYS | PROTOCOL_KEYS | {"model", "dataset", "loss", "seed"}

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recbole_cierec.config import PLACE_KEYS
+from recbole_cierec.config.config import PLACE_KEYS
+from recbole_cierec.config.yaml import parse_value
 from recbole_cierec.errors import DataError
+from recbole_cierec.files.atomic_write import check_output, replacing
 from recbole_cierec.tuning.ranges import same
 from recbole_cierec.tuning.trial import Plan
-from recbole_cierec.whole_file import check_output, replacing
-from recbole_cierec.yaml_values import parse_value
 
 Row = dict[str, Any]
 TOP = 5

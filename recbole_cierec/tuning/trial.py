@@ -20,12 +20,11 @@ from typing import Any
 
 import torch
 
-from recbole_cierec.compat import quiet_recbole
-from recbole_cierec.config import COMMAND_LINE, PLACE_KEYS, Config
+from recbole_cierec.compat.warnings import quiet_recbole
+from recbole_cierec.config.config import COMMAND_LINE, PLACE_KEYS, Config
 from recbole_cierec.errors import CheckpointError, DataError, PictureError
 from recbole_cierec.logs import start_log, stop_log
 from recbole_cierec.quick_start import prepare
-from recbole_cierec.tuning.board import Board
 from recbole_cierec.tuning.ranges import (
     Choice,
     Space,
@@ -36,6 +35,7 @@ from recbole_cierec.tuning.ranges import (
     same,
     size,
 )
+from recbole_cierec.tuning.study import Board
 
 FIRST_RANDOM = 10  # tpe: as many trials are drawn at random, for it to learn from
 

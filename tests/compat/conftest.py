@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import torch
-from mended import Config
 from recbole.model.general_recommender import BPR
+from sampled_data import Config
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,22 @@ import pytest
 import recbole
 from packaging.version import Version
 
-from recbole_cierec.patches import PATCHES
+from recbole_cierec.compat.patches import PATCHES
 
 ROOT = Path(recbole.__file__).parent
 HOME = Path(import_module("recbole_cierec").__file__).parent
-MODULES = ("compat", "compat_models", "numpy_names")
+MODULES = (
+    "compat.numpy_names",
+    "compat.recbole_models",
+    "config.compat",
+    "data.compat",
+    "evaluation.compat",
+    "trainer.compat",
+)
+
+
+def source(module: str) -> str:
+    return HOME.joinpath(*module.split(".")).with_suffix(".py").read_text()
 
 
 def flat(text: str) -> str:
@@ -36,16 +47,16 @@ def with_reasons(module: str) -> set[str]:
                     found.add(f"{module}:{'.'.join(here)}")
                 visit(child, here)
 
-    visit(ast.parse((HOME / f"{module}.py").read_text()), ())
+    visit(ast.parse(source(module)), ())
     return found
 
 
 def test_every_reason_in_the_code_has_a_row_and_every_row_a_place_in_the_code():
     reasons = set().union(*map(with_reasons, MODULES))
-    from recbole_cierec.compat_models import MENDS
+    from recbole_cierec.compat.recbole_models import MODEL_PATCHES
 
-    reasons |= {f"compat_models:{mend.__name__}" for mend in MENDS.values()}
-    assert {patch.target for patch in PATCHES} == reasons | {"compat:KNOWN_WARNINGS"}
+    reasons |= {f"compat.recbole_models:{mend.__name__}" for mend in MODEL_PATCHES.values()}
+    assert {patch.target for patch in PATCHES} == reasons | {"compat.warnings:KNOWN_WARNINGS"}
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda p: f"{p.target}-{p.places[0]}")
@@ -54,9 +65,9 @@ def test_a_row_says_what_the_code_says(patch):
     found = import_module(f"recbole_cierec.{module}")
     for part in name.split("."):
         found = getattr(found, part)
-    # The reasons of compat_models are in its head, and a constant has comments.
-    own = module != "compat_models" and not isinstance(found, tuple)
-    text = flat(found.__doc__ if own else (HOME / f"{module}.py").read_text())
+    # The reasons of recbole_models are in its head, and a constant has comments.
+    own = module != "compat.recbole_models" and not isinstance(found, tuple)
+    text = flat(found.__doc__ if own else source(module))
     assert patch.until in text
     assert f"{patch.package} {patch.since}".strip() in text.replace(
         "(new in 1.2.1)", "recbole 1.2.1"

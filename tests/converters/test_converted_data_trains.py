@@ -14,7 +14,7 @@ from PIL import Image
 from recbole_cierec.dataset_converters.__main__ import run as run_converter
 
 from recbole_cierec import run
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
 
 SCRIPT = Path(__file__).resolve().parents[2] / "run_recbole.py"

@@ -22,7 +22,7 @@ from image_server import picture, serving
 from PIL import Image
 from recbole_cierec.dataset_converters.images import main
 
-from recbole_cierec.data.pictures import PictureSpec, decode_picture
+from recbole_cierec.vision.pictures import PictureSpec, decode_picture
 
 FAST = ["--backoff", "0.02", "--rate", "0", "--host-rate", "0", "--timeout", "5"]
 HERE = ["--allow-private", "127.0.0.1"]

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 from recbole_cierec.dataset_converters.__main__ import run as run_converter
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.data.atomic import read_atomic, validate_interactions
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.errors import DataError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.errors import UserError
 

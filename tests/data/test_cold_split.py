@@ -10,7 +10,7 @@ import pytest
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.data.cold_split import first_times, hold_out
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.errors import ConfigError, DataError

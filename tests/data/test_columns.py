@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from atomic_files import INTER, made, refusal
 
+from recbole_cierec.data.recbole_errors import as_data_errors
 from recbole_cierec.errors import DataError
-from recbole_cierec.recbole_refusals import as_data_errors
 
 ALL = {"inter": "*", "item": "*", "user": "*"}
 

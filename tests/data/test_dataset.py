@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recbole_cierec import run
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.data.sampling import prepare, seen_sampler
 from recbole_cierec.errors import DataError

@@ -13,13 +13,13 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.data.utils import create_samplers
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
+from recbole_cierec.data.fast_interaction import Table
 from recbole_cierec.data.negatives import UsedPairs, quick_sampler
+from recbole_cierec.data.sampler import CompactSampler
 from recbole_cierec.data.sampling import _samplers, prepare, seen_sampler
-from recbole_cierec.data.table import Table
 from recbole_cierec.data.train_loader import TrainLoader
-from recbole_cierec.data.used_items import CompactSampler
 from recbole_cierec.errors import DataError
 
 POPULAR = {"distribution": "popularity", "sample_num": 1, "alpha": 0.7}

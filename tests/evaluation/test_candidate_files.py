@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.data import dataset
 from recbole_cierec.errors import DataError, UserError
 from recbole_cierec.quick_start import prepare

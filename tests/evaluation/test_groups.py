@@ -8,7 +8,7 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.quick_start import prepare
 

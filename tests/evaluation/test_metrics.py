@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.collector import PlanCollector, batch_candidates
 from recbole_cierec.evaluation.evaluator import PlanEvaluator

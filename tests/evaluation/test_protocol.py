@@ -7,7 +7,7 @@ import pytest
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.quick_start import prepare
 
 MODE = {"eval_args": {"mode": "user12"}, "topk": [4], "valid_metric": "Recall@4"}

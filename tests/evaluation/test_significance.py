@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from recbole_cierec import run
-from recbole_cierec.compare import main
+from recbole_cierec.cli.compare import main
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.per_user import UserResults, read_per_user
 from recbole_cierec.evaluation.significance import compare, holm, paired, significance_table

@@ -9,7 +9,7 @@ from model_helpers import shaken
 from recbole.utils import init_seed
 
 from recbole_cierec.model.amf import rows_of_length
-from recbole_cierec.model.visual_recommender import VisualRecommender
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
 
 both_models = pytest.mark.parametrize(
     ("name", "keys"),

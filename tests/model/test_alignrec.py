@@ -10,8 +10,8 @@ from recbole.data.interaction import Interaction
 from test_model_contract import full_scores, oracle_of, shake
 
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.model import graphs
 from recbole_cierec.model.alignrec import info_nce
+from recbole_cierec.model.base import graphs
 
 
 def scores_of(model):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_helpers import rows_of, shaken
 
-from recbole_cierec.data.share import Share
+from recbole_cierec.distributed.batch_share import Share
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from torch import nn
 
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.model import dropoutnet
-from recbole_cierec.model.tower import Tower
-from recbole_cierec.model.visual_recommender import VisualRecommender
+from recbole_cierec.model.base.tower import Tower
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
 from recbole_cierec.quick_start import run
-from recbole_cierec.stages import stage_config
+from recbole_cierec.trainer.warm_start_stages import stage_config
 
 BATCH = {"target_pairs": "batch", "user_dropout": 0.0, "item_dropout": 0.0}
 
@@ -276,7 +276,7 @@ def test_one_row_takes_part_in_the_exchange_of_batch_norm(monkeypatch, processes
     tower = nn.SyncBatchNorm.convert_sync_batchnorm(Tower(3, [4], 2)).train()
     exchanged = []
     monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda _, x: exchanged.append(len(x)) or x)
-    monkeypatch.setattr("recbole_cierec.model.tower.world", lambda: (0, processes))
+    monkeypatch.setattr("recbole_cierec.model.base.tower.world", lambda: (0, processes))
     tower(torch.randn(1, 3))
     assert exchanged == [1] * exchanges
 

@@ -15,8 +15,9 @@ from recbole.data.interaction import Interaction
 from recbole_cierec import run
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.data.sampling import prepare
-from recbole_cierec.model import hafr, pairwise
-from recbole_cierec.model.pairwise import masked_softmax
+from recbole_cierec.model import hafr
+from recbole_cierec.model.base import pairwise
+from recbole_cierec.model.base.pairwise import masked_softmax
 from recbole_cierec.trainer.trainer import TrainerMixin
 
 BOTH = pytest.mark.parametrize("name", ["HAFR", "HAFR_non_i"])

@@ -11,7 +11,7 @@ from recbole_cierec import run
 
 
 def model_of(keys, name="MF_Image"):
-    from recbole_cierec.config import Config
+    from recbole_cierec.config.config import Config
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.registry import get_model_class
 

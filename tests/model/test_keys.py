@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbole_cierec.config import Config
-from recbole_cierec.config_checks import CHOICES
-from recbole_cierec.config_keys import properties_dir
+from recbole_cierec.config.config import Config
+from recbole_cierec.config.keys import properties_dir
+from recbole_cierec.config.values import CHOICES
+from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.registry import MODELS
-from recbole_cierec.yaml_values import read_yaml
 
 # Keys of files and of pictures, which have tests of their own (test_stages.py, test_phased.py,
 # test_pinet.py, data/test_regions.py).

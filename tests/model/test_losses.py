@@ -10,7 +10,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_cierec import run
-from recbole_cierec.model.losses import SharedSoftmax
+from recbole_cierec.model.base.losses import SharedSoftmax
 
 COUNTS = torch.tensor([0, 6, 3, 0, 1, 2])  # item 0 is padding, item 3 is unseen
 KEYS = {

@@ -24,7 +24,7 @@ from oracle_vecf import VecfOracle
 from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 
-from recbole_cierec.model import visual_recommender
+from recbole_cierec.model.base import visual_recommender
 from recbole_cierec.registry import MODELS as REGISTERED
 
 # Small, and without what is drawn at random in training.

@@ -12,8 +12,8 @@ import torch
 from recbole.data.interaction import Interaction
 from torch.nn import functional as F
 
+from recbole_cierec.model.base.visual_recommender import take
 from recbole_cierec.model.vbpr import VBPR
-from recbole_cierec.model.visual_recommender import take
 
 
 class SpreadVBPR(VBPR):

@@ -7,7 +7,7 @@ import torch
 from model_helpers import shaken
 from recbole.data.interaction import Interaction
 
-from recbole_cierec.model import ranking
+from recbole_cierec.model.base import ranking
 
 KEYS = {"embedding_size": 2}  # of 6 features
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recbole_cierec.model.layers import Fusion, InferenceGate, unit_linear
+from recbole_cierec.model.base.layers import Fusion, InferenceGate, unit_linear
 
 
 @pytest.mark.parametrize("parts", [2, 3])

@@ -14,10 +14,10 @@ import torch
 
 from recbole_cierec import run
 from recbole_cierec.errors import ConfigError, NonFiniteLossError, UserError
-from recbole_cierec.leftovers import TEMPORARY, claimed
+from recbole_cierec.files.checkpoint import read_checkpoint
+from recbole_cierec.files.leftovers import TEMPORARY, claimed
 from recbole_cierec.model.mf import MF
 from recbole_cierec.registry import get_model_class
-from recbole_cierec.trainer.checkpoint import read_checkpoint
 from recbole_cierec.trainer.trainer import TrainerMixin
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recbole_cierec import run
-from recbole_cierec.trainer.checkpoint import read_checkpoint
+from recbole_cierec.files.checkpoint import read_checkpoint
 
 WAYS = [
     # The memory is measured again after the resumption; nothing may hang on when it is.

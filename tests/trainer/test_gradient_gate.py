@@ -12,8 +12,8 @@ import torch
 from recbole.utils import init_seed
 
 from recbole_cierec import run
-from recbole_cierec.config import Config
-from recbole_cierec.model.layers import scale_gradient
+from recbole_cierec.config.config import Config
+from recbole_cierec.model.base.layers import scale_gradient
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.trainer.gradient_gate import GradientGate
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from recbole_cierec import run
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.errors import CheckpointError, ConfigError, UserError
+from recbole_cierec.files.checkpoint import read_checkpoint
 from recbole_cierec.quick_start import prepare
-from recbole_cierec.trainer.checkpoint import read_checkpoint
 
 STAGES = {
     "S3Rec": ["pretrain", "finetune"],

@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from run_helpers import last_of, same
 
-from recbole_cierec import run, whole_file
-from recbole_cierec.config import Config
+from recbole_cierec import run
+from recbole_cierec.config.config import Config
+from recbole_cierec.distributed.random_state import rng_state, set_rng_state
 from recbole_cierec.errors import CheckpointError
+from recbole_cierec.files import atomic_write as whole_file
+from recbole_cierec.files import checkpoint
+from recbole_cierec.files.checkpoint import read_checkpoint, write_checkpoint
 from recbole_cierec.quick_start import prepare
-from recbole_cierec.trainer import checkpoint
-from recbole_cierec.trainer.checkpoint import (
-    read_checkpoint,
-    rng_state,
-    set_rng_state,
-    write_checkpoint,
-)
 
 RUNS = [
     ("CIERec", {}),
@@ -41,31 +39,10 @@ runs = pytest.mark.parametrize(
 )
 
 
-def same(a, b, where="") -> None:
-    """Equal to the last bit, for any nesting of dicts, lists, tensors and numbers."""
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            same(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list):
-        assert len(a) == len(b), where
-        for k, pair in enumerate(zip(a, b, strict=True)):
-            same(*pair, f"{where}/{k}")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b or (a != a and b != b), where
-
-
 def whole_state(**parts) -> dict:
     """The least that counts as a checkpoint, and ``parts``."""
     least = {name: kind() for name, kind in checkpoint._PARTS.items()}
     return least | dict.fromkeys(checkpoint._MAY_BE_NONE) | parts
-
-
-def last_of(result) -> dict:
-    return read_checkpoint(Path(result["checkpoint"]).with_suffix(".last.pth"))
 
 
 @runs

@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 from recbole.trainer import Trainer
-from test_resume import last_of, same
+from run_helpers import last_of, same
 from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
 from recbole_cierec import run
-from recbole_cierec.config import Config
+from recbole_cierec.config.config import Config
 from recbole_cierec.errors import NonFiniteLossError
 from recbole_cierec.model.mf import MF
 from recbole_cierec.quick_start import prepare
@@ -120,7 +120,7 @@ def test_a_model_of_recbole_does_not_leave_torch_tracing_every_operation(monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr("recbole.utils.get_model", traced)
-        patch.setattr("recbole_cierec.compat.mend_model", lambda kind: kind)
+        patch.setattr("recbole_cierec.compat.recbole.patch_model", lambda kind: kind)
         get_model_class("SASRec")
     assert not torch.is_anomaly_enabled()
 

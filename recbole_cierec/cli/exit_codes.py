@@ -1,0 +1,101 @@
+"""How every command of this package ends: one line and a code, whatever the user gave it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType
+
+from recbole_cierec.compat.optional_packages import lacking
+from recbole_cierec.errors import UserError
+from recbole_cierec.terminal import one_line
+
+USER_ERROR, INTERRUPTED, TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
+BROKEN_PIPE = 128 + 13  # SIGPIPE, which not every system has
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def run_command(
+    job: Callable[[Sequence[str]], object],
+    argv: Sequence[str] | None,
+    usage: Callable[[], str],
+) -> int:
+    """Run ``job`` on a command line.
+
+    Args:
+        job: Takes the arguments without the program's name.
+        argv: The arguments; None: those of the process.
+        usage: The text for ``--help``.
+
+    Returns:
+        The exit code: 0, 2 for an error that the user can mend (its line goes to stderr), 130
+        after Ctrl-C, 141 where the reader of the output has gone (``| head``). SIGTERM raises
+        ``SystemExit(143)``, so that files are closed on the way out.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _run(job, argv, usage)
+        sys.stdout.flush()  # here, and not at exit, where Python would print a traceback
+        return code
+    except BrokenPipeError:
+        _let_go()
+        return BROKEN_PIPE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(
+    job: Callable[[Sequence[str]], object], argv: Sequence[str], usage: Callable[[], str]
+) -> int:
+    if any(word in ("-h", "--help") for word in argv):
+        print(usage())
+        return 0
+    try:
+        job(argv)
+    except UserError as error:
+        return _refused(str(error))
+    except ImportError as error:
+        if (line := lacking(error)) is None:
+            raise
+        return _refused(f"this {line}")
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        return _refused(
+            "not enough memory; lower train_batch_size, eval_batch_size or the model's sizes"
+        )
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            print("terminated", file=sys.stderr)
+        raise
+    return 0
+
+
+def _refused(line: str) -> int:
+    print(f"error: {one_line(line)}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """torch has a class of its own for GPUs only, and importing torch takes seconds."""
+    gpu = type(error).__name__ == "OutOfMemoryError"
+    return gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _let_go() -> None:
+    """Send what is still buffered nowhere: Python flushes again when it exits."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a stream without a file, as in a notebook
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

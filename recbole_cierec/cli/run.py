@@ -1,0 +1,110 @@
+"""Train and evaluate a model: ``python -m recbole_cierec [run] --model=NAME --dataset=NAME``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from recbole_cierec.cli.exit_codes import run_command
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.registry import MODELS, recbole_model_names
+
+USAGE = """\
+usage: run_recbole.py [--model=NAME] [--dataset=NAME] [--config_files="A.yaml B.yaml"] [--key=value]
+       python -m recbole_cierec ...          (the same, from anywhere)
+
+Trains a model on a data set and prints its metrics for all, cold and warm users.
+
+  -m, --model         a model of the lists below (default: CIERec)
+  -d, --dataset       a folder under data_path, default dataset/ (default: demo, made when absent)
+  --config_files      yaml files, separated by blanks; later ones win
+  --nproc             processes on this machine (default: 1)
+  --world_size, --ip, --port, --group_offset
+                      for runs on several machines, as RecBole's
+  --key=value         any other key of properties/*.yaml or of RecBole; the value is read as YAML
+  -h, --help          print this
+
+examples:
+  run_recbole.py
+  run_recbole.py --model=CIERec --backbone=VBPR --dataset=hm-week --data_path=../data
+  run_recbole.py --model=LightGCN --dataset=hm-week --epochs=50 --learning_rate=1e-3
+  run_recbole.py -m BPR --eval_args="{mode: user500}" --eval_repeats=5 --topk="[5, 10]"
+
+other commands (each has --help):
+  python -m recbole_cierec extract      pictures and features of a data set ahead of runs
+  python -m recbole_cierec tune         search of hyper-parameters on the validation part
+  python -m recbole_cierec compare      whether finished runs differ, tested over users
+  python -m recbole_cierec doctor       whether the installation is sound; for bug reports
+"""
+_SHORT = {"-m": "--model", "-d": "--dataset"}
+
+
+def usage() -> str:
+    """The text of ``--help``, with all models."""
+    lists = {"models:": list(MODELS), "models of RecBole:": recbole_model_names()}
+    lines = [USAGE]
+    for title, names in lists.items():
+        lines += [title, fill(" ".join(names), 98, initial_indent="  ", subsequent_indent="  "), ""]
+    return "\n".join(lines)
+
+
+def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
+    """Arguments of :func:`recbole_cierec.quick_start.run` from a command line.
+
+    Args:
+        argv: The arguments, without the program's name.
+
+    Returns:
+        Keyword arguments; all flags but those of the launch are in ``cmd_line``.
+
+    Raises:
+        ConfigError: For a malformed command line.
+    """
+    # Here: the doctor must start where a package is missing.
+    from recbole_cierec.config.yaml import parse_command_line
+
+    words: list[str] = []
+    for word in argv:
+        head, equals, value = word.partition("=")
+        words.append(f"{_SHORT[head]}{equals}{value}" if head in _SHORT else word)
+    flags = parse_command_line(words)
+    arguments: dict[str, Any] = {key: flags.pop(key, None) for key in ("model", "dataset")}
+    arguments["config_file_list"] = _files(flags.pop("config_files", ""))
+    for key, default in (("ip", "localhost"), ("port", "5678")):
+        arguments[key] = flags.pop(key, default)
+    for key, default in (("nproc", "1"), ("world_size", "-1"), ("group_offset", "0")):
+        text = flags.pop(key, default)
+        try:
+            arguments[key] = int(text)
+        except ValueError as error:
+            message = f"command line: --{key} must be a whole number, not '{text}'"
+            raise ConfigError(message) from error
+    if arguments["nproc"] < 1:
+        raise ConfigError(f"command line: --nproc must be 1 or more, not {arguments['nproc']}")
+    return {**arguments, "cmd_line": flags}
+
+
+def _files(text: str) -> list[str]:
+    files = text.split()
+    for file in files:
+        if "," in file and not Path(file).is_file():
+            raise ConfigError(
+                f"command line: --config_files={file}: no such file; separate files by blanks, "
+                'as in --config_files="a.yaml b.yaml"'
+            )
+    return files
+
+
+def _run(argv: Sequence[str]) -> None:
+    arguments = split_arguments(argv)
+    # After the command line was found good: this import takes seconds.
+    from recbole_cierec.quick_start import run
+
+    run(**arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; see :func:`recbole_cierec.cli.exit_codes.run_command` for the exit codes."""
+    return run_command(_run, argv, usage)

@@ -1,0 +1,227 @@
+"""Work-arounds for models of RecBole.
+
+Most are for scipy: seven models build their adjacency matrix through
+``scipy.sparse.dok_matrix._update``, a private method that scipy 1.13 dropped (AttributeError):
+lightgcn.py:111, ngcf.py:110, ncl.py:131, gcmc.py:174, spectralcf.py:123 under
+recbole/model/general_recommender; kgin.py:356, mcclk.py:425 under
+recbole/model/knowledge_aware_recommender. Each gets a subclass with that one method written anew;
+it yields the same matrix, in the same order of entries, so results do not change.
+
+Goes when: RecBole builds these matrices in another way.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recbole_cierec.errors import CheckpointError, ConfigError, DataError
+from recbole_cierec.files.checkpoint import read_checkpoint
+
+
+def _bipartite(interactions: sp.coo_matrix, n_users: int, n_others: int) -> sp.csr_matrix:
+    """Return the graph of users and items, float32 [n_users + n_others] squared, 0 or 1.
+
+    Args:
+        interactions: [n_users, at most n_others], with duplicates and any values.
+        n_users: Number of users; their rows come first.
+        n_others: Number of items or entities.
+    """
+    users, others = interactions.row, interactions.col + n_users
+    rows, columns = np.concatenate([users, others]), np.concatenate([others, users])
+    size = n_users + n_others
+    # Each edge once, where it first appears: RecBole has them in this order, unsorted, and sums
+    # over neighbours equal its sums to the last bit only in the same order.
+    _, first = np.unique(rows.astype(np.int64) * size + columns, return_index=True)
+    first.sort()
+    places = rows[first], columns[first]
+    graph = sp.coo_matrix((np.ones(len(first), np.float32), places), shape=(size, size))
+    graph.has_canonical_format = True  # no duplicates: keeps tocsr() from sorting
+    return graph.tocsr()
+
+
+def _to_tensor(matrix: sp.spmatrix) -> torch.Tensor:
+    """Return a float32 sparse COO tensor with the entries in the order of the matrix."""
+    matrix = matrix.tocoo()
+    places = torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64))
+    values = torch.from_numpy(matrix.data.astype(np.float32))
+    return torch.sparse_coo_tensor(places, values, matrix.shape, check_invariants=False)
+
+
+class _SymmetricMatrix:
+    """LightGCN, NGCF, NCL, GCMC: D^-1/2 A D^-1/2, with RecBole's 1e-7 added to the degrees."""
+
+    hook = "get_norm_adj_mat"
+
+    def get_norm_adj_mat(self) -> torch.Tensor:
+        graph = _bipartite(self.interaction_matrix, self.n_users, self.n_items)
+        scale = np.power(np.diff(graph.indptr) + 1e-7, -0.5)
+        scaling = sp.diags(scale)
+        return _to_tensor(scaling @ graph @ scaling)
+
+
+class _Laplacian:
+    """SpectralCF: I - D^-1 A, with RecBole's 1e-7 added to the degrees."""
+
+    hook = "get_laplacian_matrix"
+
+    def get_laplacian_matrix(self) -> torch.Tensor:
+        graph = _bipartite(self.interaction_matrix, self.n_users, self.n_items)
+        scaling = sp.diags(np.power(np.diff(graph.indptr) + 1e-7, -1))
+        return self.get_eye_mat(self.n_users + self.n_items) - _to_tensor(scaling @ graph)
+
+
+class _KnowledgeMatrix:
+    """KGIN, MCCLK: D^-1/2 A D^-1/2 ("bi") or D^-1 A ("si") over users and entities."""
+
+    hook = "get_norm_inter_matrix"
+
+    def get_norm_inter_matrix(self, mode: str = "bi") -> tuple[torch.Tensor, torch.Tensor]:
+        if mode not in ("bi", "si"):
+            raise NotImplementedError(f"Normalize mode [{mode}] has not been implemented.")
+        graph = _bipartite(self.inter_matrix, self.n_users, self.n_entities)
+        degrees = np.diff(graph.indptr).astype(np.float32)
+        scale = np.zeros_like(degrees)
+        np.power(degrees, -0.5 if mode == "bi" else -1.0, out=scale, where=degrees > 0)
+        scaled = sp.diags(scale) @ graph
+        if mode == "bi":
+            scaled = scaled @ sp.diags(scale)
+        between = scaled.tocoo().tocsr()[: self.n_users, self.n_users :]
+        return _to_tensor(between).to(self.device), _to_tensor(scaled).to(self.device)
+
+
+class _UsersLeft:
+    """LINE: an end to its draws.
+
+    Reason: general_recommender/line.py:83 draws users until one lacks the item, without end
+    where every user has it.
+
+    Goes when: RecBole looks before it draws.
+    """
+
+    hook = "get_used_ids"
+
+    def get_used_ids(self) -> np.ndarray:
+        used = super().get_used_ids()
+        full = sum(len(users) >= self.n_users - 1 for users in used)
+        if full:
+            raise DataError(
+                f"LINE draws users who lack an item, and all users have {full} item(s); "
+                "drop these by item_inter_num_interval"
+            )
+        return used
+
+
+class _Staged:
+    """S3Rec, RaCT: a stage starts from a checkpoint of the stage before.
+
+    Reason: sequential_recommender/s3rec.py:120 and general_recommender/ract.py:75, 84 load
+    ``pre_model_path`` without a look at what it is, and ract.py:76, 85 log with an argument that
+    has no place in the message, of which the logging module prints a traceback.
+
+    Goes when: RecBole patches its message; the checks stay ours.
+    """
+
+    hook = ""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        name, stage = config["model"], config["train_stage"]
+        first, *later = STAGES[name]
+        if stage not in STAGES[name]:
+            known = ", ".join(STAGES[name])
+            raise ConfigError(f"train_stage: of {name} must be one of {known}, not '{stage}'")
+        if stage in later:
+            _check_pretrained(config, dataset, first)
+        super().__init__(config, dataset)
+
+    @property
+    def logger(self) -> logging.LoggerAdapter:
+        return _JoiningLogger(logging.getLogger(), {})
+
+    @logger.setter
+    def logger(self, value: logging.Logger) -> None:
+        """RecBole sets the root logger, which is what is read above."""
+
+
+class _JoiningLogger(logging.LoggerAdapter):
+    def info(self, msg: object, *args: object, **kwargs: Any) -> None:
+        super().info(" ".join(map(str, (msg, *args))), **kwargs)
+
+
+def _check_pretrained(config: Any, dataset: Any, first: str) -> None:
+    name, path = config["model"], config["pre_model_path"]
+    if not path:
+        raise ConfigError(
+            f"pre_model_path: train_stage {config['train_stage']} of {name} starts from the "
+            f"checkpoint of a run with an earlier train_stage ({first} is the first); name it"
+        )
+    state = read_checkpoint(Path(path))
+    if state["model"] != name:
+        raise CheckpointError(f"{path}: holds model {state['model']}, and {name} starts from it")
+    digest = getattr(dataset, "digest", None)
+    if digest is not None and state["data"].get("interactions") != digest():
+        raise CheckpointError(
+            f"{path}: was trained on other data or another split than this run has; "
+            "pretrain it on the same"
+        )
+
+
+_GENERAL = "recbole.model.general_recommender"
+_KNOWLEDGE = "recbole.model.knowledge_aware_recommender"
+STAGES = {  # of RecBole's models that are pretrained by runs of their own, in their order
+    "S3Rec": ("pretrain", "finetune"),
+    "RaCT": ("actor_pretrain", "critic_pretrain", "finetune"),
+}
+
+# (module, class) of RecBole -> its patch, with any packages
+LASTING_PATCHES: dict[tuple[str, str], type] = {
+    (f"{_GENERAL}.line", "LINE"): _UsersLeft,
+    (f"{_GENERAL}.ract", "RaCT"): _Staged,
+    ("recbole.model.sequential_recommender.s3rec", "S3Rec"): _Staged,
+}
+# (module, class) of RecBole -> its patch where scipy is too new
+MODEL_PATCHES: dict[tuple[str, str], type] = {
+    (f"{_GENERAL}.lightgcn", "LightGCN"): _SymmetricMatrix,
+    (f"{_GENERAL}.ngcf", "NGCF"): _SymmetricMatrix,
+    (f"{_GENERAL}.ncl", "NCL"): _SymmetricMatrix,
+    (f"{_GENERAL}.gcmc", "GCMC"): _SymmetricMatrix,
+    (f"{_GENERAL}.spectralcf", "SpectralCF"): _Laplacian,
+    (f"{_KNOWLEDGE}.kgin", "KGIN"): _KnowledgeMatrix,
+    (f"{_KNOWLEDGE}.mcclk", "MCCLK"): _KnowledgeMatrix,
+}
+
+
+@functools.cache
+def patch_model(model_class: type) -> type:
+    """Return a model class that runs with the installed packages.
+
+    Args:
+        model_class: Any model class.
+
+    Returns:
+        A subclass of the same name if the class needs a patch, for one because it builds its matrix
+        by a method of RecBole that the installed scipy breaks; else the class itself. The same
+        class each time.
+    """
+    patches = (
+        LASTING_PATCHES
+        if hasattr(sp.dok_matrix, "_update")
+        else {**MODEL_PATCHES, **LASTING_PATCHES}
+    )
+    for base in model_class.__mro__:
+        patch = patches.get((base.__module__, base.__name__))
+        if patch is not None:
+            if patch in model_class.__mro__:
+                return model_class
+            # A subclass of RecBole's model that has a method of its own needs none.
+            if patch.hook and getattr(model_class, patch.hook) is not getattr(base, patch.hook):
+                return model_class
+            names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}
+            return type(model_class.__name__, (patch, model_class), names)
+    return model_class

@@ -1,0 +1,77 @@
+"""What ``pyproject.toml`` asks for, as pip recorded it when this package was installed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from recbole_cierec.compat.optional_packages import PIP_NAMES
+
+DISTRIBUTION = "recbole-cierec"
+# What packages are for that only one feature needs; some are in an extra of pyproject.toml.
+OPTIONAL = {
+    "aiohttp": "dataset_converters images: downloads pictures",
+    "dgl": "RecBole's KGAT",
+    "faiss-cpu": "RecBole's NCL",
+    "kmeans-pytorch": "RecBole's LDiffRec",
+    "lightgbm": "RecBole's LightGBM",
+    "matplotlib": "benchmarks/growth.py: figures",
+    "python-louvain": "RecBole's NNCF",
+    "wandb": "log_wandb",
+    "xgboost": "RecBole's XGBoost",
+}
+_MODULES = {package: module for module, package in PIP_NAMES.items()}
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A package that pyproject.toml names.
+
+    Args:
+        name: As for ``pip install``.
+        limits: The versions that are allowed, such as ``>=2.4``; may be empty.
+        extra: The extra that it belongs to; empty: every installation needs it.
+    """
+
+    name: str
+    limits: str = ""
+    extra: str = ""
+
+
+def module_of(package: str) -> str:
+    """The name by which a package is imported."""
+    return _MODULES.get(package, package.replace("-", "_"))
+
+
+def installed(package: str) -> str | None:
+    """The version that is installed; None if there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def requirements() -> list[Requirement]:
+    """The requirements that hold for the running Python, with those of all extras.
+
+    Raises:
+        PackageNotFoundError: This package runs from a checkout without being installed.
+        ImportError: The package ``packaging`` is missing or broken.
+    """
+    from packaging.requirements import Requirement as Parsed
+
+    found = []
+    for parsed in map(Parsed, requires(DISTRIBUTION) or ()):
+        match = re.search(r"""extra == ["']([\w-]+)""", str(parsed.marker or ""))
+        extra = match[1] if match else ""
+        if parsed.marker is None or parsed.marker.evaluate({"extra": extra}):
+            found.append(Requirement(parsed.name, str(parsed.specifier), extra))
+    return found
+
+
+def allows(limits: str, version: str) -> bool:
+    """Whether limits such as ``>=2.4`` allow a version, pre-releases included."""
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(limits).contains(version, prereleases=True)

@@ -1,0 +1,105 @@
+"""Keys that follow from the model and from other keys, unless the user gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from typing import Any
+
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import ModelType
+
+from recbole_cierec.config.values import modes_of
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.registry import MODELS
+
+PAIRS = 4096  # RecBole's own eval_batch_size
+_OF_USER_MODE = ("eval_repeats", "candidates_file", "candidate_seed")
+# Of our models with Adagrad; their files have the rate and the L2 of BPR.
+_WITH_SOFTMAX = {"learning_rate": "softmax_learning_rate", "reg_weight": "softmax_reg_weight"}
+
+
+def adjust(
+    final: dict[str, Any], given: Container[str], model: str, model_class: type
+) -> list[str]:
+    """Set, in ``final``, what follows from the rest.
+
+    Args:
+        final: All keys with their values, ``eval_args`` merged; changed in place.
+        given: The keys that the user gave, which stay as they are.
+        model: The model's name.
+        model_class: Its class.
+
+    Returns:
+        Lines for the log.
+
+    Raises:
+        ConfigError: A sequential model is to have its interactions in random order.
+    """
+    if "load_col" not in given:
+        final["load_col"] = _columns(final)
+    if "eval_batch_size" not in given and not _ranks_all_items(model_class):
+        final["eval_batch_size"] = PAIRS  # every pair passes the network
+    notes = []
+    softmax = final.get("loss") == "softmax"
+    if softmax and (why := _no_reader(model, model_class)):
+        notes, softmax = [why], False
+    sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if sequential and final["eval_args"]["order"] != "TO":
+        raise ConfigError(f"eval_args.order: {model} is a sequential model and needs TO, by time")
+    no_negatives = softmax or (sequential and final.get("loss_type") == "CE")
+    if no_negatives and "train_neg_sample_args" not in given:
+        final["train_neg_sample_args"] = None
+    if softmax and final["learner"] == "adagrad":
+        final |= {key: final[own] for key, own in _WITH_SOFTMAX.items() if key not in given}
+    if final["worker"]:
+        # RecBole's workers draw negatives from generators of their own, so that their number
+        # would decide the result.
+        notes.append("worker: batches are made in the main process, for the same bits everywhere")
+        final["worker"] = 0
+    by_user = [mode.startswith("user") for mode in modes_of(final["eval_args"])]
+    return notes + _of_modes(by_user, given, model, sequential)
+
+
+def _of_modes(
+    by_user: list[bool], given: Container[str], model: str, sequential: bool
+) -> list[str]:
+    notes = []
+    if not any(by_user):
+        idle = [key for key in _OF_USER_MODE if key in given]
+        notes += [f"{key} is read in mode userN of eval_args only" for key in idle]
+    if sequential and not all(by_user):
+        notes.append(
+            f"{model} is a sequential model: RecBole's modes rank each interaction by itself "
+            "(full) or against other negatives (uniN), so that its numbers do not compare with "
+            "those of other models; mode userN (user500, say) of eval_args is the same for all"
+        )
+    return notes
+
+
+def _columns(final: Mapping[str, Any]) -> dict[str, list[str]]:
+    """``load_col`` with the names that the field keys give, what a filter by items needs, and all
+    columns of files that ``unload_col`` takes some from."""
+    columns = dict(final["load_col"] or {})
+    fields = {"user_id": "USER_ID_FIELD", "item_id": "ITEM_ID_FIELD", "timestamp": "TIME_FIELD"}
+    names = {name: final[key] for name, key in fields.items()}
+    columns["inter"] = [names.get(name, name) for name in columns.get("inter", [])]
+    if final["filter_inter_by_user_or_item"]:
+        columns.setdefault("item", [final["ITEM_ID_FIELD"]])
+    return columns | dict.fromkeys(final.get("unload_col") or (), "*")
+
+
+def _ranks_all_items(model_class: type) -> bool:
+    absent = AbstractRecommender.full_sort_predict
+    return getattr(model_class, "full_sort_predict", absent) is not absent
+
+
+def _no_reader(model: str, model_class: type) -> str:
+    """Why ``loss: softmax`` changes nothing in this model; empty where it does."""
+    own_loss = getattr(model_class, "own_loss", None)
+    if own_loss is None:
+        return f"{model} is RecBole's own and does not read loss: softmax"
+    if not own_loss:
+        return ""
+    staged = model in MODELS and MODELS[model].stages
+    stage = ": it is that of the model before it" if staged else ""
+    return f"{model} has a loss of its own and does not read loss: softmax{stage}"

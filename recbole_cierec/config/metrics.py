@@ -1,0 +1,96 @@
+"""``metrics``, ``topk`` and ``valid_metric``, checked also against each other.
+
+RecBole finds a validation metric that is not computed only after the first epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recbole.evaluator import metric_information, metric_types
+from recbole.utils import EvaluatorType
+
+from recbole_cierec.config.keys import nearest
+from recbole_cierec.config.values import modes_of
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.evaluation.groups import ITEM_GROUPS
+from recbole_cierec.evaluation.plan import has_views
+
+_WITH_CUT = {"rec.topk", "rec.items"}  # what RecBole's metrics at k need
+_VIEWS, _BY_USERS = "cold_item_views: True or a split COLD_ITEM", "a split COLD_USER"
+_GROUPS = {  # of results: what it needs
+    **dict.fromkeys(("cold", "warm", *ITEM_GROUPS), ""),
+    **dict.fromkeys(("among_cold", "among_warm"), _VIEWS),
+    **dict.fromkeys(("new", "known"), _BY_USERS),
+}
+
+
+def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """Refuse metrics that do not exist and a validation metric that will not be computed.
+
+    Args:
+        values: All keys, ``strict_cold`` among them.
+        origins: Key to the place of its value.
+
+    Raises:
+        ConfigError: In one line.
+    """
+
+    def origin(key: str) -> str:
+        return origins.get(key, "defaults")
+
+    metrics = values["metrics"]
+    names = [metrics] if isinstance(metrics, str) else [str(name) for name in metrics]
+    if not names:
+        raise ConfigError(f"{origin('metrics')}: 'metrics' names no metric")
+    for name in names:
+        if name.lower() not in metric_types:
+            hint = nearest(name, metric_types)
+            raise ConfigError(f"{origin('metrics')}: there is no metric '{name}'{hint}")
+    ranked = [n for n in names if metric_types[n.lower()] == EvaluatorType.RANKING]
+    if ranked and "labeled" in modes_of(values["eval_args"]):
+        raise ConfigError(
+            f"{origin('metrics')}: mode labeled of eval_args compares scores with labels, and "
+            f"{', '.join(ranked)} rank items; take AUC, LogLoss, MAE or RMSE"
+        )
+    topk = values["topk"]
+    topk = [topk] if isinstance(topk, int) else topk
+    if not topk or not all(type(k) is int and k > 0 for k in topk):
+        raise ConfigError(f"{origin('topk')}: 'topk' must be whole numbers above 0, not {topk!r}")
+    if len(set(topk)) < len(topk):
+        raise ConfigError(f"{origin('topk')}: 'topk' names a number twice: {topk}")
+    chosen = str(values["valid_metric"])
+    problem = _why_not_computed(chosen, names, topk, values)
+    if problem:
+        raise ConfigError(f"{origin('valid_metric')}: valid_metric '{chosen}' {problem}")
+
+
+def _why_not_computed(
+    chosen: str, names: list[str], topk: list[int], values: Mapping[str, Any]
+) -> str:
+    name, at, rest = chosen.lower().partition("@")
+    known = {metric.lower() for metric in names}
+    group = ""
+    if not at and name not in known:  # of a metric without a cut: gauc_cold
+        parts = ((m, name[len(m) + 1 :]) for m in known if name.startswith(f"{m}_"))
+        name, group = next(parts, (name, ""))
+    if name not in known:
+        return f"is not among the metrics {', '.join(names)}"
+    if at:
+        cut, _, group = rest.partition("_")
+        if not cut.isdecimal() or int(cut) not in topk:
+            return f"needs {cut or 'its number'} in topk, which is {topk}"
+    with_cut = bool(_WITH_CUT & set(metric_information[name]))
+    if with_cut != bool(at):
+        return f"needs a cut, as in {name}@{topk[0]}" if with_cut else "takes no cut"
+    return _why_no_group(group, values) if group else ""
+
+
+def _why_no_group(group: str, values: Mapping[str, Any]) -> str:
+    if group not in _GROUPS:
+        hint = nearest(group, _GROUPS) or f"; known are {', '.join(_GROUPS)}"
+        return f"names no group '{group}'{hint}"
+    by_users = (values["strict_cold"] or {}).get("kind") == "user"
+    there = {"": True, _VIEWS: has_views(values), _BY_USERS: by_users}
+    return "" if there[_GROUPS[group]] else f"needs {_GROUPS[group]}"

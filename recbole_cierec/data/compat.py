@@ -1,0 +1,174 @@
+"""Compatibility of RecBole's Dataset with current packages; mixed in before RecBole's class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_cierec.data.atomic import (
+    read_atomic,
+    read_header,
+    split_cells,
+    validate_interactions,
+)
+from recbole_cierec.data.columns import check_header, refuse_padding
+from recbole_cierec.errors import DataError
+
+
+class _CellSeries(pd.Series):
+    """A column whose ``agg(len)`` gives the length of every cell, as in pandas 1 and 2."""
+
+    @property
+    def _constructor(self) -> type[pd.Series]:
+        return _CellSeries
+
+    def agg(self, func: Any = None, axis: Any = 0, *args: Any, **kwargs: Any) -> Any:
+        if func is len:
+            return self.map(len)
+        return super().agg(func, axis, *args, **kwargs)
+
+
+class FeatureFrame(pd.DataFrame):
+    """A table whose columns answer ``agg(len)`` cell by cell.
+
+    Reason: RecBole takes the lengths of sequences with ``feat[field].agg(len)``
+    (data/dataset/dataset.py:712, 792, 809, 1217; kg_dataset.py:316; sequential_dataset.py:165).
+    pandas 3.0 passes the whole column to ``len``, so any token_seq column raises ValueError
+    "Length of values (1) does not match length of index". One table type mends all six places;
+    ``_constructor`` and ``_constructor_sliced`` are what pandas documents for sub-classes.
+
+    Goes when: RecBole uses ``map(len)``.
+    """
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return FeatureFrame
+
+    @property
+    def _constructor_sliced(self) -> type[pd.Series]:
+        return _CellSeries
+
+
+class DatasetCompat:
+    """For ``recbole.data.dataset.Dataset`` and its sub-classes."""
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        """Refuse a missing .inter file as any other fault of the data."""
+        parts = self.benchmark_filename_list
+        names = [f"{token}.{part}.inter" for part in parts] if parts else [f"{token}.inter"]
+        for path in (Path(dataset_path, name) for name in names):
+            if not path.is_file():
+                raise DataError(f"{path}: no such file; check dataset and data_path")
+        super()._load_inter_feat(token, dataset_path)
+
+    def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
+        """Read one atomic file and note its columns' types, sources and lengths.
+
+        Reason: data/dataset/dataset.py:501 fills empty cells of a sequence column through a
+        chained assignment, which pandas 3.0 (copy on write) does not carry out: AttributeError
+        "'float' object has no attribute 'split'". And dataset.py:486 reads with pandas' default
+        rules, see :mod:`recbole_cierec.data.atomic`.
+
+        Goes when: both are mended in RecBole; the checks of atomic.py stay ours.
+
+        Args:
+            filepath: The file.
+            source: What it describes; the suffix for additional files.
+
+        Returns:
+            One column per field to be loaded: text, float64, or an array in each cell; None if no
+            field is to be loaded.
+
+        Raises:
+            DataError: The file is malformed.
+        """
+        load, unload = self._get_load_and_unload_col(source)
+        if load == set():
+            return None
+        options = {
+            "separator": self.config["field_separator"],
+            "encoding": self.config["encoding"] or "utf-8",
+        }
+        header = read_header(filepath, **options)
+        wanted = {
+            field: kind
+            for field, kind in header.items()
+            if (load is None or field in load) and field not in (unload or ())
+        }
+        name = getattr(source, "value", source)
+        if not wanted and source != FeatureSource.INTERACTION:
+            self.logger.warning(f"{filepath}: none of its columns is to be loaded")
+            return None
+        check_header(self.config, name, wanted, Path(filepath), header)
+        table, types = read_atomic(filepath, columns=wanted, **options)
+        validate_interactions(table, *self._checked_fields(source), path=filepath)
+        refuse_padding(table, types, self.config["seq_separator"], Path(filepath))
+        if source != "link":  # a link only maps items to entities: both are known elsewhere
+            self._note_columns(types, source)
+        for field, kind in types.items():
+            if kind.endswith("seq"):
+                cells = split_cells(table[field], kind, self.config["seq_separator"], path=filepath)
+                table[field] = self._limit_length(field, cells)
+        return FeatureFrame(table)
+
+    def _checked_fields(self, source: FeatureSource | str) -> tuple[str | None, ...]:
+        """Columns of users, items and times that may not be empty in a file of this kind."""
+        if source == FeatureSource.INTERACTION:
+            return self.uid_field, self.iid_field, self.time_field
+        return (
+            self.uid_field if source == FeatureSource.USER else None,
+            self.iid_field if source == FeatureSource.ITEM else None,
+            None,
+        )
+
+    def _note_columns(self, types: dict[str, str], source: FeatureSource | str) -> None:
+        for field, kind in types.items():
+            self.field2source[field] = source
+            self.field2type[field] = FeatureType(kind)
+            if not kind.endswith("seq"):
+                self.field2seqlen[field] = 1
+            if kind.startswith("float"):
+                self.field2bucketnum[field] = 2
+
+    def _limit_length(self, field: str, cells: list[np.ndarray]) -> list[np.ndarray]:
+        """Cut sequences to ``seq_len`` where it is set, and note how long they are at most."""
+        limit = (self.config["seq_len"] or {}).get(field)
+        cells = [cell[:limit] for cell in cells]
+        self.field2seqlen[field] = max(map(len, cells))
+        return cells
+
+    def _user_item_feat_preparation(self) -> None:
+        """Keep the users' and items' tables :class:`FeatureFrame`, which merging undoes."""
+        super()._user_item_feat_preparation()
+        for name in ("user_feat", "item_feat"):
+            feat = getattr(self, name)
+            if feat is not None:
+                setattr(self, name, FeatureFrame(feat))
+
+    def _fill_nan(self) -> None:
+        """Fill missing tokens with 0 ([PAD]), numbers with the mean, sequences with nothing.
+
+        Reason: data/dataset/dataset.py:648 and 650 fill through chained assignments, which are
+        without effect in pandas 3.0 (copy on write): the [PAD] row of every token column then
+        becomes -2**63 and missing numbers stay NaN, silently.
+
+        Goes when: RecBole assigns the filled column. Differs from RecBole in one case: a column
+        without any number becomes 0, not NaN.
+        """
+        for name in self.feat_name_list:
+            feat = getattr(self, name)
+            for field in feat:
+                kind = self.field2type[field]
+                if kind == FeatureType.TOKEN:
+                    feat[field] = feat[field].fillna(0).astype(np.int64)
+                elif kind == FeatureType.FLOAT:
+                    mean = feat[field].mean()
+                    feat[field] = feat[field].fillna(0.0 if np.isnan(mean) else mean)
+                else:
+                    dtype = np.int64 if kind == FeatureType.TOKEN_SEQ else np.float64
+                    none = np.array([], dtype=dtype)
+                    feat[field] = [none if isinstance(x, float) else x for x in feat[field]]

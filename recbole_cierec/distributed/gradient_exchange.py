@@ -1,0 +1,229 @@
+"""What several processes exchange so that they train as one.
+
+After every backward pass each has the gradient of its share of the batch; the mean over processes,
+each loss weighted by its rows, is that of the whole batch. It takes the place of torch's wrapper
+of models, which RecBole uses in a way that makes every gradient dense: gradients of tables with
+few rows met are exchanged by row, so that several processes take the row-wise steps of one. The
+loss travels along: where one process's is not finite, all know, and stop with the same words.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Variable
+
+from recbole_cierec.distributed.batch_share import Share
+from recbole_cierec.distributed.random_state import rng_state, set_rng_state
+from recbole_cierec.distributed.world import world
+
+LARGE = 2**16  # numbers of a gradient from which on it is not copied to travel with others
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _AtTheEnd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, zero: Tensor, callback: Callable[[], None]) -> Tensor:
+        ctx.callback = callback
+        return zero.view_as(zero)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        # As torch's own wrappers do: there is no public hook for the end of a backward pass.
+        Variable._execution_engine.queue_callback(ctx.callback)
+        return None, None
+
+
+def after_backward(callback: Callable[[], None], device: torch.device) -> Tensor:
+    """A zero [] to add to a loss; ``callback`` runs when its backward pass is done."""
+    return _AtTheEnd.apply(torch.zeros((), device=device, requires_grad=True), callback)
+
+
+class Team:
+    """The processes of a run, seen from one of them.
+
+    Args:
+        model: The model, whose parameters are equal in all processes.
+        device: Its device.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.rank, self.size = world()
+        self.weight = 1.0  # of this process's loss on the batch at hand
+        self._by_row: set[int] | None = None  # tables whose gradients are sparse
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the processes."""
+        values = values.detach().clone()
+        dist.all_reduce(values)
+        return values / self.size
+
+    def take(self, share: Share | None) -> float:
+        """Begin a batch; returns the weight of this process's loss.
+
+        Args:
+            share: What of the batch this process has; None: of a loader of RecBole's, whose
+                processes have rows of their own and as many of them.
+        """
+        self.weight = 1.0 if share is None else share.weight
+        if hasattr(self.model, "share"):
+            self.model.share = share
+        return self.weight
+
+    # ------------------------------------------------------------------ random numbers
+
+    def begin_epoch(self, shared: bool) -> None:
+        """Let random numbers be those of the first process, as far as they are common.
+
+        A model with ``draws_for_all`` draws everything for the whole batch: all processes go on in
+        one state. Any other draws for its own rows (dropout), which must not be alike in two
+        processes: they part here, each epoch anew, so that the first process's state in a
+        checkpoint is enough for all; what is common nevertheless comes from ``common``.
+
+        Args:
+            shared: Whether the processes share batches. RecBole's other loaders give each rows of
+                its own, and draw for these from numpy's and Python's generators.
+        """
+        state = [rng_state()]
+        dist.broadcast_object_list(state)
+        own = state[0]
+        if "cuda" in own:  # of the first process's own GPU
+            own["cuda"] = own["cuda"][:1] * torch.cuda.device_count()
+        set_rng_state(own)
+        if shared and getattr(self.model, "draws_for_all", False):
+            return
+        source = torch.Generator().set_state(torch.get_rng_state())
+        first, *others = torch.randint(2**32, (self.size,), generator=source).tolist()
+        if hasattr(self.model, "common"):
+            self.model.common = torch.Generator().manual_seed(first)
+        if self.rank:
+            own = others[self.rank - 1]
+            torch.manual_seed(own)
+            if not shared:
+                np.random.seed(own)
+                random.seed(own)
+
+    def end_epoch(self) -> None:
+        """Bring together what no gradient moves: statistics of batches."""
+        self.take(None)
+        for module in self.model.modules():
+            if isinstance(module, _BATCH_NORMS) and module.track_running_stats:
+                for name in ("running_mean", "running_var"):
+                    buffer = getattr(module, name)
+                    buffer.copy_(self.mean(buffer))
+
+    # ----------------------------------------------------------------------- gradients
+
+    def exchange(self, loss: Tensor) -> Tensor:
+        """Put the mean over processes in place of every gradient; returns that of the loss []."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        met = None
+        if self.device.type == "cpu":
+            met = self._rows_met(parameters)
+            used = (met >= 0).any(0).tolist()  # of the others nobody makes a gradient
+            parameters = [p for p, u in zip(parameters, used, strict=True) if u]
+            met = met[:, used]
+        for parameter in (p for p in parameters if p.grad is None):
+            # On a GPU this is what torch's wrapper leads to as well: to ask would be to wait.
+            parameter.grad = self._no_gradient(parameter)
+        by_row = [k for k, p in enumerate(parameters) if p.grad.is_sparse]
+        dense = [p.grad for p in parameters if not p.grad.is_sparse]
+        large = [g for g in dense if g.numel() >= LARGE and g.is_contiguous()]
+        kept = {id(g) for g in large}
+        waiting = [dist.all_reduce(gradient, async_op=True) for gradient in large]
+        if by_row:
+            joined = exchange_rows([parameters[k].grad for k in by_row], met[:, by_row])
+        loss = self._reduce_small(loss, [g for g in dense if id(g) not in kept])
+        if by_row:
+            for k, gradient in zip(by_row, joined(), strict=True):
+                parameters[k].grad = gradient
+        for work in waiting:
+            work.wait()
+        for gradient in large:
+            gradient /= self.size
+        return loss
+
+    def _rows_met(self, parameters: list[nn.Parameter]) -> Tensor:
+        """Of every process, the rows of each parameter's gradient [processes, parameters]: 0 of a
+        dense one, -1 where it has none."""
+        own = [
+            -1 if p.grad is None else p.grad._nnz() if p.grad.is_sparse else 0 for p in parameters
+        ]
+        gathered = [torch.empty(len(own), dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(gathered, torch.tensor(own))
+        return torch.stack(gathered)
+
+    def _no_gradient(self, parameter: nn.Parameter) -> Tensor:
+        if self._by_row is None:
+            tables = (m for m in self.model.modules() if isinstance(m, nn.Embedding))
+            self._by_row = {id(table.weight) for table in tables if table.sparse}
+        layout = torch.sparse_coo if id(parameter) in self._by_row else torch.strided
+        return torch.zeros_like(parameter, layout=layout)
+
+    def _reduce_small(self, loss: Tensor, gradients: list[Tensor]) -> Tensor:
+        packed = torch.cat([loss.detach().reshape(1), *[g.reshape(-1) for g in gradients]])
+        dist.all_reduce(packed)
+        packed /= self.size
+        loss, *parts = packed.split([1, *[g.numel() for g in gradients]])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+        return loss[0]
+
+
+def exchange_rows(gradients: list[Tensor], counts: Tensor) -> Callable[[], list[Tensor]]:
+    """Start to fetch the rows that other processes have of sparse gradients.
+
+    torch's own sum of sparse tensors, one table after the other, takes three times as long.
+
+    Args:
+        gradients: Sparse [n, k] each, of the same tables in every process.
+        counts: The rows that each process has of each, -1 for none [processes, gradients].
+
+    Returns:
+        What waits for them and gives the means over the processes; in each a row stands once for
+        every process that has it.
+    """
+    counts = counts.clamp(min=0)
+    widths = torch.tensor([gradient.shape[1] for gradient in gradients])
+    rows = _fetch(torch.cat([g._indices()[0] for g in gradients]), counts)
+    values = _fetch(torch.cat([g._values().reshape(-1) for g in gradients]), counts * widths)
+
+    def joined() -> list[Tensor]:
+        means = []
+        tables = zip(gradients, zip(*rows(), strict=True), zip(*values(), strict=True), strict=True)
+        for gradient, own_rows, own_values in tables:
+            index = torch.cat(own_rows).unsqueeze(0)
+            value = torch.cat(own_values).view(-1, gradient.shape[1]) / len(counts)
+            means.append(
+                torch.sparse_coo_tensor(index, value, gradient.shape, check_invariants=False)
+            )
+        return means
+
+    return joined
+
+
+def _fetch(mine: Tensor, lengths: Tensor) -> Callable[[], list[tuple[Tensor, ...]]]:
+    """Start to fetch every process's tensor; what it returns waits, and cuts each.
+
+    Args:
+        mine: This process's [n].
+        lengths: Of the parts of each process's [processes, parts].
+    """
+    totals = lengths.sum(1).tolist()
+    padded = mine.new_zeros(max(totals))
+    padded[: len(mine)] = mine
+    gathered = [torch.empty_like(padded) for _ in totals]
+    work = dist.all_gather(gathered, padded, async_op=True)
+
+    def fetched() -> list[tuple[Tensor, ...]]:
+        work.wait()
+        whole = (part[:total] for part, total in zip(gathered, totals, strict=True))
+        return [part.split(cuts) for part, cuts in zip(whole, lengths.tolist(), strict=True)]
+
+    return fetched

@@ -1,0 +1,208 @@
+"""Checkpoints that survive a crash, run no code when read, and hold all that a run needs.
+
+Written to a temporary file, flushed to the disk and renamed, so that a reader finds the old file
+or the new one, never half of one. Read with ``weights_only=True``: everything in the file is a
+tensor or plain Python data; arrays and sparse matrices of RecBole's models are taken apart first.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import NoneType
+from typing import Any, BinaryIO
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from recbole_cierec.errors import CheckpointError, OutputError, UserError
+from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.files.torch_files import refuse_packed
+
+FORMAT = "recbole_cierec checkpoint 2"
+_PARTS = {  # what TrainerMixin.state writes and others read
+    "model": str,
+    "dataset": str,
+    "data": dict,
+    "config": dict,
+    "epoch": int,
+    "cur_step": int,
+    "stopped_early": bool,
+    "best_valid_score": float,
+    "train_loss": dict,
+    "state_dict": dict,
+    "plain_state": dict,
+    "optimizers": dict,
+    "schedulers": dict,
+    "extra": dict,
+    "rng": dict,
+}
+_MAY_BE_NONE = ("best_valid_result", "other_parameter")  # else dicts
+# What zipfile and torch raise on files that are cut off, overwritten or something else altogether.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
+
+
+def to_plain(value: Any) -> Any:
+    """Tensors and plain data for ``value``; modules (their weights are elsewhere) become None."""
+    if isinstance(value, Tensor):
+        if value.layout is torch.strided:
+            return value.detach().cpu()
+        dense = value.detach().cpu().coalesce() if value.is_sparse else value.detach().cpu()
+        return {"__sparse_tensor__": [dense.indices(), dense.values(), list(dense.shape)]}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return {"__array__": torch.from_numpy(np.ascontiguousarray(value))}
+    if scipy.sparse.issparse(value):
+        coo = value.tocoo()
+        parts = [to_plain(x) for x in (coo.row, coo.col, coo.data)]
+        return {"__sparse__": [*parts, list(coo.shape), value.format]}
+    if isinstance(value, dict):
+        return {k: to_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [to_plain(v) for v in value]
+    if value is None or isinstance(value, nn.Module):
+        return None
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def from_plain(value: Any, device: torch.device | str = "cpu") -> Any:
+    """Inverse of :func:`to_plain` for arrays and sparse matrices; tuples come back as lists, and
+    tensors go to ``device``."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if not isinstance(value, dict):
+        return [from_plain(v, device) for v in value] if isinstance(value, list) else value
+    if "__array__" in value:
+        return value["__array__"].numpy()
+    if "__sparse_tensor__" in value:
+        return torch.sparse_coo_tensor(*value["__sparse_tensor__"]).coalesce().to(device)
+    if "__sparse__" in value:
+        row, column, data, shape, form = value["__sparse__"]
+        index = (from_plain(row), from_plain(column))
+        return scipy.sparse.coo_matrix((from_plain(data), index), shape=shape).asformat(form)
+    return {k: from_plain(v, device) for k, v in value.items()}
+
+
+class _Sink:
+    """A stream that keeps the reason of a failed write, which torch replaces by its own words."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.error = stream, None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def write_checkpoint(path: Path, state: dict) -> None:
+    """Write ``state`` so that ``path`` is always a whole file.
+
+    Raises:
+        CheckpointError: The disk is full or the folder cannot be written; what stood at ``path``
+            before still stands there.
+    """
+    try:
+        with replacing(path) as file:
+            sink = _Sink(file)
+            torch.save({"format": FORMAT, **state}, sink)
+    except OutputError as error:
+        raise CheckpointError(str(error)) from error
+    except RuntimeError as error:
+        cause = sink.error or error
+        reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: the checkpoint cannot be written: {reason}; make room there, or set "
+            "checkpoint_dir to another folder"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict:
+    """The state in ``path``, in main memory: a GPU would hold it beside the model.
+
+    Raises:
+        CheckpointError: Missing, damaged, or not a checkpoint of this package. Nothing in the
+            file is executed.
+    """
+    return _read(path, whole=True)
+
+
+def peek_checkpoint(path: Path) -> dict:
+    """As :func:`read_checkpoint`, but tensors stay on the disk and are not checked for damage."""
+    return _read(path, whole=False)
+
+
+def _read(path: Path, whole: bool) -> dict:
+    try:
+        refuse_packed(path)
+        # torch does not compare the checksums that it writes: a flipped bit would load silently.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip() if whole else None
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=not whole)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except _DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise CheckpointError(
+            f"{path}: damaged or not a checkpoint of recbole_cierec ({reason}); use another file"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: not written by this version of recbole_cierec (wanted {FORMAT!r})"
+        )
+    for part, kind in _PARTS.items():
+        if not isinstance(state.get(part), kind):
+            raise _incomplete(path, part)
+    for part in _MAY_BE_NONE:
+        if part not in state or not isinstance(state[part], dict | NoneType):
+            raise _incomplete(path, part)
+    return state
+
+
+def _incomplete(path: Path, part: str) -> CheckpointError:
+    return CheckpointError(f"{path}: not a whole checkpoint (no {part}); use another file")
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Within, parts of a checkpoint that do not fit what they are given to are one line.
+
+    Raises:
+        CheckpointError: In place of what torch and Python raise for them.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        reason = f"{type(e).__name__}: {(str(e).splitlines() or [''])[0][:120]}"
+        raise CheckpointError(
+            f"{path}: does not fit this run ({reason}); use the settings it was trained with, or "
+            "another file"
+        ) from e

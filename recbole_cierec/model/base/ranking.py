@@ -1,0 +1,215 @@
+"""Exact scores of all items where the item vector depends on the user (Eq. 3).
+
+The visual gate sees the user, so v_i is another vector for each pair. With a linear gate
+delta = A_i + B_u (A_i = W_e e_i + W_g g + b, B_u = W_p p_u) everything still splits:
+
+    x_ui      = e_i * (A_i + B_u)
+    |x_ui|^2  = sum (e A)^2  +  2 (e^2 A) . B_u  +  (e^2) . (B_u^2)
+    W_v x_ui  = W_v (e A)    +  e . (diag(B_u) W_v^T)
+
+so no users x items x D tensor is ever made. What is more, B_u has only d degrees of freedom:
+
+    W_v (e_i * B_u)   = M_i p_u          M_i = W_v diag(e_i) W_p               [d, d]
+    (e_i^2) . (B_u^2) = p_u . N_i p_u    N_i = W_p^T diag(e_i^2) W_p           [d, d]
+
+With M and N kept for every item a pair costs 2 d^2 multiplications, whatever D is, as matrix
+products over users (``benchmarks/evaluation.py`` times it against the literal form).
+Where the maps do not fit into ``MAPS_BYTES`` the first form is used. The norm's expansion cancels
+where A is near -B, so pairs that leave too few digits go through the literal form.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recbole_cierec.model.base.layers import EPS, SLOPE
+
+BLOCK_BYTES = 64 * 2**20  # of the largest temporary
+CACHE_BYTES = 2**20  # of one temporary that should stay in a processor's cache
+MAPS_BYTES = 2**30  # of all items' M and N
+CANCELLED = 1e-6  # |x|^2 below this share of its terms, in float64, is computed literally
+CANCELLED_SINGLE = 0.05  # likewise in float32
+
+
+class UserGateRanking:
+    """What ranking keeps of the items of a CIERec model.
+
+    Args:
+        model: The model, in evaluation mode.
+        item: Its :meth:`item_side` of all I items.
+    """
+
+    def __init__(self, model, item: dict[str, Tensor]) -> None:
+        self.fusion, self.item = model.fusion, item
+        self.fixed = self.fusion.fixed(item["q"], item["s"])  # [I, d]
+        self.gate = model.visual_gate if model.use_gates else None
+        if self.gate is None:
+            self.vectors = self.fusion.finish(self.fixed, item["q"], None, item["s"])
+        elif self.gate.activation == "linear":
+            items, d = self.fixed.shape
+            fits = items * 2 * d * d * self.fixed.element_size() <= MAPS_BYTES
+            self.maps = self._prepare_maps() if fits else None
+            if not fits:
+                self._prepare_expansion()
+
+    def _prepare_maps(self) -> Tensor:
+        """M and N of every item, one above the other [I, 2 d, d], and the terms without p."""
+        e, a = self.item["e"], self.item["gate"]
+        w_v, w_p = self.gate.mlp.weight, self.gate.user_map.weight  # [d, D], [D, d]
+        self.mapped = F.linear(e * a, w_v)  # W_v (e A) [I, d]
+        self.linear = (e.square() * a) @ w_p  # [I, d]
+        self.constant = (e * a).square().sum(1)  # [I]
+        maps = e.new_empty(len(e), 2 * len(w_v), len(w_v))
+        step = max(1, BLOCK_BYTES // (w_v.numel() * e.element_size()))
+        for k in range(0, len(e), step):
+            rows = e[k : k + step].unsqueeze(1)  # [m, 1, D]
+            maps[k : k + step, : len(w_v)] = (rows * w_v) @ w_p
+            maps[k : k + step, len(w_v) :] = (rows.square() * w_p.T) @ w_p
+        return maps
+
+    def _prepare_expansion(self) -> None:
+        e, a = self.item["e"], self.item["gate"]
+        e64, a64 = e.double(), a.double()
+        self.square = e64.square()  # e^2 [I, D]
+        self.cross = self.square * a64  # e^2 A [I, D]
+        self.constant = (e64 * a64).square().sum(1)  # [I]
+        self.mapped = F.linear(e * a, self.gate.mlp.weight)  # W_v (e A) [I, d]
+
+    def scores(self, p: Tensor) -> Tensor:
+        """p [B, d] -> p . f_ui for all items [B, I]."""
+        if self.gate is None:
+            return p @ self.vectors.T
+        if self.gate.activation == "linear" and self.maps is not None:
+            return self._mapped(p)
+        score = self._expanded if self.gate.activation == "linear" else self._literal
+        items, d = self.fixed.shape
+        users = max(1, BLOCK_BYTES // (items * d * p.element_size()))
+        return torch.cat([score(part) for part in p.split(users)])
+
+    def of_lists(self, p: Tensor, items: Tensor) -> Tensor:
+        """p [B, d], a list of items for each user [B, C] -> p . f_ui [B, C]."""
+        if self.gate is None:
+            return torch.einsum("bd,bcd->bc", p, self.vectors[items])
+        if self.gate.activation == "linear" and self.maps is not None:
+            return self._mapped_lists(p, items)
+        return self._literal_lists(p, items)
+
+    def _literal_lists(self, p: Tensor, items: Tensor) -> Tensor:
+        """Pair by pair, few enough at a time that they stay in a processor's cache; W_e e + W_g g
+        + b is still computed once an item."""
+        width = self.item["e"].shape[1] * p.element_size()
+        users = max(1, CACHE_BYTES // (items.shape[1] * width))
+        parts = []
+        for some, rows in zip(p.split(users), items.split(users), strict=True):
+            flat = rows.reshape(-1)
+            lists = rows.shape[1]
+            b = self.gate.user_map(some)  # B_u
+            e, a = self.item["e"][flat], self.item["gate"][flat]
+            a = a.view(len(rows), lists, -1).add_(b.unsqueeze(1)).view_as(e)
+            x = e.mul_(self.gate.activate(a))
+            mapped = F.linear(x, self.gate.mlp.weight)
+            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=EPS)
+            v = F.leaky_relu(mapped / norm + self.gate.mlp.bias, SLOPE)
+            fixed, q, s = (y[flat] for y in (self.fixed, self.item["q"], self.item["s"]))
+            f = self.fusion.finish(fixed, q, v, s).view(len(rows), lists, -1)
+            parts.append(torch.einsum("bcd,bd->bc", f, some))
+        return torch.cat(parts)
+
+    def _mapped(self, p: Tensor) -> Tensor:
+        """All items for all of p, items in blocks."""
+        d = p.shape[1]
+        step = max(1, 2 * CACHE_BYTES // (len(p) * 2 * d * p.element_size()))
+        parts = []
+        for items in torch.arange(len(self.fixed), device=p.device).split(step):
+            made = p @ self.maps[items].view(-1, d).T  # [B, m * 2 d]
+            made = made.view(len(p), len(items), -1).transpose(0, 1)  # [m, B, 2 d]
+            parts.append(self._of_maps(items, p.expand(len(items), -1, -1), made))
+        return torch.cat(parts).T
+
+    def _mapped_lists(self, p: Tensor, items: Tensor) -> Tensor:
+        """The pairs of one item are scored together, as one matrix product over its users."""
+        flat = items.reshape(-1)
+        order = flat.argsort()
+        which, counts = flat[order].unique_consecutive(return_counts=True)
+        first = counts.cumsum(0) - counts
+        ranked = counts.argsort()  # items with about as many users make a block
+        scores = p.new_empty(len(flat))
+        start, widths = 0, counts[ranked].tolist()
+        while start < len(ranked):
+            stop = start + 1
+            cells = 2 * CACHE_BYTES // (2 * p.shape[1] * p.element_size())
+            while stop < len(ranked) and widths[stop] * (stop + 1 - start) <= cells:
+                stop += 1
+            chosen = ranked[start:stop]
+            inside = torch.arange(widths[stop - 1], device=p.device)
+            real = inside < counts[chosen].unsqueeze(1)  # [g, w]
+            pairs = order[(first[chosen].unsqueeze(1) + inside).clamp(max=len(flat) - 1)]
+            users = p[pairs // items.shape[1]]  # [g, w, d]
+            made = torch.bmm(users, self.maps[which[chosen]].transpose(1, 2))
+            scores[pairs[real]] = self._of_maps(which[chosen], users, made)[real]
+            start = stop
+        return scores.view(items.shape)
+
+    def _of_maps(self, items: Tensor, p: Tensor, made: Tensor) -> Tensor:
+        """Scores [m, w] of m items with w users each.
+
+        Args:
+            items: Ids [m].
+            p: User vectors [m, w, d].
+            made: M_i p and N_i p [m, w, 2 d].
+        """
+        visual, squares = made.chunk(2, 2)
+        pure = (squares * p).sum(2) + self.constant[items].unsqueeze(1)  # the terms that add up
+        square = pure + 2.0 * torch.einsum("mwd,md->mw", p, self.linear[items])
+        norm = square.clamp(min=0.0).sqrt().clamp(min=EPS).unsqueeze(2)
+        v = (visual + self.mapped[items].unsqueeze(1)) / norm + self.gate.mlp.bias
+        parts = (self.fixed, self.item["q"], self.item["s"])
+        fixed, q, s = (x[items].unsqueeze(1) for x in parts)
+        f = self.fusion.finish(fixed, q, F.leaky_relu(v, SLOPE), s)
+        scores = (f * p).sum(2)
+        rows, columns = (square < CANCELLED_SINGLE * pure).nonzero(as_tuple=True)
+        if len(rows):
+            each = torch.arange(len(rows), device=p.device)
+            scores[rows, columns] = self._pairs(p[rows, columns], each, items[rows])
+        return scores
+
+    def _fuse(self, p: Tensor, v: Tensor) -> Tensor:
+        """p [B, d], v [I, B, d] -> scores [B, I]."""
+        q, s, fixed = (x.unsqueeze(1) for x in (self.item["q"], self.item["s"], self.fixed))
+        f = self.fusion.finish(fixed, q, v, s)
+        return torch.einsum("ibd,bd->bi", f, p)
+
+    def _expanded(self, p: Tensor) -> Tensor:
+        b = self.gate.user_map(p)  # B_u [B, D]
+        b64 = b.double()
+        pure = b64.square() @ self.square.T + self.constant  # [B, I], the terms that add up
+        square = pure + 2.0 * (b64 @ self.cross.T)
+        norm = square.clamp(min=0.0).sqrt().clamp(min=EPS).to(p.dtype)
+        e, weight = self.item["e"], self.gate.mlp.weight  # [I, D], [d, D]
+        joined = (b.unsqueeze(2) * weight.T).transpose(0, 1).flatten(1)  # [D, B * d]
+        mapped = (e @ joined).view(len(e), len(p), -1) + self.mapped.unsqueeze(1)
+        v = F.leaky_relu(mapped / norm.T.unsqueeze(2) + self.gate.mlp.bias, SLOPE)
+        scores = self._fuse(p, v)
+        rows, columns = (square < CANCELLED * pure).nonzero(as_tuple=True)
+        if len(rows):
+            scores[rows, columns] = self._pairs(p, rows, columns)
+        return scores
+
+    def _pairs(self, p: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        """Literal scores of single pairs."""
+        step = max(1, BLOCK_BYTES // (self.item["e"].shape[1] * p.element_size()))
+        parts = []
+        for u, i in zip(users.split(step), items.split(step), strict=True):
+            v = self.gate(p[u], self.item["e"][i], self.item["gate"][i])
+            f = self.fusion.finish(self.fixed[i], self.item["q"][i], v, self.item["s"][i])
+            parts.append((p[u] * f).sum(1))
+        return torch.cat(parts)
+
+    def _literal(self, p: Tensor) -> Tensor:
+        """A gate that is not linear does not split: the full product, in blocks."""
+        items = torch.arange(len(self.fixed), device=p.device)
+        users = torch.arange(len(p), device=p.device)
+        pairs = torch.cartesian_prod(users, items)
+        return self._pairs(p, pairs[:, 0], pairs[:, 1]).view(len(p), -1)

@@ -1,0 +1,34 @@
+"""What a model states that trains in two phases, a part of it first and then the whole.
+
+:class:`recbole_cierec.trainer.two_phase_trainer.PhasedTrainer` asks for it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class TwoPhases:
+    """Beside :class:`~recbole_cierec.model.base.visual_recommender.VisualRecommender`, before it."""
+
+    # Beginnings of the names of all tensors that the first phase leaves behind; ``pretrained``
+    # reads these from a checkpoint.
+    pretrained_parts: tuple[str, ...] = ()
+
+    def pretrain_loss(self, interaction) -> Tensor | tuple[Tensor, ...]:
+        """The loss of the first phase on a batch; its terms, if it has several."""
+        raise NotImplementedError
+
+    def pretrain_items(self) -> Tensor | None:
+        """Items [n] whose shuffled batches make an epoch of the first phase.
+
+        None: the training interactions, as in the second phase.
+        """
+        return None
+
+    def pretrain_groups(self) -> list[dict]:
+        """Parameter groups of the first phase's optimizer; by default all of the model's."""
+        return self.parameter_groups()
+
+    def end_pretraining(self) -> None:
+        """Called once, between the phases. It may not draw random numbers."""

@@ -1,0 +1,95 @@
+"""Make RecBole's own functions find our models::
+
+from recbole.quick_start import run_recbole
+from recbole_cierec.config.config import property_files
+from recbole_cierec.registration import register_with_recbole
+
+register_with_recbole()
+run_recbole(model="CIERec", dataset="demo", config_file_list=property_files("CIERec", "demo"))
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from recbole_cierec.registry import MODELS, get_model_class, load_object
+
+_OUR_FAMILY = "recbole.model.general_recommender"  # where RecBole looks for our models
+
+
+class _ModelLoader(Loader):
+    """Fills the module that RecBole asks for with the one class it looks up there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def exec_module(self, module: ModuleType) -> None:
+        setattr(module, self.name, get_model_class(self.name))
+
+
+class _ModelFinder(MetaPathFinder):
+    """Answers ``recbole.model.general_recommender.<lower name>`` for the names of the table."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        package, _, stem = fullname.rpartition(".")
+        if package != _OUR_FAMILY:
+            return None
+        for name in MODELS:
+            if name.lower() == stem:
+                return ModuleSpec(fullname, _ModelLoader(name), origin=MODELS[name].target)
+        return None
+
+
+def _trainer_attribute(attribute: str) -> type | None:
+    name = attribute.removesuffix("Trainer")
+    if attribute == name or name not in MODELS:
+        return None
+    from recbole.trainer import Trainer
+
+    from recbole_cierec.trainer.trainer import compose
+
+    trainer = MODELS[name].trainer
+    return compose(load_object(trainer) if trainer else Trainer)
+
+
+def _dataset_attribute(attribute: str) -> type | None:
+    name = attribute.removesuffix("Dataset")
+    if attribute == name or name not in MODELS:
+        return None
+    return load_object("recbole_cierec.data.dataset:VisualDataset")
+
+
+def _add_attributes(module: ModuleType, find: Any) -> None:
+    """Give a module attributes that are made when first read (PEP 562)."""
+    earlier = module.__dict__.get("__getattr__")
+    if getattr(earlier, "of_recbole_cierec", False):
+        return
+
+    def __getattr__(attribute: str) -> Any:
+        found = find(attribute)
+        if found is not None:
+            return found
+        if earlier is not None:
+            return earlier(attribute)
+        raise AttributeError(f"module {module.__name__!r} has no attribute {attribute!r}")
+
+    __getattr__.of_recbole_cierec = True
+    module.__getattr__ = __getattr__
+
+
+def register_with_recbole() -> None:
+    """Make RecBole's own look-ups find our models, their trainers and their data set.
+
+    After it ``recbole.utils.get_model``, ``get_trainer`` and ``recbole.data.create_dataset`` answer
+    for the names in :data:`MODELS`. Models are still imported only when asked for. It may be called
+    any number of times.
+    """
+    if not any(isinstance(finder, _ModelFinder) for finder in sys.meta_path):
+        sys.meta_path.append(_ModelFinder())
+    _add_attributes(import_module("recbole.trainer"), _trainer_attribute)
+    _add_attributes(import_module("recbole.data.dataset"), _dataset_attribute)

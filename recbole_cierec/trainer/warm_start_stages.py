@@ -1,0 +1,321 @@
+"""Models that start from another trained model, all by one command.
+
+The table of models names the stage (AMF starts from MF). It is trained first, on the same data,
+split, protocol and seed, with its own yaml. Of the user's keys those in the main model's yaml
+(``learning_rate``, ``reg_weight``, ...) are that model's alone, so that tuning it leaves its stage
+as it is; all others (``epochs``, ``seed``, ``loss``, data, protocol) apply to both; and
+``pretrain: {key: value}`` sets keys of the stage. Its best epoch is kept as
+``stage-MODEL-DIGEST.pth`` in ``checkpoint_dir``. The digest covers all that decides the result
+(settings, interactions, features), so that a later run that needs the same stage reads it instead
+of training it again; delete the file to train it anew. ``pretrained: PATH`` names a checkpoint
+to start from instead.
+
+``resume: auto`` goes on with whatever stopped: a stage that had not ended, else the model itself.
+What a model is at its start does not depend on whether its stage was trained now or read, because
+random generators are seeded again after the stage.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_cierec.config.config import COMMAND_LINE, Config
+from recbole_cierec.config.keys import model_keys
+from recbole_cierec.distributed.world import of_first, world
+from recbole_cierec.errors import CheckpointError, ConfigError
+from recbole_cierec.files.atomic_write import replace
+from recbole_cierec.files.checkpoint import from_plain, peek_checkpoint, read_checkpoint
+from recbole_cierec.registry import MODELS
+from recbole_cierec.trainer.resuming import data_of, newest_checkpoint, refuse_other_data
+
+# Of the run as a whole, so that a stage has none of its own.
+_RUN_KEYS = frozenset("model dataset resume pretrained pretrain stage_model log_wandb".split())
+
+
+@dataclass
+class Start:
+    """How the main model begins.
+
+    Attributes:
+        resume: The checkpoint of the main model to continue from, or ``auto``, or None.
+        weights: The ``state_dict`` of the trained stage; None where there is no stage to take.
+        data: Digests of the data that the stage was trained on.
+        source: Where the weights came from, for messages.
+        stages: What ``run`` says of the stage in its result: model, checkpoint (path or None) and
+            best_valid_score. Empty where none was taken.
+    """
+
+    resume: str | None = None
+    weights: dict[str, Tensor] | None = None
+    data: dict[str, str] = field(default_factory=dict)
+    source: str = ""
+    stages: tuple[dict[str, Any], ...] = ()
+
+    def fill(self, model: nn.Module, dataset: Any) -> nn.Module:
+        """Give the stage's weights, if there are any, to a new model; returns the model.
+
+        Raises:
+            CheckpointError: They are of another size, or come from other pictures or annotations
+                than the model has read from ``dataset``.
+        """
+        if self.weights is None:
+            return model
+        then = {"data": self.data}
+        refuse_other_data(Path(self.source), then, data_of(dataset), "pretrain it on the same")
+        try:
+            model.start_from(self.weights)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.source}: {error}") from None
+        self.weights = None
+        getLogger().info(f"{type(model).__name__} starts from {self.source}")
+        return model
+
+
+def stage_model(config: Config) -> str | None:
+    """The model to train before that of ``config``; None for most.
+
+    Raises:
+        ConfigError: ``stage_model`` is not one that this model can start from.
+    """
+    entry = MODELS.get(config["model"])
+    if entry is None or not entry.stages:
+        return None
+    chosen = config["stage_model"] or entry.stages[0]
+    if chosen not in entry.stages:
+        choices = ", ".join(entry.stages)
+        raise ConfigError(f"stage_model: {config['model']} starts from {choices}, not {chosen}")
+    return chosen
+
+
+def stage_config(config: Config, model: str) -> Config:
+    """The configuration of the stage: its yaml, the user's keys for both models, ``pretrain``, and
+    what the main model sets for it.
+
+    Raises:
+        ConfigError: ``pretrain`` names a key that the stage does not read, or one that the main
+            model sets for it.
+    """
+    pretrain = dict(config["pretrain"] or {})
+    fixed = config.model_class.stage_keys(config)
+    for key, value in pretrain.items():
+        if key in _RUN_KEYS:
+            raise ConfigError(f"pretrain: '{key}' cannot be set for the stage {model} alone")
+        if key in fixed and value != fixed[key]:
+            raise ConfigError(
+                f"pretrain: '{key}' of {model} must be {fixed[key]} to suit {config['model']}"
+            )
+    main = MODELS[config["model"]].properties
+    own = _RUN_KEYS | {key for key, owners in model_keys().items() if main in owners}
+    own = own | pretrain.keys() | fixed.keys()
+    flags = {key: text for key, text in config._flags.items() if key not in own}
+    given = {
+        key: value
+        for key, value in config.external_config_dict.items()
+        if key not in own and config.origins.get(key) != COMMAND_LINE
+    }
+    # Not config["eval_args"]: it has lost the cold split, which the stage must respect as well.
+    flags.pop("eval_args", None)
+    given["eval_args"] = config.protocol
+    given.setdefault("show_progress", config["show_progress"])
+    flags.pop("show_progress", None)
+    try:
+        made = Config(model, config["dataset"], None, {**given, **pretrain, **fixed}, flags)
+    except ConfigError as error:
+        raise ConfigError(f"{config['model']} starts from {model}: {error}") from error
+    for key in made.origins:
+        for note in made.notes:
+            if f"does not read '{key}'" in note:
+                if key in pretrain:
+                    raise ConfigError(note.replace("config_dict", "pretrain", 1))
+                made.final_config_dict.pop(key, None)  # of a third model: decides nothing here
+    return made
+
+
+def begin(config: Config, dataset: Any, prepare: Callable[..., Any], saved: bool = True) -> Start:
+    """Decide where a run begins, and train or read its stage if it needs one.
+
+    Args:
+        config: The configuration of the main model.
+        dataset: The training data; a checkpoint named by ``pretrained`` must be of the same.
+        prepare: :func:`recbole_cierec.quick_start.prepare`.
+        saved: Whether the stage may leave a checkpoint; without one its last epoch counts.
+
+    Returns:
+        The start; for a model without stage only ``resume``.
+
+    Raises:
+        UserError: The stage cannot be trained, or the checkpoint does not fit.
+    """
+    model = stage_model(config)
+    if model is None:
+        return Start(config["resume"])
+    if config["resume"] not in (None, "auto") and not _is_of(config["resume"], model):
+        return Start(config["resume"])
+    main = _agree(lambda: _newest_main(config, model))
+    if config["pretrained"]:
+        if main:
+            return Start(main)
+        return _from_checkpoint(Path(config["pretrained"]), model, data_of(dataset))
+    if main and not _agree(lambda: _newer_stages(config, model, main)):
+        return Start(main)
+    return _Stage(config, model, prepare, data_of(dataset)).start(main, saved)
+
+
+class _Stage:
+    """The stage of one run, made and not yet trained."""
+
+    def __init__(
+        self, config: Config, model: str, prepare: Callable[..., Any], data: dict[str, str]
+    ) -> None:
+        self.main, self.model = config, model
+        getLogger().info(f"Stage 1 of 2: {model}, from which {config['model']} starts")
+        self.job = prepare(stage_config(config, model))
+        self.data = data_of(self.job.loaders[0]._dataset)
+        if self.data["interactions"] != data["interactions"]:
+            raise ConfigError(
+                f"{config['model']}: its stage {model} would train on other interactions than "
+                f"{config['model']} itself, and could see what is held out; remove the keys of "
+                "pretrain that choose or split the data"
+            )
+        trainer = self.job.trainer
+        stem = f"stage-{model}-{_digest(self.job)}"
+        self.done = Path(trainer.checkpoint_dir) / f"{stem}.pth"
+        # A name of its own while it trains: two runs may train the same stage at once.
+        unique = Path(trainer.saved_model_file).stem[-6:]
+        trainer.saved_model_file = str(self.done.with_name(f"{stem}-{unique}.pth"))
+        self._stopped = f"{stem}-*.last.pth"
+
+    def start(self, main: str | None, saved: bool) -> Start:
+        """The trained stage; or ``main``, where the main model had begun after it."""
+        what, path = _agree(lambda: self._find(main))
+        if what == "main":
+            return Start(path)
+        if what != "done":
+            self._train(path, saved)
+        if saved or what == "done":
+            start = _from_checkpoint(self.done, self.model, self.data)
+        else:
+            weights = {k: v.detach().cpu() for k, v in self.job.model.state_dict().items()}
+            stage = _told(self.model, None, self.job.trainer.best_valid_score)
+            source = f"{self.model} as trained in this run"
+            start = Start(None, weights, self.data, source, (stage,))
+        if what == "done":
+            getLogger().info(
+                f"Stage 1 of 2, {self.model}: {self.done} was trained with the same settings on "
+                "the same data and is used again"
+            )
+        del self.job
+        gc.collect()
+        torch.cuda.empty_cache()
+        return start
+
+    def _find(self, main: str | None) -> tuple[str, str | None]:
+        """What to go on with, ``main``, ``done`` (the stage had ended) or ``stage``; its path."""
+        done, stopped = _newest([self.done]), None
+        named = self.main["resume"]
+        if named == "auto" and done is None:
+            stopped = _newest(self.done.parent.glob(self._stopped))
+        elif named not in (None, "auto"):  # a checkpoint of the stage itself
+            stopped = self._named(Path(named)) if done is None else None
+        newest = _newest([Path(path) for path in (main, done, stopped) if path])
+        if newest is None or newest == stopped:
+            return "stage", stopped and str(stopped)
+        return ("done", str(newest)) if newest == done else ("main", str(newest))
+
+    def _named(self, path: Path) -> Path:
+        if not path.match(self._stopped):
+            raise CheckpointError(
+                f"{path}: is not the stopped {self.model} of these settings and data; "
+                f"start from it by pretrained: {path}, or resume by auto"
+            )
+        return path
+
+    def _train(self, stopped: str | None, saved: bool) -> None:
+        job, logger = self.job, getLogger()
+        logger.info(job.config)
+        if stopped:
+            job.trainer.resume_checkpoint(stopped)
+        train, valid, _ = job.loaders
+        job.trainer.fit(train, valid, saved=saved, show_progress=job.config["show_progress"])
+        logger.info(f"Stage 1 of 2: {self.model} is trained; next is {self.main['model']}")
+        if saved and job.trainer.writes:
+            best, last = Path(job.trainer.saved_model_file), job.trainer.last_file
+            replace(best if best.is_file() else last, self.done)
+            last.unlink(missing_ok=True)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # the others read what one has written
+
+
+def _digest(job: Any) -> str:
+    """Of all that decides a stage's result: settings, interactions, and what the model reads."""
+    text = f"{job.config.digest()} {sorted(data_of(job.loaders[0]._dataset).items())}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _told(model: str, checkpoint: Path | None, score: float) -> dict[str, Any]:
+    path = checkpoint and str(checkpoint)
+    return {"model": model, "checkpoint": path, "best_valid_score": float(score)}
+
+
+def _from_checkpoint(path: Path, model: str, data: dict[str, str]) -> Start:
+    """A start from a checkpoint of the stage's model, trained on the same data."""
+    state = read_checkpoint(path)
+    if state["model"] != model:
+        raise CheckpointError(f"{path}: holds model {state['model']}, this run starts from {model}")
+    refuse_other_data(path, state, data, "pretrain it on the same")
+    stage = _told(model, path, state["best_valid_score"])
+    weights = from_plain(state["state_dict"])
+    return Start(None, weights, state["data"], str(path), (stage,))
+
+
+def _is_of(path: str, model: str) -> bool:
+    return peek_checkpoint(Path(path))["model"] == model
+
+
+def _newest_main(config: Config, model: str) -> str | None:
+    """With ``resume: auto``: the main model's newest checkpoint; None if its stage has one.
+
+    Raises:
+        CheckpointError: Neither has any.
+    """
+    if config["resume"] != "auto":
+        return None
+    folder = Path(config["checkpoint_dir"])
+    try:
+        return str(newest_checkpoint(config))
+    except CheckpointError:
+        if config["pretrained"] or not any(folder.glob(f"stage-{model}-*.pth")):
+            raise
+    return None
+
+
+def _newer_stages(config: Config, model: str, main: str) -> bool:
+    """Whether any stage was saved after ``main``: perhaps the one of this run, which stopped."""
+    newest = _newest(Path(config["checkpoint_dir"]).glob(f"stage-{model}-*.pth"))
+    return newest is not None and newest.stat().st_mtime_ns > Path(main).stat().st_mtime_ns
+
+
+def _newest(paths: Iterable[Path]) -> Path | None:
+    """The newest of those that are there and whole."""
+    found = [path for path in paths if path.is_file()]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            read_checkpoint(path)
+        except CheckpointError:
+            continue  # as newest_checkpoint: a damaged file is passed over
+        return path
+    return None
+
+
+def _agree(decide: Callable[[], Any]) -> Any:
+    """What the first process decides, in all of them: files may appear between two looks."""
+    return of_first(None if world()[0] else decide())

@@ -1,0 +1,314 @@
+"""The command line as a user meets it, the log's shape, and the launch of several processes."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recbole_cierec import logs
+from recbole_cierec.__main__ import main
+from recbole_cierec.cli.run import split_arguments, usage
+from recbole_cierec.distributed.launch import choose_port, spawn, torchrun_keys
+from recbole_cierec.errors import ConfigError, DataError, NonFiniteLossError
+from recbole_cierec.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "run_recbole.py"
+
+
+def flags(tiny_folder: Path, **extra) -> list[str]:
+    keys = {"model": "BPR", "dataset": "tiny", "data_path": tiny_folder, "epochs": 1, **extra}
+    return [f"--{key}={value}" for key, value in keys.items()]
+
+
+def command(arguments: list[str], cwd: Path, **environ: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_arguments_are_split_into_launch_and_configuration():
+    got = split_arguments(
+        "-m|MF|-d=tiny|--config_files=a.yaml b.yaml|--nproc=2|--port|99|--epochs=3".split("|")
+    )
+    assert got == {
+        "model": "MF",
+        "dataset": "tiny",
+        "config_file_list": ["a.yaml", "b.yaml"],
+        "ip": "localhost",
+        "port": "99",
+        "nproc": 2,
+        "world_size": -1,
+        "group_offset": 0,
+        "cmd_line": {"epochs": "3"},
+    }
+    assert split_arguments([])["model"] is None
+
+
+@pytest.mark.parametrize("argv", [["--nproc=two"], ["--nproc=0"], ["--world_size=1.5"], ["-m"]])
+def test_launch_flags_are_checked(argv):
+    with pytest.raises(ConfigError, match="command line: --"):
+        split_arguments(argv)
+
+
+def test_help_names_every_model_and_ends_well(capsys):
+    assert main(["--epochs=3", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.rstrip() == usage().rstrip()
+    assert all(name in said for name in [*MODELS, "LightGCN", "SASRec"])
+    assert max(map(len, said.splitlines())) <= 110
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--embeding_size=3"], "unknown key 'embeding_size'; did you mean 'embedding_size'?"),
+        (["--epochs"], "--epochs has no value"),
+        (["--model=BRP"], "model 'BRP' is not known; did you mean 'BPR'?"),
+        (["--config_files=none.yaml"], "none.yaml: there is no such configuration file"),
+        (["--nproc=x"], "--nproc must be a whole number"),
+        (["--nproc=2", "--port=x"], "port 'x' is not a number"),
+    ],
+)
+def test_mistake_is_one_line_and_code_2(argv, said, in_tmp, capsys):
+    assert main(["--dataset=tiny", *argv]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_ctrl_c_is_130_and_other_errors_are_not_hidden(monkeypatch, in_tmp, capsys):
+    def stop(**_):
+        raise KeyboardInterrupt
+
+    def fail(**_):
+        raise ZeroDivisionError
+
+    def diverge(**_):
+        raise NonFiniteLossError("the loss is nan")
+
+    before = signal.getsignal(signal.SIGTERM)
+    for deed, code in ((stop, 130), (diverge, 2)):
+        monkeypatch.setattr("recbole_cierec.quick_start.run", deed)
+        assert main([]) == code
+    monkeypatch.setattr("recbole_cierec.quick_start.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        main([])
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+def test_script_runs_from_any_folder_and_writes_there_without_control_codes(tiny_folder, tmp_path):
+    done = command(flags(tiny_folder), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "Test result of BPR on tiny\nmetric" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "\r" not in done.stderr
+    assert len(list((tmp_path / "log" / "BPR").glob("BPR-tiny-*.log"))) == 1
+
+
+@pytest.mark.slow
+def test_narrow_terminal_c_locale_and_no_color_do_no_harm(tiny_folder, tmp_path):
+    done = command(
+        flags(tiny_folder, show_progress=True), tmp_path, COLUMNS="20", LC_ALL="C", NO_COLOR="1"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_run_with_143_and_a_readable_checkpoint(tiny_folder, tmp_path):
+    import torch
+
+    child = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *flags(tiny_folder, epochs=100000, stopping_step=100000)],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("saved/*.last.pth")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        child.send_signal(signal.SIGTERM)
+        _, errors = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 143, errors[-500:]
+    assert b"Traceback" not in errors
+    (last,) = tmp_path.glob("saved/*.last.pth")
+    assert torch.load(last, weights_only=True)["model"] == "BPR"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_torchruns_world_is_joined_not_spawned(tiny_folder, tmp_path):
+    port, children = free_port(), []
+    for rank in (0, 1):
+        world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environ = {**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in world.items()}}
+        words = [sys.executable, str(SCRIPT), *flags(tiny_folder, use_gpu=False)]
+        children.append(subprocess.Popen(words, cwd=tmp_path, env=environ, stderr=subprocess.PIPE))
+    said = [child.communicate(timeout=120)[1].decode() for child in children]
+    assert [child.returncode for child in children] == [0, 0], said
+    assert "Test result of BPR" in said[0]
+    assert "Test result of BPR" not in said[1]
+
+
+# -- launch ------------------------------------------------------------------------------------
+
+
+def test_torchruns_environment_becomes_recboles_keys():
+    world = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    assert torchrun_keys(world) == {}
+    world |= {"MASTER_ADDR": "host", "MASTER_PORT": "1234"}
+    assert torchrun_keys(world) == {
+        "local_rank": 1,
+        "offset": 4,
+        "world_size": 8,
+        "nproc": 4,
+        "ip": "host",
+        "port": "1234",
+    }
+
+
+def test_taken_port_is_replaced_only_where_nobody_else_must_know_it():
+    with socket.socket() as holder:
+        holder.bind(("", 0))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        assert choose_port(taken, alone=False) == str(taken)
+        other = choose_port(str(taken), alone=True)
+        assert other != str(taken)
+        assert 0 < int(other) < 65536
+
+
+def fail_where_the_other_waits(config_dict: dict) -> None:
+    """A job: the first process stops on an error; the second waits for it, and breaks off first."""
+    import torch.distributed as dist
+
+    meet = f"tcp://{config_dict['ip']}:{config_dict['port']}"
+    rank = config_dict["local_rank"]
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
+    if rank == 1:
+        dist.barrier()
+    leave = dist.destroy_process_group
+    dist.destroy_process_group = lambda: (leave(), time.sleep(60))  # it is stopped in its sleep
+    raise DataError("a.inter: no such file")
+
+
+def test_the_error_of_a_process_is_told_though_another_ends_first():
+    keys = {"nproc": 2, "world_size": 2, "offset": 0, "ip": "127.0.0.1"}
+    keys["port"] = free_port()
+    with pytest.raises(DataError) as error:
+        spawn(fail_where_the_other_waits, {"config_dict": {}}, keys)
+    assert str(error.value) == "a.inter: no such file"
+
+
+@pytest.mark.parametrize("port", ["x", "", "70000", "-1"])
+def test_what_is_no_port_is_refused(port):
+    with pytest.raises(ConfigError, match="is not a number from 1 to 65535"):
+        choose_port(port, alone=True)
+
+
+def test_files_separated_by_commas_are_told_of_blanks(tmp_path):
+    with pytest.raises(ConfigError, match="separate files by blanks"):
+        split_arguments(["--config_files=a.yaml,b.yaml"])
+    odd = tmp_path / "a,b.yaml"
+    odd.touch()
+    assert split_arguments([f"--config_files={odd} c.yaml"])["config_file_list"] == [
+        str(odd),
+        "c.yaml",
+    ]
+
+
+# -- log ---------------------------------------------------------------------------------------
+
+
+def test_table_has_a_column_for_each_group_and_a_dash_for_an_empty_one():
+    result = {
+        "recall@10": 0.5,
+        "recall@10_cold": 0.25,
+        "recall@10_warm": float("nan"),
+        "ndcg@10": 1,
+    }
+    assert logs.result_table(result).splitlines() == [
+        "metric         all     cold     warm",
+        "recall@10  0.50000  0.25000        -",
+        "ndcg@10    1.00000        -        -",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_color_is_for_terminals_that_do_not_refuse_it(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert logs.wants_color(Terminal())
+    assert not logs.wants_color(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not logs.wants_color(Terminal())
+
+
+def test_plain_lines_lose_their_control_codes_and_the_record_keeps_them():
+    record = logging.LogRecord("x", logging.INFO, "", 0, "\x1b[1;35mpink %s\x1b[0m", ("a",), None)
+    assert logs.PlainFormatter("%(message)s").format(record) == "pink a"
+    assert record.msg.startswith("\x1b")
+
+
+def test_log_goes_to_a_new_file_each_time_and_the_old_one_is_closed(in_tmp):
+    config = {"state": "info", "model": "M", "dataset": "d", "local_rank": 0}
+    first = logs.start_log(config)
+    logging.getLogger().info("one")
+    second = logs.start_log(config)
+    logging.getLogger().info("two")
+    logs.stop_log()
+    logging.getLogger().info("three")
+    assert first != second
+    assert first.read_text().endswith("one\n")
+    assert second.read_text().endswith("two\n")
+    assert "one" not in second.read_text()
+    assert logs.start_log({**config, "local_rank": 1}) is None
+    logs.stop_log()
+
+
+def test_a_working_folder_that_cannot_be_written_is_one_line(in_tmp, monkeypatch):
+    def refuse(self, *_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ConfigError, match=r"^log/M: .*Read-only file system.*start from a folder"):
+        logs.start_log({"state": "info", "model": "M", "dataset": "d", "local_rank": 0})
+
+
+def test_quiet_state_writes_errors_only(in_tmp):
+    path = logs.start_log({"state": "error", "model": "M", "dataset": "d", "local_rank": 0})
+    logging.getLogger().warning("low")
+    logging.getLogger().error("high")
+    logs.stop_log()
+    assert "low" not in path.read_text()
+    assert "high" in path.read_text()

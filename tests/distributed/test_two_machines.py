@@ -1,0 +1,85 @@
+"""A run over two machines, each played by a process that is the first of its own: who writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_helpers import same
+
+from recbole_cierec import run
+from recbole_cierec.files.checkpoint import read_checkpoint
+
+# The stage is best before its last epoch.
+STAGED = {"embedding_size": 6, "epochs": 1, "pretrain": {"epochs": 4, "learning_rate": 1.0}}
+WORKER = """
+import json, sys
+from recbole_cierec import run
+from recbole_cierec.trainer import trainer
+wrote, write = [], trainer.write_checkpoint
+def note(path, state):
+    wrote.append(path.name)
+    write(path, state)
+trainer.write_checkpoint = note
+result = run("AMF", "tiny", config_dict=json.loads(sys.argv[1]))
+print(json.dumps({"wrote": wrote, "stage": result["stages"][0]["checkpoint"],
+                  "checkpoint": result["checkpoint"]}))
+"""
+
+
+def on_two_machines(folders: list[Path], keys: dict) -> list[dict]:
+    """What each machine tells of its run in its folder."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    machines = []
+    for rank, folder in enumerate(folders):
+        folder.mkdir(exist_ok=True)
+        world = {"RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 1}
+        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        environ = {**os.environ, **{key: str(value) for key, value in world.items()}}
+        words = [sys.executable, "-W", "ignore", "-c", WORKER, json.dumps(keys)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        machines.append(subprocess.Popen(words, cwd=folder, env=environ, **pipes))
+    said = [machine.communicate(timeout=300) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    return [json.loads(out.splitlines()[-1]) for out, _ in said]
+
+
+def best_epoch_alone(keys: dict) -> int:
+    """The best epoch of the stage, trained by one process."""
+    (stage,) = run("AMF", "tiny", config_dict={**keys, "checkpoint_dir": "alone"})["stages"]
+    best = read_checkpoint(Path(stage["checkpoint"]))["epoch"]
+    assert best < keys["pretrain"]["epochs"] - 1
+    return best
+
+
+@pytest.mark.slow
+def test_on_a_shared_disk_one_machine_writes_and_the_stage_is_its_best_epoch(tiny, in_tmp):
+    keys = tiny(**STAGED)
+    first, second = on_two_machines([in_tmp / "shared"] * 2, keys)
+    assert first["wrote"]
+    assert second["wrote"] == []
+    stage = read_checkpoint(in_tmp / "shared" / first["stage"])
+    assert stage["epoch"] == best_epoch_alone(keys)
+    left = {path.name for path in (in_tmp / "shared" / "saved").iterdir()}
+    kept = Path(first["checkpoint"]).stem
+    assert left == {f"{kept}{end}" for end in (".pth", ".last.pth", ".users.npz")} | {
+        Path(first["stage"]).name
+    }
+
+
+@pytest.mark.slow
+def test_machines_without_a_common_disk_have_a_copy_each(tiny, in_tmp):
+    folders = [in_tmp / "one", in_tmp / "two"]
+    first, second = on_two_machines(folders, tiny(**STAGED))
+    assert first == second
+    for part in ("stage", "checkpoint"):
+        mine, theirs = (read_checkpoint(folder / first[part]) for folder in folders)
+        same(mine["state_dict"], theirs["state_dict"])
+        assert mine["epoch"] == theirs["epoch"]
