@@ -155,9 +155,9 @@ def cierec_of(job, runs: int) -> None:
         pairs = zip(repeated.split(4096), items[:16].reshape(-1).split(4096), strict=True)
         pairs = list(pairs)
         naive = best(1, lambda: [literal(model, u, i) for u, i in pairs])  # noqa: B023
-        model.double()._forget()
+        model.double().forget_items()
         double = torch.cat([literal(model, u, i) for u, i in pairs[:2]])
-        model.float()._forget()
+        model.float().forget_items()
         error = (got[: len(double)] - double).abs().max()
         fast, naive = fast * everyone / batch_size, naive * everyone / 16
         print(

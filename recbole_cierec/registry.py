@@ -18,8 +18,8 @@ from recbole_cierec.compat.optional_packages import named_where_missing
 from recbole_cierec.errors import ConfigError
 
 _GATED = "recbole_cierec.trainer.gated_trainer:GatedTrainer"
-_PHASED = "recbole_cierec.trainer.two_phase_trainer:PhasedTrainer"
-_PHASED_GATED = "recbole_cierec.trainer.two_phase_trainer:PhasedGatedTrainer"
+_PHASED = "recbole_cierec.trainer.two_phase_trainer:TwoPhaseTrainer"
+_PHASED_GATED = "recbole_cierec.trainer.two_phase_trainer:TwoPhaseGatedTrainer"
 _FAMILIES = (
     "general_recommender",
     "context_aware_recommender",

@@ -2,11 +2,13 @@
 
 The processes draw the same order and the same negatives from the same state, so that the batch is
 the one that a single process would have. What is random or averaged over the distinct items of a
-batch is so over those of the whole (:class:`WholeSide`), wherever their rows went.
+batch is so over those of the whole (:class:`WholeSide`), wherever their rows went. Models see none
+of it: they ask their batch context, for which :class:`SharedBatch` answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -71,6 +73,59 @@ class Share:
             ids = torch.cat([ids, shared.repeat(len(busy))])
             owners = torch.cat([owners, busy.repeat_interleave(len(shared))])
         return WholeSide(ids, owners, self)
+
+
+class SharedBatch:
+    """The batch context of one of several processes.
+
+    Answers as :class:`recbole_cierec.model.base.batch_context.BatchContext` does, for the whole.
+
+    Args:
+        share: This process's share of the batch.
+        user: The name of the column of users.
+        items: The names of the columns of items.
+        common: The generator of random numbers that are equal in all processes; None: torch's own,
+            which all processes have in the same state.
+    """
+
+    def __init__(
+        self, share: Share, user: str, items: list[str], common: torch.Generator | None
+    ) -> None:
+        self.share, self.common = share, common
+        self._user, self._items = user, items
+        self._shared: Tensor | None = None
+
+    def begin(self, shared_negatives: Tensor | None) -> None:
+        self._shared = shared_negatives
+
+    @cached_property
+    def _all_items(self) -> WholeSide:
+        columns = self._items if self._shared is None else self._items[:1]
+        return self.share.distinct(columns, self._shared)
+
+    def uniform(self, items: Tensor) -> Tensor:
+        device = items.device if self.common is None else torch.device("cpu")
+        count = len(self._all_items.ids)
+        draws = torch.rand(count, generator=self.common, device=device)
+        return draws.to(items.device)[self._all_items.at(items)]
+
+    def item_draws(self, items: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
+        return draw(len(self._all_items.ids))[self._all_items.at(items)]
+
+    def item_mean(self, values: Tensor, items: Tensor, among: Tensor) -> Tensor:
+        return self._all_items.mean(values, items, among)
+
+    def item_gradient(self, gradient: Tensor, items: Tensor) -> Tensor:
+        return self._all_items.total(gradient, items)
+
+    def user_gradient(self, gradient: Tensor, users: Tensor) -> Tensor:
+        return self.share.distinct([self._user]).total(gradient, users)
+
+    def column(self, name: str, own: Tensor) -> Tensor:
+        return self.share.whole[name].to(own.device)
+
+    def own_rows(self, values: Tensor) -> Tensor:
+        return values[self.share.rows]
 
 
 class WholeSide:

@@ -1,10 +1,10 @@
 """What several processes exchange so that they train as one.
 
 After every backward pass each has the gradient of its share of the batch; the mean over processes,
-each loss weighted by its rows, is that of the whole batch. It takes the place of torch's wrapper
-of models, which RecBole uses in a way that makes every gradient dense: gradients of tables with
-few rows met are exchanged by row, so that several processes take the row-wise steps of one. The
-loss travels along: where one process's is not finite, all know, and stop with the same words.
+each loss weighted by its rows, is that of the whole batch. This replaces torch's wrapper of models,
+which RecBole uses in a way that makes every gradient dense: gradients of tables with few rows in
+the batch are exchanged by row, so that several processes take the row-wise steps of one. The loss
+is exchanged as well: where one process's is not finite, all stop with the same message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Variable
 
-from recbole_cierec.distributed.batch_share import Share
+from recbole_cierec.distributed.batch_share import Share, SharedBatch
 from recbole_cierec.distributed.random_state import rng_state, set_rng_state
 from recbole_cierec.distributed.world import world
 
@@ -44,7 +44,7 @@ def after_backward(callback: Callable[[], None], device: torch.device) -> Tensor
     return _AtTheEnd.apply(torch.zeros((), device=device, requires_grad=True), callback)
 
 
-class Team:
+class ProcessGroup:
     """The processes of a run, seen from one of them.
 
     Args:
@@ -56,6 +56,9 @@ class Team:
         self.model, self.device = model, device
         self.rank, self.size = world()
         self.weight = 1.0  # of this process's loss on the batch at hand
+        # The batch context of one process, in our models.
+        self._alone = model.batch if hasattr(model, "draws_per_row") else None
+        self._common: torch.Generator | None = None  # of what is equal in all processes
         self._by_row: set[int] | None = None  # tables whose gradients are sparse
 
     def mean(self, values: Tensor) -> Tensor:
@@ -64,16 +67,18 @@ class Team:
         dist.all_reduce(values)
         return values / self.size
 
-    def take(self, share: Share | None) -> float:
-        """Begin a batch; returns the weight of this process's loss.
+    def begin_batch(self, share: Share | None) -> float:
+        """Set the model's batch context; returns the weight of this process's loss.
 
         Args:
-            share: What of the batch this process has; None: of a loader of RecBole's, whose
-                processes have rows of their own and as many of them.
+            share: This process's share of the batch; None: the loader is one of RecBole's, whose
+                processes have their own rows and equally many.
         """
         self.weight = 1.0 if share is None else share.weight
-        if hasattr(self.model, "share"):
-            self.model.share = share
+        if self._alone is not None:
+            model, items = self.model, [self.model.ITEM_ID, self.model.NEG_ITEM_ID]
+            shared = share and SharedBatch(share, model.USER_ID, items, self._common)
+            model.batch = shared or self._alone
         return self.weight
 
     # ------------------------------------------------------------------ random numbers
@@ -81,14 +86,15 @@ class Team:
     def begin_epoch(self, shared: bool) -> None:
         """Let random numbers be those of the first process, as far as they are common.
 
-        A model with ``draws_for_all`` draws everything for the whole batch: all processes go on in
-        one state. Any other draws for its own rows (dropout), which must not be alike in two
-        processes: they part here, each epoch anew, so that the first process's state in a
-        checkpoint is enough for all; what is common nevertheless comes from ``common``.
+        Most models draw everything for the whole batch: all processes continue in one state. With
+        ``draws_per_row`` a model draws for its own rows (dropout), which must differ between
+        processes: each continues in another state from here, each epoch anew, so that the first
+        process's state in a checkpoint is enough for all. What must be equal even then comes from
+        a common generator.
 
         Args:
-            shared: Whether the processes share batches. RecBole's other loaders give each rows of
-                its own, and draw for these from numpy's and Python's generators.
+            shared: Whether the processes share batches. RecBole's other loaders give each process
+                its own rows, and draw for these from numpy's and Python's generators.
         """
         state = [rng_state()]
         dist.broadcast_object_list(state)
@@ -96,12 +102,12 @@ class Team:
         if "cuda" in own:  # of the first process's own GPU
             own["cuda"] = own["cuda"][:1] * torch.cuda.device_count()
         set_rng_state(own)
-        if shared and getattr(self.model, "draws_for_all", False):
+        self._common = None
+        if shared and not getattr(self.model, "draws_per_row", True):
             return
         source = torch.Generator().set_state(torch.get_rng_state())
         first, *others = torch.randint(2**32, (self.size,), generator=source).tolist()
-        if hasattr(self.model, "common"):
-            self.model.common = torch.Generator().manual_seed(first)
+        self._common = torch.Generator().manual_seed(first)
         if self.rank:
             own = others[self.rank - 1]
             torch.manual_seed(own)
@@ -111,7 +117,7 @@ class Team:
 
     def end_epoch(self) -> None:
         """Bring together what no gradient moves: statistics of batches."""
-        self.take(None)
+        self.begin_batch(None)
         for module in self.model.modules():
             if isinstance(module, _BATCH_NORMS) and module.track_running_stats:
                 for name in ("running_mean", "running_var"):
@@ -123,12 +129,12 @@ class Team:
     def exchange(self, loss: Tensor) -> Tensor:
         """Put the mean over processes in place of every gradient; returns that of the loss []."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        met = None
+        counts = None
         if self.device.type == "cpu":
-            met = self._rows_met(parameters)
-            used = (met >= 0).any(0).tolist()  # of the others nobody makes a gradient
+            counts = self._row_counts(parameters)
+            used = (counts >= 0).any(0).tolist()  # no process has a gradient of the others
             parameters = [p for p, u in zip(parameters, used, strict=True) if u]
-            met = met[:, used]
+            counts = counts[:, used]
         for parameter in (p for p in parameters if p.grad is None):
             # On a GPU this is what torch's wrapper leads to as well: to ask would be to wait.
             parameter.grad = self._no_gradient(parameter)
@@ -138,7 +144,7 @@ class Team:
         kept = {id(g) for g in large}
         waiting = [dist.all_reduce(gradient, async_op=True) for gradient in large]
         if by_row:
-            joined = exchange_rows([parameters[k].grad for k in by_row], met[:, by_row])
+            joined = exchange_rows([parameters[k].grad for k in by_row], counts[:, by_row])
         loss = self._reduce_small(loss, [g for g in dense if id(g) not in kept])
         if by_row:
             for k, gradient in zip(by_row, joined(), strict=True):
@@ -149,7 +155,7 @@ class Team:
             gradient /= self.size
         return loss
 
-    def _rows_met(self, parameters: list[nn.Parameter]) -> Tensor:
+    def _row_counts(self, parameters: list[nn.Parameter]) -> Tensor:
         """Of every process, the rows of each parameter's gradient [processes, parameters]: 0 of a
         dense one, -1 where it has none."""
         own = [

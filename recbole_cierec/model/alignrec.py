@@ -1,7 +1,7 @@
 """AlignRec: alignment within contents, of content and id, of users and items (Liu et al., CIKM
 2024, arXiv 2403.12384), with a content encoder of its own in place of BEiT-3.
 
-    m_i          content vector of picture and annotation, by attention   (content_encoder.py)
+    m_i          content vector of picture and annotation, by attention   (ContentEncoder below)
     h_i          = q_i * sigma(W_g(W_m m_i))                  the id as far as content speaks for it
     content part = A h for items (A: nearest items by m), R (A h) for users
     id part      = LightGCN: mean of layers 0 to n over the interactions R
@@ -30,6 +30,7 @@ graph. An unseen item without picture and annotation scores 0 for everybody.
 from __future__ import annotations
 
 from logging import getLogger
+from typing import TYPE_CHECKING
 
 import scipy.sparse
 import torch
@@ -38,12 +39,21 @@ from torch.nn import functional as F
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.base import graphs
-from recbole_cierec.model.base.content_encoder import ContentEncoder
 from recbole_cierec.model.base.layers import unit_linear
+from recbole_cierec.model.base.scoring import ITEM_BLOCK
+from recbole_cierec.model.base.side import Rows, Side
 from recbole_cierec.model.base.two_phases import TwoPhases
-from recbole_cierec.model.base.visual_recommender import ITEM_BLOCK, Rows, Side, VisualRecommender
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
 
-Parts = tuple[Side, Side]  # of all users and of all items: id part, content part, their sum
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.interaction import Interaction
+
+    from recbole_cierec.data.content import ItemContent
+    from recbole_cierec.data.dataset import VisualDataset
+
+
+Parts = tuple[Side, Side]  # of all users and of all items; with id part and content part
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -56,16 +66,15 @@ class AlignRec(TwoPhases, VisualRecommender):
     """Ids, pictures and annotations at training and inference."""
 
     pretrained_parts = ("content_encoder",)
-    draws_for_all = False  # phase 1 hides tokens of its own items
+    draws_per_row = True  # phase 1 hides tokens of its own items
 
-    def __init__(self, config, dataset) -> None:
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         if config["encoder_training"] != "frozen":
             getLogger().warning(
                 "AlignRec reads cached features by a content encoder of its own; encoder_training: "
                 f"{config['encoder_training']} has no effect"
             )
-        del self.global_bias, self.user_bias, self.item_bias
         d, width = self.size, config["content_size"]
         for key in ("align_weight", "align_temperature", "cosine_weight", "similarity_weight"):
             setattr(self, key, config[key])
@@ -73,8 +82,8 @@ class AlignRec(TwoPhases, VisualRecommender):
             setattr(self, key, config[key])
         self.image_weight = config["image_weight"]
         self.pretrain_learning_rate = config["pretrain_learning_rate"]
-        self.user_embedding = self._table(self.n_users, d)  # p_u
-        self.item_embedding = self._table(self.n_items, d)  # q_i
+        self.user_embedding = self.table(self.n_users, d)  # p_u
+        self.item_embedding = self.table(self.n_items, d)  # q_i
         self.content_map = unit_linear(width, d, config["content_init_gain"])  # W_m
         self.gate_map = nn.Linear(d, d)  # W_g
         self._set_content(config, dataset.content, width)
@@ -84,7 +93,7 @@ class AlignRec(TwoPhases, VisualRecommender):
         self._parts: Parts | None = None
         self.register_load_state_dict_post_hook(lambda module, _: module._drop_graphs())
 
-    def _set_content(self, config, content, width: int) -> None:
+    def _set_content(self, config: Config, content: ItemContent, width: int) -> None:
         for name in ("features", "tokens", "has_picture"):
             self.register_buffer(name, getattr(content, name).clone(), persistent=False)
         filled = content.has_picture | content.has_annotation
@@ -94,7 +103,7 @@ class AlignRec(TwoPhases, VisualRecommender):
             raise ConfigError(f"content_size {width} is no multiple of attention_heads {heads}")
         shape = config["image_tokens"], config["attention_blocks"], heads
         n_tokens = len(content.token_names)
-        with self._drawn_apart("content_encoder"):
+        with self.random_stream("content_encoder"):
             self.content_encoder = ContentEncoder(self.features.shape[1], n_tokens, width, *shape)
         # What phase 1 leaves behind is kept with the weights, so that a checkpoint is whole.
         self.register_buffer("content", torch.zeros(self.n_items, width))  # unit m_i
@@ -107,7 +116,7 @@ class AlignRec(TwoPhases, VisualRecommender):
     def pretrain_items(self) -> Tensor:
         return (self.filled & (self.seen > 0)).nonzero().squeeze(1)
 
-    def pretrain_loss(self, interaction) -> tuple[Tensor, Tensor]:
+    def pretrain_loss(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
         """ICA on a batch of items: of hidden tokens, and of hidden pictures."""
         items = interaction[self.ITEM_ID]
         encoder, tokens, picture = self.content_encoder, self.tokens[items], self.has_picture[items]
@@ -137,7 +146,7 @@ class AlignRec(TwoPhases, VisualRecommender):
         self.neighbours.copy_(graphs.nearest(unit, trained, self.neighbours_count))
         self.content_ready.fill_(True)
         self._drop_graphs()
-        self._forget()
+        self.forget_items()
 
     # ------------------------------------------------------------ phase 2: the graphs
 
@@ -177,9 +186,10 @@ class AlignRec(TwoPhases, VisualRecommender):
             h = graphs.product(graph["near"], h)
         content = graphs.product(graph["users"], h), h
         ids = [torch.stack(layers).mean(0) for layers in (user, item)]
-        return tuple(
-            {"id": a, "content": b, "vector": a + b} for a, b in zip(ids, content, strict=True)
+        users, items = (
+            Side(a + b, more={"id": a, "content": b}) for a, b in zip(ids, content, strict=True)
         )
+        return users, items
 
     def _current(self) -> Parts:
         if self._parts is not None:
@@ -190,11 +200,8 @@ class AlignRec(TwoPhases, VisualRecommender):
         return parts
 
     def _side(self, which: int, rows: Tensor) -> Side:
-        parts = self._current()[which]
-        side = {"vector": parts["vector"][rows], "bias": self.seen.new_zeros(len(rows))}
-        if self.training:
-            side |= {name: parts[name][rows] for name in ("id", "content")}
-        return side
+        side = self._current()[which]
+        return (side if self.training else side.scoring()).map(lambda value: value[rows])
 
     def user_side(self, users: Tensor) -> Side:
         return self._side(0, users)
@@ -204,7 +211,7 @@ class AlignRec(TwoPhases, VisualRecommender):
 
     # ------------------------------------------------------------------ phase 2: losses
 
-    def sides(self, interaction) -> tuple[Side, Side, Rows]:
+    def sides(self, interaction: Interaction) -> tuple[Side, Side, Rows]:
         self._parts = self.parts()  # once for both sides
         try:
             return super().sides(interaction)
@@ -212,13 +219,12 @@ class AlignRec(TwoPhases, VisualRecommender):
             self._parts = None
 
     def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
-        plain = [{k: side[k] for k in ("vector", "bias")} for side in (user, item)]
-        loss, norm = super().contrast(*plain, rows)
+        loss, norm = super().contrast(user.scoring(), item.scoring(), rows)
         chosen = rows.positive.unique()
         alike = info_nce(user["content"], user["id"], self.align_temperature)
         content = item["content"][chosen]
         alike = alike + info_nce(content, item["id"][chosen], self.align_temperature)
-        pairs = user["vector"][rows.user], item["vector"][rows.positive]
+        pairs = user.vector[rows.user], item.vector[rows.positive]
         apart = (1.0 - F.cosine_similarity(*pairs)).mean()
         m = self.content[rows.items[chosen]]
         off = torch.linalg.vector_norm(content @ content.T - m @ m.T) / len(chosen)
@@ -239,6 +245,126 @@ class AlignRec(TwoPhases, VisualRecommender):
     def _drop_graphs(self) -> None:
         self._graphs = None
 
-    def _forget(self) -> None:
-        super()._forget()
+    def forget_items(self) -> None:
+        super().forget_items()
         self._parts = None
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention and a two-layer network, each added to its input after a LayerNorm of it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before_attention, self.before_network = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.inputs = nn.Linear(width, 3 * width)  # queries, keys and values
+        self.output = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """x [m, n, w], visible bool [m, n] (who may be looked at) -> [m, n, w]."""
+        m, n, width = x.shape
+        joined = self.inputs(self.before_attention(x)).view(m, n, 3, self.heads, -1)
+        q, k, v = joined.permute(2, 0, 3, 1, 4)  # each [m, heads, n, w / heads]
+        mask = visible[:, None, None, :]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = x + self.output(y.transpose(1, 2).reshape(m, n, width))
+        return x + self.down(F.gelu(self.up(self.before_network(x))))
+
+
+class ContentEncoder(nn.Module):
+    """m_i and the two losses that train it: attention over picture and annotation tokens.
+
+        input  = [summary ; T image tokens, linear in the picture's features ; annotation tokens]
+        m_i    = LayerNorm(mean of the visible rows after the blocks)                       [w]
+
+    The mean and not the summary's row alone: the blocks add to their input, so the mean keeps what
+    is seen of an item together with what serves to guess; on the demo data it makes far better
+    neighbours. Annotations are sets, so nothing says where a token stood, and a hidden one is left
+    out rather than replaced by a mask: the row of a mask would know no more than m_i, which makes
+    the guess, and an item that lacks its picture or its annotation looks as it did in training.
+
+    Args:
+        feature_size: D of the picture's features.
+        n_tokens: Annotation tokens including padding 0.
+        width: w of m_i.
+        image_tokens: T, into how many tokens the features are unfolded.
+        blocks: Attention blocks.
+        heads: Heads of each.
+    """
+
+    def __init__(
+        self,
+        feature_size: int,
+        n_tokens: int,
+        width: int,
+        image_tokens: int = 4,
+        blocks: int = 1,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        self.image_tokens = image_tokens
+        self.summary = nn.Parameter(torch.randn(width))
+        self.image_map = unit_linear(feature_size, image_tokens * width, 1.0)
+        self.tokens = nn.Embedding(n_tokens, width, padding_idx=0)
+        self.blocks = nn.ModuleList(AttentionBlock(width, heads) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.guess_token = nn.Linear(width, n_tokens - 1)
+        self.guess_image = nn.Linear(width, feature_size)
+
+    def forward(self, features: Tensor, tokens: Tensor, picture: Tensor) -> Tensor:
+        """Items to vectors.
+
+        Args:
+            features: [m, D].
+            tokens: Annotation token ids [m, L], 0 = none.
+            picture: bool [m], whether the features may be looked at.
+
+        Returns:
+            m [m, w].
+        """
+        rows = len(features)
+        summary = self.summary.expand(rows, 1, -1)
+        image = self.image_map(features).view(rows, self.image_tokens, -1)
+        x = torch.cat([summary, image, self.tokens(tokens)], 1)
+        always = torch.ones(rows, 1, dtype=torch.bool, device=features.device)
+        image_visible = picture.unsqueeze(1).expand(-1, self.image_tokens)
+        visible = torch.cat([always, image_visible, tokens > 0], 1)
+        for block in self.blocks:
+            x = block(x, visible)
+        shown = visible.unsqueeze(2)
+        return self.norm((x * shown).sum(1) / shown.sum(1))
+
+    def hide(self, tokens: Tensor, picture: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Draw what is hidden: tokens bool [m, L] and pictures bool [m].
+
+        A picture is hidden only where a token stays visible, and a row's tokens only where
+        something does: from nothing there is nothing to guess.
+        """
+        device = tokens.device
+        token = (torch.rand(tokens.shape, device=device) < share) & (tokens > 0)
+        left = ((tokens > 0) & ~token).any(1)
+        image = (torch.rand(len(tokens), device=device) < share) & picture & left
+        return token & (left | (picture & ~image)).unsqueeze(1), image
+
+    def losses(
+        self, features: Tensor, tokens: Tensor, picture: Tensor, hidden: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What guessing the hidden costs.
+
+        Args:
+            features: [m, D].
+            tokens: [m, L].
+            picture: bool [m].
+            hidden: From :meth:`hide`.
+
+        Returns:
+            Cross-entropy a hidden token, squared distance a hidden picture; 0 where none is.
+        """
+        token, image = hidden
+        m = self(features, tokens.masked_fill(token, 0), picture & ~image)
+        log_p = torch.log_softmax(self.guess_token(m), 1)
+        chosen = log_p.gather(1, (tokens - 1).clamp(min=0))  # [m, L]
+        token_loss = -(chosen * token).sum() / token.sum().clamp(min=1)
+        distance = (self.guess_image(m) - features).square().sum(1)
+        return token_loss, (distance * image).sum() / image.sum().clamp(min=1)

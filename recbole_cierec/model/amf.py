@@ -17,13 +17,20 @@ Public code (docs/models.md) uses the perturbation of the batch before in the cl
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recbole_cierec.model.base.visual_recommender import Rows, Side
+from recbole_cierec.model.base.side import Rows, Side
 from recbole_cierec.model.base.warm_start import Weights, copy_weights
 from recbole_cierec.model.mf import MF
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 def rows_of_length(rows: Tensor, length: float) -> Tensor:
@@ -34,14 +41,14 @@ def rows_of_length(rows: Tensor, length: float) -> Tensor:
 class AMF(MF):
     """Ids only; starts from :class:`MF`."""
 
-    def __init__(self, config, dataset) -> None:
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         self.adv_eps = config["adv_eps"]
         self.adv_weight = config["adv_weight"]
         self.perturb_users = config["perturb"] == "both"
 
     @classmethod
-    def stage_keys(cls, config) -> dict:
+    def stage_keys(cls, config: Config) -> dict[str, Any]:
         """What the MF before it must share."""
         return {"embedding_size": config["embedding_size"]}
 
@@ -56,14 +63,13 @@ class AMF(MF):
 
     def perturbed(self, loss: Tensor, user: Side, item: Side, rows: Rows) -> tuple[Side, Side]:
         """Both sides with their vectors moved by eps where the loss grows fastest."""
-        vectors = [user["vector"], item["vector"]]
+        vectors = [user.vector, item.vector]
         g_user, g_item = torch.autograd.grad(loss, vectors, retain_graph=True)
-        if self.share is not None:
-            g_item = self.whole_items().total(g_item, rows.items)
-            g_user = self.share.distinct([self.USER_ID]).total(g_user, rows.users)
+        g_item = self.batch.item_gradient(g_item, rows.items)
+        g_user = self.batch.user_gradient(g_user, rows.users)
         # Vectors of unseen items count as zero, so no gradient reaches them, nor do they move.
         noise = rows_of_length(g_item * self.seen[rows.items].unsqueeze(1), self.adv_eps)
-        item = item | {"vector": item["vector"] + noise}
+        item = item.moved(item.vector + noise)
         if self.perturb_users:
-            user = user | {"vector": user["vector"] + rows_of_length(g_user, self.adv_eps)}
+            user = user.moved(user.vector + rows_of_length(g_user, self.adv_eps))
         return user, item

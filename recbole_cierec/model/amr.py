@@ -23,14 +23,23 @@ Reconstruction: biases (AMR has none) as in every model here; L2 on p_u and q_i 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.amf import rows_of_length
 from recbole_cierec.model.base.layers import unit_linear
-from recbole_cierec.model.base.visual_recommender import Rows, Side, VisualRecommender
+from recbole_cierec.model.base.side import Rows, Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
 from recbole_cierec.model.base.warm_start import Weights, copy_weights, stage_weight
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
+
 
 KINDS = {"grad": ("grad",), "rand": ("rand",), "both": ("grad", "rand")}
 
@@ -38,14 +47,16 @@ KINDS = {"grad": ("grad",), "rand": ("rand",), "both": ("grad", "rand")}
 class AMR(VisualRecommender):
     """Ids and pictures; an unseen item is scored by its picture alone. Starts from VBPR."""
 
-    def __init__(self, config, dataset) -> None:
+    has_biases = True
+
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         self.adv_eps = config["adv_eps"]
         self.adv_weight = config["adv_weight"]
         self.adv_kinds = KINDS[config["adv_type"]]
-        self.user_embedding = self._table(self.n_users, self.size)  # p_u
-        self.item_embedding = self._table(self.n_items, self.size)  # q_i
-        self.encoder = self._item_encoder(config, dataset)  # e_i
+        self.user_embedding = self.table(self.n_users, self.size)  # p_u
+        self.item_embedding = self.table(self.n_items, self.size)  # q_i
+        self.encoder = self.item_encoder(config, dataset)  # e_i
         gain = config["content_init_gain"]
         self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
         self.visual_bias = nn.Linear(self.encoder.out_size, 1, bias=False)  # beta'
@@ -54,7 +65,7 @@ class AMR(VisualRecommender):
     # ---------------------------------------------------------------------- from VBPR
 
     @classmethod
-    def stage_keys(cls, config) -> dict:
+    def stage_keys(cls, config: Config) -> dict[str, Any]:
         """What the VBPR before it must share.
 
         Raises:
@@ -87,17 +98,11 @@ class AMR(VisualRecommender):
 
     # ------------------------------------------------------------------------ scoring
 
-    def user_side(self, users: Tensor) -> Side:
-        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
-
     def item_side(self, items: Tensor) -> Side:
         e = self.encoder(items)  # [m, D]
         q = self.seen_rows(self.item_embedding, items)
         bias = self.item_biases(items) + self.visual_bias(e).squeeze(1)
-        return {"vector": q + self.projection(e), "bias": bias}
-
-    def content_weights(self) -> list[Tensor]:
-        return [self.projection.weight, self.visual_bias.weight]
+        return Side(q + self.projection(e), bias)
 
     # --------------------------------------------------------------- adversarial training
 
@@ -111,9 +116,7 @@ class AMR(VisualRecommender):
 
     def noises(self, loss: Tensor, item: Side, items: Tensor) -> list[Tensor]:
         """D [m, D] of each kind; zero for items without picture, which have no features."""
-        gradient = self.feature_gradient(loss, item)
-        if self.share is not None:
-            gradient = self.whole_items().total(gradient, items)
+        gradient = self.batch.item_gradient(self.feature_gradient(loss, item), items)
         pictured = self.encoder.has_picture[items].unsqueeze(1)
         directions = {
             "grad": lambda: gradient,
@@ -124,11 +127,11 @@ class AMR(VisualRecommender):
         ]
 
     def random_directions(self, items: Tensor, like: Tensor) -> Tensor:
-        """Truncated normal numbers [m, D], alike for an item in all processes."""
-        if self.share is None:
-            return nn.init.trunc_normal_(torch.empty_like(like))
-        known = self.whole_items()
-        return nn.init.trunc_normal_(like.new_empty(len(known.ids), like.shape[1]))[known.at(items)]
+        """Truncated normal numbers [m, D]."""
+        width = like.shape[1]
+        return self.batch.item_draws(
+            items, lambda count: nn.init.trunc_normal_(like.new_empty(count, width))
+        )
 
     @torch.no_grad()
     def feature_gradient(self, loss: Tensor, item: Side) -> Tensor:
@@ -136,13 +139,11 @@ class AMR(VisualRecommender):
 
         Nothing is stored on the features, so that no gradient is left over from a batch before.
         """
-        sides = [item["vector"], item["bias"]]
+        sides = [item.vector, item.bias]
         g_vector, g_bias = torch.autograd.grad(loss, sides, retain_graph=True)
         return g_vector @ self.projection.weight + g_bias.unsqueeze(1) * self.visual_bias.weight
 
     def perturbed(self, item: Side, noise: Tensor) -> Side:
         """The items' side for features moved by ``noise`` [m, D]: all of it is linear in them."""
-        return item | {
-            "vector": item["vector"] + self.projection(noise),
-            "bias": item["bias"] + self.visual_bias(noise).squeeze(1),
-        }
+        vector = item.vector + self.projection(noise)
+        return item.moved(vector, item.bias + self.visual_bias(noise).squeeze(1))

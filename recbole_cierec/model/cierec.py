@@ -19,53 +19,63 @@ Eq. 6, the gradient-regularization gate, lives in the trainer: it sets ``gradien
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_cierec.model.base.layers import (
+from recbole_cierec.model.base.gates import (
     Fusion,
     InferenceGate,
     SemanticEncoder,
     VisualGate,
     scale_gradient,
-    unit_linear,
 )
-from recbole_cierec.model.base.ranking import UserGateRanking
-from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.layers import unit_linear
+from recbole_cierec.model.base.side import PairScores, Side
+from recbole_cierec.model.base.user_gate_ranking import UserGateRanking
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.interaction import Interaction
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 class CIERec(VisualRecommender):
     """Pictures at training and inference; annotations at training, at inference by key."""
 
+    has_biases = True
     use_gates = True  # Eq. 3 and 4: the task-aware gates ("TA" in Table III)
     use_gradient_gate = True  # Eq. 6: the gradient-regularization gates ("GR")
     use_annotations = True  # s^_i of Eq. 5: privileged information ("PI")
 
-    def __init__(self, config, dataset) -> None:
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         d, gain = self.size, config["content_init_gain"]
-        self.user_embedding = self._table(self.n_users, d)  # p_u
-        self.item_embedding = self._table(self.n_items, d)  # q_i
-        self.encoder = self._item_encoder(config, dataset)  # e_i
+        self.user_embedding = self.table(self.n_users, d)  # p_u
+        self.item_embedding = self.table(self.n_items, d)  # q_i
+        self.encoder = self.item_encoder(config, dataset)  # e_i
         content_size = self.encoder.out_size  # D
         if self.use_gates:
             activation = config["gate_activation"]
-            with self._drawn_apart("gates"):
+            with self.random_stream("gates"):
                 self.visual_gate = VisualGate(d, content_size, d, activation, gain)
                 self.inference_gate = InferenceGate(content_size, d, activation)
             self.pair_width = content_size  # of Eq. 3, which sees the user
-        with self._drawn_apart("semantic"):
+        with self.random_stream("semantic"):
             self._set_semantic(config, dataset, gain)
-        with self._drawn_apart("fusion"):
+        with self.random_stream("fusion"):
             self.fusion = Fusion(d, 3 if self.use_gates else 2, config["fusion"])
-        with self._drawn_apart("backbone"):
+        with self.random_stream("backbone"):
             self._set_backbone(config, content_size, gain)
         self.gradient_scales = {"visual": 1.0, "semantic": 1.0}
         self._alignment: Tensor | float = 0.0
         self._ranking: UserGateRanking | None = None
 
-    def _set_semantic(self, config, dataset, gain: float) -> None:
+    def _set_semantic(self, config: Config, dataset: VisualDataset, gain: float) -> None:
         content_size = self.encoder.out_size
         self.alignment_weight = 0.0
         if not self.use_annotations:
@@ -79,13 +89,13 @@ class CIERec(VisualRecommender):
         how = config["lstm_input"], config["annotation_encoder"]
         self.semantic = SemanticEncoder(self.size, content_size, n_tokens, *how, gain)
 
-    def _set_backbone(self, config, content_size: int, gain: float) -> None:
+    def _set_backbone(self, config: Config, content_size: int, gain: float) -> None:
         self.with_vbpr = config["backbone"] == "VBPR"
         if not self.with_vbpr:
             return
         self.project_content = config["content_projection"] == "linear"
         width = self.size if self.project_content else content_size
-        self.user_content = self._table(self.n_users, width)  # a_u
+        self.user_content = self.table(self.n_users, width)  # a_u
         self.content_bias = nn.Linear(content_size, 1, bias=False)  # beta'
         nn.init.zeros_(self.content_bias.weight)
         if self.project_content:
@@ -95,10 +105,8 @@ class CIERec(VisualRecommender):
     # ---------------------------------------------------------------------- Eq. 1 to 8
 
     def user_side(self, users: Tensor) -> Side:
-        side = {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
-        if self.with_vbpr:
-            side["content"] = self.user_content(users)
-        return side
+        more = {"content": self.user_content(users)} if self.with_vbpr else {}
+        return Side(self.user_embedding(users), self.user_biases(users), more)
 
     def item_side(self, items: Tensor) -> Side:
         e = self.encoder(items)  # Eq. 2
@@ -106,17 +114,14 @@ class CIERec(VisualRecommender):
         e_v = scale_gradient(e, self.gradient_scales["visual"])
         e_s = scale_gradient(e, self.gradient_scales["semantic"])
         c = self.inference_gate(e_s) if self.use_gates else e_s  # Eq. 4
-        side = {
-            "q": self.seen_rows(self.item_embedding, items),  # Eq. 1
-            "s": self._semantic(c, items),  # Eq. 5
-            "bias": self.item_biases(items),
-        }
+        q, s = self.seen_rows(self.item_embedding, items), self._semantic(c, items)  # Eq. 1, 5
+        bias, more = self.item_biases(items), {"s": s}
         if self.use_gates:
-            side |= {"e": e_v, "gate": self.visual_gate.item_part(e_v)}
+            more |= {"e": e_v, "gate": self.visual_gate.item_part(e_v)}
         if self.with_vbpr:
-            side["bias"] = side["bias"] + self.content_bias(c).squeeze(1)  # beta_c
-            side["content"] = self.content_map(c) if self.project_content else c
-        return side
+            bias = bias + self.content_bias(c).squeeze(1)  # beta_c
+            more["content"] = self.content_map(c) if self.project_content else c
+        return Side(q, bias, more)
 
     def _semantic(self, c: Tensor, items: Tensor) -> Tensor:
         if not self.use_annotations:
@@ -129,59 +134,54 @@ class CIERec(VisualRecommender):
         if self.alignment_weight:
             full, short = self.semantic(c, tokens, known), self.semantic(c, None, None)
             apart = F.mse_loss(short[known], full[known].detach(), reduction="none")
-            self._alignment = self.item_mean(apart, items[known], self.tokens[:, 0] > 0)
-        kept = self.item_draws(items) >= self.privileged_dropout
+            self._alignment = self.batch.item_mean(apart, items[known], self.tokens[:, 0] > 0)
+        kept = self.batch.uniform(items) >= self.privileged_dropout
         return self.semantic(c, tokens, known & kept)
 
-    def pair_parts(self, user: Side, item: Side) -> Side:
-        p = user["vector"]
+    def pair_scores(self, user: Side, item: Side) -> PairScores:
+        p = user.vector
         v = self.visual_gate(p, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
-        f = self.fusion(item["q"], v, item["s"])  # Eq. 7
-        score = user["bias"] + item["bias"] + (p * f).sum(-1)  # Eq. 8
-        norm = f.square().sum(-1) + item["bias"].square()
+        f = self.fusion(item.vector, v, item["s"])  # Eq. 7
+        score = user.bias + item.bias + (p * f).sum(-1)  # Eq. 8
+        norm = f.square().sum(-1) + item.bias.square()
         if self.with_vbpr:
             score = score + (user["content"] * item["content"]).sum(-1)
             norm = norm + item["content"].square().sum(-1)
-        parts = {"score": score, "norm": norm}
-        if v is not None:
-            parts |= {"visual": (p * v).sum(-1), "semantic": (p * item["s"]).sum(-1)}
-        return parts
+        if v is None:
+            return PairScores(score, norm)
+        branches = {"visual": (p * v).sum(-1), "semantic": (p * item["s"]).sum(-1)}
+        return PairScores(score, norm, branches)
 
     def user_norm(self, user: Side) -> Tensor:
         norm = super().user_norm(user)
         return norm + user["content"].square().sum(1) if self.with_vbpr else norm
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
-        ranking = self._ranking or UserGateRanking(self, item)
-        if not self.training:  # then the items are all items, and stay as they are
-            self._ranking = ranking
-        scores = ranking.scores(user["vector"])
+        scores = self._item_ranking(item).scores(user.vector)
         if self.with_vbpr:
             scores = scores + user["content"] @ item["content"].T
-        return scores + user["bias"].unsqueeze(1) + item["bias"]
+        return scores + user.bias.unsqueeze(1) + item.bias
 
     def list_scores(self, user: Side, item: Side, items: Tensor) -> Tensor:
-        if self._ranking is None:
-            self._ranking = UserGateRanking(self, item)
-        scores = self._ranking.of_lists(user["vector"], items)
+        scores = self._item_ranking(item).of_lists(user.vector, items)
         if self.with_vbpr:
             scores = scores + torch.einsum("bd,bcd->bc", user["content"], item["content"][items])
-        return scores + user["bias"].unsqueeze(1) + item["bias"][items]
+        return scores + user.bias.unsqueeze(1) + item.bias[items]
+
+    def _item_ranking(self, item: Side) -> UserGateRanking:
+        if self._ranking is not None:
+            return self._ranking
+        ranking = UserGateRanking(self.fusion, self.visual_gate if self.use_gates else None, item)
+        if not self.training:  # then the items are all items, and stay as they are
+            self._ranking = ranking
+        return ranking
 
     # ------------------------------------------------------------------------ training
 
-    def calculate_loss(self, interaction) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
         loss = super().calculate_loss(interaction)
         return loss + self.alignment_weight * self._alignment if self.alignment_weight else loss
 
-    def content_weights(self) -> list[Tensor]:
-        modules = [self.semantic, self.fusion]
-        if self.use_gates:
-            modules += [self.visual_gate, self.inference_gate]
-        if self.with_vbpr:
-            modules += [self.content_bias, *([self.content_map] if self.project_content else [])]
-        return [w for m in modules for w in m.parameters() if w.dim() > 1]
-
-    def _forget(self) -> None:
-        super()._forget()
+    def forget_items(self) -> None:
+        super().forget_items()
         self._ranking = None

@@ -13,10 +13,18 @@ for what its rung adds.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from recbole_cierec.model.base.visual_recommender import VisualRecommender
 from recbole_cierec.model.cierec import CIERec
 from recbole_cierec.model.mf_image import MF_Image
 from recbole_cierec.model.vbpr import VBPR
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
+
 
 BASES = {"MF": MF_Image, "VBPR": VBPR}
 
@@ -24,7 +32,7 @@ BASES = {"MF": MF_Image, "VBPR": VBPR}
 class CIERec_Base(VisualRecommender):
     """The backbone itself: making one gives an ``MF_Image`` or a ``VBPR``."""
 
-    def __new__(cls, config, dataset) -> VisualRecommender:
+    def __new__(cls, config: Config, dataset: VisualDataset) -> VisualRecommender:
         return BASES[config["backbone"]](config, dataset)
 
 

@@ -18,13 +18,23 @@ No biases, as in the method; content is the picture, by key with the mean annota
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.model.base.layers import SLOPE, mean_rows
-from recbole_cierec.model.base.sampled_products import some_products
-from recbole_cierec.model.base.visual_recommender import Rows, Side, VisualRecommender
+from recbole_cierec.model.base.sampled_products import sampled_products
+from recbole_cierec.model.base.side import Rows, Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.interaction import Interaction
+
+    from recbole_cierec.data.dataset import VisualDataset
+
 
 REDRAWS = 20  # a negative that the user has taken is drawn again so often; few users have so many
 
@@ -34,9 +44,8 @@ class CLCRec(VisualRecommender):
 
     own_loss = True
 
-    def __init__(self, config, dataset) -> None:
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
-        del self.global_bias, self.user_bias, self.item_bias
         self.n_negatives = config["contrastive_negatives"]
         self.content_share = config["contrastive_weight"]  # lambda
         self.replaced_share = config["replaced_share"]  # rho
@@ -45,15 +54,15 @@ class CLCRec(VisualRecommender):
         self.item_embedding = nn.Embedding(self.n_items, self.size)  # z_i
         for table in (self.user_embedding, self.item_embedding):
             nn.init.xavier_normal_(table.weight)
-        self.encoder = self._item_encoder(config, dataset)
+        self.encoder = self.item_encoder(config, dataset)
         n_in, self.use_annotations = self.encoder.out_size, config["use_annotations"]
         if self.use_annotations:
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
             n_tokens = len(dataset.content.token_names)
-            with self._drawn_apart("annotations"):
-                self.token_embedding = self._table(n_tokens, self.size, std=1.0)
+            with self.random_stream("annotations"):
+                self.token_embedding = self.table(n_tokens, self.size, std=1.0)
             n_in += self.size
-        with self._drawn_apart("content_in"):
+        with self.random_stream("content_in"):
             self.content_in = nn.Linear(n_in, config["content_hidden_size"])  # W1
         self.content_out = nn.Linear(config["content_hidden_size"], self.size)  # W2
         everything = torch.arange(1, self.n_items)
@@ -64,15 +73,10 @@ class CLCRec(VisualRecommender):
 
     # ------------------------------------------------------------------------ scoring
 
-    def user_side(self, users: Tensor) -> Side:
-        z = self.user_embedding(users)
-        return {"vector": z, "bias": z.new_zeros(len(users))}
-
     def item_side(self, items: Tensor) -> Side:
         z, g = self.seen_rows(self.item_embedding, items), self.content(items)
         vector = torch.where(self.seen[items].unsqueeze(1) > 0, z, g)
-        side = {"vector": vector, "bias": z.new_zeros(len(items))}
-        return side | {"id": z, "content": g} if self.training else side
+        return Side(vector, more={"id": z, "content": g} if self.training else {})
 
     def content(self, items: Tensor) -> Tensor:
         """g [m, d]."""
@@ -82,29 +86,21 @@ class CLCRec(VisualRecommender):
             x = torch.cat([x, F.normalize(mean)], 1)
         return self.content_out(F.leaky_relu(self.content_in(x), SLOPE))
 
-    def content_weights(self) -> list[Tensor]:
-        return [self.content_in.weight, self.content_out.weight]
-
     # ------------------------------------------------------------------------ training
 
     def _key(self, users: Tensor, items: Tensor) -> Tensor:
         return users * self.n_items + items
 
-    def sides(self, interaction) -> tuple[Side, Side, Rows]:
+    def sides(self, interaction: Interaction) -> tuple[Side, Side, Rows]:
         users, user_rows = torch.unique(interaction[self.USER_ID], return_inverse=True)
         positive = interaction[self.ITEM_ID]
-        negative = self.draw_for_all(interaction[self.USER_ID])
+        drawn_for = self.batch.column(self.USER_ID, interaction[self.USER_ID])
+        negative = self.batch.own_rows(self.draw(drawn_for))
         both = torch.cat([positive, negative.reshape(-1)])
         items, rows = torch.unique(both, return_inverse=True)
         first, rest = rows.split([len(positive), negative.numel()])
-        rows = Rows(user_rows, first, rest.view_as(negative), items)
+        rows = Rows(user_rows, first, rest.view_as(negative), items, users)
         return self.user_side(users), self.item_side(items), rows
-
-    def draw_for_all(self, users: Tensor) -> Tensor:
-        """:meth:`draw`, of a batch that several processes share this one's part."""
-        if self.share is None:
-            return self.draw(users)
-        return self.draw(self.share.whole[self.USER_ID].to(users.device))[self.share.rows]
 
     def draw(self, users: Tensor) -> Tensor:
         """Negatives [B, n] of the rows' users [B]."""
@@ -131,20 +127,14 @@ class CLCRec(VisualRecommender):
         mask.view(-1)[torch.randperm(mask.numel())[:count]] = True
         return mask.to(device)
 
-    def replaced_for_all(self, places: Tensor) -> Tensor:
-        """:meth:`replaced`, of a batch that several processes share this one's part."""
-        if self.share is None:
-            return self.replaced(tuple(places.shape), places.device)
-        whole = (len(self.share.whole), places.shape[1])
-        return self.replaced(whole, places.device)[self.share.rows]
-
     def ranking_loss(self, user: Side, item: Side, rows: Rows) -> Tensor:
         """The two contrastive losses and the lengths of the id vectors."""
         places = torch.cat([rows.positive.unsqueeze(1), rows.negative], 1)  # [B, 1 + n]
-        z, g, z_u = item["id"], item["content"], user["vector"][rows.user]
-        r_e = self.first_of(some_products(F.normalize(z)[rows.positive], F.normalize(g), places))
-        swap = self.replaced_for_all(places)
-        by_id, by_content = some_products(z_u, z, places), some_products(z_u, g, places)
+        z, g, z_u = item["id"], item["content"], user.vector[rows.user]
+        r_e = self.first_of(sampled_products(F.normalize(z)[rows.positive], F.normalize(g), places))
+        count = len(self.batch.column(self.USER_ID, rows.user))
+        swap = self.batch.own_rows(self.replaced((count, places.shape[1]), places.device))
+        by_id, by_content = sampled_products(z_u, z, places), sampled_products(z_u, g, places)
         u_i = self.first_of(torch.where(swap, by_content, by_id))
         loss = self.content_share * r_e + (1 - self.content_share) * u_i
         if self.reg_weight:

@@ -14,35 +14,39 @@ beta_i zero, so that picture and category decide. The paper trains the image net
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from recbole_cierec.model.base.layers import unit_linear
-from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.side import Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 class DeepStyle(VisualRecommender):
     """Ids, pictures and a category of each item, at training and inference."""
 
-    def __init__(self, config, dataset) -> None:
+    has_biases = True
+
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         names, categories = dataset.content.categories
         self.register_buffer("categories", categories, persistent=False)
-        self.user_embedding = self._table(self.n_users, self.size)  # p_u
-        self.item_embedding = self._table(self.n_items, self.size)  # q_i
-        self.category_embedding = self._table(len(names), self.size)  # l
-        self.encoder = self._item_encoder(config, dataset)  # e_i
+        self.user_embedding = self.table(self.n_users, self.size)  # p_u
+        self.item_embedding = self.table(self.n_items, self.size)  # q_i
+        self.category_embedding = self.table(len(names), self.size)  # l
+        self.encoder = self.item_encoder(config, dataset)  # e_i
         gain = config["content_init_gain"]
         self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
-
-    def user_side(self, users: Tensor) -> Side:
-        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
 
     def item_side(self, items: Tensor) -> Side:
         category = self.categories[items]
         known = (category > 0).unsqueeze(1)
         style = self.projection(self.encoder(items)) - self.category_embedding(category) * known
         q = self.seen_rows(self.item_embedding, items)
-        return {"vector": style + q, "bias": self.item_biases(items)}
-
-    def content_weights(self) -> list[Tensor]:
-        return [self.projection.weight, self.category_embedding.weight]
+        return Side(style + q, self.item_biases(items))

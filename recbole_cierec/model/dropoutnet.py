@@ -26,15 +26,26 @@ with steps; batch norm's momentum 0.1, not 0.01, as a small data set has few bat
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.base.layers import mean_rows
-from recbole_cierec.model.base.ranking import BLOCK_BYTES
-from recbole_cierec.model.base.tower import Tower
-from recbole_cierec.model.base.visual_recommender import Rows, Side, VisualRecommender, take
+from recbole_cierec.model.base.scoring import BLOCK_BYTES
+from recbole_cierec.model.base.side import Rows, Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
 from recbole_cierec.model.base.warm_start import Weights, stage_weight
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.interaction import Interaction
+
+    from recbole_cierec.data.dataset import VisualDataset
+
 
 CLIP = 5.0  # standard deviations of an input that count
 KEPT_BYTES = 1 << 30  # of the users' tops in memory; beyond, those of a batch are found each time
@@ -44,33 +55,31 @@ class DropoutNet(VisualRecommender):
     """Pictures (annotations by key) beside the vectors of a trained MF."""
 
     own_loss = True
-    trains_user_bias = True
-    draws_for_all = False  # batch norm would tell the processes apart all the same
+    draws_per_row = True  # batch norm sees the rows of one process in any case
 
-    def __init__(self, config, dataset) -> None:
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
-        del self.global_bias, self.user_bias, self.item_bias  # the score is f_U . f_V alone
         self.content_learning_rate = config["learning_rate"]  # there are no id tables: one rate
         self.rates = {"user": config["user_dropout"], "item": config["item_dropout"]}
         self.top_share, self.from_top = config["target_top"], config["target_pairs"] == "top"
         self.use_annotations = config["use_annotations"]
         self._set_preferences(config, dataset)
-        self.encoder = self._item_encoder(config, dataset)
+        self.encoder = self.item_encoder(config, dataset)
         n_in, hidden = self.size + 1 + self.encoder.out_size, config["mlp_hidden_size"] or []
         if self.use_annotations:
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
             n_tokens = len(dataset.content.token_names)
-            with self._drawn_apart("annotations"):
-                self.token_embedding = self._table(n_tokens, self.size, std=1.0)
+            with self.random_stream("annotations"):
+                self.token_embedding = self.table(n_tokens, self.size, std=1.0)
             n_in += self.size
         self.user_tower = Tower(self.size, hidden, self.size)
-        with self._drawn_apart("item_tower"):
+        with self.random_stream("item_tower"):
             self.item_tower = Tower(n_in, hidden, self.size)
         self._started = False
 
     # ------------------------------------------------------------- the preference vectors
 
-    def _set_preferences(self, config, dataset) -> None:
+    def _set_preferences(self, config: Config, dataset: VisualDataset) -> None:
         d = self.size
         self.register_buffer("user_preference", torch.zeros(self.n_users, d))
         self.register_buffer("item_preference", torch.zeros(self.n_items, d + 1))
@@ -89,7 +98,7 @@ class DropoutNet(VisualRecommender):
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_tops", None))
 
     @classmethod
-    def stage_keys(cls, config) -> dict:
+    def stage_keys(cls, config: Config) -> dict[str, Any]:
         """What the model before it must share."""
         return {"embedding_size": config["embedding_size"]}
 
@@ -112,7 +121,7 @@ class DropoutNet(VisualRecommender):
             scale = torch.where(deviation > 1e-8, 1.0 / deviation.clamp(min=1e-8), 0.0)
             getattr(self, f"{side}_scale").copy_(scale)
         self._tops = None
-        self._forget()
+        self.forget_items()
 
     def standardised(self, side: str, preference: Tensor) -> Tensor:
         """Preference vectors as inputs: columns of mean 0 and deviation 1, clipped."""
@@ -127,8 +136,8 @@ class DropoutNet(VisualRecommender):
             self._means = total / self.train_counts.clamp(min=1).unsqueeze(1)
         return self._means
 
-    def _forget(self) -> None:
-        super()._forget()
+    def forget_items(self) -> None:
+        super().forget_items()
         self._means = None
 
     # ------------------------------------------------------------------------ scoring
@@ -141,11 +150,10 @@ class DropoutNet(VisualRecommender):
         else:
             x, known = own, known & ~self.hidden("user", users)
         x = self.standardised("user", x) * known.unsqueeze(1)
-        side = {"vector": self.user_tower(x), "bias": x.new_zeros(len(users))}
-        return side | {"target": own} if self.training else side
+        return Side(self.user_tower(x), more={"target": own} if self.training else {})
 
-    def served(self, users: Tensor) -> Side:
-        """A user whom training never met has a hidden vector, which the tower knows."""
+    def serving_side(self, users: Tensor) -> Side:
+        """A user without training interactions has a hidden vector, which the tower knows."""
         return self.user_side(users)
 
     def item_side(self, items: Tensor) -> Side:
@@ -154,9 +162,8 @@ class DropoutNet(VisualRecommender):
         x = [self.standardised("item", own) * known.unsqueeze(1), self.content(items)]
         if self.use_annotations:
             x.append(mean_rows(self.token_embedding, self.tokens[items]))
-        vector = self.item_tower(torch.cat(x, 1))
-        side = {"vector": vector, "bias": vector.new_zeros(len(items))}
-        return side | {"target": own, "seen": self.seen[items]} if self.training else side
+        more = {"target": own, "seen": self.seen[items]} if self.training else {}
+        return Side(self.item_tower(torch.cat(x, 1)), more=more)
 
     def content(self, items: Tensor) -> Tensor:
         """Features [m, D] on the scale of the preference inputs: rows of mean length sqrt(D)."""
@@ -172,7 +179,7 @@ class DropoutNet(VisualRecommender):
 
     # ------------------------------------------------------------------------ training
 
-    def sides(self, interaction) -> tuple[Side, Side, Rows]:
+    def sides(self, interaction: Interaction) -> tuple[Side, Side, Rows]:
         if not self._started:
             if not self.item_preference.any():
                 raise ConfigError(
@@ -213,13 +220,40 @@ class DropoutNet(VisualRecommender):
 
     def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         users, items = rows.user.repeat(2), torch.cat([rows.positive, rows.negative])
-        user, item = take(user, users), take(item, items)
-        parts = self.pair_parts(user, item)
+        user, item = user.take(users), item.take(items)
+        score = self.pair_scores(user, item).score
         target = (user["target"] * item["target"][:, :-1]).sum(1) + item["target"][:, -1]
-        error = (parts["score"] - target).square() * item["seen"]  # unseen items have no target
-        norm = self._norms(parts, item, slice(None)).sum()
+        error = (score - target).square() * item["seen"]  # unseen items have no target
+        norm = self.item_norm(item).sum()
         return error.sum() / item["seen"].sum().clamp(min=1), norm
 
-    def content_weights(self) -> list[Tensor]:
-        towers = [*self.user_tower.parameters(), *self.item_tower.parameters()]
-        return [weight for weight in towers if weight.dim() > 1]
+
+class Tower(nn.Module):
+    """(linear -> batch norm -> tanh) x L -> linear, rows [m, n_in] -> [m, n_out]."""
+
+    def __init__(self, n_in: int, hidden: list[int], n_out: int) -> None:
+        super().__init__()
+        if not all(isinstance(size, int) and size > 0 for size in hidden):
+            raise ConfigError(f"mlp_hidden_size must be whole numbers above 0, not {hidden}")
+        sizes = [n_in, *hidden]
+        # Batch norm takes any constant away, so that a bias before it would do nothing.
+        self.maps = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(size, eps=1e-3, momentum=0.1) for size in hidden)
+        self.out = nn.Linear(sizes[-1], n_out)
+        for layer in [*self.maps, self.out]:
+            nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        for layer, norm in zip(self.maps, self.norms, strict=True):
+            rows = torch.tanh(self._normalised(layer(rows), norm))
+        return self.out(rows)
+
+    def _normalised(self, rows: Tensor, norm: nn.BatchNorm1d | nn.SyncBatchNorm) -> Tensor:
+        # A single row has no variance. SyncBatchNorm, which RecBole makes of it for several GPUs,
+        # counts the rows of all of them.
+        if self.training and len(rows) == 1 and not isinstance(norm, nn.SyncBatchNorm):
+            return F.batch_norm(
+                rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
+        return norm(rows)

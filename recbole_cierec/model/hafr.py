@@ -24,13 +24,20 @@ that an item's weights come from other rows of the batch. Here a row never sees 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.pairwise import PairwiseRecommender, masked_softmax
-from recbole_cierec.model.base.visual_recommender import Side
+from recbole_cierec.model.base.side import Side
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 class HAFR(PairwiseRecommender):
@@ -38,19 +45,19 @@ class HAFR(PairwiseRecommender):
 
     use_tokens = True  # g_ui is a component
     attend_tokens = True  # g_ui by attention; else a mean
-    draws_for_all = False  # dropout of pairs
+    draws_per_row = True  # dropout of pairs
 
-    def __init__(self, config, dataset) -> None:
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         d, width = self.size, config["attention_size"]
-        self.user_embedding = self._table(self.n_users, d)  # p_u
-        self.item_embedding = self._table(self.n_items, d)  # q_i
-        self.encoder = self._item_encoder(config, dataset)  # e_i
+        self.user_embedding = self.table(self.n_users, d)  # p_u
+        self.item_embedding = self.table(self.n_items, d)  # q_i
+        self.encoder = self.item_encoder(config, dataset)  # e_i
         gain = config["content_init_gain"]
         self.image_map = unit_linear(self.encoder.out_size, d, gain)  # W_m
         self.pair_width = max(d, width)
         if self.use_tokens:
-            with self._drawn_apart("tokens"):
+            with self.random_stream("tokens"):
                 self._set_tokens(dataset.content, d, width)
         self.component_user = nn.Linear(d, width, bias=False)  # W_t's half for p_u
         self.component_item = _unbiased(d, width)  # its half for z, and b_t
@@ -61,7 +68,7 @@ class HAFR(PairwiseRecommender):
 
     def _set_tokens(self, content, d: int, width: int) -> None:
         self.register_buffer("tokens", content.tokens, persistent=False)
-        self.token_embedding = self._table(len(content.token_names), d)  # c_k
+        self.token_embedding = self.table(len(content.token_names), d)  # c_k
         if self.attend_tokens:
             self.token_key = nn.Linear(d, width, bias=False)  # W_a's third for c_k
             self.token_user = nn.Linear(d, width, bias=False)  # its third for p_u
@@ -73,34 +80,32 @@ class HAFR(PairwiseRecommender):
 
     def user_side(self, users: Tensor) -> Side:
         p = self.user_embedding(users)
-        side = {"vector": p, "key": self.component_user(p), "bias": self.user_biases(users)}
+        more = {"key": self.component_user(p)}
         if self.use_tokens and self.attend_tokens:
-            side["token_key"] = self.token_user(p)
-        return side
+            more["token_key"] = self.token_user(p)
+        return Side(p, self.user_biases(users), more)
 
     def item_side(self, items: Tensor) -> Side:
         pictured = self.encoder.has_picture[items]
         m = self.image_map(self.encoder(items)) * pictured.unsqueeze(1)
         q = self.seen_rows(self.item_embedding, items)
-        side = {
-            "q": q,
+        more = {
             "m": m,
             "q_key": self.component_item(q),  # once an item, not once a pair
             "m_key": self.component_item(m),
             "pictured": pictured,
-            "bias": self.item_biases(items),
         }
         if self.use_tokens:
-            side["tokens"] = self.tokens[items]
+            more["tokens"] = self.tokens[items]
             if self.attend_tokens:
-                side["token_key"] = self.token_image(m)
-        return side
+                more["token_key"] = self.token_image(m)
+        return Side(q, self.item_biases(items), more)
 
-    # --------------------------------------------------------------------- the meeting
+    # ----------------------------------------------------------------------- the pairs
 
-    def meet(self, user: Side, item: Side) -> tuple[Tensor, Tensor]:
+    def user_view(self, user: Side, item: Side) -> tuple[Tensor, Tensor]:
         x = self._view(user, item)
-        p = user["vector"]
+        p = user.vector
         of_p, of_x, of_both = self.hidden.weight.chunk(3, 1)
         hidden = F.linear(p, of_p, self.hidden.bias) + F.linear(x, of_x) + F.linear(p * x, of_both)
         hidden = F.relu(F.dropout(hidden, self.dropout, self.training))
@@ -108,7 +113,7 @@ class HAFR(PairwiseRecommender):
 
     def _view(self, user: Side, item: Side) -> Tensor:
         """x_ui [..., d]."""
-        components, keys = [item["q"], item["m"]], [item["q_key"], item["m_key"]]
+        components, keys = [item.vector, item["m"]], [item["q_key"], item["m_key"]]
         there = [torch.ones_like(item["pictured"]), item["pictured"]]
         if self.use_tokens:
             components.append(self._ingredients(user, item))
@@ -132,21 +137,13 @@ class HAFR(PairwiseRecommender):
         logits = self.token_weight(torch.tanh(keys + pair.unsqueeze(-2))).squeeze(-1)
         return torch.einsum("...l,...ld->...d", masked_softmax(logits, real), vectors)
 
-    def content_weights(self) -> list[Tensor]:
-        others = {"user_embedding", "item_embedding", "user_bias", "item_bias", "encoder"}
-        return [
-            w
-            for name, w in self.named_parameters()
-            if w.dim() > 1 and name.split(".")[0] not in others
-        ]
-
 
 class HAFR_non_i(HAFR):
     """HAFR without ingredients; by default no annotation is read at all."""
 
     attend_tokens = False
 
-    def __init__(self, config, dataset) -> None:
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         self.use_tokens = config["non_i_reading"] == "attention"
         super().__init__(config, dataset)
 

@@ -7,22 +7,28 @@ RecBole's BPR is the same without biases and without L2.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.side import Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 class MF(VisualRecommender):
     """Ids only. Parameters: P [U, d], Q [I, d], biases."""
 
-    def __init__(self, config, dataset) -> None:
-        super().__init__(config, dataset)
-        self.user_embedding = self._table(self.n_users, self.size)  # p_u
-        self.item_embedding = self._table(self.n_items, self.size)  # q_i
+    has_biases = True
 
-    def user_side(self, users: Tensor) -> Side:
-        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
+        super().__init__(config, dataset)
+        self.user_embedding = self.table(self.n_users, self.size)  # p_u
+        self.item_embedding = self.table(self.n_items, self.size)  # q_i
 
     def item_side(self, items: Tensor) -> Side:
-        q = self.seen_rows(self.item_embedding, items)
-        return {"vector": q, "bias": self.item_biases(items)}
+        return Side(self.seen_rows(self.item_embedding, items), self.item_biases(items))

@@ -17,18 +17,28 @@ of an item, and a sum that was trained with dropout still ranks where a part is 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.base.layers import mean_rows, unit_linear
-from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.side import Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 class MF_Content(VisualRecommender):
     """Ids, pictures and annotations, each by key; annotations at inference by key as well."""
 
-    def __init__(self, config, dataset) -> None:
+    has_biases = True
+
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         self.use_ids = config["use_ids"]
         self.use_image = config["use_image"]
@@ -40,22 +50,19 @@ class MF_Content(VisualRecommender):
         self.id_dropout = config["id_dropout"]
         self.privileged_dropout = config["privileged_dropout"]
         self.annotation_at_inference = config["annotation_at_inference"]
-        self.user_embedding = self._table(self.n_users, self.size)  # p_u
+        self.user_embedding = self.table(self.n_users, self.size)  # p_u
         if self.use_ids:
-            with self._drawn_apart("ids"):
-                self.item_embedding = self._table(self.n_items, self.size)  # q_i
+            with self.random_stream("ids"):
+                self.item_embedding = self.table(self.n_items, self.size)  # q_i
         if self.use_image:
-            self.encoder = self._item_encoder(config, dataset)  # e_i
+            self.encoder = self.item_encoder(config, dataset)  # e_i
             gain = config["content_init_gain"]
-            with self._drawn_apart("image"):
+            with self.random_stream("image"):
                 self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)
         if self.use_annotations:
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
-            with self._drawn_apart("annotations"):
-                self.token_embedding = self._table(len(dataset.content.token_names), self.size)
-
-    def user_side(self, users: Tensor) -> Side:
-        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
+            with self.random_stream("annotations"):
+                self.token_embedding = self.table(len(dataset.content.token_names), self.size)
 
     def item_side(self, items: Tensor) -> Side:
         vector = torch.zeros(len(items), self.size, device=items.device)
@@ -69,14 +76,10 @@ class MF_Content(VisualRecommender):
         if self.use_annotations and (self.training or self.annotation_at_inference):
             x = mean_rows(self.token_embedding, self.tokens[items])
             vector = vector + x * read.unsqueeze(1)
-        return {"vector": vector, "bias": bias * kept}
+        return Side(vector, bias * kept)
 
     def _kept(self, items: Tensor, dropout: float) -> Tensor:
         """1 for items whose part is used, 0 for those where it is hidden in this batch [m]."""
         if not self.training:
             return torch.ones(len(items), device=items.device)
-        return (self.item_draws(items) >= dropout).float()
-
-    def content_weights(self) -> list[Tensor]:
-        weights = [self.projection.weight] if self.use_image else []
-        return weights + ([self.token_embedding.weight] if self.use_annotations else [])
+        return (self.batch.uniform(items) >= dropout).float()

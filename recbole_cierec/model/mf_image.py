@@ -9,30 +9,31 @@ goes with W: it would add the same p_u . b to every item of a user.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from recbole_cierec.model.base.layers import unit_linear
-from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.side import Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 class MF_Image(VisualRecommender):
     """Pictures at training and at inference; an item without one is scored by its bias."""
 
-    def __init__(self, config, dataset) -> None:
+    has_biases = True
+
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
-        self.user_embedding = self._table(self.n_users, self.size)  # p_u
-        self.encoder = self._item_encoder(config, dataset)  # e_i
+        self.user_embedding = self.table(self.n_users, self.size)  # p_u
+        self.encoder = self.item_encoder(config, dataset)  # e_i
         gain = config["content_init_gain"]
         self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # W
 
-    def user_side(self, users: Tensor) -> Side:
-        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
-
     def item_side(self, items: Tensor) -> Side:
-        return {
-            "vector": self.projection(self.encoder(items)),
-            "bias": self.item_biases(items),
-        }
-
-    def content_weights(self) -> list[Tensor]:
-        return [self.projection.weight]
+        return Side(self.projection(self.encoder(items)), self.item_biases(items))

@@ -8,27 +8,31 @@ is the reading taken of "semantic feature". Annotations are read at inference as
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from recbole_cierec.model.base.layers import mean_rows
-from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.side import Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 class MF_Semantics(VisualRecommender):
     """Annotations at training and inference; an item without any is scored by its bias."""
 
-    def __init__(self, config, dataset) -> None:
-        super().__init__(config, dataset)
-        self.user_embedding = self._table(self.n_users, self.size)  # p_u
-        self.register_buffer("tokens", dataset.content.tokens, persistent=False)
-        self.token_embedding = self._table(len(dataset.content.token_names), self.size)
+    has_biases = True
 
-    def user_side(self, users: Tensor) -> Side:
-        return {"vector": self.user_embedding(users), "bias": self.user_biases(users)}
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
+        super().__init__(config, dataset)
+        self.user_embedding = self.table(self.n_users, self.size)  # p_u
+        self.register_buffer("tokens", dataset.content.tokens, persistent=False)
+        self.token_embedding = self.table(len(dataset.content.token_names), self.size)
 
     def item_side(self, items: Tensor) -> Side:
         x = mean_rows(self.token_embedding, self.tokens[items])
-        return {"vector": x, "bias": self.item_biases(items)}
-
-    def content_weights(self) -> list[Tensor]:
-        return [self.token_embedding.weight]
+        return Side(x, self.item_biases(items))

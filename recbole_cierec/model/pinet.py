@@ -30,20 +30,30 @@ exp(-L_sem); trainer/gated.py). Without a picture e_i = 0, and v_i is the same c
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.errors import DataError
-from recbole_cierec.model.base.layers import SLOPE, InferenceGate, scale_gradient, unit_linear
+from recbole_cierec.model.base.gates import InferenceGate, scale_gradient
+from recbole_cierec.model.base.layers import SLOPE, unit_linear
+from recbole_cierec.model.base.side import Rows, Side
 from recbole_cierec.model.base.two_phases import TwoPhases
-from recbole_cierec.model.base.visual_recommender import Rows, Side, VisualRecommender
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.interaction import Interaction
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 class PiNet(TwoPhases, VisualRecommender):
     """Pictures at training and inference; annotations as labels in training only."""
 
+    has_biases = True
     use_gradient_gate = True
     # What phase 1 trains; W_t is not read after training, but goes on to learn in phase 2.
     pretrained_parts = (
@@ -51,15 +61,15 @@ class PiNet(TwoPhases, VisualRecommender):
         *("encoder", "semantic_gate", "head"),
     )
 
-    def __init__(self, config, dataset) -> None:
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         d, gain, activation = self.size, config["content_init_gain"], config["gate_activation"]
         self.semantic_weight = config["semantic_weight"]
         self.positive_weight = config["positive_weight"]
-        self.user_embedding = self._table(self.n_users, d)  # p_u
-        self.item_embedding = self._table(self.n_items, d)  # q_i
-        self.user_visual = self._table(self.n_users, d)  # theta_u
-        self.encoder = self._item_encoder(config, dataset)  # e_i
+        self.user_embedding = self.table(self.n_users, d)  # p_u
+        self.item_embedding = self.table(self.n_items, d)  # q_i
+        self.user_visual = self.table(self.n_users, d)  # theta_u
+        self.encoder = self.item_encoder(config, dataset)  # e_i
         content_size = self.encoder.out_size
         self.visual_gate = InferenceGate(content_size, d, activation)
         self.visual_map = unit_linear(content_size, d, gain)  # MLP_v, with LeakyReLU
@@ -71,7 +81,7 @@ class PiNet(TwoPhases, VisualRecommender):
         names = content.token_names[1:]
         self.head = TokenHead(content_size, len(names), gain)
         if config["word_vectors"]:
-            with self._drawn_apart("word_vectors"):
+            with self.random_stream("word_vectors"):
                 self.head.use_vectors(read_word_vectors(Path(config["word_vectors"]), names))
         if config["prior_frequency"]:
             self.head.use_frequencies(self.token_labels(known.nonzero().squeeze(1)))
@@ -79,7 +89,7 @@ class PiNet(TwoPhases, VisualRecommender):
 
     def user_side(self, users: Tensor) -> Side:
         vector = torch.cat([self.user_embedding(users), self.user_visual(users)], 1)
-        return {"vector": vector, "bias": self.user_biases(users)}
+        return Side(vector, self.user_biases(users))
 
     def item_side(self, items: Tensor) -> Side:
         e = self.encoder(items)
@@ -87,15 +97,12 @@ class PiNet(TwoPhases, VisualRecommender):
         v = self.visual_gate(scale_gradient(e, self.gradient_scales["visual"]))
         v = F.leaky_relu(self.visual_map(v), SLOPE)
         q = self.seen_rows(self.item_embedding, items)
-        side = {"vector": torch.cat([q, v], 1), "bias": self.item_biases(items)}
-        if self.training:
-            side["e"] = scale_gradient(e, self.gradient_scales["semantic"])
-        return side
+        more = {"e": scale_gradient(e, self.gradient_scales["semantic"])} if self.training else {}
+        return Side(torch.cat([q, v], 1), self.item_biases(items), more)
 
     def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
-        e = item["e"]
-        loss, norm = super().contrast(user, {k: v for k, v in item.items() if k != "e"}, rows)
-        semantic = self.semantic_loss(e, rows.items)
+        loss, norm = super().contrast(user, item.scoring(), rows)
+        semantic = self.semantic_loss(item["e"], rows.items)
         self.branch_losses = {"visual": loss.detach(), "semantic": semantic.detach()}
         return loss + self.semantic_weight * semantic, norm
 
@@ -110,7 +117,7 @@ class PiNet(TwoPhases, VisualRecommender):
         each = F.binary_cross_entropy_with_logits(
             logits, labels, pos_weight=weight, reduction="none"
         )
-        return self.item_mean(each, items[known], self.labelled)
+        return self.batch.item_mean(each, items[known], self.labelled)
 
     def token_labels(self, items: Tensor) -> Tensor:
         """Multi-hot annotation tokens [m, K] of items [m]; token k stands in column k - 1."""
@@ -118,16 +125,11 @@ class PiNet(TwoPhases, VisualRecommender):
         labels = torch.zeros(len(items), self.head.n_tokens + 1, device=tokens.device)
         return labels.scatter_(1, tokens, 1.0)[:, 1:]
 
-    def pretrain_loss(self, interaction) -> Tensor:
+    def pretrain_loss(self, interaction: Interaction) -> Tensor:
         """L_sem, and L_rec of the ids alone: MF. They share no parameter."""
         user, item, rows = self.sides(interaction)
-        user["vector"] = user["vector"][:, : self.size]
-        item["vector"] = item["vector"][:, : self.size]
-        return self.ranking_loss(user, item, rows)
-
-    def content_weights(self) -> list[Tensor]:
-        modules = [self.visual_gate, self.visual_map, self.semantic_gate, self.head]
-        return [w for m in modules for w in m.parameters() if w.dim() > 1]
+        ids = (side.moved(side.vector[:, : self.size]) for side in (user, item))
+        return self.ranking_loss(*ids, rows)
 
 
 class TokenHead(nn.Module):

@@ -9,22 +9,32 @@ CIERec's Eq. 8 calls beta_c. The visual bias has shape [B] here: public code tha
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from recbole_cierec.model.base.layers import unit_linear
-from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender
+from recbole_cierec.model.base.side import Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
 
 
 class VBPR(VisualRecommender):
     """Ids and pictures; an unseen item is scored by its picture alone."""
 
-    def __init__(self, config, dataset) -> None:
+    has_biases = True
+
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
-        self.user_embedding = self._table(self.n_users, self.size)  # gamma_u
-        self.item_embedding = self._table(self.n_items, self.size)  # gamma_i
-        self.user_visual = self._table(self.n_users, self.size)  # theta_u
-        self.encoder = self._item_encoder(config, dataset)  # e_i
+        self.user_embedding = self.table(self.n_users, self.size)  # gamma_u
+        self.item_embedding = self.table(self.n_items, self.size)  # gamma_i
+        self.user_visual = self.table(self.n_users, self.size)  # theta_u
+        self.encoder = self.item_encoder(config, dataset)  # e_i
         gain = config["content_init_gain"]
         self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
         self.visual_bias = nn.Linear(self.encoder.out_size, 1, bias=False)  # beta'
@@ -32,13 +42,10 @@ class VBPR(VisualRecommender):
 
     def user_side(self, users: Tensor) -> Side:
         gamma, theta = self.user_embedding(users), self.user_visual(users)
-        return {"vector": torch.cat([gamma, theta], 1), "bias": self.user_biases(users)}
+        return Side(torch.cat([gamma, theta], 1), self.user_biases(users))
 
     def item_side(self, items: Tensor) -> Side:
         e = self.encoder(items)  # [m, D]
         gamma = self.seen_rows(self.item_embedding, items)
         bias = self.item_biases(items) + self.visual_bias(e).squeeze(1)  # [m]
-        return {"vector": torch.cat([gamma, self.projection(e)], 1), "bias": bias}
-
-    def content_weights(self) -> list[Tensor]:
-        return [self.projection.weight, self.visual_bias.weight]
+        return Side(torch.cat([gamma, self.projection(e)], 1), bias)

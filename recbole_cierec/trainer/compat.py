@@ -19,7 +19,8 @@ class TrainerCompat:
         """Build the trainer; wrap the model for several processes where RecBole cannot.
 
         Reason: trainer/trainer.py:60-64 names a GPU for every process and turns BatchNorm into
-        SyncBatchNorm, both of which torch refuses for a model on the CPU. And utils/utils.py:51
+        SyncBatchNorm, both of which torch refuses for a model on the CPU, and the latter also for a
+        batch of one row in a single process. And utils/utils.py:51
         looks whether the checkpoints' folder exists and then makes it, which fails where another
         process makes it in between.
 
@@ -30,15 +31,17 @@ class TrainerCompat:
             model: The model, on its device.
         """
         os.makedirs(config["checkpoint_dir"], exist_ok=True)
-        on_cpus = not config["single_spec"] and config["device"].type == "cpu"
-        if on_cpus:
+        unwrapped = not config["single_spec"] and (
+            config["device"].type == "cpu" or config["world_size"] == 1
+        )
+        if unwrapped:
             config["single_spec"] = True  # so that the base class does not wrap the model
         try:
             super().__init__(config, model)
         finally:
-            if on_cpus:
+            if unwrapped:
                 config["single_spec"] = False
-        if on_cpus:
+        if unwrapped:
             self.distributed_model = DistributedDataParallel(self.model)
         if type(getattr(self, "eval_collector", None)) is Collector:
             self.eval_collector = CollectorCompat(config)

@@ -61,8 +61,8 @@ class GatedTrainer(TrainerMixin, Trainer):
         losses = torch.stack(
             [loss.detach() if common else self.model.branch_losses[name] for name in BRANCHES]
         )
-        if self._team is not None:  # one decision for all processes
-            losses = self._team.mean(losses * self._team.weight)
+        if self._group is not None:  # one decision for all processes
+            losses = self._group.mean(losses * self._group.weight)
         return losses
 
     def _settle(self) -> None:

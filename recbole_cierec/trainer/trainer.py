@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
-from recbole_cierec.distributed.gradient_exchange import Team, after_backward
+from recbole_cierec.distributed.gradient_exchange import ProcessGroup, after_backward
 from recbole_cierec.distributed.random_state import loader_generators, rng_state, set_rng_state
 from recbole_cierec.distributed.world import world
 from recbole_cierec.errors import CheckpointError, NonFiniteLossError
@@ -62,11 +62,11 @@ class TrainerMixin(TrainerCompat):
 
     def __init__(self, config, model) -> None:
         super().__init__(config, model)
-        self._team: Team | None = None
+        self._group: ProcessGroup | None = None
         if not config["single_spec"]:
             # It has given all processes the first one's parameters, which is all it serves for.
             self.distributed_model = None
-            self._team = Team(self.model, self.device)
+            self._group = ProcessGroup(self.model, self.device)
         # RecBole's trainer of models without epochs (Pop, ItemKNN) lowers epochs to 1 too late for
         # this rule of its own, and would never validate or save with a larger eval_step.
         self.eval_step = min(self.eval_step, self.epochs)
@@ -160,10 +160,10 @@ class TrainerMixin(TrainerCompat):
         self._at = (epoch_idx, 0)
         self._deferring = self._may_defer(super()._train_epoch)
         loop = self._train_deferred if self._deferring else super()._train_epoch
-        if self._team is None:
+        if self._group is None:
             losses = loop(train_data, epoch_idx, loss_func, show_progress)
         else:
-            losses = self._train_together(loop, train_data, epoch_idx, loss_func, show_progress)
+            losses = self._train_in_group(loop, train_data, epoch_idx, loss_func, show_progress)
         self._settle()
         for scheduler in self.schedulers.values():
             scheduler.step()
@@ -178,20 +178,20 @@ class TrainerMixin(TrainerCompat):
     def _settle(self) -> None:
         """For sub-classes: what the last batch has left to do, before rates decay."""
 
-    def _train_together(self, loop, train_data, epoch_idx, loss_func, show_progress):
+    def _train_in_group(self, loop, train_data, epoch_idx, loss_func, show_progress):
         loss_func = loss_func or self.model.calculate_loss
 
         def weighted(interaction):
-            weight = self._team.take(getattr(train_data, "share", None))
+            weight = self._group.begin_batch(getattr(train_data, "share", None))
             losses = loss_func(interaction)
             if isinstance(losses, tuple):
                 return tuple(loss * weight for loss in losses)
             return losses * weight
 
-        self._team.begin_epoch(shared=hasattr(train_data, "share"))
+        self._group.begin_epoch(shared=hasattr(train_data, "share"))
         losses = loop(train_data, epoch_idx, weighted, show_progress)
-        self._team.end_epoch()
-        means = self._team.mean(torch.tensor(losses, dtype=torch.float64, device=self.device))
+        self._group.end_epoch()
+        means = self._group.mean(torch.tensor(losses, dtype=torch.float64, device=self.device))
         return tuple(means.tolist()) if isinstance(losses, tuple) else means.item()
 
     def set_reduce_hook(self) -> None:
@@ -203,7 +203,7 @@ class TrainerMixin(TrainerCompat):
 
     def _exchange(self) -> None:
         loss, at = self._own_loss
-        self._pending = send(self._team.exchange(loss), at)
+        self._pending = send(self._group.exchange(loss), at)
 
     def _may_defer(self, loop) -> bool:
         """Whether epochs are run by RecBole's plain loop, on a device that the host can precede."""
@@ -219,7 +219,7 @@ class TrainerMixin(TrainerCompat):
         epoch, batch = self._at
         self._stop_if_not_finite()  # of the batch before, where a scaler left out its step
         self._at = (epoch, batch + 1)
-        if self._team is not None:  # no process stops before all know why
+        if self._group is not None:  # no process stops before all know why
             self._own_loss = loss.detach().sum(), (epoch, batch)
             return
         self._pending = send(loss, (epoch, batch))

@@ -64,7 +64,7 @@ class ItemBatches:
                 yield self.share.own
 
 
-class PhasedMixin:
+class TwoPhaseMixin:
     """Over a trainer with :class:`TrainerMixin`; the model is a ``TwoPhases``."""
 
     def __init__(self, config, model) -> None:
@@ -183,9 +183,9 @@ class PhasedMixin:
             refuse_other_data(path, state, data_of(dataset), "pretrain it on the same")
 
 
-class PhasedTrainer(PhasedMixin, TrainerMixin, Trainer):
+class TwoPhaseTrainer(TwoPhaseMixin, TrainerMixin, Trainer):
     """Two phases."""
 
 
-class PhasedGatedTrainer(PhasedMixin, GatedTrainer):
+class TwoPhaseGatedTrainer(TwoPhaseMixin, GatedTrainer):
     """Two phases, the second with gradient gates."""

@@ -252,7 +252,7 @@ def scores_of(tiny):
             model.start_from({key: torch.randn(shape) for key, shape in shapes.items()})
 
         def scores():
-            model._forget()
+            model.forget_items()
             users = torch.arange(1, model.n_users)
             return model.full_sort_predict(Interaction({"user_id": users})).clone()
 

@@ -165,9 +165,9 @@ def test_the_loss_does_not_move_weights_through_the_choice_of_the_noise(trained,
     if name == "AMF":
         moved = model.perturbed(loss, user, item, rows)
         noise = [
-            (m["vector"] - s["vector"]).detach() for m, s in zip(moved, (user, item), strict=True)
+            (m.vector - s.vector).detach() for m, s in zip(moved, (user, item), strict=True)
         ]
-        moved = [s | {"vector": s["vector"] + d} for s, d in zip((user, item), noise, strict=True)]
+        moved = [s.moved(s.vector + d) for s, d in zip((user, item), noise, strict=True)]
     else:
         moved = [user, model.perturbed(item, model.noises(loss, item, rows.items)[0].detach())]
     total = loss + model.adv_weight * VisualRecommender.contrast(model, *moved, rows)[0]
@@ -182,8 +182,8 @@ def test_items_alone_or_users_too(trained):
         user, item, rows = model.sides(batch(model))
         loss = VisualRecommender.contrast(model, user, item, rows)[0]
         moved_user, moved_item = model.perturbed(loss, user, item, rows)
-        assert torch.equal(moved_user["vector"], user["vector"]) is not moves
-        lengths = (moved_item["vector"] - item["vector"]).norm(dim=1)
+        assert torch.equal(moved_user.vector, user.vector) is not moves
+        lengths = (moved_item.vector - item.vector).norm(dim=1)
         seen = model.seen[rows.items] > 0
         torch.testing.assert_close(lengths[seen], torch.full_like(lengths[seen], model.adv_eps))
         assert not seen.all(), "the batch must hold an unseen item for the next line to say much"

@@ -15,7 +15,7 @@ from recbole_cierec.model.base import graphs
 
 
 def scores_of(model):
-    model._forget()
+    model.forget_items()
     return full_scores(model).clone()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_helpers import rows_of, shaken
 
-from recbole_cierec.distributed.batch_share import Share
+from recbole_cierec.distributed.batch_share import Share, SharedBatch
 
 
 @pytest.fixture
@@ -42,8 +42,9 @@ def test_a_process_whose_share_has_no_annotated_item_answers_for_the_rest(aligne
     loss, gradients = loss_and_gradients(model, whole)
     parts = []
     for rank in range(2):
-        model.share = Share(whole, rank, 2)
-        parts.append(loss_and_gradients(model, model.share.own))
+        share = Share(whole, rank, 2)
+        model.batch = SharedBatch(share, "user_id", ["item_id", "neg_item_id"], None)
+        parts.append(loss_and_gradients(model, share.own))
     torch.testing.assert_close((parts[0][0] + parts[1][0]) / 2, loss)
     for name, gradient in gradients.items():
         mean = sum(own.get(name, torch.zeros_like(gradient)) for _, own in parts) / 2
@@ -85,7 +86,7 @@ def test_privileged_dropout_hides_its_share_of_the_annotations(aligned):
     model.privileged_dropout, model.alignment_weight = 0.3, 0.0
     items = torch.tensor([*known, *known, plain])
     draws = torch.tensor([0.0, 0.29, 0.31, 0.99, 0.99])
-    model.item_draws = lambda items: draws
+    model.batch.uniform = lambda items: draws
     seen = {}
     model.semantic.register_forward_pre_hook(lambda _, inputs: seen.update(readable=inputs[2]))
     model.item_side(items)

@@ -69,7 +69,7 @@ def test_a_step_on_one_item_moves_the_vector_of_all_items_of_its_category(make):
     assert len(strangers) > 1
 
     def vectors(items):
-        return model.item_side(items)["vector"].detach()
+        return model.item_side(items).vector.detach()
 
     before = vectors(mates), vectors(strangers)
     with torch.no_grad():

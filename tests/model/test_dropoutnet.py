@@ -10,8 +10,9 @@ from torch import nn
 
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.model import dropoutnet
-from recbole_cierec.model.base.tower import Tower
+from recbole_cierec.model.base.side import PairScores
 from recbole_cierec.model.base.visual_recommender import VisualRecommender
+from recbole_cierec.model.dropoutnet import Tower
 from recbole_cierec.quick_start import run
 from recbole_cierec.trainer.warm_start_stages import stage_config
 
@@ -84,10 +85,9 @@ def test_targets_do_not_move(started):
 
 def test_a_perfect_score_has_no_loss(started):
     _, model = started(**BATCH)
-    model.pair_parts = lambda user, item: {
-        "score": (user["target"] * item["target"][:, :-1]).sum(1) + item["target"][:, -1],
-        "norm": torch.zeros(1),
-    }
+    model.pair_scores = lambda user, item: PairScores(
+        (user["target"] * item["target"][:, :-1]).sum(1) + item["target"][:, -1]
+    )
     assert float(model.calculate_loss(batch(model))) == 0.0
 
 
@@ -121,11 +121,11 @@ def test_a_hidden_item_is_its_content_alone(started):
     items = torch.arange(1, 20)
     model.hidden = lambda side, rows: torch.ones(len(rows), dtype=torch.bool)
     with torch.no_grad():
-        hidden = model.item_side(items)["vector"].clone()
+        hidden = model.item_side(items).vector.clone()
         model.item_preference += 3.0
-        assert torch.equal(model.item_side(items)["vector"], hidden)
+        assert torch.equal(model.item_side(items).vector, hidden)
         model.encoder.features += 0.1
-        assert not torch.equal(model.item_side(items)["vector"], hidden)
+        assert not torch.equal(model.item_side(items).vector, hidden)
 
 
 def test_an_unseen_item_is_scored_as_a_hidden_one(started):
@@ -133,9 +133,9 @@ def test_an_unseen_item_is_scored_as_a_hidden_one(started):
     model.eval()
     item = (model.seen == 0).nonzero()[1]
     with torch.no_grad():
-        before = model.item_side(item)["vector"].clone()
+        before = model.item_side(item).vector.clone()
         model.item_preference[item] = 9.0
-        assert torch.equal(model.item_side(item)["vector"], before)
+        assert torch.equal(model.item_side(item).vector, before)
 
 
 def test_a_user_without_training_interaction_is_nobody_in_particular(started):
@@ -145,7 +145,7 @@ def test_a_user_without_training_interaction_is_nobody_in_particular(started):
     model.train_few[3:5] = False
     with torch.no_grad():
         model.user_tower.out.bias.fill_(1.0)  # what training would make of a hidden user
-        vectors = model.served(torch.tensor([3, 4, 5]))["vector"]
+        vectors = model.serving_side(torch.tensor([3, 4, 5])).vector
     assert torch.equal(vectors[0], vectors[1])
     assert vectors[0].all(), "the base class would make it zero"
     assert not torch.equal(vectors[0], vectors[2])
@@ -159,7 +159,7 @@ def test_the_user_transform_is_the_mean_vector_of_his_items(started):
     few = [u for u in range(1, model.n_users) if counts[u] <= 6]
     assert 0 < len(few) < model.n_users - 1
     model.eval()
-    vectors = model.user_side(torch.arange(model.n_users))["vector"]
+    vectors = model.user_side(torch.arange(model.n_users)).vector
     for u in range(1, model.n_users):
         own = [stage[i] for v, i in zip(users, items, strict=True) if v == u]
         x = (
@@ -270,15 +270,13 @@ def test_one_row_alone_passes_batch_norm_in_training():
     assert torch.equal(tower.norms[0].running_mean, before)
 
 
-@pytest.mark.parametrize(("processes", "exchanges"), [(1, 0), (2, 1)])
-def test_one_row_takes_part_in_the_exchange_of_batch_norm(monkeypatch, processes, exchanges):
+def test_one_row_takes_part_in_the_exchange_of_batch_norm(monkeypatch):
     """A process that skips it would leave the others waiting."""
     tower = nn.SyncBatchNorm.convert_sync_batchnorm(Tower(3, [4], 2)).train()
     exchanged = []
     monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda _, x: exchanged.append(len(x)) or x)
-    monkeypatch.setattr("recbole_cierec.model.base.tower.world", lambda: (0, processes))
     tower(torch.randn(1, 3))
-    assert exchanged == [1] * exchanges
+    assert exchanged == [1]
 
 
 def test_the_other_half_of_the_pairs_comes_from_all_seen_items(started, monkeypatch):

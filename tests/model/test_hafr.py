@@ -137,7 +137,7 @@ def test_tokens_decide_scores_of_hafr_and_never_of_hafr_non_i(make):
     shaken(with_tokens).eval()
     before = with_tokens.full_sort_predict(users)
     with_tokens.tokens[:] = with_tokens.tokens.flip(0)
-    with_tokens._forget()
+    with_tokens.forget_items()
     assert not torch.allclose(with_tokens.full_sort_predict(users), before)
     *_, without = make("HAFR_non_i")
     held = [*dict(without.named_parameters()), *dict(without.named_buffers())]
@@ -181,7 +181,7 @@ def test_attention_follows_the_user(make):
     shaken(model).eval()
     items = torch.tensor(known_items(model, 2))
     item = model.item_side(items)
-    views = [model.meet(model.user_side(torch.tensor([u, u])), item)[1] for u in (1, 2)]
+    views = [model.user_view(model.user_side(torch.tensor([u, u])), item)[1] for u in (1, 2)]
     assert not torch.allclose(*views)
 
 

@@ -131,7 +131,7 @@ def test_branch_losses_follow_the_loss(make):
     for branch in ("visual", "semantic"):
         losses = []
         for k in range(3):
-            p = user["vector"][rows.user[k]].expand(len(rows.items), -1)
+            p = user.vector[rows.user[k]].expand(len(rows.items), -1)
             if branch == "visual":
                 vector = model.visual_gate(p, item["e"], item["gate"])
             else:

@@ -36,7 +36,7 @@ def test_without_any_part_it_is_refused_in_one_line(make):
 
 def item_vectors(model):
     side = model.item_side(torch.arange(1, model.n_items))
-    return side["vector"].detach(), side["bias"].detach()
+    return side.vector.detach(), side.bias.detach()
 
 
 def hidden_share(make, **keys):

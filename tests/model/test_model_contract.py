@@ -349,7 +349,7 @@ def test_a_pair_is_scored_the_same_in_any_company(make, name, keys):
     shake(model)
     users, items = pairs(model)
     alone = model.predict(Interaction({"user_id": users[7:8], "item_id": items[7:8]}))
-    model._forget()
+    model.forget_items()
     among = model.predict(Interaction({"user_id": users, "item_id": items}))[7:8]
     torch.testing.assert_close(alone, among, atol=1e-6, rtol=1e-6)
 
@@ -367,7 +367,7 @@ def test_untrained_ids_of_unseen_items_do_not_touch_scores(make, name, keys):
             if hasattr(model, table):
                 weight = getattr(model, table).weight
                 weight[unseen] = weight[unseen.flip(0)] * 10 + 1
-    model._forget()
+    model.forget_items()
     assert torch.equal(full_scores(model), before)
 
 
@@ -411,7 +411,7 @@ def test_items_are_computed_anew_after_training(make, name, keys):
             parameter.mul_(0.9)
     after = full_scores(model.eval()).clone()
     assert not torch.equal(after, before)
-    model._forget()
+    model.forget_items()
     assert torch.equal(full_scores(model), after)
 
 

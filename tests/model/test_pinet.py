@@ -21,7 +21,7 @@ def test_ranking_never_reads_annotations(make):
     with torch.no_grad():
         for parameter in [*model.head.parameters(), *model.semantic_gate.parameters()]:
             parameter.fill_(7.0)
-    model._forget()
+    model.forget_items()
     assert torch.equal(full_scores(model), before)
 
 

@@ -12,7 +12,6 @@ import torch
 from recbole.data.interaction import Interaction
 from torch.nn import functional as F
 
-from recbole_cierec.model.base.visual_recommender import take
 from recbole_cierec.model.vbpr import VBPR
 
 
@@ -20,10 +19,10 @@ class SpreadVBPR(VBPR):
     """The error, on purpose: a part [B, 1] of the items is added to scores [B]."""
 
     def contrast(self, user, item, rows):
-        users = take(user, rows.user)
+        users = user.take(rows.user)
         scores = [
-            self.pair_parts(users, side)["score"] + side["vector"][:, :1]
-            for side in (take(item, rows.positive), take(item, rows.negative))
+            self.pair_scores(users, side).score + side.vector[:, :1]
+            for side in (item.take(rows.positive), item.take(rows.negative))
         ]
         return self.pair_loss(*scores), torch.zeros(())
 
@@ -82,8 +81,8 @@ def test_vbpr_visual_bias_gradient_is_that_of_its_own_rows(model):
 
 def test_vbpr_scores_have_one_number_a_pair(model):
     users = model.user_side(torch.tensor(USERS))
-    parts = model.pair_parts(users, model.item_side(torch.tensor(ITEMS)))
-    assert parts["score"].shape == (4,)
+    scores = model.pair_scores(users, model.item_side(torch.tensor(ITEMS)))
+    assert scores.score.shape == (4,)
     assert model.predict(rows(USERS, ITEMS, NEGATIVES)).shape == (4,)
 
 

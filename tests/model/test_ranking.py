@@ -7,7 +7,7 @@ import torch
 from model_helpers import shaken
 from recbole.data.interaction import Interaction
 
-from recbole_cierec.model.base import ranking
+from recbole_cierec.model.base import user_gate_ranking
 
 KEYS = {"embedding_size": 2}  # of 6 features
 
@@ -18,7 +18,7 @@ def models(make, monkeypatch):
 
     def build(way):
         if way == "expansion":
-            monkeypatch.setattr(ranking, "MAPS_BYTES", 0)
+            monkeypatch.setattr(user_gate_ranking, "MAPS_BYTES", 0)
         keys = KEYS | ({"gate_activation": "sigmoid"} if way == "literal" else {})
         *_, model = make("CIERec", **keys)
         return shaken(model, 0.5, seed=1).eval()
@@ -28,10 +28,10 @@ def models(make, monkeypatch):
 
 def truth(model, users, items):
     """Literal pairs in float64."""
-    model.double()._forget()
+    model.double().forget_items()
     pairs = {"user_id": users.repeat_interleave(items.shape[1]), "item_id": items.reshape(-1)}
     scores = model.predict(Interaction(pairs)).view(items.shape)
-    model.float()._forget()
+    model.float().forget_items()
     return scores
 
 
@@ -41,7 +41,7 @@ def cancel(model, user, item):
         side = model.item_side(torch.tensor([item]))
         b = model.visual_gate.user_map(model.user_embedding(torch.tensor([user])))
         model.visual_gate.content_map.bias -= (side["gate"] + b * (1 - 1e-2))[0]
-    model._forget()
+    model.forget_items()
 
 
 @pytest.mark.parametrize("way", ["maps", "expansion", "literal"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbole_cierec.model.base.sampled_products import some_products
+from recbole_cierec.model.base.sampled_products import sampled_products
 
 
 @pytest.fixture(params=["sparse", "whole"])
@@ -27,7 +27,7 @@ def test_products_and_gradients_are_those_of_single_pairs(shape, way):
     places[:, -1] = places[:, 0]
     weights = torch.randn(n_rows, n, generator=generator)
 
-    made = some_products(anchor, others, places)
+    made = sampled_products(anchor, others, places)
     found = torch.autograd.grad((made * weights).sum(), [anchor, others])
     rows = zip(anchor, places, strict=True)
     pairs = torch.stack([torch.stack([a @ others[k] for k in row]) for a, row in rows])
@@ -38,7 +38,7 @@ def test_products_and_gradients_are_those_of_single_pairs(shape, way):
 
 def test_an_anchor_without_gradient_is_none_of_the_others_business(way):
     anchor, others = torch.ones(2, 3), torch.ones(40, 3, requires_grad=True)
-    some_products(anchor, others, torch.tensor([[0, 0], [3, 0]])).sum().backward()
+    sampled_products(anchor, others, torch.tensor([[0, 0], [3, 0]])).sum().backward()
     assert others.grad[:, 0].tolist() == [3.0, 0.0, 0.0, 1.0, *[0.0] * 36]
 
 
@@ -46,6 +46,6 @@ def test_vectors_of_half_precision_are_taken(way):
     anchor, others = torch.randn(2, 8), torch.randn(40, 8)
     places = torch.tensor([[0, 1], [3, 2]])
     with torch.autocast("cpu", torch.bfloat16):
-        made = some_products(anchor.bfloat16(), others.bfloat16(), places)
+        made = sampled_products(anchor.bfloat16(), others.bfloat16(), places)
     exact = (anchor.bfloat16().double() @ others.bfloat16().double().T).gather(1, places)
     torch.testing.assert_close(made.double(), exact, rtol=0.02, atol=0.02)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recbole_cierec.model.base.layers import Fusion, InferenceGate, unit_linear
+from recbole_cierec.model.base.gates import Fusion, InferenceGate
+from recbole_cierec.model.base.layers import unit_linear
 
 
 @pytest.mark.parametrize("parts", [2, 3])

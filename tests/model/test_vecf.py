@@ -152,7 +152,7 @@ def test_an_unseen_item_is_ranked_by_its_picture_and_a_bare_one_by_nothing(make,
     *_, model = make("VECF", merge=merge)
     shaken(model).eval()
     user, item = model.user_side(torch.arange(1, 4)), model.all_items()
-    score, vector = model.meet({k: v.unsqueeze(1) for k, v in user.items()}, item)
+    score, vector = model.user_view(user.map(lambda v: v.unsqueeze(1)), item)
     unseen, bare = (model.seen == 0), (model.has_picture == 0)
     assert (unseen & ~bare).any()
     assert (unseen & bare).sum() > 1  # the padding, and an item without a line
@@ -173,7 +173,7 @@ def test_a_known_item_without_picture_is_ranked_by_its_id(make, merge):
     vector = {"add": q / 2, "mul": q}.get(merge)
     if vector is None:
         vector = model.merge_map.weight @ torch.cat([q, torch.zeros_like(q)])
-    _, found = model.meet(model.user_side(torch.tensor([1])), model.item_side(torch.tensor([item])))
+    _, found = model.user_view(model.user_side(torch.tensor([1])), model.item_side(torch.tensor([item])))
     torch.testing.assert_close(found[0], vector)
 
 

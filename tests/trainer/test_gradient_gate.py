@@ -13,7 +13,7 @@ from recbole.utils import init_seed
 
 from recbole_cierec import run
 from recbole_cierec.config.config import Config
-from recbole_cierec.model.base.layers import scale_gradient
+from recbole_cierec.model.base.gates import scale_gradient
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.trainer.gradient_gate import GradientGate
 

@@ -1,21 +1,27 @@
 """Base of models whose item vector depends on the user, so that every pair is computed by itself.
 
-Such a model states :meth:`PairwiseRecommender.meet` once, for tensors whose leading dimensions
-broadcast. Aligned pairs [B], a batch against shared negatives [B, N], users against candidates of
-their own [B, C] and users against all items [B, I] are then the same code; all but the first two,
+Such a model states :meth:`PairwiseRecommender.user_view` once, for tensors whose leading dimensions
+broadcast. Aligned pairs [B], a batch against shared negatives [B, N], users against their own
+candidates [B, C] and users against all items [B, I] are then the same code; all but the first two,
 which the batch bounds, in blocks of bounded memory.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from recbole_cierec.model.base.ranking import BLOCK_BYTES, CACHE_BYTES
-from recbole_cierec.model.base.visual_recommender import Side, VisualRecommender, take
+from recbole_cierec.model.base.scoring import BLOCK_BYTES, CACHE_BYTES
+from recbole_cierec.model.base.side import PairScores, Side
+from recbole_cierec.model.base.visual_recommender import VisualRecommender
+
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
 
 ITEMS_AT_ONCE = 4096  # of a block, so that what is made of each item is bounded too
-# Candidates are picked from all items where there are more than so many times as many.
+# Candidates are picked from the scores of all items up to this many items per candidate.
 PICK_RATIO = 2
 
 
@@ -29,63 +35,55 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 class PairwiseRecommender(VisualRecommender):
-    """Sub-classes set ``pair_width``: the floats of their largest tensor over pairs."""
+    """Subclasses set ``pair_width``: the floats of their largest tensor over pairs."""
 
-    def meet(self, user: Side, item: Side) -> tuple[Tensor, Tensor]:
-        """The scores without biases [...] and the user's view of the items [..., d].
+    has_biases = True
+
+    def user_view(self, user: Side, item: Side) -> tuple[Tensor, Tensor]:
+        """The scores without biases [...] and the item vectors as the users see them [..., d].
 
         Leading dimensions of the two sides broadcast: [B] with [B], [B, 1] with [N] or [B, C].
         """
         raise NotImplementedError
 
-    def pair_parts(self, user: Side, item: Side) -> Side:
-        score, vector = self.meet(user, item)
-        return {
-            "score": score + user["bias"] + item["bias"],
-            "norm": vector.square().sum(-1) + item["bias"].square(),
-        }
+    def pair_scores(self, user: Side, item: Side) -> PairScores:
+        score, vector = self.user_view(user, item)
+        norm = vector.square().sum(-1) + item.bias.square()
+        return PairScores(score + user.bias + item.bias, norm)
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
         pairs = max(1, _block_bytes(item) // (4 * self.pair_width))
-        n_items = len(item["bias"])
-        step = min(n_items, pairs, ITEMS_AT_ONCE)
-        users = _parts(user, max(1, pairs // step))
+        step = min(len(item), pairs, ITEMS_AT_ONCE)
         rows = [
-            torch.cat([self.shared_parts(u, i)["score"] for i in _parts(item, step)], 1)
-            for u in users
+            torch.cat([self.shared_scores(u, i).score for i in item.blocks(step)], 1)
+            for u in user.blocks(max(1, pairs // step))
         ]
         return torch.cat(rows)
 
     def list_scores(self, user: Side, item: Side, items: Tensor) -> Tensor:
         n_users, n_candidates = items.shape
-        if len(item["bias"]) <= PICK_RATIO * n_candidates:
+        if len(item) <= PICK_RATIO * n_candidates:
             return self.block_scores(user, item).gather(1, items)
         step = max(1, self._pairs_at_once(item) // n_candidates)
         scores = []
         for rows in torch.arange(n_users, device=items.device).split(step):
-            one = {name: value.unsqueeze(1) for name, value in take(user, rows).items()}
-            scores.append(self.pair_parts(one, take(item, items[rows]))["score"])
+            one = user.take(rows).map(lambda value: value.unsqueeze(1))
+            scores.append(self.pair_scores(one, item.take(items[rows])).score)
         return torch.cat(scores)
 
     @torch.no_grad()
-    def predict(self, interaction) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """Scores [B] of pairs."""
         step = self._pairs_at_once(self.all_items())
         blocks = [interaction[k : k + step] for k in range(0, len(interaction), step)]
         return torch.cat([super(PairwiseRecommender, self).predict(b) for b in blocks])
 
     def _pairs_at_once(self, item: Side) -> int:
-        """Where each pair takes a copy of what is kept of its item."""
-        floats = self.pair_width + sum(value[:1].numel() for value in item.values())
+        """How many pairs fit a block where each takes a copy of what is kept of its item."""
+        floats = self.pair_width + sum(value[:1].numel() for value in item.tensors())
         return max(1, _block_bytes(item) // (4 * floats))
 
 
 def _block_bytes(item: Side) -> int:
     """Of the largest temporary: a processor is faster where it stays in the cache."""
-    return BLOCK_BYTES if item["bias"].is_cuda else min(BLOCK_BYTES, 4 * CACHE_BYTES)
-
-
-def _parts(side: Side, step: int) -> list[Side]:
-    """Consecutive rows of a side, at most ``step`` in each part; views, no copies."""
-    total = len(next(iter(side.values())))
-    return [{k: v[at : at + step] for k, v in side.items()} for at in range(0, total, step)]
+    return BLOCK_BYTES if item.vector.is_cuda else min(BLOCK_BYTES, 4 * CACHE_BYTES)

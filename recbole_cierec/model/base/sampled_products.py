@@ -10,7 +10,7 @@ from torch import Tensor
 WORTH = 16  # times as many products in the whole as are wanted, from where on some are cheaper
 
 
-def some_products(anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
+def sampled_products(anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
     """Inner products of anchors with rows of their own.
 
     Where few rows are wanted, a processor computes their products alone, and makes no copies of
@@ -28,10 +28,10 @@ def some_products(anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
     if places.is_cuda or not few or not torch.backends.mkl.is_available():
         return (anchor @ others.T).gather(1, places)
     with torch.autocast(anchor.device.type, enabled=False):  # sparse products are not in bfloat16
-        return _SomeProducts.apply(anchor.float(), others.float(), places)
+        return _SampledProducts.apply(anchor.float(), others.float(), places)
 
 
-class _SomeProducts(torch.autograd.Function):
+class _SampledProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx, anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
         ctx.save_for_backward(anchor, others, places)

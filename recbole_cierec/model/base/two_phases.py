@@ -1,21 +1,26 @@
-"""What a model states that trains in two phases, a part of it first and then the whole.
+"""What a model states that trains in two phases, first a part and then the whole.
 
-:class:`recbole_cierec.trainer.two_phase_trainer.PhasedTrainer` asks for it.
+:class:`recbole_cierec.trainer.two_phase_trainer.TwoPhaseTrainer` calls these methods.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
 
 
 class TwoPhases:
-    """Beside :class:`~recbole_cierec.model.base.visual_recommender.VisualRecommender`, before it."""
+    """A mixin, before ``VisualRecommender`` among the base classes."""
 
     # Beginnings of the names of all tensors that the first phase leaves behind; ``pretrained``
     # reads these from a checkpoint.
     pretrained_parts: tuple[str, ...] = ()
 
-    def pretrain_loss(self, interaction) -> Tensor | tuple[Tensor, ...]:
+    def pretrain_loss(self, interaction: Interaction) -> Tensor | tuple[Tensor, ...]:
         """The loss of the first phase on a batch; its terms, if it has several."""
         raise NotImplementedError
 
@@ -26,7 +31,7 @@ class TwoPhases:
         """
         return None
 
-    def pretrain_groups(self) -> list[dict]:
+    def pretrain_groups(self) -> list[dict[str, Any]]:
         """Parameter groups of the first phase's optimizer; by default all of the model's."""
         return self.parameter_groups()
 

@@ -1,8 +1,8 @@
 """How a model takes the weights of the model that was trained before it.
 
-A model with a stage (see :mod:`recbole_cierec.trainer.warm_start_stages`) has two methods: ``stage_keys(config)``, a
-class method with the keys that its stage cannot choose freely, and ``start_from(weights)``, which
-fills the model from the stage's ``state_dict``.
+A model with a stage (:mod:`recbole_cierec.trainer.warm_start_stages`) has two methods:
+``stage_keys(config)``, a class method with the keys that the stage must share, and
+``start_from(weights)``, which fills the model from the stage's ``state_dict``.
 """
 
 from __future__ import annotations

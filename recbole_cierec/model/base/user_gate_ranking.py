@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recbole_cierec.model.base.gates import Fusion, VisualGate
 from recbole_cierec.model.base.layers import EPS, SLOPE
+from recbole_cierec.model.base.scoring import BLOCK_BYTES, CACHE_BYTES
+from recbole_cierec.model.base.side import Side
 
-BLOCK_BYTES = 64 * 2**20  # of the largest temporary
-CACHE_BYTES = 2**20  # of one temporary that should stay in a processor's cache
 MAPS_BYTES = 2**30  # of all items' M and N
 CANCELLED = 1e-6  # |x|^2 below this share of its terms, in float64, is computed literally
 CANCELLED_SINGLE = 0.05  # likewise in float32
@@ -37,16 +38,16 @@ class UserGateRanking:
     """What ranking keeps of the items of a CIERec model.
 
     Args:
-        model: The model, in evaluation mode.
-        item: Its :meth:`item_side` of all I items.
+        fusion: Eq. 7.
+        gate: Eq. 3; None: the model has no gates.
+        item: Its side of all I items; the vector is q.
     """
 
-    def __init__(self, model, item: dict[str, Tensor]) -> None:
-        self.fusion, self.item = model.fusion, item
-        self.fixed = self.fusion.fixed(item["q"], item["s"])  # [I, d]
-        self.gate = model.visual_gate if model.use_gates else None
+    def __init__(self, fusion: Fusion, gate: VisualGate | None, item: Side) -> None:
+        self.fusion, self.gate, self.item = fusion, gate, item
+        self.fixed = self.fusion.fixed(item.vector, item["s"])  # [I, d]
         if self.gate is None:
-            self.vectors = self.fusion.finish(self.fixed, item["q"], None, item["s"])
+            self.vectors = self.fusion.finish(self.fixed, item.vector, None, item["s"])
         elif self.gate.activation == "linear":
             items, d = self.fixed.shape
             fits = items * 2 * d * d * self.fixed.element_size() <= MAPS_BYTES
@@ -112,7 +113,7 @@ class UserGateRanking:
             mapped = F.linear(x, self.gate.mlp.weight)
             norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=EPS)
             v = F.leaky_relu(mapped / norm + self.gate.mlp.bias, SLOPE)
-            fixed, q, s = (y[flat] for y in (self.fixed, self.item["q"], self.item["s"]))
+            fixed, q, s = (y[flat] for y in (self.fixed, self.item.vector, self.item["s"]))
             f = self.fusion.finish(fixed, q, v, s).view(len(rows), lists, -1)
             parts.append(torch.einsum("bcd,bd->bc", f, some))
         return torch.cat(parts)
@@ -165,7 +166,7 @@ class UserGateRanking:
         square = pure + 2.0 * torch.einsum("mwd,md->mw", p, self.linear[items])
         norm = square.clamp(min=0.0).sqrt().clamp(min=EPS).unsqueeze(2)
         v = (visual + self.mapped[items].unsqueeze(1)) / norm + self.gate.mlp.bias
-        parts = (self.fixed, self.item["q"], self.item["s"])
+        parts = (self.fixed, self.item.vector, self.item["s"])
         fixed, q, s = (x[items].unsqueeze(1) for x in parts)
         f = self.fusion.finish(fixed, q, F.leaky_relu(v, SLOPE), s)
         scores = (f * p).sum(2)
@@ -177,7 +178,7 @@ class UserGateRanking:
 
     def _fuse(self, p: Tensor, v: Tensor) -> Tensor:
         """p [B, d], v [I, B, d] -> scores [B, I]."""
-        q, s, fixed = (x.unsqueeze(1) for x in (self.item["q"], self.item["s"], self.fixed))
+        q, s, fixed = (x.unsqueeze(1) for x in (self.item.vector, self.item["s"], self.fixed))
         f = self.fusion.finish(fixed, q, v, s)
         return torch.einsum("ibd,bd->bi", f, p)
 
@@ -203,7 +204,7 @@ class UserGateRanking:
         parts = []
         for u, i in zip(users.split(step), items.split(step), strict=True):
             v = self.gate(p[u], self.item["e"][i], self.item["gate"][i])
-            f = self.fusion.finish(self.fixed[i], self.item["q"][i], v, self.item["s"][i])
+            f = self.fusion.finish(self.fixed[i], self.item.vector[i], v, self.item["s"][i])
             parts.append((p[u] * f).sum(1))
         return torch.cat(parts)
 

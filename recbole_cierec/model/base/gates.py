@@ -1,0 +1,208 @@
+"""The pieces CIERec is made of: gates (Eq. 3, 4), semantic encoder (Eq. 5), fusion (Eq. 7).
+
+Symbols: p_u user vector [d], q_i item vector [d], e_i unified embedding of the picture [D],
+v_i visual feature [d], c_i inferred feature [D], s_i semantic feature [d], f_i fused vector [d].
+Rows are pairs or items; every function works row by row, so a row never sees another.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recbole_cierec.model.base.layers import EPS, SLOPE, unit_linear
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad * ctx.scale, None
+
+
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """Identity forward; the gradient that flows back is multiplied by ``scale``.
+
+    This is the edge on which the gradient-regularization gate R of Sec. III-D3 acts.
+
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> scale_gradient(x, 0.2).sum().backward()
+    >>> x.grad
+    tensor([0.2000, 0.2000])
+    """
+    return x if scale == 1.0 else _ScaleGradient.apply(x, scale)
+
+
+class InferenceGate(nn.Module):
+    """Eq. 4: c_i = normalise(e_i * delta(e_i || g_s)), free of the user.
+
+    A constant g_s concatenated before a linear layer adds W_g g_s to its bias; it is kept as its
+    own parameter, as in the paper.
+    """
+
+    def __init__(self, content_size: int, gate_size: int, activation: str = "linear") -> None:
+        super().__init__()
+        self.gate_vector = nn.Parameter(torch.randn(gate_size) * 0.01)
+        self.content_map = nn.Linear(content_size, content_size)  # W_e and b
+        self.gate_map = nn.Linear(gate_size, content_size, bias=False)  # W_g
+        self.activation = activation
+        # A gate that starts at one passes e_i on: the network starts from the plain picture.
+        nn.init.ones_(self.content_map.bias)
+        nn.init.normal_(self.content_map.weight, std=0.1 / content_size**0.5)
+
+    def item_part(self, e: Tensor) -> Tensor:
+        """W_e e + W_g g + b [I, D]: what of the gate's argument the user does not change."""
+        return self.content_map(e) + self.gate_map(self.gate_vector)
+
+    def activate(self, argument: Tensor) -> Tensor:
+        return torch.sigmoid(argument) if self.activation == "sigmoid" else argument
+
+    def forward(self, e: Tensor) -> Tensor:
+        """e [I, D] -> c [I, D], rows of unit norm (zero rows stay zero)."""
+        return F.normalize(e * self.activate(self.item_part(e)), eps=EPS)
+
+
+class VisualGate(InferenceGate):
+    """Eq. 3: v = MLP_v(normalise(e_i * delta(p_u || e_i || g_v))), which sees the user."""
+
+    def __init__(
+        self,
+        size: int,
+        content_size: int,
+        gate_size: int,
+        activation: str = "linear",
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__(content_size, gate_size, activation)
+        self.user_map = nn.Linear(size, content_size, bias=False)  # W_p
+        self.mlp = unit_linear(content_size, size, gain)  # MLP_v, with LeakyReLU
+
+    def forward(self, p: Tensor, e: Tensor, item_part: Tensor) -> Tensor:
+        """Pairs: p [..., d], e [..., D], item_part [..., D] -> v [..., d]; dimensions broadcast."""
+        gate = self.activate(self.user_map(p) + item_part)
+        return F.leaky_relu(self.mlp(F.normalize(e * gate, dim=-1, eps=EPS)), SLOPE)
+
+
+class SemanticEncoder(nn.Module):
+    """Eq. 5: s_i = LSTM(c_i || s_hat_i), the annotation as privileged information.
+
+    Args:
+        size: d of s_i.
+        content_size: D of c_i.
+        n_tokens: Annotation tokens including padding 0; 0 builds the encoder without annotations.
+        lstm_input: ``steps`` reads c_i then s_hat_i as two time steps (a missing annotation
+            shortens the sequence); ``concat`` reads one step of the two side by side.
+        annotation_encoder: ``mean`` makes s_hat_i the mean of the token vectors; ``sequence``
+            reads one time step a token.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        content_size: int,
+        n_tokens: int = 0,
+        lstm_input: str = "steps",
+        annotation_encoder: str = "mean",
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.concat = lstm_input == "concat" and n_tokens > 0
+        self.sequence = annotation_encoder == "sequence"
+        self.cell = nn.LSTMCell(content_size * (2 if self.concat else 1), size)
+        nn.init.normal_(self.cell.weight_ih, std=gain)  # unit-norm inputs: see unit_linear
+        self.tokens = None
+        if n_tokens:
+            self.tokens = nn.Embedding(n_tokens, content_size, padding_idx=0)
+            nn.init.normal_(self.tokens.weight[1:], std=content_size**-0.5)
+
+    def forward(self, c: Tensor, tokens: Tensor | None, known: Tensor | None) -> Tensor:
+        """Item rows to s.
+
+        Args:
+            c: Inferred features [I, D].
+            tokens: Token ids [I, L], 0 = padding, or None: no annotations at all.
+            known: bool [I], rows whose annotation may be read (False: dropped or missing).
+
+        Returns:
+            s [I, d].
+        """
+        if self.concat:
+            return self._one_step(c, tokens, known)
+        state = self.cell(c)
+        if self.tokens is None or tokens is None:
+            return state[0]
+        if self.sequence:
+            return self._token_steps(state, tokens * known.unsqueeze(1))
+        after = self.cell(self.mean_token(tokens), state)[0]
+        return torch.where(known.unsqueeze(1), after, state[0])
+
+    def mean_token(self, tokens: Tensor) -> Tensor:
+        """s_hat [I, D]: the mean vector of the real tokens, zero where there is none."""
+        total = self.tokens(tokens).sum(1)
+        return total / (tokens > 0).sum(1, keepdim=True).clamp(min=1)
+
+    def _one_step(self, c: Tensor, tokens: Tensor | None, known: Tensor) -> Tensor:
+        s_hat = torch.zeros_like(c) if tokens is None else self.mean_token(tokens)
+        if known is not None:
+            s_hat = s_hat * known.unsqueeze(1)
+        return self.cell(torch.cat([c, s_hat], 1))[0]
+
+    def _token_steps(self, state: tuple[Tensor, Tensor], tokens: Tensor) -> Tensor:
+        h, memory = state
+        for column in tokens.unbind(1):
+            new_h, new_memory = self.cell(self.tokens(column), (h, memory))
+            real = (column > 0).unsqueeze(1)
+            h, memory = torch.where(real, new_h, h), torch.where(real, new_memory, memory)
+        return h
+
+
+class Fusion(nn.Module):
+    """Eq. 7: f_i = MLP(q_i || v_i || s_i), or one of two simpler fusions.
+
+    ``mlp`` is the paper's: a linear layer on the concatenation, then LeakyReLU. ``sum`` adds the
+    parts. ``gated`` adds them under sigmoid gates that see all parts. The linear layer is a sum
+    over parts, so :meth:`fixed` can be computed once an item and :meth:`finish` once a pair.
+
+    Args:
+        size: d of every part.
+        parts: 3 for (q, v, s); 2 for (q, s), the ablation without v.
+        kind: ``mlp``, ``sum`` or ``gated``.
+    """
+
+    def __init__(self, size: int, parts: int = 3, kind: str = "mlp") -> None:
+        super().__init__()
+        self.kind = kind
+        outputs = {"mlp": size, "sum": 0, "gated": parts * size}[kind]
+        self.maps = nn.ModuleList()
+        if outputs:
+            self.maps.extend(nn.Linear(size, outputs, bias=k == 0) for k in range(parts))
+            nn.init.zeros_(self.maps[0].bias)
+        if kind == "mlp":
+            for part in self.maps:  # the argument starts as the sum of the parts
+                nn.init.eye_(part.weight)
+
+    def fixed(self, q: Tensor, s: Tensor) -> Tensor:
+        """What (q, s) [..., d] add to the argument; for ``sum`` the sum itself."""
+        if self.kind == "sum":
+            return q + s
+        return self.maps[0](q) + self.maps[-1](s)
+
+    def finish(self, fixed: Tensor, q: Tensor, v: Tensor | None, s: Tensor) -> Tensor:
+        """f [..., d] from :meth:`fixed` and the parts (v None: the ablation without it)."""
+        if self.kind == "sum":
+            return fixed if v is None else fixed + v
+        argument = fixed if v is None else fixed + self.maps[1](v)
+        if self.kind == "mlp":
+            return F.leaky_relu(argument, SLOPE)
+        parts = [q, s] if v is None else [q, v, s]
+        gates = torch.sigmoid(argument).chunk(len(parts), -1)
+        return sum(gate * part for gate, part in zip(gates, parts, strict=True))
+
+    def forward(self, q: Tensor, v: Tensor | None, s: Tensor) -> Tensor:
+        """q, v, s [..., d] -> f [..., d]."""
+        return self.finish(self.fixed(q, s), q, v, s)

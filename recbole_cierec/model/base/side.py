@@ -1,0 +1,109 @@
+"""The two sides of a batch: what scoring needs of its users and of its items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Side:
+    """Tensors of n users or of n items; row k of each belongs to the same user or item.
+
+    Attributes:
+        vector: [n, k].
+        bias: [n]; None in models without biases.
+        more: What else a model needs, by name, each [n, ...]; ``side["name"]`` reads one.
+    """
+
+    vector: Tensor
+    bias: Tensor | None = None
+    more: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.more[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.more
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, the vector first."""
+        return [self.vector, *([] if self.bias is None else [self.bias]), *self.more.values()]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Side:
+        """A side with ``change`` applied to every tensor."""
+        bias = None if self.bias is None else change(self.bias)
+        more = {name: change(value) for name, value in self.more.items()}
+        return Side(change(self.vector), bias, more)
+
+    def take(self, rows: Tensor) -> Side:
+        """The given rows, in the shape of ``rows``."""
+        flat = rows.reshape(-1)
+        # Not value[rows]: its backward pass adds up element by element.
+        return self.map(
+            lambda value: value.index_select(0, flat).view(*rows.shape, *value.shape[1:])
+        )
+
+    def blocks(self, step: int) -> list[Side]:
+        """Consecutive rows, at most ``step`` in each block; views, no copies."""
+        starts = range(0, len(self), step)
+        return [self.map(lambda value, k=k: value[k : k + step]) for k in starts]
+
+    def scoring(self) -> Side:
+        """Vector and bias alone."""
+        return replace(self, more={})
+
+    def moved(self, vector: Tensor | None = None, bias: Tensor | None = None) -> Side:
+        """The same side with another vector or bias."""
+        vector = self.vector if vector is None else vector
+        return replace(self, vector=vector, bias=self.bias if bias is None else bias)
+
+
+def joined(sides: Iterable[Side]) -> Side:
+    """The rows of several sides, one after the other."""
+    sides = list(sides)
+    first = sides[0]
+    bias = None if first.bias is None else torch.cat([side.bias for side in sides])
+    more = {name: torch.cat([side[name] for side in sides]) for name in first.more}
+    return Side(torch.cat([side.vector for side in sides]), bias, more)
+
+
+class PairScores(NamedTuple):
+    """Scores of pairs, whose leading dimensions are those of the two sides, broadcast.
+
+    Attributes:
+        score: [...].
+        norm: Squared length [...] of the item's part of the score, where it depends on the user;
+            else None.
+        branches: Scores of single branches [...], by name, for the gradient gates.
+    """
+
+    score: Tensor
+    norm: Tensor | None = None
+    branches: Mapping[str, Tensor] = {}
+
+
+class Rows(NamedTuple):
+    """A training batch as row numbers of its two sides."""
+
+    user: Tensor  # [B]
+    positive: Tensor  # [B]
+    negative: Tensor  # [B], one for each positive; with softmax [N], shared by all rows
+    items: Tensor  # ids of the items that the last two number
+    users: Tensor  # ids of the users that the first one numbers
+
+
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The different ids, ascending, and for each of ``ids`` its row among them."""
+    if ids.is_cuda:
+        return torch.unique(ids, return_inverse=True)
+    values, rows = np.unique(ids.numpy(), return_inverse=True)  # sorts by vector instructions
+    return torch.from_numpy(values), torch.from_numpy(rows)
