@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
+from recbole_cierec.trainer.optimizers import load_state
+
 MODES = ("paper", "reinforce", "fixed", "off")
 MEMORY = 0.99  # of the running mean of rewards (reinforce)
 
@@ -102,13 +104,19 @@ class GradientGate:
         Raises:
             ValueError: An action is none of this gate.
         """
-        actions, reward = [state["action"], *(state["current"] or ())], state["mean_reward"]
-        if len(actions) not in (1, 3) or not all(k in range(len(self.scales)) for k in actions):
-            raise ValueError(f"actions {actions} of a gate with {len(self.scales)} scales")
+        current, reward = state["current"], state["mean_reward"]
+        pair = isinstance(current, list) and len(current) == 2
+        actions = [state["action"], *(current if pair else ())]
+        known = range(len(self.scales))
+        # Not only equal: 4.0, True and a tensor equal whole numbers and fail when they are used.
+        if not (pair or current is None) or not all(type(k) is int and k in known for k in actions):
+            raise ValueError(
+                f"actions {[state['action'], current]} of a gate with {known.stop} scales"
+            )
         if not isinstance(reward, float | NoneType):
             raise ValueError(f"mean reward {reward!r}")
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.action, self._current = state["action"], state["current"]
-        self.mean_reward = state["mean_reward"]
+        load_state(self.optimizer, state["optimizer"])
+        self.action, self._current = state["action"], current
+        self.mean_reward = reward
         self.generator.set_state(state["generator"].cpu())

@@ -164,9 +164,7 @@ def test_the_loss_does_not_move_weights_through_the_choice_of_the_noise(trained,
     loss = VisualRecommender.contrast(model, user, item, rows)[0]
     if name == "AMF":
         moved = model.perturbed(loss, user, item, rows)
-        noise = [
-            (m.vector - s.vector).detach() for m, s in zip(moved, (user, item), strict=True)
-        ]
+        noise = [(m.vector - s.vector).detach() for m, s in zip(moved, (user, item), strict=True)]
         moved = [s.moved(s.vector + d) for s, d in zip((user, item), noise, strict=True)]
     else:
         moved = [user, model.perturbed(item, model.noises(loss, item, rows.items)[0].detach())]

@@ -173,7 +173,9 @@ def test_a_known_item_without_picture_is_ranked_by_its_id(make, merge):
     vector = {"add": q / 2, "mul": q}.get(merge)
     if vector is None:
         vector = model.merge_map.weight @ torch.cat([q, torch.zeros_like(q)])
-    _, found = model.user_view(model.user_side(torch.tensor([1])), model.item_side(torch.tensor([item])))
+    _, found = model.user_view(
+        model.user_side(torch.tensor([1])), model.item_side(torch.tensor([item]))
+    )
     torch.testing.assert_close(found[0], vector)
 
 

@@ -279,3 +279,20 @@ def test_actions_rewards_and_q_reach_tensorboard(tiny, in_tmp):
     rewards = [e.value for e in events.Scalars("gradient_gate/visual/reward")]
     assert len(rewards) == 2
     assert all(0 < r < 1 for r in rewards)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"action": torch.tensor(2)},
+        {"action": 7},
+        {"current": False},
+        {"current": [torch.tensor(4.0), 1]},
+        {"current": [1]},
+        {"mean_reward": "0.5"},
+    ],
+)
+def test_state_in_another_form_is_refused_when_it_is_read(changed):
+    gate = GradientGate([0.2, 0.6, 1.0], "reinforce", 0.01, seed=0)
+    with pytest.raises(ValueError, match="actions|reward"):
+        gate.load_state_dict({**gate.state_dict(), **changed})
