@@ -34,6 +34,7 @@ from typing import Any
 import torch
 from recbole.config import Config as RecBoleConfig
 
+import recbole_cierec.evaluation.metrics  # noqa: F401  registers NDCG_Hit
 from recbole_cierec.config.compat import ConfigCompat
 from recbole_cierec.config.data_keys import check_data_keys
 from recbole_cierec.config.derived import adjust
@@ -44,13 +45,11 @@ from recbole_cierec.config.split import split_of
 from recbole_cierec.config.values import check_eval_args, check_value
 from recbole_cierec.config.yaml import SafeYamlLoader, parse_value, read_yaml
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.evaluation.metrics import register_metrics
 from recbole_cierec.registry import MODELS, get_model_class, unknown_model
 
 DEFAULT_MODEL = "CIERec"
 DEFAULT_DATASET = "demo"
 COMMAND_LINE = "command line"
-register_metrics()
 
 PROTOCOL_KEYS = frozenset(
     "load_col unload_col unused_col filter_inter_by_user_or_item rm_dup_inter val_interval"

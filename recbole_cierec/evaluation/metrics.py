@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 from recbole.evaluator import register
-from recbole.evaluator.base_metric import TopkMetric
+from recbole.evaluator.base_metric import AbstractMetric, TopkMetric
+from recbole.evaluator.collector import DataStruct
 
 
 def ndcg_hit(hits: np.ndarray) -> np.ndarray:
@@ -34,15 +35,26 @@ def ndcg_hit(hits: np.ndarray) -> np.ndarray:
 class NDCG_Hit(TopkMetric):
     """:func:`ndcg_hit` in RecBole's form."""
 
-    def calculate_metric(self, dataobject) -> dict[str, float]:
+    def calculate_metric(self, dataobject: DataStruct) -> dict[str, float]:
         """The mean over users at each ``topk``."""
         hits, _ = self.used_info(dataobject)
         return self.topk_result("ndcg_hit", ndcg_hit(hits))
 
 
-def register_metrics() -> None:
-    """Let RecBole find the metric by its name; may be called any number of times."""
-    name = NDCG_Hit.__name__.lower()
-    register.metrics_dict[name] = NDCG_Hit
-    register.metric_types[name] = NDCG_Hit.metric_type
-    register.metric_information[name] = NDCG_Hit.metric_need
+def register_metric(metric: type[AbstractMetric]) -> None:
+    """Make a metric known by its class's name, in any case, for ``metrics`` and ``valid_metric``.
+
+    It may be called any number of times.
+
+    Args:
+        metric: A subclass of RecBole's ``TopkMetric``, ``LossMetric`` or ``AbstractMetric``.
+    """
+    name = metric.__name__.lower()
+    register.metrics_dict[name] = metric
+    register.metric_types[name] = metric.metric_type
+    register.metric_information[name] = metric.metric_need
+    if metric.smaller and name not in register.smaller_metrics:
+        register.smaller_metrics.append(name)
+
+
+register_metric(NDCG_Hit)
