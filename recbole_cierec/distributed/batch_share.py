@@ -34,7 +34,8 @@ class Share:
         self.whole, self.size = whole, size
         block = len(whole) // copies
         self._bounds = [block * k // size for k in range(size + 1)]
-        self._copies, self._known = copies, {}
+        self._copies = copies
+        self._known: dict[tuple[str, ...], WholeSide] = {}
         begin, end = self._bounds[rank : rank + 2]
         # What the mean over this part counts in the mean of all processes' means.
         self.weight = (end - begin) * size / block

@@ -128,8 +128,8 @@ class PiNet(TwoPhases, VisualRecommender):
     def pretrain_loss(self, interaction: Interaction) -> Tensor:
         """L_sem, and L_rec of the ids alone: MF. They share no parameter."""
         user, item, rows = self.sides(interaction)
-        ids = (side.moved(side.vector[:, : self.size]) for side in (user, item))
-        return self.ranking_loss(*ids, rows)
+        user, item = (side.moved(side.vector[:, : self.size]) for side in (user, item))
+        return self.ranking_loss(user, item, rows)
 
 
 class TokenHead(nn.Module):

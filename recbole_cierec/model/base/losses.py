@@ -19,7 +19,9 @@ their correction (Yi et al., RecSys 2019). 0 leaves popularity in the scores.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from logging import getLogger
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +38,9 @@ class SharedSoftmax(nn.Module):
         config: RecBole config with our keys.
     """
 
-    def __init__(self, counts: Tensor, config) -> None:
+    log_share: Tensor  # log(pi_i) [n_items]
+
+    def __init__(self, counts: Tensor, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.temperature = config["softmax_temperature"]
         self.correction = config["popularity_correction"]
@@ -50,7 +54,7 @@ class SharedSoftmax(nn.Module):
         # An item without any interaction counts as one with one: log 0 would forbid it.
         log_share = (counts.clamp(min=1) / counts.sum()).log()
         self.register_buffer("log_share", log_share, persistent=False)
-        self._told = False
+        self._reported = False
 
     def count(self, pair_width: int = 0) -> int:
         """N: as many as ``shared_negatives`` says, as there are, and as memory allows.
@@ -71,8 +75,8 @@ class SharedSoftmax(nn.Module):
         does not change them, and all processes of a run draw the same ones.
         """
         n = self.count(pair_width)
-        if not self._told and n < self.wanted:
-            self._told = True
+        if not self._reported and n < self.wanted:
+            self._reported = True
             why = f"there are {len(self.pool)} items to draw from"
             if n < len(self.pool):
                 why = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,14 +34,14 @@ def sampled_products(anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
 
 class _SampledProducts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
         ctx.save_for_backward(anchor, others, places)
         pattern = _sparse(places, torch.zeros_like(places, dtype=anchor.dtype), len(others))
         made = torch.sparse.sampled_addmm(pattern, anchor, others.T.contiguous(), beta=0.0)
         return made.values().view_as(places)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         anchor, others, places = ctx.saved_tensors
         weights = _sparse(places, gradient, len(others))
         return weights @ others, weights.t() @ anchor, None

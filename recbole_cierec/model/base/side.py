@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ class Side:
     def blocks(self, step: int) -> list[Side]:
         """Consecutive rows, at most ``step`` in each block; views, no copies."""
         starts = range(0, len(self), step)
-        return [self.map(lambda value, k=k: value[k : k + step]) for k in starts]
+        return [self.map(partial(_rows, start=k, stop=k + step)) for k in starts]
 
     def scoring(self) -> Side:
         """Vector and bias alone."""
@@ -67,11 +68,16 @@ class Side:
         return replace(self, vector=vector, bias=self.bias if bias is None else bias)
 
 
+def _rows(value: Tensor, start: int, stop: int) -> Tensor:
+    return value[start:stop]
+
+
 def joined(sides: Iterable[Side]) -> Side:
     """The rows of several sides, one after the other."""
     sides = list(sides)
     first = sides[0]
-    bias = None if first.bias is None else torch.cat([side.bias for side in sides])
+    biases = [side.bias for side in sides if side.bias is not None]
+    bias = torch.cat(biases) if biases else None
     more = {name: torch.cat([side[name] for side in sides]) for name in first.more}
     return Side(torch.cat([side.vector for side in sides]), bias, more)
 

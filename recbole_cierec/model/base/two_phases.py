@@ -33,7 +33,7 @@ class TwoPhases:
 
     def pretrain_groups(self) -> list[dict[str, Any]]:
         """Parameter groups of the first phase's optimizer; by default all of the model's."""
-        return self.parameter_groups()
+        return self.parameter_groups()  # type: ignore[attr-defined]
 
     def end_pretraining(self) -> None:
         """Called once, between the phases. It may not draw random numbers."""

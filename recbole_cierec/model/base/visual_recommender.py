@@ -8,7 +8,7 @@ defaults: the user's id vector (:meth:`~VisualRecommender.user_side`), an inner 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -191,8 +191,8 @@ class VisualRecommender(Scoring, GeneralRecommender):
         items, rows = distinct(torch.cat([positive, negative]))
         first, rest = rows.split([len(positive), len(negative)])
         self.batch.begin(None if self.softmax is None else negative)
-        rows = Rows(user_rows, first, rest, items, users)
-        return self.user_side(users), self.item_side(items), rows
+        numbers = Rows(user_rows, first, rest, items, users)
+        return self.user_side(users), self.item_side(items), numbers
 
     def negatives(self, interaction: Interaction) -> Tensor:
         """Negative items: RecBole's [B], or with softmax one draw for the batch [N]."""
@@ -230,9 +230,10 @@ class VisualRecommender(Scoring, GeneralRecommender):
         norm = self.norms(own, item, rows.positive).sum()
         norm = norm + self.norms(shared, item, rows.negative).mean() * len(rows.user)
         items = rows.items[rows.positive], rows.items[rows.negative]
-        loss = self.softmax(own.score, shared.score, *items)
+        softmax: Callable[..., Tensor] = self.softmax  # type: ignore[assignment]
+        loss = softmax(own.score, shared.score, *items)
         self.branch_losses = {
-            name: self.softmax(score.detach(), shared.branches[name].detach(), *items)
+            name: softmax(score.detach(), shared.branches[name].detach(), *items)
             for name, score in own.branches.items()
         }
         return loss, norm
