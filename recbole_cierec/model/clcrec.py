@@ -86,6 +86,10 @@ class CLCRec(VisualRecommender):
             x = torch.cat([x, F.normalize(mean)], 1)
         return self.content_out(F.leaky_relu(self.content_in(x), SLOPE))
 
+    def content_weights(self) -> list[Tensor]:
+        """Without the token vectors, which are inputs here as features are."""
+        return [self.content_in.weight, self.content_out.weight]
+
     # ------------------------------------------------------------------------ training
 
     def _key(self, users: Tensor, items: Tensor) -> Tensor:

@@ -227,6 +227,11 @@ class DropoutNet(VisualRecommender):
         norm = self.item_norm(item).sum()
         return error.sum() / item["seen"].sum().clamp(min=1), norm
 
+    def content_weights(self) -> list[Tensor]:
+        """Without the token vectors, which are inputs here as features are."""
+        towers = [*self.user_tower.parameters(), *self.item_tower.parameters()]
+        return [weight for weight in towers if weight.dim() > 1]
+
 
 class Tower(nn.Module):
     """(linear -> batch norm -> tanh) x L -> linear, rows [m, n_in] -> [m, n_out]."""

@@ -95,7 +95,8 @@ def _settings(group: dict) -> dict:
     """What two groups of the same kind of optimizer have in common: all but its numbers, which
     schedules change, and the kernel."""
     apart = {"params", "initial_lr"} | {k for k in _KERNEL if group.get(k) in (None, True, False)}
-    return {k: _is_number(v) or v for k, v in group.items() if k not in apart}
+    found = {k: list(v) if isinstance(v, tuple) else v for k, v in group.items()}
+    return {k: _is_number(v) or v for k, v in found.items() if k not in apart}
 
 
 def _is_number(value: object) -> bool:

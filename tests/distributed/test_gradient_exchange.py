@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 import subprocess
 import sys
@@ -78,9 +77,10 @@ RESUMED = {  # in both ways that random numbers may go: drawn for all, and for o
     "HAFR": {**SOFTMAX},
     "MultiVAE": {"mlp_hidden_size": [8], "latent_dimension": 4},  # of a loader that shares nothing
 }
+FOLDERS = (Path(__file__).parent, Path(__file__).parents[1])  # of what workers import
 WORKER = """
 import json, sys, torch
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(";")
 import test_gradient_exchange
 from recbole_cierec.distributed import gradient_exchange as together
 together.LARGE = 8  # so that both ways of exchanging dense gradients are taken
@@ -162,7 +162,7 @@ def pair(tiny_folder, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-W", "ignore", "-c", WORKER, os.path.dirname(__file__)]
+    command = [sys.executable, "-W", "ignore", "-c", WORKER, ";".join(map(str, FOLDERS))]
     workers = [
         subprocess.Popen([*command, rank, port], cwd=folder, stderr=subprocess.PIPE, text=True)
         for rank in "01"

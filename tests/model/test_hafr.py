@@ -245,14 +245,14 @@ def test_pairs_are_scored_in_blocks_of_bounded_memory(make, name, monkeypatch):
     torch.testing.assert_close(same, whole[1], atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(pairwise, "BLOCK_BYTES", 200_000)  # at most 50 pairs
     sizes = []
-    meet = type(model).meet
+    user_view = type(model).user_view
 
     def watched(self, user, item):
-        score, vector = meet(self, user, item)
+        score, vector = user_view(self, user, item)
         sizes.append(score.numel())
         return score, vector
 
-    monkeypatch.setattr(type(model), "meet", watched)
+    monkeypatch.setattr(type(model), "user_view", watched)
     for one, scores in zip(whole, ask, strict=True):
         sizes.clear()
         torch.testing.assert_close(scores(), one, atol=1e-5, rtol=1e-5)
