@@ -157,14 +157,19 @@ def _half_of_adam(state):
     del next(iter(state["optimizers"]["optimizer"]["state"].values()))["exp_avg"]
 
 
+def _one_without_state(state):
+    state["optimizers"]["optimizer"]["state"].popitem()
+
+
 ODD = [_no_result, _odd_parameter, _odd_attribute, _half_of_adam, _moment_that_is_no_tensor]
 ODD += [_moment_of_another_size, _steps_that_are_many, _rate_that_is_many, _another_setting]
+LEARNERS = {_one_without_state: "adagrad"}  # whose parameters have state from the start
 
 
-@pytest.mark.parametrize("change", ODD)
+@pytest.mark.parametrize("change", [*ODD, *LEARNERS])
 def test_a_checkpoint_with_a_part_of_another_form_is_refused(in_tmp, change):
     write_tiny(in_tmp)
-    keys = tiny_keys(in_tmp, learner="adam")
+    keys = tiny_keys(in_tmp, learner=LEARNERS.get(change, "adam"))
     file = Path(run("VBPR", "tiny", config_dict=keys)["checkpoint"]).with_suffix(".last.pth")
     state = torch.load(file, weights_only=True)
     change(state)

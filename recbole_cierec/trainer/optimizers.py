@@ -75,7 +75,10 @@ def load_state(optimizer: Optimizer, state: dict) -> None:
         ValueError: A part of it is missing or of another form.
     """
     before = [_settings(group) for group in optimizer.param_groups]
+    initialised = set(optimizer.state)  # Adagrad's parameters have state before the first step
     optimizer.load_state_dict(state)
+    if not initialised <= set(optimizer.state):
+        raise ValueError("lacks the state of some parameters")
     if [_settings(group) for group in optimizer.param_groups] != before:
         raise ValueError("settings of another kind of optimizer")
     if len({frozenset(kept) for kept in optimizer.state.values()}) > 1:
