@@ -20,6 +20,14 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ("CIERec",)
+# Labels of points that lie close together, in points from their point.
+OFFSETS = {
+    "BPR": (-18, 5),
+    "ItemKNN": (2, -12),
+    "MF": (-8, -12),
+    "AMF": (-10, -12),
+    "AMR": (-12, 5),
+}
 LABELS = {"CIERec:backbone=VBPR": "CIERec (VBPR)", "CIERec": "CIERec (MF)"}
 
 
@@ -46,7 +54,7 @@ def main() -> None:
         axes.annotate(
             label,
             (known[name], new[name]),
-            xytext=(4, 3),
+            xytext=OFFSETS.get(name, (4, 3)),
             textcoords="offset points",
             fontsize=7.5,
             color="#c2410c" if ours else "#1e293b",
