@@ -17,7 +17,7 @@ import re
 import sys
 from pathlib import Path
 
-from recbole_cierec.config.keys import properties_dir
+from recbole_cierec.config.properties import properties_dir
 from recbole_cierec.config.values import CHOICES
 from recbole_cierec.config.yaml import read_yaml
 

@@ -19,15 +19,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from recbole_cierec.config.config import PLACE_KEYS, PROTOCOL_KEYS, Config
-from recbole_cierec.config.keys import check_keys, nearest, properties_dir
-from recbole_cierec.config.values import check_value
+from recbole_cierec.config.config import Config
+from recbole_cierec.config.keys import check_keys
+from recbole_cierec.config.properties import properties_dir
+from recbole_cierec.config.schema import KEYS
 from recbole_cierec.config.yaml import read_yaml
-from recbole_cierec.errors import ConfigError
+from recbole_cierec.errors import ConfigError, nearest
 from recbole_cierec.registry import MODELS
 
-# Searching these would compare trials that were not measured alike, or pick the luckiest of them.
-_NOT_SEARCHED = PLACE_KEYS | PROTOCOL_KEYS | {"model", "dataset", "loss", "seed"}
 _INTERVAL = ("low", "high", "log")
 
 
@@ -159,7 +158,8 @@ def read_space(config: Config, files: Iterable[Path], fixed: Iterable[str] = ())
 
 
 def _range(config: Config, key: str, value: Any, origin: str) -> Choice | Interval:
-    if key in _NOT_SEARCHED:
+    # Trials with other protocols do not compare, and of other seeds the search picks the luckiest.
+    if key in KEYS and not KEYS[key].may_be_searched:
         raise ConfigError(f"{origin}: '{key}' cannot be searched; give it as --{key}=VALUE")
     known = config.internal_config_dict
     notes = check_keys([(key, origin)], known, config.model, config.model_class)
@@ -167,8 +167,7 @@ def _range(config: Config, key: str, value: Any, origin: str) -> Choice | Interv
         raise ConfigError(notes[0])
 
     def checked(one: Any) -> Any:
-        loose = config.model not in MODELS
-        return check_value(key, one, known.get(key), origin, loose=loose)
+        return config.checked(key, one, origin)
 
     if isinstance(value, list) and value:
         values = tuple(checked(one) for one in value)

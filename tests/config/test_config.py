@@ -13,7 +13,7 @@ from recbole.config import Config as RecBoleConfig
 from recbole.model.general_recommender.bpr import BPR
 
 from recbole_cierec.config.config import Config, property_files
-from recbole_cierec.config.keys import properties_dir
+from recbole_cierec.config.properties import properties_dir
 from recbole_cierec.config.yaml import read_yaml
 
 RECBOLE = Path(recbole.__file__).parent

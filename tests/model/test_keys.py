@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recbole_cierec.config.config import Config
-from recbole_cierec.config.keys import properties_dir
+from recbole_cierec.config.properties import properties_dir
 from recbole_cierec.config.values import CHOICES
 from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.quick_start import prepare

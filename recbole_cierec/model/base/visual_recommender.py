@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -19,6 +19,8 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
+from recbole_cierec.config.schema import Key
+from recbole_cierec.config.schema.model_keys import COMMON
 from recbole_cierec.distributed.batch_share import Share, WholeSide
 from recbole_cierec.model.base.item_encoder import ItemEncoder
 from recbole_cierec.model.base.layers import bpr_loss, squared_norm
@@ -70,6 +72,7 @@ class VisualRecommender(GeneralRecommender):
     """
 
     input_type = InputType.PAIRWISE
+    keys: ClassVar[tuple[Key, ...]] = COMMON  # declared here: their defaults hold for subclasses
     uses_regions = False  # region maps of the pictures instead of pooled features
     own_loss = False  # the method fixes its loss, and ``loss`` is not read
     # Where the item vector depends on the user: floats of the largest tensor that a pair takes in
