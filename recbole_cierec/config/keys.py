@@ -34,10 +34,9 @@ _OF_RUNS = (Role.MODEL, Role.TRAINING, Role.CONTENT)  # of which a class may cha
 # Read by RecBole 1.2.0 and 1.2.1 although no YAML file of theirs has them: absent, they are None.
 # A test compares them with RecBole's sources.
 OPTIONAL = frozenset(
-    "CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN INVERSE_ITEM_SEQ MASK_INDEX MASK_ITEM_SEQ NEG_ITEMS POS_ITEMS"
-    " REORDER_ITEM_SEQ cin contrast double_tower feature_num ft_ratio has_residual kge_interval"
-    " m_step norm sim tail_ratio token_num_threshold use_filter xgb_early_stopping_rounds"
-    " xgb_nthread xgb_silent".split()
+    "CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN INVERSE_ITEM_SEQ MASK_INDEX MASK_ITEM_SEQ NEG_ITEMS"
+    " POS_ITEMS REORDER_ITEM_SEQ cin contrast eta feature_num has_residual norm sim tail_ratio"
+    " token_num_threshold use_filter xgb_early_stopping_rounds".split()
 )
 
 

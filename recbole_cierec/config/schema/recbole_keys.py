@@ -23,14 +23,13 @@ from recbole_cierec.config.schema.parts import (
     word,
     words,
 )
-from recbole_cierec.distributed.launch import MOST_PROCESSES
 
 DATA, PLACE, PROTOCOL, TRAINING = Role.DATA, Role.PLACE, Role.PROTOCOL, Role.TRAINING
 TOKENS, FLOATS = Columns(None, ("token", "token_seq")), Columns(None, ("float", "float_seq"))
 
 KEYS = (
     Key("gpu_id", str, role=PLACE, check=gpus),
-    Key("worker", role=PLACE, low=0, high=MOST_PROCESSES),
+    Key("worker", role=PLACE, low=0, high=512),
     Key("use_gpu", role=PLACE),
     Key("seed", role=TRAINING, low=0, high=2**32 - 1, searched=False),
     Key(
