@@ -65,13 +65,13 @@ def _dataset_attribute(attribute: str) -> type | None:
     return load_object("recbole_cierec.data.dataset:VisualDataset")
 
 
-def _add_attributes(module: ModuleType, find: Callable[[str], Any]) -> None:
+def _add_attributes(module: Any, find: Callable[[str], Any]) -> None:
     """Give a module attributes that are made when first read (PEP 562)."""
     earlier = module.__dict__.get("__getattr__")
     if getattr(earlier, "of_recbole_cierec", False):
         return
 
-    def __getattr__(attribute: str) -> Any:
+    def answer(attribute: str) -> Any:
         found = find(attribute)
         if found is not None:
             return found
@@ -79,8 +79,8 @@ def _add_attributes(module: ModuleType, find: Callable[[str], Any]) -> None:
             return earlier(attribute)
         raise AttributeError(f"module {module.__name__!r} has no attribute {attribute!r}")
 
-    __getattr__.of_recbole_cierec = True
-    module.__getattr__ = __getattr__
+    vars(answer)["of_recbole_cierec"] = True
+    module.__getattr__ = answer
 
 
 def register_with_recbole() -> None:

@@ -97,6 +97,8 @@ class Config(ConfigCompat, RecBoleConfig):
         ConfigError: For anything unknown, misspelt, of the wrong type or contradictory.
     """
 
+    internal_config_dict: dict[str, Any]
+
     def __init__(
         self,
         model: str | type | None = None,
@@ -123,7 +125,7 @@ class Config(ConfigCompat, RecBoleConfig):
     def _init_parameters_category(self) -> None:
         super()._init_parameters_category()
         # RecBole appends to its own module's lists.
-        self.parameters = {kind: list(keys) for kind, keys in self.parameters.items()}
+        self.parameters: dict[str, list[str]] = {k: list(v) for k, v in self.parameters.items()}
 
     def _build_yaml_loader(self) -> type[SafeYamlLoader]:
         return SafeYamlLoader

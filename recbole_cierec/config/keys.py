@@ -48,7 +48,7 @@ def keys_read(source: str) -> set[str]:
     """
 
     def is_config(node: ast.AST) -> bool:
-        name = getattr(node, "attr", None) or getattr(node, "id", "")
+        name = str(getattr(node, "attr", None) or getattr(node, "id", ""))
         return name.endswith(("config", "config_dict"))
 
     keys = set()

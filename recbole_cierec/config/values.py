@@ -113,7 +113,7 @@ def _convert(value: Any, allowed: tuple[type, ...]) -> Any:
         return value
     if isinstance(value, Real):
         if int in allowed and (isinstance(value, Integral) or float(value).is_integer()):
-            return int(value)
+            return int(value) if isinstance(value, Integral) else int(float(value))
         if float in allowed:
             return float(value)
         if str in allowed:

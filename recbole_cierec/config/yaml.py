@@ -57,7 +57,7 @@ class SafeYamlLoader(yaml.SafeLoader):
     It starts from an empty table of rules, so neither PyYAML's loaders nor RecBole's change.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers: ClassVar[dict] = {}  # type: ignore[misc]  # PyYAML's stubs err
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -79,7 +79,7 @@ class SafeYamlLoader(yaml.SafeLoader):
             )
         return value
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:

@@ -35,15 +35,17 @@ class Histories:
         self._known, self._used = known, used
 
     def __getitem__(self, users: Sequence[int]) -> np.ndarray:
-        users = np.asarray(users, dtype=np.int64)
-        chosen = self._known[users]
+        rows = np.asarray(users, dtype=np.int64)
+        chosen = self._known[rows]
         for place in np.flatnonzero([items is None for items in chosen]):
-            items = sorted(self._used[int(users[place])])
+            items = sorted(self._used[int(rows[place])])
             chosen[place] = torch.tensor(items, dtype=torch.int64)
         return chosen
 
 
 class _AllHistories(FullSortEvalDataLoader):
+    uid2history_item: Any
+
     def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
         super().__init__(config, dataset, sampler, shuffle=shuffle)
         if not self.is_sequential:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,11 @@ from recbole_cierec.data.atomic import refuse_rows
 from recbole_cierec.data.cold_split import TEST, VALID, WARM, ColdSplit, first_times, hold_out
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.eval_mode import EvalMode
+
+if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they use
+    from recbole.data.dataset import Dataset as _Base
+else:
+    _Base = object
 
 _ANY_LENGTH = 1000  # of sequences, which are padded to it: any machine has memory for so many
 
@@ -38,11 +43,12 @@ class Rowless:
 NOTHING = Rowless(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
 
 
-class ColdSplitMixin:
+class ColdSplitMixin(_Base):
     """Over a RecBole data set: splits by the rule of a :class:`ColdSplit`, if there is one."""
 
-    cold_phase: np.ndarray | None = None  # int8 [n_items or n_users]
+    cold_phase: Any = None  # with a cold split: int8 [n_items or n_users]
     rowless: Rowless = NOTHING
+    inter_feat: Any  # RecBole's
 
     def training_counts(self, field: str) -> np.ndarray:
         """Training interactions [n] of each user or item, for any kind of model; call it on the
@@ -133,6 +139,7 @@ class ColdSequenceMixin(ColdSplitMixin):
 
     _augmenting = False
     _made = False  # whether sequences were made of split files
+    _row_phase: np.ndarray  # of each row, from files that are split already
 
     def _benchmark_presets(self) -> None:
         """RecBole expects sequences in files that are split already; else they are made here."""

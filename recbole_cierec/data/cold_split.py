@@ -121,7 +121,7 @@ def hold_out(counts: np.ndarray, times: np.ndarray | None, rule: ColdSplit) -> n
         int8 [n] of WARM, VALID, TEST; by newest, the newest are TEST and those before them VALID.
     """
     real = np.flatnonzero(counts > 0)
-    if rule.by == "newest":
+    if rule.by == "newest" and times is not None:
         order = real[np.argsort(times[real], kind="stable")]
     else:
         order = np.random.default_rng(rule.seed).permutation(real)

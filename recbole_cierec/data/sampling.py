@@ -128,10 +128,10 @@ def _entities(config: Any, dataset: Any) -> KGSampler:
 
 def _samplers(config: Any, dataset: Any, parts: list[Any]) -> list[Any]:
     """RecBole's three samplers, with arrays for its sets; None for a phase that draws nothing."""
+    samplers: list[Any] = []
     if config["repeatable"]:
         samplers = list(create_samplers(config, dataset, parts))
     else:
-        samplers: list[Any] = []
         base = None
         for phase in PHASES:
             how = config[f"{phase}_neg_sample_args"]

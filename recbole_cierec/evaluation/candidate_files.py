@@ -107,7 +107,8 @@ def _read(path: Path, phase: str | None = None) -> dict[str, np.ndarray]:
     own = re.compile(f"items|{phase}[/_].*" if phase else ".*")
     wanted = {name for name in names if own.fullmatch(name)}
     try:
-        arrays = {k: array for k, array in read_npz(path, wanted).items() if k in wanted}
+        found = read_npz(path, wanted)
+        arrays: dict[str, Any] = {name: found[name] for name in wanted}
         for name in {"items", *(name for name in wanted if name.endswith("/users"))}:
             arrays[name] = np.atleast_1d(arrays[name])
             if arrays[name].ndim > 1:
@@ -127,7 +128,7 @@ def _no_candidates(path: Path, error: Exception) -> DataError:
 def _write(
     path: Path, phase: str, plan: EvaluationPlan, users: Any, items: Any, about: dict[str, Any]
 ) -> None:
-    arrays = _read(path) if path.is_file() else {}
+    arrays: dict[str, Any] = _read(path) if path.is_file() else {}
     arrays["items"] = np.asarray(items, dtype=np.str_)
     arrays[f"{phase}/users"] = np.asarray(users, dtype=np.str_)[plan.users]
     arrays[f"{phase}/about"] = np.array(json.dumps(about))

@@ -131,7 +131,7 @@ def _draw_block(
 ) -> list[np.ndarray]:
     allowed = size - np.bincount(where, minlength=len(keys))
     crowded = (2 * n > allowed) | (4 * allowed < size)  # the stream would repeat itself for long
-    lists: list[np.ndarray | None] = [None] * len(keys)
+    lists: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(keys)
     table = np.empty((len(keys), size), dtype=np.int32)
     open_rows = np.flatnonzero(~crowded)
     count = int(1.1 * n) + 64

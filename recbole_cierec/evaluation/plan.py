@@ -18,6 +18,9 @@ from recbole_cierec.evaluation.candidates import Ragged, draw_negatives, merge
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 
 
+NO_ROWS = Ragged(np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
+
+
 @dataclass
 class View:
     """A restriction to some items.
@@ -25,12 +28,12 @@ class View:
     Attributes:
         name: Suffix of its results; empty for the whole.
         items: bool [n_items], which may be ranked; None: all.
-        positives: Of each row [R], in ``userN`` mode.
+        positives: Of each row [R], in ``userN`` mode; else empty.
     """
 
     name: str
     items: np.ndarray | None = None
-    positives: Ragged | None = None
+    positives: Ragged = NO_ROWS
 
 
 @dataclass

@@ -75,7 +75,7 @@ class Interval:
     def draw(self, chance: Random) -> float:
         """One number."""
         if self.whole and not self.log:
-            return chance.randint(self.low, self.high)
+            return chance.randint(int(self.low), int(self.high))
         low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
         if self.log:
             value = math.exp(chance.uniform(math.log(low), math.log(high)))

@@ -364,7 +364,7 @@ BAD = [
     ({"COLD_ITEMS": SHARE}, {}, "must be RS, LS, COLD_ITEM or COLD_USER, not 'COLD_ITEMS'"),
     ({"COLD_ITEM": SHARE, "RS": SHARE}, {}, "eval_args.split must be"),
     ({"COLD_ITEM": SHARE}, {"group_by": "none"}, "needs eval_args.group_by: user"),
-    ({"COLD_ITEM": SHARE}, {"benchmark_filename": ["a", "b", "c"]}, "cannot part files"),
+    ({"COLD_ITEM": SHARE}, {"benchmark_filename": ["a", "b", "c"]}, "cannot divide files"),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from recbole_cierec.config.schema.key import Key, Role
 
 LAUNCH, DERIVED, RUN = Role.LAUNCH, Role.DERIVED, Role.RUN
@@ -9,7 +11,7 @@ _SET = "is set by the launch and has no effect here; remove it"
 _FLAG = "is a flag of the command line and has no effect here; remove it"
 
 
-def _derived(name: str, source: str, about: str, **more: bool) -> Key:
+def _derived(name: str, source: str, about: str, **more: Any) -> Key:
     return Key(name, about=about, role=DERIVED, refused=f"follows from {source}; remove it", **more)
 
 

@@ -26,6 +26,10 @@ _GPU = re.compile(r"\s*(-1|[0-9]+|(GPU|MIG)-[\w/-]+)\s*", re.ASCII)  # CUDA's na
 _BOUNDS = re.compile(r"\s*[\[(]\s*([^,\s]+)\s*,\s*([^,\s]+)\s*[\])]\s*")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 # -- single values -----------------------------------------------------------------------------
 
 
@@ -34,7 +38,7 @@ def number(low: float, high: float = math.inf, *, above: bool = False) -> Check:
 
     def check(what: str, value: Any) -> float:
         value = parse_value(value) if isinstance(value, str) else value
-        good = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high
+        good = _is_number(value) and low <= value <= high
         if not good or (above and value == low):
             limits = f"above {low:g}" if above else f"of {low:g} or more"
             limits += f" and {high:g} or less" if high < math.inf else ""
@@ -50,7 +54,7 @@ def count(low: int) -> Check:
 
     def check(what: str, value: Any) -> int:
         value = parse_value(value) if isinstance(value, str) else value
-        whole = isinstance(value, Real) and not isinstance(value, bool) and value == value // 1
+        whole = _is_number(value) and value == value // 1
         if not whole or not low <= value < 2**31:
             raise WrongPart(f"{what} must be a whole number of {low} or more, not {shown(value)}")
         return int(value)
@@ -112,9 +116,8 @@ def numbers(length: int | None = None) -> Check:
     """A list of ``length`` numbers of 0 or more; null passes the types of a key, not this."""
 
     def check(what: str, value: Any) -> Any:
-        real = [v for v in value if isinstance(v, Real) and not isinstance(v, bool)]
-        good = real and real == value and all(0 <= v <= LARGEST_NUMBER for v in real)
-        if not good or length not in (None, len(real)):
+        good = value and all(_is_number(v) and 0 <= v <= LARGEST_NUMBER for v in value)
+        if not good or length not in (None, len(value)):
             kind = f"{length} numbers" if length else "numbers"
             raise WrongPart(f"{what} must be a list of {kind}, 0 or more each, not {shown(value)}")
         return value
