@@ -1,4 +1,4 @@
-"""Errors that a user can mend.
+"""Errors that a user can correct.
 
 Each carries one line: what is wrong, where, and what to do. The command line prints that line
 and exits with code 2; Python callers can catch :class:`UserError` for all of them.
@@ -39,7 +39,7 @@ class OutputError(UserError, OSError):
     """A file or folder cannot be written.
 
     Args:
-        path: The file, as the user knows it.
+        path: The file, as the user wrote it.
         reason: Why not, a few words.
     """
 

@@ -50,8 +50,8 @@ def run(
     """Train a model, evaluate the best epoch on the test part, and report.
 
     Args:
-        model: The name of a model of this package or of RecBole, a class, or ``module:Class``; None:
-            CIERec, unless a file names another.
+        model: The name of a model of this package or of RecBole, a class, or ``module:Class``;
+            None: CIERec, unless a file names another.
         dataset: The data set's folder in ``data_path``; None: the embedded demo, likewise.
         config_file_list: Yaml files, later ones win.
         config_dict: Keys and values over the files.

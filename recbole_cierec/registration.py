@@ -87,8 +87,8 @@ def register_with_recbole() -> None:
     """Make RecBole's own look-ups find this package's models, their trainers and their data set.
 
     After it ``recbole.utils.get_model``, ``get_trainer`` and ``recbole.data.create_dataset`` answer
-    for the names in :data:`MODELS`. Models are still imported only when asked for. It may be called
-    any number of times.
+    for the names in :data:`MODELS`. Models are still imported only when requested. Repeated calls
+    have no effect.
     """
     if not any(isinstance(finder, _ModelFinder) for finder in sys.meta_path):
         sys.meta_path.append(_ModelFinder())

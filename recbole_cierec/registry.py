@@ -1,8 +1,8 @@
 """The one table of models: name to class and trainer, all imported lazily.
 
-Nothing here imports a model before it is asked for, so one optional package cannot keep the others
-from running. RecBole's own models need no row: they are found in RecBole by their name. A model
-outside both packages is written ``module:Class``.
+Nothing here imports a model before it is requested, so a missing optional package affects only the
+models that need it. RecBole's own models need no row: they are found in RecBole by their name. A
+model outside both packages is written ``module:Class``.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def recbole_model_names() -> list[str]:
 
 
 def unknown_model(name: str) -> ConfigError:
-    """The error for a model name that neither table knows, with the nearest name."""
+    """The error for an unknown model name, with the nearest known one."""
     name = name[:100]  # for the search and the message
     known = {known.lower(): known for known in [*recbole_model_names(), *MODELS]}
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)

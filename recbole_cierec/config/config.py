@@ -11,10 +11,11 @@ Later layers win:
 
 The protocol rule: RecBole's files of layer 3 may add what a model cannot run without
 (``repeatable`` for sequential models, ``kg`` files for knowledge models), but not choose the data,
-the split, the negatives or the evaluation, so that all models are compared alike. Those keys have
-the role protocol. ``load_col`` is divided: layer 2 has the columns of NAME.inter; other atomic
-files that RecBole loads for a model stay. Sequential models with a CE loss have no negatives, and
-RecBole refuses any, so ``train_neg_sample_args`` is null for them unless the user sets it.
+the split, the negatives or the evaluation, so that all models are compared on equal terms. Those
+keys have the role protocol. ``load_col`` is divided: layer 2 has the columns of NAME.inter; other
+atomic files that RecBole loads for a model stay. Sequential models with a CE loss have no
+negatives, and RecBole refuses any, so ``train_neg_sample_args`` is null for them unless the user
+sets it.
 
 ``eval_args`` is merged key by key in layers 4 and 5: ``eval_args: {mode: uni100}`` keeps the split,
 wherever it is given.
@@ -286,7 +287,7 @@ class Config(ConfigCompat, RecBoleConfig):
             raise ConfigError(f"{origin}: 'loss_type' must be one of CE, BPR, not {given!r}")
 
     def _check_direction(self) -> None:
-        """RecBole knows which direction of a metric is better, and ignores what the user says."""
+        """Refuse another direction of a metric than RecBole's, which ignores the user's."""
         known = self.final_config_dict["valid_metric_bigger"]
         if self.external_config_dict.get("valid_metric_bigger", known) is not known:
             metric = self.final_config_dict["valid_metric"]

@@ -97,9 +97,9 @@ def _no_reader(model: str, model_class: type) -> str:
     """Why ``loss: softmax`` changes nothing in this model; empty where it does."""
     own_loss = getattr(model_class, "own_loss", None)
     if own_loss is None:
-        return f"{model} is RecBole's own and does not read loss: softmax"
+        return f"{model} is a model of RecBole and does not read loss: softmax"
     if not own_loss:
         return ""
     staged = model in MODELS and MODELS[model].stages
-    stage = ": it is that of the model before it" if staged else ""
-    return f"{model} has a loss of its own and does not read loss: softmax{stage}"
+    stage = ": it is the loss of the model that is trained first" if staged else ""
+    return f"{model} has another loss and does not read loss: softmax{stage}"

@@ -74,7 +74,7 @@ def keys_of_sources(model_class: type) -> frozenset[str]:
         if parent.__module__.partition(".")[0] not in ("builtins", "torch"):
             try:
                 files.add(Path(inspect.getfile(parent)))
-            except (TypeError, OSError):  # made in an interpreter session: there is no file to read
+            except (TypeError, OSError):  # defined in an interpreter session, without a file
                 continue
     sources = (path.read_text(encoding="utf-8") for path in files)
     return frozenset().union(*map(keys_read, sources))
@@ -142,7 +142,7 @@ def check_keys(
     """Refuse unknown keys; note keys that only other models read.
 
     A key of another model is no error, because one file often serves a whole comparison; the note
-    goes to the log. This holds for files, dictionaries and the command line alike.
+    goes to the log. This holds for files, dictionaries and the command line.
 
     Args:
         given: (key, where it came from) for each key that a user gave.

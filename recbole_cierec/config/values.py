@@ -22,7 +22,7 @@ from recbole_cierec.config.yaml import parse_value
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.terminal import shown
 
-LARGEST_COUNT = 2**31 - 1  # of any whole number without a limit of its own
+LARGEST_COUNT = 2**31 - 1  # of a whole number that declares no limit
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 _WORDS |= {list: "a list", dict: "a mapping", NoneType: "null"}
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

@@ -9,7 +9,7 @@
 interaction of a held-out item goes to its phase. Interactions of warm items are split as usual
 (``rest``), so that a phase has cold and warm positives. ``COLD_USER`` does the same with users; the
 first ``history`` interactions of a held-out user are known, but neither trained on nor used as
-targets, for every model alike.
+targets, for every model.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def hold_out(counts: np.ndarray, times: np.ndarray | None, rule: ColdSplit) -> n
 
 
 def first_times(ids: np.ndarray, times: np.ndarray, n: int) -> np.ndarray:
-    """The earliest time [n] of each id; inf where there is none."""
+    """The earliest time [n] of each id; inf for ids that do not occur."""
     first = np.full(n, np.inf)
     np.minimum.at(first, ids, times)
     return first

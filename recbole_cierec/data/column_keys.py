@@ -98,10 +98,10 @@ class Files:
         """Refuse parts with different columns: joined, some columns would be half empty."""
         existing = [path for path in self.paths("inter") if path.is_file()]
         for path in existing[1:]:
-            ours, first = (self._chosen("inter", self.header(p)) for p in (path, existing[0]))
-            if ours != first:
+            columns, first = (self._chosen("inter", self.header(p)) for p in (path, existing[0]))
+            if columns != first:
                 raise DataError(
-                    f"{path}: has the columns {_written(ours)}, and {existing[0].name} has "
+                    f"{path}: has the columns {_written(columns)}, and {existing[0].name} has "
                     f"{_written(first)}; the parts must have the same"
                 )
 

@@ -94,10 +94,10 @@ def raised_by_recbole(trace: TracebackType | None) -> bool:
 def _while_loading(trace: TracebackType | None) -> bool:
     """Whether RecBole was reading weights: the frame called by its last one is torch's."""
     frames = list(_frames(trace))
-    ours = [k for k, frame in enumerate(frames) if _module(frame) == "recbole"]
-    if not ours or ours[-1] + 1 == len(frames):
+    recboles = [k for k, frame in enumerate(frames) if _module(frame) == "recbole"]
+    if not recboles or recboles[-1] + 1 == len(frames):
         return False
-    return frames[ours[-1] + 1].tb_frame.f_code.co_name in ("load", "load_state_dict")
+    return frames[recboles[-1] + 1].tb_frame.f_code.co_name in ("load", "load_state_dict")
 
 
 def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:

@@ -150,8 +150,8 @@ def _read_lists(
 ) -> None:
     """Put the file's lists into the plan, in the order of its rows, as internal ids."""
     number = {token: k for k, token in enumerate(items)}
-    theirs = arrays["items"]
-    ours = np.array([number.get(str(token), -1) for token in theirs.tolist()] + [-1])
+    tokens = arrays["items"]
+    internal = np.array([number.get(str(token), -1) for token in tokens.tolist()] + [-1])
     row = {str(token): k for k, token in enumerate(arrays[f"{phase}/users"].tolist())}
     order = [row.get(token, -1) for token in np.asarray(users)[plan.users].tolist()]
     if -1 in order:
@@ -162,9 +162,9 @@ def _read_lists(
     for view in plan.views:
         for repeat in range(plan.repeats):
             name = _name(phase, view.name, repeat)
-            table = _table(path, arrays, name, len(row), len(theirs))[order]
+            table = _table(path, arrays, name, len(row), len(tokens))[order]
             real = table >= 0
-            values = ours[table[real]]
+            values = internal[table[real]]
             rows = np.repeat(np.arange(len(order)), real.sum(1))
             _refuse_bad(path, name, values, rows, used)
             if view.items is not None and not view.items[values].all():

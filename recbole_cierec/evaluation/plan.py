@@ -17,7 +17,6 @@ from recbole_cierec.data.cold_split import ColdSplit
 from recbole_cierec.evaluation.candidates import Ragged, draw_negatives, merge
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 
-
 NO_ROWS = Ragged(np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
 

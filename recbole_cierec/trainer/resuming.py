@@ -82,13 +82,16 @@ def newest_checkpoint(config: Config) -> Path:
             state = peek_checkpoint(path)
             if (state["model"], state["dataset"]) != (model, dataset):
                 continue
-            apart = differences(state, config)
-            if not apart:
+            other_settings = differences(state, config)
+            if not other_settings:
                 read_checkpoint(path)
                 return path
         except CheckpointError:
             continue  # the file before a damaged one may be whole
-        other = other or f"; {path} has {', '.join(apart[:3])}, and is used with --resume={path}"
+        other = (
+            other
+            or f"; {path} has {', '.join(other_settings[:3])}, and is used with --resume={path}"
+        )
     raise CheckpointError(
         f"{folder}: no checkpoint of {model} on {dataset} with these settings to resume{other}; "
         "start without --resume"
@@ -128,5 +131,5 @@ def refuse_other_run(path: Path, state: dict, config: Config, stages: Iterable[s
 
 def warn_of_differences(path: Path, state: dict, config: Config) -> None:
     """Log one line if a named checkpoint is of a run with other settings."""
-    if apart := differences(state, config):
-        getLogger().warning(f"{path}: is resumed although it was trained with {', '.join(apart)}")
+    if other := differences(state, config):
+        getLogger().warning(f"{path}: is resumed although it was trained with {', '.join(other)}")

@@ -1,12 +1,12 @@
-"""What a search draws from: the ranges in ``properties/search/``, or in a user's own file.
+"""Search spaces: the ranges in ``properties/search/``, or in a user's own file.
 
 A list holds the values to choose from; ``{low: 0.001, high: 0.1, log: true}`` is an interval, of
-whole numbers where the key takes these. Where a study has ``loss: softmax``, keys of
-``MODEL-softmax.yaml`` take the place of those in ``MODEL.yaml``: the loss decides which rates are
-sensible, so it is given by the user and never searched.
+whole numbers for a key of that type. In a study with ``loss: softmax``, keys of
+``MODEL-softmax.yaml`` replace those in ``MODEL.yaml``: the loss decides which rates are sensible,
+so the user sets it and it is never searched.
 
-The settings of trial k depend on the ranges, the seed and k alone, and each key has a generator of
-its own. So models with the same range of a key draw the same values of it, trial by trial.
+The settings of trial k depend only on the ranges, the seed and k, and each key has a separate
+generator. So models with the same range of a key draw the same values of it, trial by trial.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Choice:
         return len(self.values)
 
     def draw(self, chance: Random) -> Any:
-        """One value, each alike."""
+        """One value, all with equal probability."""
         return chance.choice(self.values)
 
     def holds(self, value: Any) -> bool:
@@ -56,7 +56,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number from ``low`` to ``high``, both included; ``log``: alike in its logarithm."""
+    """A number from ``low`` to ``high``, both included; ``log``: uniform in its logarithm."""
 
     low: float
     high: float
@@ -98,7 +98,7 @@ Space = dict[str, Choice | Interval]
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values of a setting are one, also after a turn through JSON."""
+    """Whether two values of a setting are equal, also after conversion to JSON and back."""
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
@@ -132,7 +132,7 @@ def read_space(config: Config, files: Iterable[Path], fixed: Iterable[str] = ())
 
     Args:
         config: The study's configuration.
-        files: The files; later ones win.
+        files: Later ones win.
         fixed: Keys that are not searched although a file has them.
 
     Returns:
@@ -213,7 +213,7 @@ def size(space: Space, first: Mapping[str, Any]) -> float:
 
 
 def draw(space: Space, seed: int, trial: int, attempt: int = 0) -> dict[str, Any]:
-    """Settings of one trial, each key by a generator of its own."""
+    """Settings of one trial, each key drawn by a separate generator."""
     return {
         key: range_.draw(Random(f"{seed}/{trial}/{attempt}/{key}"))  # noqa: S311 (no secret)
         for key, range_ in space.items()
@@ -221,7 +221,7 @@ def draw(space: Space, seed: int, trial: int, attempt: int = 0) -> dict[str, Any
 
 
 def draws(space: Space, seed: int, count: int, first: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings of all trials of a random search, no two alike.
+    """The settings of all trials of a random search, all different.
 
     Args:
         space: The ranges.

@@ -2,8 +2,8 @@
 
 The defaults of COMMON are also those of a model outside the package. All other defaults repeat
 ``properties/model/NAME.yaml``, where a model may differ from what is shared; a test compares the
-two. The keys stand here and not on the classes so that their values can be checked for every model
-of a comparison without importing any of them.
+two. The keys are declared here and not on the classes so that their values can be checked for every
+model of a comparison without importing any of them.
 """
 
 from __future__ import annotations
