@@ -15,6 +15,7 @@ from recbole_cierec.config.schema import (
     model_keys,
     protocol_keys,
     recbole_keys,
+    single_model_keys,
     training_keys,
 )
 
@@ -52,7 +53,7 @@ def page() -> str:
     for title, (about, keys) in _SECTIONS.items():
         parts += [f"## {title}\n", *([f"{about}\n"] if about else []), _table(keys)]
     parts.append("## Models: of one model\n")
-    for name, keys in model_keys.OF_ONE_MODEL.items():
+    for name, keys in single_model_keys.OF_ONE_MODEL.items():
         parts += [f"### {name}\n", _table(keys)]
     parts += [_RECBOLE, _recbole_table()]
     return "\n".join(parts)

@@ -11,12 +11,14 @@ import recbole
 
 import recbole_cierec
 from recbole_cierec.config.config import Config
+from recbole_cierec.config.keys import declared_by
 from recbole_cierec.config.properties import model_keys, properties_dir
 from recbole_cierec.config.schema import IN_YAML, KEYS, Key, Role
-from recbole_cierec.config.schema.model_keys import COMMON, OF_ONE_MODEL
+from recbole_cierec.config.schema.model_keys import COMMON
+from recbole_cierec.config.schema.single_model_keys import OF_ONE_MODEL
 from recbole_cierec.config.values import check_value
 from recbole_cierec.config.yaml import read_yaml
-from recbole_cierec.registry import MODELS
+from recbole_cierec.registry import MODELS, get_model_class
 from recbole_cierec.tuning.ranges import read_space
 
 PACKAGE = Path(recbole_cierec.__file__).parent
@@ -85,12 +87,16 @@ def test_each_declared_key_of_ours_has_a_default_in_a_file():
 
 @pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.stem)
 def test_each_default_of_a_model_is_declared_with_its_types(path):
+    """In the schema, or on the model's class."""
+    own = declared_by(get_model_class(path.stem))
     for name, value in read_yaml(path).items():
-        key = KEYS[name]
+        key = own.get(name) or KEYS[name]
         assert isinstance(value, key.types), name
         assert set(comments(path)[name][0].split(" or ")) == words(key), name
         shared = len([m for m in model_keys()[name] if m in MODELS]) > 1
-        assert shared or key in OF_ONE_MODEL[path.stem], name
+        assert shared or key in (*OF_ONE_MODEL.get(path.stem, ()), *own.values()), name
+    for name in own.keys() - {key.name for key in COMMON}:
+        assert own[name].default == read_yaml(path)[name], name
 
 
 @pytest.mark.parametrize("model", OF_ONE_MODEL)

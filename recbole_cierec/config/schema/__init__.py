@@ -13,13 +13,22 @@ from recbole_cierec.config.schema import (
     model_keys,
     protocol_keys,
     recbole_keys,
+    single_model_keys,
     training_keys,
 )
 from recbole_cierec.config.schema.key import IN_YAML, Columns, Key, Role
 
 __all__ = ["IN_YAML", "KEYS", "PLACE_KEYS", "PROTOCOL_KEYS", "Columns", "Key", "Role"]
 
-GROUPS = (protocol_keys, content_keys, training_keys, model_keys, recbole_keys, launch_keys)
+GROUPS = (
+    protocol_keys,
+    content_keys,
+    training_keys,
+    model_keys,
+    single_model_keys,
+    recbole_keys,
+    launch_keys,
+)
 KEYS: dict[str, Key] = {key.name: key for group in GROUPS for key in group.KEYS}
 PLACE_KEYS = frozenset(name for name, key in KEYS.items() if key.of_place)
 PROTOCOL_KEYS = frozenset(name for name, key in KEYS.items() if key.role is Role.PROTOCOL)
