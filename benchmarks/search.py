@@ -6,7 +6,7 @@
 Trial k of a model draws from its own seeded generator, so that a run that stopped goes on where it
 was, trials can be spread over processes, and every model gets the same number. The test part is
 never read here. ``NAME:key=value`` searches a model with a key fixed, as in CIERec:backbone=VBPR;
-with ``:loss=softmax`` the ranges of that loss hold. ``python -m recbole_cierec.cli.tune`` searches the
+with ``:loss=softmax`` the ranges of that loss hold. ``python -m recbole_cierec tune`` searches the
 same ranges for one model, by draws of its own; here one file holds the rows of many.
 """
 

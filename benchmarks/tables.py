@@ -17,8 +17,8 @@ import re
 import sys
 from pathlib import Path
 
-from recbole_cierec.config.keys import properties_dir
-from recbole_cierec.config.values import CHOICES
+from recbole_cierec.config.properties import properties_dir
+from recbole_cierec.config.schema import KEYS
 from recbole_cierec.config.yaml import read_yaml
 
 RUNS = Path(__file__).resolve().parent / "runs"
@@ -61,9 +61,13 @@ def variant(row: dict) -> str:
     found = [
         f"{key}: {value}"
         for key, value in row.get("settings", {}).items()
-        if key in defaults and value != defaults[key] and (key in CHOICES or value == 0)
+        if key in defaults and value != defaults[key] and (_is_choice(key) or value == 0)
     ]
     return ", ".join(found)
+
+
+def _is_choice(key: str) -> bool:
+    return key in KEYS and bool(KEYS[key].choices)
 
 
 def markdown(head: list[str], body: list[list[str]]) -> str:

@@ -20,10 +20,12 @@ from recbole_cierec.config.config import Config
 from recbole_cierec.data.recbole_errors import as_model_errors
 from recbole_cierec.distributed.launch import launch
 from recbole_cierec.distributed.world import world
+from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.evaluation.candidate_files import check_candidates_file
 from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.files.checkpoint import read_checkpoint
 from recbole_cierec.logs import result_table, start_log
+from recbole_cierec.registry import get_model_class
 from recbole_cierec.trainer.checkpoint_folder import check_writable
 from recbole_cierec.trainer.resuming import check_resume
 from recbole_cierec.trainer.trainer_class import get_trainer_class
@@ -48,15 +50,16 @@ def run(
     """Train a model, evaluate the best epoch on the test part, and report.
 
     Args:
-        model: A model of ours or RecBole's, or a class; None: CIERec, unless a file names one.
-        dataset: The data set's folder under ``data_path``; None: the embedded demo, likewise.
+        model: The name of a model of this package or of RecBole, a class, or ``module:Class``;
+            None: CIERec, unless a file names another.
+        dataset: The data set's folder in ``data_path``; None: the embedded demo, likewise.
         config_file_list: Yaml files, later ones win.
         config_dict: Keys and values over the files.
         saved: Whether to keep checkpoints; without them the last epoch is evaluated.
-        nproc: Processes on this machine. Under torchrun its world is joined instead.
+        nproc: Processes on this machine; under torchrun, its processes are used instead.
         world_size: Processes on all machines; -1: ``nproc``.
         ip: The address of the first machine.
-        port: Its port; if taken, another one is used where all processes are on this machine.
+        port: Its port; another one is chosen if it is in use and all processes are on this machine.
         group_offset: The rank of this machine's first process.
         cmd_line: Flags, from :func:`recbole_cierec.config.yaml.parse_command_line`.
 
@@ -65,12 +68,12 @@ def run(
         ``test_result``, and also ``model``, ``dataset``, ``checkpoint`` (path or None), ``epochs``
         (trained in all), ``seconds`` (``fit`` and ``evaluate``; of processor time ``fit_cpu``
         and ``evaluate_cpu``), ``parameters`` (trainable),
-        ``config_digest``, ``log_file`` and ``stages`` (of a model that starts from another one:
-        its ``model``, ``checkpoint`` and ``best_valid_score``; else, and where the model itself was
-        resumed, empty). None on a machine without the first process.
+        ``config_digest``, ``log_file`` and ``stages`` (the models that were trained first, each
+        with ``model``, ``checkpoint`` and ``best_valid_score``; empty if there are none, or if the
+        model itself was resumed). None on a machine without the first process.
 
     Raises:
-        UserError: For any input that the user can mend.
+        UserError: For any input that the user can correct.
     """
     arguments = {
         "model": model,
@@ -90,21 +93,28 @@ def load(
     config_file_list: Files | None = None,
     config_dict: Mapping[str, Any] | None = None,
 ) -> Job:
-    """A trained model with its data, to rank with.
+    """A trained model with its data, for ranking.
+
+    The module of a model outside the package is imported, and so must be importable.
 
     Args:
         checkpoint: The file that :func:`run` names.
-        config_file_list: The yaml files of that run.
-        config_dict: The keys of that run; one that is forgotten is named in a warning.
+        config_file_list: The YAML files of that run.
+        config_dict: The keys of that run; a warning names those that differ.
 
     Returns:
         The model, ready to score, its configuration and the three parts of the data.
 
     Raises:
-        UserError: The checkpoint is missing or damaged, or of other data or sizes.
+        UserError: The checkpoint is missing or damaged, of other data or shapes, or its model
+            cannot be imported.
     """
     state = read_checkpoint(Path(checkpoint))
     keys = {**(config_dict or {}), "resume": str(checkpoint)}
+    try:
+        get_model_class(state["model"])
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from error
     with quiet_recbole():
         job = prepare(Config(state["model"], state["dataset"], config_file_list, keys, {}))
     job.model.eval()
@@ -133,14 +143,14 @@ def run_one(
 
 @dataclass
 class Job:
-    """All that a run needs, made and not yet trained.
+    """All that a run needs, before it is trained.
 
     Attributes:
         config: The configuration.
         model: The model on its device.
         trainer: Its trainer.
         loaders: Training, validation and test data.
-        stages: What was trained before the model, as in the result of :func:`run`.
+        stages: The models that were trained first, as in the result of :func:`run`.
     """
 
     config: Config
@@ -180,12 +190,15 @@ class Job:
         }
 
 
-def _clocks() -> tuple[float, float]:
+_Clocks = tuple[float, float]  # wall time and processor time
+
+
+def _clocks() -> _Clocks:
     return perf_counter(), process_time()
 
 
-def _seconds(start: tuple, fitted: tuple, ended: tuple) -> dict[str, float]:
-    """Seconds of fit and test, of the wall's clock and of the processor's."""
+def _seconds(start: _Clocks, fitted: _Clocks, ended: _Clocks) -> dict[str, float]:
+    """Seconds of fit and test, of wall time and of processor time."""
     return {
         "fit": fitted[0] - start[0],
         "evaluate": ended[0] - fitted[0],
@@ -195,9 +208,10 @@ def _seconds(start: tuple, fitted: tuple, ended: tuple) -> dict[str, float]:
 
 
 def prepare(config: Config, saved: bool = True) -> Job:
-    """Load the data, split it, and make model and trainer, resumed if ``resume`` says so.
+    """Load the data, split it, and make model and trainer; resume both if ``resume`` is set.
 
-    The stage of a model that has one is trained here (:mod:`recbole_cierec.trainer.warm_start_stages`).
+    The stage of a model that has one is trained here, see
+    :mod:`recbole_cierec.trainer.warm_start_stages`.
 
     Args:
         config: The configuration.
@@ -207,7 +221,7 @@ def prepare(config: Config, saved: bool = True) -> Job:
         The job, ready to train.
 
     Raises:
-        ConfigError: A logger is asked for and not installed.
+        ConfigError: A logger is requested and not installed.
     """
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.data.sampling import prepare as prepare_data
@@ -215,8 +229,8 @@ def prepare(config: Config, saved: bool = True) -> Job:
     logger = getLogger()
     if config["log_wandb"]:
         require("wandb", "init", "log_wandb")
-    check_writable(Path(config["checkpoint_dir"]))  # RecBole's trainer would, after all the work
-    if world()[0] == 0:  # another process may not see yet what the first one has just written
+    check_writable(Path(config["checkpoint_dir"]))  # before all the work; RecBole fails after it
+    if world()[0] == 0:  # other processes may not see yet what the first one has just written
         check_resume(config)
     check_candidates_file(config)
     init_seed(config["seed"], config["reproducibility"])
@@ -224,8 +238,8 @@ def prepare(config: Config, saved: bool = True) -> Job:
     logger.info(dataset)
     loaders = prepare_data(config, dataset)
     start = begin(config, loaders[0]._dataset, prepare, saved)
-    # RecBole gives each process a seed of its own; what may differ between processes is parted in
-    # trainer/together.py.
+    # RecBole gives each process another seed. Here they are equal, and the package `distributed`
+    # decides what differs between processes.
     init_seed(config["seed"], config["reproducibility"])
     data = loaders[0]._dataset
     with as_model_errors(config):
@@ -241,7 +255,7 @@ def prepare(config: Config, saved: bool = True) -> Job:
 def _log_start(config: Config, cmd_line: Mapping[str, str] | None) -> None:
     logger = getLogger()
     if not sys.stderr.isatty() and "show_progress" not in config.origins:
-        config["show_progress"] = False  # bars are for terminals; in a file they are control codes
+        config["show_progress"] = False  # in a file, progress bars are control codes
     if cmd_line:
         logger.info("Command line: " + " ".join(f"--{k}={v}" for k, v in cmd_line.items()))
     logger.info(config)

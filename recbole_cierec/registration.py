@@ -1,7 +1,7 @@
-"""Make RecBole's own functions find our models::
+"""Makes RecBole's own functions find this package's models::
 
 from recbole.quick_start import run_recbole
-from recbole_cierec.config.config import property_files
+from recbole_cierec.config import property_files
 from recbole_cierec.registration import register_with_recbole
 
 register_with_recbole()
@@ -11,6 +11,7 @@ run_recbole(model="CIERec", dataset="demo", config_file_list=property_files("CIE
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -19,7 +20,7 @@ from typing import Any
 
 from recbole_cierec.registry import MODELS, get_model_class, load_object
 
-_OUR_FAMILY = "recbole.model.general_recommender"  # where RecBole looks for our models
+_FAMILY = "recbole.model.general_recommender"  # where RecBole looks for these models
 
 
 class _ModelLoader(Loader):
@@ -37,7 +38,7 @@ class _ModelFinder(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         package, _, stem = fullname.rpartition(".")
-        if package != _OUR_FAMILY:
+        if package != _FAMILY:
             return None
         for name in MODELS:
             if name.lower() == stem:
@@ -64,13 +65,13 @@ def _dataset_attribute(attribute: str) -> type | None:
     return load_object("recbole_cierec.data.dataset:VisualDataset")
 
 
-def _add_attributes(module: ModuleType, find: Any) -> None:
+def _add_attributes(module: Any, find: Callable[[str], Any]) -> None:
     """Give a module attributes that are made when first read (PEP 562)."""
     earlier = module.__dict__.get("__getattr__")
     if getattr(earlier, "of_recbole_cierec", False):
         return
 
-    def __getattr__(attribute: str) -> Any:
+    def answer(attribute: str) -> Any:
         found = find(attribute)
         if found is not None:
             return found
@@ -78,16 +79,16 @@ def _add_attributes(module: ModuleType, find: Any) -> None:
             return earlier(attribute)
         raise AttributeError(f"module {module.__name__!r} has no attribute {attribute!r}")
 
-    __getattr__.of_recbole_cierec = True
-    module.__getattr__ = __getattr__
+    vars(answer)["of_recbole_cierec"] = True
+    module.__getattr__ = answer
 
 
 def register_with_recbole() -> None:
-    """Make RecBole's own look-ups find our models, their trainers and their data set.
+    """Make RecBole's own look-ups find this package's models, their trainers and their data set.
 
     After it ``recbole.utils.get_model``, ``get_trainer`` and ``recbole.data.create_dataset`` answer
-    for the names in :data:`MODELS`. Models are still imported only when asked for. It may be called
-    any number of times.
+    for the names in :data:`MODELS`. Models are still imported only when requested. Repeated calls
+    have no effect.
     """
     if not any(isinstance(finder, _ModelFinder) for finder in sys.meta_path):
         sys.meta_path.append(_ModelFinder())

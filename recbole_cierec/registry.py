@@ -1,12 +1,15 @@
-"""The one table of models: name to class, trainer and properties, all imported lazily.
+"""The one table of models: name to class and trainer, all imported lazily.
 
-Nothing here imports a model before it is asked for, so one optional package cannot keep the others
-from running. RecBole's own models need no row: they are found in RecBole by their name.
+Nothing here imports a model before it is requested, so a missing optional package affects only the
+models that need it. RecBole's own models need no row: they are found in RecBole by their name. A
+model outside both packages is written ``module:Class``.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -34,46 +37,38 @@ class ModelEntry:
     """What the table says of one model.
 
     Args:
-        target: The class as ``module:Class``; the class bears the model's name.
-        properties: The name of its file in ``properties/model/``, without ``.yaml``.
+        target: The class as ``module:Class``; its name is the model's.
         trainer: Its trainer as ``module:Class``; None for RecBole's choice.
         stages: The models that it can start from, the default first; one of them is trained
             before it (see :mod:`recbole_cierec.trainer.warm_start_stages`).
     """
 
     target: str
-    properties: str
     trainer: str | None = None
     stages: tuple[str, ...] = ()
 
 
 MODELS: dict[str, ModelEntry] = {
-    "CIERec": ModelEntry("recbole_cierec.model.cierec:CIERec", "CIERec", _GATED),
-    "CIERec_Base": ModelEntry("recbole_cierec.model.cierec_ablations:CIERec_Base", "CIERec_Base"),
-    "CIERec_CI": ModelEntry("recbole_cierec.model.cierec_ablations:CIERec_CI", "CIERec_CI", _GATED),
-    "CIERec_CI_TA": ModelEntry(
-        "recbole_cierec.model.cierec_ablations:CIERec_CI_TA", "CIERec_CI_TA", _GATED
-    ),
-    "CIERec_CI_TA_GR": ModelEntry(
-        "recbole_cierec.model.cierec_ablations:CIERec_CI_TA_GR", "CIERec_CI_TA_GR", _GATED
-    ),
-    "MF": ModelEntry("recbole_cierec.model.mf:MF", "MF"),
-    "HAFR": ModelEntry("recbole_cierec.model.hafr:HAFR", "HAFR"),
-    "HAFR_non_i": ModelEntry("recbole_cierec.model.hafr:HAFR_non_i", "HAFR_non_i"),
-    "VECF": ModelEntry("recbole_cierec.model.vecf:VECF", "VECF"),
-    "VBPR": ModelEntry("recbole_cierec.model.vbpr:VBPR", "VBPR"),
-    "AMF": ModelEntry("recbole_cierec.model.amf:AMF", "AMF", stages=("MF",)),
-    "AMR": ModelEntry("recbole_cierec.model.amr:AMR", "AMR", stages=("VBPR",)),
-    "DropoutNet": ModelEntry(
-        "recbole_cierec.model.dropoutnet:DropoutNet", "DropoutNet", stages=("MF", "BPR")
-    ),
-    "CLCRec": ModelEntry("recbole_cierec.model.clcrec:CLCRec", "CLCRec"),
-    "AlignRec": ModelEntry("recbole_cierec.model.alignrec:AlignRec", "AlignRec", _PHASED),
-    "PiNet": ModelEntry("recbole_cierec.model.pinet:PiNet", "PiNet", _PHASED_GATED),
-    "MF_Image": ModelEntry("recbole_cierec.model.mf_image:MF_Image", "MF_Image"),
-    "MF_Semantics": ModelEntry("recbole_cierec.model.mf_semantics:MF_Semantics", "MF_Semantics"),
-    "MF_Content": ModelEntry("recbole_cierec.model.mf_content:MF_Content", "MF_Content"),
-    "DeepStyle": ModelEntry("recbole_cierec.model.deepstyle:DeepStyle", "DeepStyle"),
+    "CIERec": ModelEntry("recbole_cierec.model.cierec:CIERec", _GATED),
+    "CIERec_Base": ModelEntry("recbole_cierec.model.cierec_ablations:CIERec_Base"),
+    "CIERec_CI": ModelEntry("recbole_cierec.model.cierec_ablations:CIERec_CI", _GATED),
+    "CIERec_CI_TA": ModelEntry("recbole_cierec.model.cierec_ablations:CIERec_CI_TA", _GATED),
+    "CIERec_CI_TA_GR": ModelEntry("recbole_cierec.model.cierec_ablations:CIERec_CI_TA_GR", _GATED),
+    "MF": ModelEntry("recbole_cierec.model.mf:MF"),
+    "HAFR": ModelEntry("recbole_cierec.model.hafr:HAFR"),
+    "HAFR_non_i": ModelEntry("recbole_cierec.model.hafr:HAFR_non_i"),
+    "VECF": ModelEntry("recbole_cierec.model.vecf:VECF"),
+    "VBPR": ModelEntry("recbole_cierec.model.vbpr:VBPR"),
+    "AMF": ModelEntry("recbole_cierec.model.amf:AMF", stages=("MF",)),
+    "AMR": ModelEntry("recbole_cierec.model.amr:AMR", stages=("VBPR",)),
+    "DropoutNet": ModelEntry("recbole_cierec.model.dropoutnet:DropoutNet", stages=("MF", "BPR")),
+    "CLCRec": ModelEntry("recbole_cierec.model.clcrec:CLCRec"),
+    "AlignRec": ModelEntry("recbole_cierec.model.alignrec:AlignRec", _PHASED),
+    "PiNet": ModelEntry("recbole_cierec.model.pinet:PiNet", _PHASED_GATED),
+    "MF_Image": ModelEntry("recbole_cierec.model.mf_image:MF_Image"),
+    "MF_Semantics": ModelEntry("recbole_cierec.model.mf_semantics:MF_Semantics"),
+    "MF_Content": ModelEntry("recbole_cierec.model.mf_content:MF_Content"),
+    "DeepStyle": ModelEntry("recbole_cierec.model.deepstyle:DeepStyle"),
 }
 
 
@@ -114,7 +109,7 @@ def recbole_model_names() -> list[str]:
 
 
 def unknown_model(name: str) -> ConfigError:
-    """The error for a model name that neither table knows, with the nearest name."""
+    """The error for an unknown model name, with the nearest known one."""
     name = name[:100]  # for the search and the message
     known = {known.lower(): known for known in [*recbole_model_names(), *MODELS]}
     near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
@@ -123,20 +118,19 @@ def unknown_model(name: str) -> ConfigError:
 
 
 def get_model_class(name: str) -> type:
-    """The class of a model: ours first, else RecBole's, mended where it needs it.
+    """The class of a model: this package's, else RecBole's, patched where it needs it.
 
     Args:
-        name: The model's name, in its exact spelling.
-
-    Returns:
-        The model class; its ``__name__`` is the name.
+        name: The model's name in its exact spelling, or ``module:Class``.
 
     Raises:
-        ConfigError: If nothing bears the name, or if a package that the model needs is missing.
+        ConfigError: Nothing has the name, or a package that the model needs is missing.
     """
     if name in MODELS:
         return load_object(MODELS[name].target)
-    # RecBole's look-up dies of a missing lightgbm when the name is unknown, so ask the files first.
+    if ":" in name:
+        return outside_model(_import_outside(name))
+    # RecBole's look-up fails without lightgbm when the name is unknown, so search the files first.
     if _recbole_file(name) is None:
         raise unknown_model(name)
     import torch
@@ -149,6 +143,69 @@ def get_model_class(name: str) -> type:
         with named_where_missing(f"model '{name}'"):
             return patch_model(get_model(name))
     finally:
-        # RecBole's sine.py, read with any sequential model, has torch keep a trace of every
-        # operation from then on.
+        # Importing RecBole's sine.py, as for any sequential model, turns on torch's anomaly
+        # detection, which slows down every operation from then on.
         torch.autograd.set_detect_anomaly(watching)
+
+
+# -- models outside the package ----------------------------------------------------------------
+
+
+def outside_model(model_class: type) -> type:
+    """A class that was given instead of a name, patched where RecBole's part of it needs it.
+
+    Raises:
+        ConfigError: It is no model of RecBole's kind.
+    """
+    from recbole.model.abstract_recommender import AbstractRecommender
+
+    from recbole_cierec.compat.recbole_models import patch_model
+
+    if not issubclass(model_class, AbstractRecommender):
+        raise ConfigError(
+            f"model {model_class.__module__}:{model_class.__qualname__} is not a RecBole model; "
+            "derive it from VisualRecommender or from a model of RecBole"
+        )
+    return patch_model(model_class)
+
+
+def _import_outside(target: str) -> type:
+    module, _, name = target.partition(":")
+    if "<locals>" in name:
+        raise ConfigError(
+            f"model '{target}' was defined inside a function and cannot be imported; define it at "
+            "the top level of a module"
+        )
+    if not all(part.isidentifier() for part in module.split(".")) or not name.isidentifier():
+        raise ConfigError(f"model '{target[:100]}' is not of the form my_package.my_module:MyModel")
+    if os.getcwd() not in sys.path and "" not in sys.path:  # as with python -m
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"model '{target}' needs the package {error.name}, which is not installed"
+            ) from error
+        raise ConfigError(
+            f"model '{target}': there is no module {module}; run where it can be imported, or add "
+            "its folder to PYTHONPATH"
+        ) from error
+    if not isinstance(found, type):
+        where = "this script or notebook" if module == "__main__" else f"the module {module}"
+        raise ConfigError(f"model '{target}': {where} has no class {name}")
+    return found
+
+
+def known_name(model_class: type) -> str | None:
+    """The name of a class of this package's table or of RecBole; None for any other class."""
+    name, module = model_class.__name__, model_class.__module__
+    if name in MODELS and MODELS[name].target == f"{module}:{name}":
+        return name
+    return name if module.startswith("recbole.model.") else None
+
+
+def model_spelling(model_class: type) -> str:
+    """What finds the class again: its known name, else ``module:Class``."""
+    known = known_name(model_class)
+    return known or f"{model_class.__module__}:{model_class.__qualname__}"

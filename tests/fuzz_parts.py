@@ -31,7 +31,8 @@ from tiny_data import write_tiny
 from recbole_cierec.__main__ import main
 from recbole_cierec.cli.compare import compare
 from recbole_cierec.config.config import Config
-from recbole_cierec.config.keys import LAUNCH_KEYS, properties_dir
+from recbole_cierec.config.properties import properties_dir
+from recbole_cierec.config.schema import KEYS, Role
 from recbole_cierec.config.yaml import parse_command_line
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.files.checkpoint import read_checkpoint
@@ -272,12 +273,13 @@ class Atomic(Part):
 
 # ---- keys ----------------------------------------------------------------------------------------
 
+LAUNCH_KEYS = {name for name, key in KEYS.items() if key.role is Role.LAUNCH}
 # Keys that start processes, reach for networks and devices, or may ask for hours of work.
 _NOT_RUN = frozenset(
     "worker nproc gpu_id device log_wandb epochs pretrain_epochs eval_repeats stopping_step"
     " attention_blocks content_layers id_layers n_layers num_layers attention_heads image_size"
     " encoder_weights model dataset shared_negatives".split()
-).union(LAUNCH_KEYS - {"encoding"})
+).union(LAUNCH_KEYS)
 _MODELS = ("MF", "VBPR", "CIERec", "CIERec_CI_TA_GR", "AMR", "DropoutNet", "HAFR", "BPR", "SASRec")
 
 
@@ -303,7 +305,7 @@ class Keys(Part):
             "TIME_FIELD",
             "learning_rate",
         ]
-        extra += sorted(LAUNCH_KEYS - {"model", "dataset", "config_file", "config_files"})
+        extra += sorted(LAUNCH_KEYS - {"config_file", "config_files"} | {"encoding"})
         for model, keys in self.keys.items():
             own = properties_dir() / "model" / f"{model}.yaml"
             keys += [*extra, *(yaml.safe_load(own.read_text("utf-8")) if own.is_file() else [])]

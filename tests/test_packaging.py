@@ -127,7 +127,7 @@ def test_the_wheel_runs_from_another_folder(python, tmp_path):
 
 
 def test_the_installed_property_files_are_those_of_the_checkout(python, tmp_path):
-    code = "from recbole_cierec.config.keys import properties_dir as d; print(d())"
+    code = "from recbole_cierec.config.properties import properties_dir as d; print(d())"
     installed = Path(call(python, "-c", code, cwd=tmp_path).strip())
     assert installed.is_relative_to(python.parents[1])
     assert files_of(installed, "*.yaml") == files_of(ROOT / "properties", "*.yaml")

@@ -155,7 +155,7 @@ def test_registration_twice_is_registration_once(registered):
 
 def test_registration_imports_no_model():
     code = (
-        "import sys; from recbole_cierec.registry import register_with_recbole as r; r(); r()\n"
+        "import sys; from recbole_cierec.registration import register_with_recbole as r; r(); r()\n"
         "import importlib.util as u\n"
         "assert u.find_spec('recbole.model.general_recommender.cierec') is not None\n"
         "print([m for m in sys.modules if m.startswith('recbole_cierec.model')])"

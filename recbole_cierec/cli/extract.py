@@ -62,7 +62,7 @@ def extract_one(shard: Shard, **arguments: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; :func:`~recbole_cierec.cli.exit_codes.run_command` has the exit codes."""
+    """Run one command line; returns its exit code (:mod:`recbole_cierec.cli.exit_codes`)."""
     return run_command(extract, argv, lambda: __doc__)
 
 

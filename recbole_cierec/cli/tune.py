@@ -312,7 +312,7 @@ def _tune(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; :func:`~recbole_cierec.cli.exit_codes.run_command` has the exit codes."""
+    """Run one command line; returns its exit code (:mod:`recbole_cierec.cli.exit_codes`)."""
     return run_command(_tune, argv, lambda: USAGE)
 
 

@@ -8,6 +8,8 @@ in this and the other ``compat`` modules are those of RecBole 1.2.1;
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,7 +48,7 @@ class ConfigCompat:
         settings["gpu_id"] = gpus
         use_gpu = settings.get("use_gpu") is not False
         if use_gpu:
-            # As RecBole does. Not otherwise: a process that has once seen no GPU keeps seeing none.
+            # As RecBole does. Not on the CPU: a process that has seen no GPU never finds one.
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus
         on_gpu = use_gpu and bool(gpus) and torch.cuda.is_available()
         self._check_device(on_gpu)
@@ -58,7 +60,7 @@ class ConfigCompat:
             self._join_processes(on_gpu)
 
     def _check_device(self, on_gpu: bool) -> None:
-        """For sub-classes: called before a device is chosen or other processes are joined."""
+        """A hook of subclasses, called before a device is chosen or other processes are joined."""
 
     def _join_processes(self, on_gpu: bool) -> None:
         """Join the process group: NCCL with one GPU each, or gloo on the CPU."""
@@ -72,7 +74,7 @@ class ConfigCompat:
                 f"nproc is {settings['nproc']}, but gpu_id names {n_gpus} GPU(s): name one for "
                 "each process, or set use_gpu to False to run them on the CPU"
             )
-        if not torch.distributed.is_initialized():  # a stage shares the group of its run
+        if not torch.distributed.is_initialized():  # a stage joins the group of its run
             torch.distributed.init_process_group(
                 backend="nccl" if on_gpu else "gloo",
                 init_method=f"tcp://{settings['ip']}:{settings['port']}",
@@ -82,5 +84,20 @@ class ConfigCompat:
         if on_gpu:
             torch.cuda.set_device(rank)
         settings["device"] = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
-        if rank != 0:  # one process speaks for all
+        if rank != 0:  # only the first process writes to the log
             settings.update(state="error", show_progress=False, verbose=False)
+
+
+@contextmanager
+def recbole_errors() -> Iterator[None]:
+    """Turn what RecBole raises for a user's values into one line.
+
+    Raises:
+        ConfigError: In place of RecBole's exceptions.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error

@@ -1,23 +1,24 @@
-"""RecBole's Config with our properties under it and checks around it.
+"""RecBole's Config with this package's layers, and every key and value checked.
 
 Later layers win:
 
 1. RecBole's ``overall.yaml`` and ``dataset/sample.yaml``,
-2. our ``properties/overall.yaml``,
-3. RecBole's yaml of the model, the data set and the model type, but for the protocol (below),
-4. our ``properties/model/NAME.yaml``, then our ``properties/dataset/NAME.yaml``,
+2. this package's ``properties/overall.yaml``,
+3. RecBole's files of the model, the data set and the model type, except for the protocol (below),
+4. this package's ``properties/model/NAME.yaml`` (or, of a model outside the package, the files of
+   its parents and the defaults in ``keys``), then ``properties/dataset/NAME.yaml``,
 5. the user's files in order, ``config_dict``, the command line.
 
 The protocol rule: RecBole's files of layer 3 may add what a model cannot run without
 (``repeatable`` for sequential models, ``kg`` files for knowledge models), but not choose the data,
-the split, the negatives or the evaluation, so that all models are compared on the same ground.
-Those keys are :data:`PROTOCOL_KEYS`. ``load_col`` is halved: the columns of NAME.inter are ours;
-other atomic files that RecBole's yaml loads for a model stay. Sequential models with a CE loss have
-no negatives, and RecBole refuses any, so ``train_neg_sample_args`` is null for them unless the user
+the split, the negatives or the evaluation, so that all models are compared on equal terms. Those
+keys have the role protocol. ``load_col`` is divided: layer 2 has the columns of NAME.inter; other
+atomic files that RecBole loads for a model stay. Sequential models with a CE loss have no
+negatives, and RecBole refuses any, so ``train_neg_sample_args`` is null for them unless the user
 sets it.
 
 ``eval_args`` is merged key by key in layers 4 and 5: ``eval_args: {mode: uni100}`` keeps the split,
-whether it stands in a file of ours, of the user, or on the command line.
+wherever it is given.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -35,60 +35,69 @@ import torch
 from recbole.config import Config as RecBoleConfig
 
 import recbole_cierec.evaluation.metrics  # noqa: F401  registers NDCG_Hit
-from recbole_cierec.config.compat import ConfigCompat
+from recbole_cierec.config.compat import ConfigCompat, recbole_errors
 from recbole_cierec.config.data_keys import check_data_keys
 from recbole_cierec.config.derived import adjust
-from recbole_cierec.config.keys import LAUNCH_KEYS, check_keys, properties_dir
+from recbole_cierec.config.eval_args import checked_eval_args, divide_split
+from recbole_cierec.config.keys import (
+    CONFIG_DICT,
+    check_keys,
+    declared_by,
+    outside_defaults,
+    refuse_unknown,
+)
 from recbole_cierec.config.metrics import check_metrics
-from recbole_cierec.config.paths import check_kind, check_text
-from recbole_cierec.config.split import split_of
-from recbole_cierec.config.values import check_eval_args, check_value
+from recbole_cierec.config.paths import check_path, check_text
+from recbole_cierec.config.properties import overall_defaults, own_files, property_files
+from recbole_cierec.config.schema import KEYS, PLACE_KEYS, PROTOCOL_KEYS, Key
+from recbole_cierec.config.values import check_value
 from recbole_cierec.config.yaml import SafeYamlLoader, parse_value, read_yaml
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.registry import MODELS, get_model_class, unknown_model
+from recbole_cierec.evaluation.eval_mode import EvalMode
+from recbole_cierec.registry import (
+    MODELS,
+    get_model_class,
+    known_name,
+    model_spelling,
+    outside_model,
+    unknown_model,
+)
+
+__all__ = ["COMMAND_LINE", "Config", "property_files"]
 
 DEFAULT_MODEL = "CIERec"
 DEFAULT_DATASET = "demo"
 COMMAND_LINE = "command line"
-
-PROTOCOL_KEYS = frozenset(
-    "load_col unload_col unused_col filter_inter_by_user_or_item rm_dup_inter val_interval"
-    " threshold user_inter_num_interval item_inter_num_interval normalize_field normalize_all"
-    " item_vocabulary eval_args metrics topk valid_metric metric_decimal_place eval_batch_size"
-    " train_neg_sample_args train_negatives user_group_boundary user_group_count"
-    " item_group_boundary cold_item_views candidate_seed candidates_file eval_repeats".split()
-)
-# What differs between two runs of the same experiment.
-PLACE_KEYS = LAUNCH_KEYS - {"model", "dataset"} | frozenset(
-    "gpu_id use_gpu device worker state show_progress checkpoint_dir data_path cache_dir image_dir"
-    " single_spec verbose resume save_dataset dataset_save_path save_dataloaders"
-    " dataloaders_save_path log_wandb wandb_project candidates_file".split()
-)
 
 
 class Config(ConfigCompat, RecBoleConfig):
     """The configuration of one run.
 
     Unlike RecBole's it never reads ``sys.argv``: the program that has a command line passes it.
+    ``config["key"]`` of a key that does not exist raises a ConfigError; a key that the model at
+    hand does not have is None.
 
     Args:
-        model: A model's name or class; None: the one that a file, dictionary or flag names, else
-            CIERec.
+        model: A model's name, ``module:Class``, or a class; None: the one that a file, dictionary
+            or flag names, else CIERec.
         dataset: A data set's name; None: as above, else demo.
-        config_file_list: The user's yaml files, later ones win.
+        config_file_list: The user's YAML files, later ones win.
         config_dict: Keys and values from Python.
         cmd_line: Keys and texts of the command line, from
             :func:`recbole_cierec.config.yaml.parse_command_line`.
 
     Attributes:
-        notes: Lines that belong into the log, which does not exist yet at this point.
+        notes: Lines for the log, which does not exist yet at this point.
         origins: Key to the place of its effective value, for keys that a user gave.
-        protocol: ``eval_args`` complete, and as it was before RecBole's part of it was taken out:
-            a cold split is still in it. Whatever trains for this run is configured with it.
+        protocol: ``eval_args`` complete, before RecBole's part of it is separated: a cold split is
+            still in it. Whatever trains for this run is configured with it.
+        model_spelling: What finds the model again: its name, or ``module:Class``.
 
     Raises:
         ConfigError: For anything unknown, misspelt, of the wrong type or contradictory.
     """
+
+    internal_config_dict: dict[str, Any]
 
     def __init__(
         self,
@@ -105,12 +114,18 @@ class Config(ConfigCompat, RecBoleConfig):
         self._flags = dict(cmd_line or {})
         super().__init__(model, dataset, config_file_list, config_dict)
 
+    def __getitem__(self, key: str) -> Any:
+        values = self.final_config_dict
+        if key not in values:
+            refuse_unknown(key, values, self.model_class)
+        return values.get(key)
+
     # -- what the user gives -------------------------------------------------------------------
 
     def _init_parameters_category(self) -> None:
         super()._init_parameters_category()
         # RecBole appends to its own module's lists.
-        self.parameters = {kind: list(keys) for kind, keys in self.parameters.items()}
+        self.parameters: dict[str, list[str]] = {k: list(v) for k, v in self.parameters.items()}
 
     def _build_yaml_loader(self) -> type[SafeYamlLoader]:
         return SafeYamlLoader
@@ -124,8 +139,8 @@ class Config(ConfigCompat, RecBoleConfig):
         return values
 
     def _load_variable_config_dict(self, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
-        # RecBole fills in what a nested dictionary lacks.
-        return self._note_origin(deepcopy(dict(config_dict or {})), "config_dict")
+        # A copy: RecBole completes nested dictionaries in place.
+        return self._note_origin(deepcopy(dict(config_dict or {})), CONFIG_DICT)
 
     def _load_cmd_line(self) -> dict[str, Any]:
         values = {
@@ -142,7 +157,7 @@ class Config(ConfigCompat, RecBoleConfig):
             self.origins[key] = origin
             self._given.append((key, origin))
             if key == "eval_args":
-                self._eval_args.update(_checked_eval_args(value, origin))
+                self._eval_args.update(checked_eval_args(value, origin))
         return values
 
     def _get_model_and_dataset(self, model: Any, dataset: Any) -> tuple[str, type, str]:
@@ -155,10 +170,15 @@ class Config(ConfigCompat, RecBoleConfig):
                 f"dataset '{dataset}' is not the name of a folder; give its place by data_path"
             )
         if isinstance(model, type):
-            return model.__name__, model, dataset
-        if not isinstance(model, str):
+            model_class = outside_model(model)
+        elif isinstance(model, str):
+            model_class = get_model_class(model)
+        else:
             raise unknown_model(str(model))
-        return model, get_model_class(model), dataset
+        self._packaged = known_name(model_class) in MODELS
+        self._outside = known_name(model_class) is None
+        self.model_spelling = model_spelling(model_class)
+        return model_class.__name__, model_class, dataset
 
     def _choose(self, key: str, given: Any, default: str) -> Any:
         if given is not None:
@@ -181,19 +201,25 @@ class Config(ConfigCompat, RecBoleConfig):
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         self._base: dict[str, Any] = {}
         self._special: dict[str, Any] = {}
+        self._declared = declared_by(model_class)
         super()._load_internal_config_dict(model, model_class, dataset)
-        layers = {**self._base, **read_yaml(properties_dir() / "overall.yaml")}
+        layers = {**self._base, **overall_defaults()}
         layers["load_col"] = {
             **{file: columns for file, columns in self._load_col().items() if file != "inter"},
             **layers["load_col"],
         }
+        if self._outside:
+            defaults, recboles = outside_defaults(model_class)
+            self._special = recboles | self._special
+            layers.update(defaults)
         for key, value in self._special.items():
-            if key not in PROTOCOL_KEYS:
+            if key not in PROTOCOL_KEYS and key not in self._declared:
                 layers[key] = value
-        for path in own_files(model, dataset):
+        # The name of a class outside the package may be that of a model of the package.
+        for path in own_files("" if self._outside else model, dataset):
             values = read_yaml(path)
             if "eval_args" in values:
-                args = _checked_eval_args(values["eval_args"], str(path))
+                args = checked_eval_args(values["eval_args"], str(path))
                 values["eval_args"] = {**layers["eval_args"], **args}
             layers.update(values)
         layers["MODEL_TYPE"] = self.internal_config_dict["MODEL_TYPE"]
@@ -208,25 +234,35 @@ class Config(ConfigCompat, RecBoleConfig):
         )
         final = super()._get_final_config_dict()
         for key in self.external_config_dict:
-            final[key] = self._checked(key, final[key])
+            text = self._flags[key] if self.origins[key] == COMMAND_LINE else None
+            final[key] = self.checked(key, final[key], self.origins[key], text)
         args = {**self.internal_config_dict["eval_args"], **self._eval_args}
         self.protocol = deepcopy(args)
         final["eval_args"] = args
         origin = self.origins.get("eval_args", "defaults")
-        args["split"], final["strict_cold"] = split_of(final, origin)
+        args["split"], final["strict_cold"] = divide_split(final, origin)
         self.notes += adjust(final, self.external_config_dict, self.model, self.model_class)
         self.notes += check_data_keys(final, self.origins, self._eval_args)
         return final
 
-    def _checked(self, key: str, value: Any) -> Any:
-        origin = self.origins[key]
-        text = self._flags[key] if origin == COMMAND_LINE else None
-        loose = key in self._special and self.model not in MODELS
+    def checked(self, key: str, value: Any, origin: str, text: Any = None) -> Any:
+        """A value of a key for this model, converted to the key's type.
+
+        Args:
+            key: Its name.
+            value: As read.
+            origin: Where it was given, for errors.
+            text: On the command line, its text.
+
+        Raises:
+            ConfigError: It is of another type, none of the choices, or out of range.
+        """
+        declared = self._declared.get(key) or KEYS.get(key) or Key(key)
+        loose = key in self._special and not self._packaged and key not in self._declared
         default = self.internal_config_dict.get(key)
-        checked = check_value(
-            key, value, default, origin, text=text if isinstance(text, str) else None, loose=loose
-        )
-        check_kind(key, checked, origin)
+        text = text if isinstance(text, str) else None
+        checked = check_value(declared, value, default, origin, text=text, loose=loose)
+        check_path(declared, checked, origin)
         return checked
 
     # -- RecBole's own checks ------------------------------------------------------------------
@@ -239,18 +275,18 @@ class Config(ConfigCompat, RecBoleConfig):
         self._check_loss_type()
         self._check_direction()
         if self.dataset == "ml-100k" and given_path is not None:
-            # RecBole would take its packaged copy without a word.
+            # RecBole would silently use its packaged copy.
             self.final_config_dict["data_path"] = os.path.join(given_path, self.dataset)
 
     def _check_loss_type(self) -> None:
-        """RecBole takes from it what a batch must hold, and passes over what it does not know."""
+        """Refuse a loss type that RecBole ignores: it decides what a batch must hold."""
         if "MODEL_INPUT_TYPE" not in self.final_config_dict:
             given = self.final_config_dict["loss_type"]
             origin = self.origins.get("loss_type", "defaults")
             raise ConfigError(f"{origin}: 'loss_type' must be one of CE, BPR, not {given!r}")
 
     def _check_direction(self) -> None:
-        """RecBole knows which way each metric is better, and passes over what the user says."""
+        """Refuse another direction of a metric than RecBole's, which ignores the user's."""
         known = self.final_config_dict["valid_metric_bigger"]
         if self.external_config_dict.get("valid_metric_bigger", known) is not known:
             metric = self.final_config_dict["valid_metric"]
@@ -260,7 +296,7 @@ class Config(ConfigCompat, RecBoleConfig):
             )
 
     def _check_device(self, on_gpu: bool) -> None:
-        """Refuse a GPU that the user asks for and torch does not find; RecBole takes the CPU."""
+        """Refuse a GPU that the user requests and torch does not find; RecBole uses the CPU."""
         settings = self.final_config_dict
         given = [f"{key}: {settings[key]}" for key in ("use_gpu", "gpu_id") if key in self.origins]
         names = [name for name in settings["gpu_id"].split(",") if name.strip() not in ("", "-1")]
@@ -281,75 +317,21 @@ class Config(ConfigCompat, RecBoleConfig):
             super()._set_train_neg_sample_args()
 
     def _set_eval_neg_sample_args(self, phase: str) -> None:
-        """``userN`` draws nothing of RecBole's, as full ranking."""
+        """RecBole samples nothing for ``userN``, as for full ranking."""
         modes = self.final_config_dict["eval_args"]["mode"]
         mode = modes[phase]
-        if str(mode).startswith("user"):
+        if EvalMode.parse(mode).by_user:
             modes[phase] = "full"
         with recbole_errors():
             super()._set_eval_neg_sample_args(phase)
         modes[phase] = mode
 
     def digest(self) -> str:
-        """A short hash of all that decides the result, for telling runs apart.
+        """A short hash of all that decides the result, to distinguish runs.
 
         Returns:
-            12 hexadecimal digits; places, devices and log settings do not enter.
+            12 hexadecimal digits; paths, devices and log settings have no influence.
         """
         values = {k: v for k, v in self.final_config_dict.items() if k not in PLACE_KEYS}
         text = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
-
-
-_FULL_EVAL_ARGS = {"split": {"RS": [1, 1, 1]}, "order": "TO", "group_by": "user", "mode": "full"}
-
-
-def _checked_eval_args(value: Any, origin: str) -> dict[str, Any]:
-    """The keys of ``eval_args`` that one place gives, checked; the others come from elsewhere."""
-    args = parse_value(value) if isinstance(value, str) else value
-    is_map = isinstance(args, Mapping)
-    check_eval_args({**_FULL_EVAL_ARGS, **args} if is_map else args, origin)
-    return dict(args)
-
-
-@contextmanager
-def recbole_errors() -> Iterator[None]:
-    """Turn what RecBole raises for a user's values into one line."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-
-
-def own_files(model: str, dataset: str) -> list[Path]:
-    """Our yaml files of a model and a data set that exist, in their order.
-
-    Raises:
-        ConfigError: If the file of one of our models is missing.
-    """
-    files = []
-    if model in MODELS:
-        files.append(properties_dir() / "model" / f"{MODELS[model].properties}.yaml")
-        if not files[0].is_file():
-            raise ConfigError(f"{files[0]}: the defaults of {model} are missing")
-    elif (properties_dir() / "model" / f"{model}.yaml").is_file():
-        files.append(properties_dir() / "model" / f"{model}.yaml")
-    if (properties_dir() / "dataset" / f"{dataset}.yaml").is_file():
-        files.append(properties_dir() / "dataset" / f"{dataset}.yaml")
-    return files
-
-
-def property_files(model: str, dataset: str) -> list[str]:
-    """The yaml files to give to RecBole's own functions as ``config_file_list``.
-
-    Args:
-        model: A model's name.
-        dataset: A data set's name.
-
-    Returns:
-        Our overall file, then those of the model and the data set where there are any.
-    """
-    overall = properties_dir() / "overall.yaml"
-    return [str(path) for path in (overall, *own_files(model, dataset))]

@@ -1,4 +1,4 @@
-"""Keys of the data that do not go together, or that this package does not honour."""
+"""Checks of the keys of the data that contradict each other or would be ignored."""
 
 from __future__ import annotations
 

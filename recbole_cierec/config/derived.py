@@ -8,24 +8,24 @@ from typing import Any
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType
 
-from recbole_cierec.config.values import modes_of
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.registry import MODELS
 
 PAIRS = 4096  # RecBole's own eval_batch_size
 _OF_USER_MODE = ("eval_repeats", "candidates_file", "candidate_seed")
-# Of our models with Adagrad; their files have the rate and the L2 of BPR.
+# For this package's models with Adagrad, whose files have the rate and the L2 for BPR.
 _WITH_SOFTMAX = {"learning_rate": "softmax_learning_rate", "reg_weight": "softmax_reg_weight"}
 
 
 def adjust(
     final: dict[str, Any], given: Container[str], model: str, model_class: type
 ) -> list[str]:
-    """Set, in ``final``, what follows from the rest.
+    """Set the keys in ``final`` that follow from others.
 
     Args:
         final: All keys with their values, ``eval_args`` merged; changed in place.
-        given: The keys that the user gave, which stay as they are.
+        given: The keys that the user gave; they are not changed.
         model: The model's name.
         model_class: Its class.
 
@@ -33,7 +33,7 @@ def adjust(
         Lines for the log.
 
     Raises:
-        ConfigError: A sequential model is to have its interactions in random order.
+        ConfigError: The interactions of a sequential model are in random order.
     """
     if "load_col" not in given:
         final["load_col"] = _columns(final)
@@ -52,15 +52,15 @@ def adjust(
     if softmax and final["learner"] == "adagrad":
         final |= {key: final[own] for key, own in _WITH_SOFTMAX.items() if key not in given}
     if final["worker"]:
-        # RecBole's workers draw negatives from generators of their own, so that their number
-        # would decide the result.
-        notes.append("worker: batches are made in the main process, for the same bits everywhere")
+        # Each of RecBole's workers draws negatives from its own generator, so that their number
+        # would change the result.
+        notes.append("worker: batches are made in the main process, for equal results everywhere")
         final["worker"] = 0
-    by_user = [mode.startswith("user") for mode in modes_of(final["eval_args"])]
-    return notes + _of_modes(by_user, given, model, sequential)
+    by_user = [mode.by_user for mode in EvalMode.all_of(final["eval_args"])]
+    return notes + _notes_on_modes(by_user, given, model, sequential)
 
 
-def _of_modes(
+def _notes_on_modes(
     by_user: list[bool], given: Container[str], model: str, sequential: bool
 ) -> list[str]:
     notes = []
@@ -69,16 +69,16 @@ def _of_modes(
         notes += [f"{key} is read in mode userN of eval_args only" for key in idle]
     if sequential and not all(by_user):
         notes.append(
-            f"{model} is a sequential model: RecBole's modes rank each interaction by itself "
-            "(full) or against other negatives (uniN), so that its numbers do not compare with "
-            "those of other models; mode userN (user500, say) of eval_args is the same for all"
+            f"{model} is a sequential model: RecBole's modes rank each interaction separately "
+            "(full) or against other negatives (uniN), so its numbers do not compare with those of "
+            "other models; mode userN of eval_args, such as user500, is the same for all"
         )
     return notes
 
 
 def _columns(final: Mapping[str, Any]) -> dict[str, list[str]]:
-    """``load_col`` with the names that the field keys give, what a filter by items needs, and all
-    columns of files that ``unload_col`` takes some from."""
+    """``load_col`` by the names in the field keys, with what a filter by items needs and all
+    columns of files that ``unload_col`` removes some from."""
     columns = dict(final["load_col"] or {})
     fields = {"user_id": "USER_ID_FIELD", "item_id": "ITEM_ID_FIELD", "timestamp": "TIME_FIELD"}
     names = {name: final[key] for name, key in fields.items()}
@@ -97,9 +97,9 @@ def _no_reader(model: str, model_class: type) -> str:
     """Why ``loss: softmax`` changes nothing in this model; empty where it does."""
     own_loss = getattr(model_class, "own_loss", None)
     if own_loss is None:
-        return f"{model} is RecBole's own and does not read loss: softmax"
+        return f"{model} is a model of RecBole and does not read loss: softmax"
     if not own_loss:
         return ""
     staged = model in MODELS and MODELS[model].stages
-    stage = ": it is that of the model before it" if staged else ""
-    return f"{model} has a loss of its own and does not read loss: softmax{stage}"
+    stage = ": it is the loss of the model that is trained first" if staged else ""
+    return f"{model} has another loss and does not read loss: softmax{stage}"

@@ -1,8 +1,8 @@
 """Which configuration keys exist, and the error or note for those that do not.
 
-RecBole answers None for a misspelt key and goes on. Here a key from a user's file, dictionary or
-command line must be known: to a yaml table or argument list of RecBole or of ours, or, failing
-those, to the sources that read it. The sources are only scanned when a key is about to be refused.
+RecBole answers None for a misspelt key and continues. Here each key that a user gives or that code
+reads must be declared (:mod:`recbole_cierec.config.schema`, or ``keys`` of a model class), have a
+default in a YAML file of RecBole, or be one of RecBole's keys without a default.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from copy import deepcopy
 from functools import cache
-from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from recbole.utils import (
     dataset_arguments,
@@ -23,60 +22,22 @@ from recbole.utils import (
     training_arguments,
 )
 
+from recbole_cierec.config.properties import model_keys, own_files, recbole_dir
+from recbole_cierec.config.schema import IN_YAML, KEYS, Key, Role
 from recbole_cierec.config.yaml import read_yaml
-from recbole_cierec.errors import ConfigError
-from recbole_cierec.registry import MODELS
+from recbole_cierec.errors import ConfigError, nearest
+from recbole_cierec.registry import MODELS, known_name
 
-# Keys that say what to run and where; RecBole reads them without listing them anywhere.
-LAUNCH_KEYS = frozenset(
-    "model dataset config_file config_files nproc world_size ip port offset group_offset local_rank"
-    " encoding".split()
+CONFIG_DICT = "config_dict"
+_LISTED = (general_arguments, training_arguments, evaluation_arguments, dataset_arguments)
+_OF_RUNS = (Role.MODEL, Role.TRAINING, Role.CONTENT)  # of which a class may change the default
+# Read by RecBole 1.2.0 and 1.2.1 although no YAML file of theirs has them: absent, they are None.
+# A test compares them with RecBole's sources.
+OPTIONAL = frozenset(
+    "CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN INVERSE_ITEM_SEQ MASK_INDEX MASK_ITEM_SEQ NEG_ITEMS"
+    " POS_ITEMS REORDER_ITEM_SEQ cin contrast eta feature_num has_residual norm sim tail_ratio"
+    " token_num_threshold use_filter xgb_early_stopping_rounds".split()
 )
-# Of these the launch tells each process by config_dict; elsewhere they would have no effect.
-_OF_LAUNCH = LAUNCH_KEYS - {"model", "dataset", "encoding"}
-_SET_BY_LAUNCH = {"config_file", "offset", "local_rank"}  # others are arguments of the command
-# RecBole 1.2.1 only warns that it no longer reads these.
-RETIRED_KEYS = {
-    "neg_sampling": "train_neg_sample_args",
-    "training_neg_sample_num": "train_neg_sample_args",
-}
-# Keys that are set from others; a value of the user's would be overwritten.
-DERIVED_KEYS = {
-    "device": "use_gpu and gpu_id",
-    "single_spec": "nproc",
-    "strict_cold": "eval_args.split",
-    "valid_neg_sample_args": "eval_args.mode",
-    "test_neg_sample_args": "eval_args.mode",
-    "eval_type": "metrics",
-    "MODEL_TYPE": "the model",
-    "MODEL_INPUT_TYPE": "the model and loss_type",
-}
-
-
-def properties_dir() -> Path:
-    """The folder of our yaml files: inside an installed package, beside it in a checkout."""
-    package = Path(str(resources.files("recbole_cierec")))
-    for folder in (package / "properties", package.parent / "properties"):
-        if (folder / "overall.yaml").is_file():
-            return folder
-    raise ConfigError(f"{package}/properties/overall.yaml is missing; reinstall recbole-cierec")
-
-
-def recbole_dir() -> Path:
-    """RecBole's package folder."""
-    spec = find_spec("recbole")
-    return Path(spec.origin).parent
-
-
-@cache
-def model_keys() -> dict[str, tuple[str, ...]]:
-    """Each key of any model's yaml, ours and RecBole's, with the models that have it."""
-    owners: dict[str, tuple[str, ...]] = {}
-    for folder in (properties_dir(), recbole_dir() / "properties"):
-        for path in sorted((folder / "model").glob("*.yaml")):
-            for key in read_yaml(path):
-                owners[key] = (*owners.get(key, ()), path.stem)
-    return owners
 
 
 def keys_read(source: str) -> set[str]:
@@ -84,21 +45,15 @@ def keys_read(source: str) -> set[str]:
 
     Recognised are ``config["key"]``, ``"key" in config`` and ``config.get("key")`` on names or
     attributes that end in ``config`` or ``config_dict``.
-
-    Args:
-        source: Python source text.
-
-    Returns:
-        The literal keys.
     """
 
     def is_config(node: ast.AST) -> bool:
-        name = getattr(node, "attr", None) or getattr(node, "id", "")
+        name = str(getattr(node, "attr", None) or getattr(node, "id", ""))
         return name.endswith(("config", "config_dict"))
 
     keys = set()
     for node in ast.walk(ast.parse(source)):
-        found = None
+        found: ast.AST | None = None
         if isinstance(node, ast.Subscript) and is_config(node.value):
             found = node.slice
         elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
@@ -111,54 +66,89 @@ def keys_read(source: str) -> set[str]:
     return keys
 
 
-def framework_keys() -> set[str]:
-    """The keys that RecBole's framework and ours read, models apart."""
-    files: set[Path] = set((recbole_dir() / "model").glob("*.py"))
-    for folder in ("config", "data", "evaluator", "sampler", "trainer", "utils"):
-        files.update((recbole_dir() / folder).rglob("*.py"))
-    package = Path(str(resources.files("recbole_cierec")))
-    files.update(package.glob("*.py"))
-    for folder in ("config", "data", "distributed", "evaluation", "trainer", "vision"):
-        files.update((package / folder).rglob("*.py"))
-    return _read_all(files)
-
-
-def class_keys(model_class: type) -> set[str]:
+@cache
+def keys_of_sources(model_class: type) -> frozenset[str]:
     """The keys that the sources of a class and of its parents read."""
     files = set()
     for parent in model_class.__mro__:
         if parent.__module__.partition(".")[0] not in ("builtins", "torch"):
             try:
                 files.add(Path(inspect.getfile(parent)))
-            except (TypeError, OSError):  # made in an interpreter session: there is no file to read
+            except (TypeError, OSError):  # defined in an interpreter session, without a file
                 continue
-    return _read_all(files)
+    sources = (path.read_text(encoding="utf-8") for path in files)
+    return frozenset().union(*map(keys_read, sources))
 
 
-def _read_all(files: Iterable[Path]) -> set[str]:
-    return set().union(*(keys_read(path.read_text(encoding="utf-8")) for path in files))
+def declared_by(model_class: type) -> dict[str, Key]:
+    """The keys that a class and its parents declare in ``keys``, the class's own last.
+
+    Raises:
+        ConfigError: ``keys`` is no tuple of :class:`Key`, or has a key that is not for models.
+    """
+    found: dict[str, Key] = {}
+    for parent in reversed(model_class.__mro__):
+        keys = vars(parent).get("keys", ())
+        if callable(keys):  # a method of that name
+            continue
+        if not isinstance(keys, tuple | list) or not all(isinstance(key, Key) for key in keys):
+            raise ConfigError(f"{parent.__name__}.keys must be a tuple of Key")
+        for key in keys:
+            known = KEYS.get(key.name)
+            if known is not None and known.role not in _OF_RUNS:
+                raise ConfigError(
+                    f"{parent.__name__}.keys: '{key.name}' is a key of every model; choose another "
+                    "name"
+                )
+            found[key.name] = key
+    return found
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`` did you mean 'x'?`` for the nearest known word, or nothing if none is near."""
-    lower = {str(name).lower(): str(name) for name in known}
-    close = get_close_matches(word.lower(), lower, n=1, cutoff=0.65)
-    return f"; did you mean '{lower[close[0]]}'?" if close else ""
+def outside_defaults(model_class: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The defaults of a model outside this package and RecBole.
+
+    From the most distant parent to the class itself: the YAML file of each model of this package or
+    of RecBole, and the defaults in ``keys``.
+
+    Returns:
+        (all defaults, those of RecBole's files alone).
+    """
+    defaults: dict[str, Any] = {}
+    recboles: dict[str, Any] = {}
+    for parent in reversed(model_class.__mro__):
+        name = known_name(parent)
+        if name in MODELS:
+            defaults |= read_yaml(own_files(name, "")[0])
+        elif name is not None:
+            path = recbole_dir() / "properties" / "model" / f"{name}.yaml"
+            values = read_yaml(path) if path.is_file() else {}
+            defaults |= values
+            recboles |= values
+        keys = vars(parent).get("keys", ())
+        defaults |= {
+            key.name: deepcopy(key.default)
+            for key in (() if callable(keys) else keys)
+            if key.default is not IN_YAML
+        }
+    return defaults, recboles
 
 
 def check_keys(
-    given: Iterable[tuple[str, str]], internal: Mapping[str, object], model: str, model_class: type
+    given: Iterable[tuple[str, str]],
+    internal: Mapping[str, object],
+    model: str,
+    model_class: type,
 ) -> list[str]:
-    """Refuse keys that nothing knows; note those that only other models read.
+    """Refuse unknown keys; note keys that only other models read.
 
     A key of another model is no error, because one file often serves a whole comparison; the note
-    goes to the log. This holds for files, dictionaries and the command line alike.
+    goes to the log. This holds for files, dictionaries and the command line.
 
     Args:
         given: (key, where it came from) for each key that a user gave.
         internal: The defaults of this model and data set.
         model: The model's name.
-        model_class: Its class, whose sources are read in the last resort.
+        model_class: Its class; sources outside this package are searched in the last resort.
 
     Returns:
         One line for each key that this model does not read.
@@ -166,33 +156,37 @@ def check_keys(
     Raises:
         ConfigError: For the first unknown key, with the nearest known one.
     """
-    known = LAUNCH_KEYS.union(
-        internal, general_arguments, training_arguments, evaluation_arguments, dataset_arguments
-    )
+    known = {name for name, key in KEYS.items() if key.role is not Role.MODEL}
+    known.update(internal, *_LISTED)
     notes = []
     for key, origin in given:
-        if key in DERIVED_KEYS:
-            raise ConfigError(f"{origin}: '{key}' follows from {DERIVED_KEYS[key]}; remove it")
-        if key in _OF_LAUNCH and origin != "config_dict":
-            what = (
-                "is set by the launch" if key in _SET_BY_LAUNCH else "is a flag of the command line"
-            )
-            raise ConfigError(f"{origin}: '{key}' {what} and has no effect here; remove it")
+        declared = KEYS.get(key)
+        if declared is not None and declared.refused:
+            if declared.role is not Role.LAUNCH or origin != CONFIG_DICT:
+                raise ConfigError(f"{origin}: '{key}' {declared.refused}")
         if key in known:
             continue
-        if key in RETIRED_KEYS:
-            raise ConfigError(
-                f"{origin}: '{key}' is no longer read; use '{RETIRED_KEYS[key]}' instead"
-            )
-        # A file of ours is complete; a base class may read what a model has no use for.
-        if model not in MODELS and key in class_keys(model_class):
+        # This package's YAML files are complete; a base class may read what a model does not use.
+        if known_name(model_class) not in MODELS and key in keys_of_sources(model_class):
             continue
         if key in model_keys():
             owners = ", ".join(model_keys()[key][:3])
             notes.append(f"{origin}: model {model} does not read '{key}' (a key of {owners})")
-            continue
-        in_framework = framework_keys()
-        if key not in in_framework:
-            hint = nearest(key, known) or nearest(key, {*in_framework, *model_keys()})
+        elif key not in OPTIONAL:
+            hint = nearest(key, known) or nearest(key, model_keys())
             raise ConfigError(f"{origin}: unknown key '{key}'{hint}")
     return notes
+
+
+def refuse_unknown(key: str, known: Iterable[str], model_class: type) -> None:
+    """Stop code that reads a key without a value, unless absence may mean None.
+
+    Raises:
+        ConfigError: Nothing declares the key; the line has the nearest one.
+    """
+    if key in KEYS or key in OPTIONAL or key in model_keys() or key in declared_by(model_class):
+        return
+    hint = nearest(key, {*KEYS, *model_keys(), *known})
+    raise ConfigError(
+        f"config['{key}']: there is no such key{hint or '; a model declares its own in keys'}"
+    )

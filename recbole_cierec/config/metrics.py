@@ -1,4 +1,4 @@
-"""``metrics``, ``topk`` and ``valid_metric``, checked also against each other.
+"""Checks of ``metrics``, ``topk`` and ``valid_metric``, also against each other.
 
 RecBole finds a validation metric that is not computed only after the first epoch.
 """
@@ -11,15 +11,15 @@ from typing import Any
 from recbole.evaluator import metric_information, metric_types
 from recbole.utils import EvaluatorType
 
-from recbole_cierec.config.keys import nearest
-from recbole_cierec.config.values import modes_of
-from recbole_cierec.errors import ConfigError
+from recbole_cierec.data.cold_split import ColdSplit
+from recbole_cierec.errors import ConfigError, nearest
+from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.groups import ITEM_GROUPS
 from recbole_cierec.evaluation.plan import has_views
 
 _WITH_CUT = {"rec.topk", "rec.items"}  # what RecBole's metrics at k need
 _VIEWS, _BY_USERS = "cold_item_views: True or a split COLD_ITEM", "a split COLD_USER"
-_GROUPS = {  # of results: what it needs
+_GROUPS = {  # group of results to what it needs
     **dict.fromkeys(("cold", "warm", *ITEM_GROUPS), ""),
     **dict.fromkeys(("among_cold", "among_warm"), _VIEWS),
     **dict.fromkeys(("new", "known"), _BY_USERS),
@@ -49,7 +49,7 @@ def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None
             hint = nearest(name, metric_types)
             raise ConfigError(f"{origin('metrics')}: there is no metric '{name}'{hint}")
     ranked = [n for n in names if metric_types[n.lower()] == EvaluatorType.RANKING]
-    if ranked and "labeled" in modes_of(values["eval_args"]):
+    if ranked and EvalMode("labeled") in EvalMode.all_of(values["eval_args"]):
         raise ConfigError(
             f"{origin('metrics')}: mode labeled of eval_args compares scores with labels, and "
             f"{', '.join(ranked)} rank items; take AUC, LogLoss, MAE or RMSE"
@@ -91,6 +91,7 @@ def _why_no_group(group: str, values: Mapping[str, Any]) -> str:
     if group not in _GROUPS:
         hint = nearest(group, _GROUPS) or f"; known are {', '.join(_GROUPS)}"
         return f"names no group '{group}'{hint}"
-    by_users = (values["strict_cold"] or {}).get("kind") == "user"
-    there = {"": True, _VIEWS: has_views(values), _BY_USERS: by_users}
-    return "" if there[_GROUPS[group]] else f"needs {_GROUPS[group]}"
+    cold = ColdSplit.of(values)
+    by_users = cold is not None and cold.kind == "user"
+    available = {"": True, _VIEWS: has_views(values), _BY_USERS: by_users}
+    return "" if available[_GROUPS[group]] else f"needs {_GROUPS[group]}"

@@ -1,6 +1,6 @@
 """Text that no key can hold: NUL bytes, over-long names, a folder where a file must be.
 
-The system refuses such a path late, and in an exception of its own for each kind.
+The system refuses such a path late, and with a different exception for each kind.
 """
 
 from __future__ import annotations
@@ -10,16 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recbole_cierec.config.schema.key import Key
 from recbole_cierec.errors import ConfigError
 
-FOLDERS = frozenset("data_path checkpoint_dir cache_dir image_dir".split())
-FILES = frozenset("features_file candidates_file resume pretrained word_vectors".split())
-_OTHER_PATHS = frozenset(  # weights that models of RecBole, or a network, start from
-    "encoder_weights pre_model_path pretrain_path mf_pretrain_path mlp_pretrain_path"
-    " warm_up".split()
-)
 LONGEST_TEXT, LONGEST_NAME = 4095, 255  # bytes that Linux takes in a path and in one part of it
-LONGEST_WORD = 128  # of a model's or data set's name, which names of files are made of
+LONGEST_WORD = 128  # of a model's or data set's name, which becomes part of file names
 
 
 def check_text(key: str, value: Any, origin: str) -> None:
@@ -42,23 +37,25 @@ def check_text(key: str, value: Any, origin: str) -> None:
     most = LONGEST_WORD if key in ("model", "dataset") else LONGEST_TEXT
     if len(_encoded(value)) > most:
         raise ConfigError(f"{origin}: '{key}' holds {len(value)} characters, '{value[:20]}...'")
-    is_path = key in FOLDERS or key in FILES or key in _OTHER_PATHS
-    if is_path and any(len(_encoded(part)) > LONGEST_NAME for part in Path(value).parts):
-        raise ConfigError(f"{origin}: '{key}' has a part longer than {LONGEST_NAME} bytes")
 
 
-def check_kind(key: str, value: Any, origin: str) -> None:
-    """Refuse a folder where a file must be, and the reverse; what does not exist passes.
+def check_path(key: Key, value: Any, origin: str) -> None:
+    """Refuse a path with an over-long part, a folder where a file must be, and the reverse.
+
+    A path that does not exist passes, and so does a key that holds no path.
 
     Raises:
-        ConfigError: It is of the other kind.
+        ConfigError: In one line.
     """
-    if not isinstance(value, str) or not value:
+    if key.path is None or not isinstance(value, str) or not value:
         return
-    if key in FILES and os.path.isdir(value) and (key, value) != ("resume", "auto"):
-        raise ConfigError(f"{origin}: '{key}' must be a file, and {value} is a folder")
-    if key in FOLDERS and os.path.isfile(value):
-        raise ConfigError(f"{origin}: '{key}' must be a folder, and {value} is a file")
+    if any(len(_encoded(part)) > LONGEST_NAME for part in Path(value).parts):
+        raise ConfigError(f"{origin}: '{key.name}' has a part longer than {LONGEST_NAME} bytes")
+    is_file = key.path == "file" and (key.name, value) != ("resume", "auto")
+    if is_file and os.path.isdir(value):
+        raise ConfigError(f"{origin}: '{key.name}' must be a file, and {value} is a folder")
+    if key.path == "folder" and os.path.isfile(value):
+        raise ConfigError(f"{origin}: '{key.name}' must be a folder, and {value} is a file")
 
 
 def _encoded(text: str) -> bytes:

@@ -4,8 +4,8 @@ RecBole hands command-line values to Python's ``eval``. Here they are YAML, by t
 (``yes`` and ``off`` are words, ``010`` and ``12:30`` are not numbers), with two habits of RecBole's
 users kept: ``1e-3`` is a number and a bare ``None`` is null.
 
-A few lines of aliases (``*name``) can stand for billions of values, so what a text stands for is
-counted before any of it is made.
+A few lines of aliases (``*name``) can expand to billions of values, so values are counted before
+any is constructed.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from recbole_cierec.errors import ConfigError
 
 _NULL = ("~", "null", "Null", "NULL", "None")
 _MOST_BYTES = 2**20  # of a file; PyYAML reads 100 kB a second
-_MOST_VALUES = 10_000  # that a text stands for
-# The empty string means "no GPU" to RecBole; any other key with nothing behind "=" is a slip.
+_MOST_VALUES = 10_000  # of a text, after expansion
+# The empty string means "no GPU" to RecBole; for any other key it is a typing error.
 _MAY_BE_EMPTY = frozenset({"gpu_id"})
 
 
 class TooManyValuesError(yaml.MarkedYAMLError):
-    """A text stands for too many values."""
+    """A text expands to too many values."""
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values below a node, each as often as it is named; any number above the limit counts alike.
+    """The number of values below a node after expansion, cut off just above the limit.
 
     A long text counts as several, because it may be printed.
 
     Args:
         node: Any node.
-        known: Counts by the id of nodes; of one that lies within itself, above the limit.
+        known: Counts by the id of nodes; a node within itself counts as above the limit.
     """
     if isinstance(node, yaml.ScalarNode):
         return 1 + len(node.value) // 100
@@ -52,12 +52,12 @@ def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 class SafeYamlLoader(yaml.SafeLoader):
-    """A safe loader with its own rules for plain scalars; twice the same key is an error.
+    """A safe loader with its own rules for plain scalars; a repeated key is an error.
 
     It starts from an empty table of rules, so neither PyYAML's loaders nor RecBole's change.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers: ClassVar[dict] = {}  # type: ignore[misc]  # PyYAML's stubs err
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -65,7 +65,7 @@ class SafeYamlLoader(yaml.SafeLoader):
             raise TooManyValuesError(
                 None,
                 None,
-                f"stands for more than {_MOST_VALUES:,} values, aliases (*name) counted each time; "
+                f"expands to more than {_MOST_VALUES:,} values, with aliases (*name) expanded; "
                 "shorten it",
                 node.start_mark,
             )
@@ -79,7 +79,7 @@ class SafeYamlLoader(yaml.SafeLoader):
             )
         return value
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
@@ -121,17 +121,17 @@ def _load(text: str) -> Any:
 def parse_value(text: str) -> Any:
     """Read one command-line value as YAML.
 
-    Text that is no valid YAML, such as RecBole's interval ``[5,inf)``, stays the string it is, and
-    so does everything that YAML would only shorten (``a # b``, ``...``).
+    Text that is no valid YAML, such as RecBole's interval ``[5,inf)``, stays a string, and so does
+    text that YAML would only shorten (``a # b``, ``...``).
 
     Args:
-        text: What stands behind ``--key=``.
+        text: What follows ``--key=``.
 
     Returns:
         A number, truth value, None, list, dict or string.
 
     Raises:
-        ConfigError: It stands for too many values.
+        ConfigError: It expands to too many values.
     """
     try:
         value = _load(text)
@@ -148,9 +148,6 @@ def parse_value(text: str) -> Any:
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a yaml file that holds one mapping; an empty file is an empty mapping.
-
-    Args:
-        path: The file.
 
     Returns:
         Key to value.
@@ -197,8 +194,8 @@ def parse_command_line(argv: Sequence[str]) -> dict[str, str]:
         Key to text, in order; :func:`parse_value` reads the texts.
 
     Raises:
-        ConfigError: For an argument that is no flag, a flag without value, or a flag that is given
-            twice with different values.
+        ConfigError: For an argument that is no flag, a flag without value, or a flag with two
+            different values.
     """
     flags: dict[str, str] = {}
     rest = list(argv)

@@ -1,19 +1,21 @@
-"""Batches of users: for the ``userN`` protocol, and faster ones for full ranking."""
+"""Loaders of users: for the ``userN`` protocol, and a faster one for full ranking."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 
 from recbole_cierec.evaluation.candidates import Ragged
-from recbole_cierec.evaluation.plan import has_views
+from recbole_cierec.evaluation.eval_mode import EvalMode
+from recbole_cierec.evaluation.plan import EvaluationPlan, has_views
 
 
 def _rows(lists: np.ndarray) -> Ragged:
-    """Tensors of ids, one a user, as one array."""
+    """Tensors of ids, one for each user, as one array."""
     starts = np.concatenate([[0], np.cumsum([len(items) for items in lists])])
     return Ragged(torch.cat(list(lists)).numpy(), starts)
 
@@ -21,28 +23,30 @@ def _rows(lists: np.ndarray) -> Ragged:
 class Histories:
     """What each user interacted with before a phase, which rankings leave out.
 
-    RecBole keeps it of the users of the phase only; its ``full_sort_topk`` asks for any user, those
-    with too few interactions for a test among them.
+    RecBole keeps only the users of the phase; its ``full_sort_topk`` may ask for any user, also
+    for one with too few interactions for a test.
 
     Args:
-        known: A tensor of items for each user of the phase [n_users]; None for others.
-        used: For each user the set of all items.
+        known: [n_users], a tensor of items for each user of the phase; None for others.
+        used: For each user, the set of all their items.
     """
 
     def __init__(self, known: np.ndarray, used: Sequence[set[int]]) -> None:
         self._known, self._used = known, used
 
     def __getitem__(self, users: Sequence[int]) -> np.ndarray:
-        users = np.asarray(users, dtype=np.int64)
-        chosen = self._known[users]
+        rows = np.asarray(users, dtype=np.int64)
+        chosen = self._known[rows]
         for place in np.flatnonzero([items is None for items in chosen]):
-            items = sorted(self._used[int(users[place])])
+            items = sorted(self._used[int(rows[place])])
             chosen[place] = torch.tensor(items, dtype=torch.int64)
         return chosen
 
 
 class _AllHistories(FullSortEvalDataLoader):
-    def __init__(self, config, dataset, sampler, shuffle=False):
+    uid2history_item: Any
+
+    def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
         super().__init__(config, dataset, sampler, shuffle=shuffle)
         if not self.is_sequential:
             self.uid2history_item = Histories(self.uid2history_item, sampler.used_ids)
@@ -53,7 +57,7 @@ class FullLoader(_AllHistories):
 
     _positives: Ragged | None = None
 
-    def collate_fn(self, index):
+    def collate_fn(self, index: Sequence[int]) -> Any:
         if self.is_sequential:
             return super().collate_fn(index)
         if self._positives is None:
@@ -69,15 +73,15 @@ class FullLoader(_AllHistories):
 
 
 class CandidateLoader(_AllHistories):
-    """One row a user: what RecBole gives a model of him, and his row number in the plan.
+    """One row for each user: what RecBole gives a model of the user, and the row in the plan.
 
-    A sequential model ranks once a user too, from his history before the phase, so that its
-    numbers stand beside those of other models; RecBole's own modes rank each interaction anew.
+    A sequential model, too, ranks once for each user, from the history before the phase, so that
+    its numbers compare with those of other models; RecBole's own modes rank for each interaction.
     """
 
-    plan = None  # EvaluationPlan, set when all parts are known
+    plan: EvaluationPlan | None = None  # set when all parts are known
 
-    def __init__(self, config, dataset, sampler, shuffle=False):
+    def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
         if len(dataset) and hasattr(dataset, "item_list_length_field"):
             users = dataset.inter_feat[dataset.uid_field].numpy()
             lengths = dataset.inter_feat[dataset.item_list_length_field].numpy()
@@ -88,15 +92,14 @@ class CandidateLoader(_AllHistories):
             dataset = dataset.copy(dataset.inter_feat[torch.from_numpy(order[first])])
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
-    def _init_batch_size_and_step(self):
-        """As many users as have ``eval_batch_size`` candidates, those of views included."""
-        modes = self.config["eval_args"]["mode"].values()
-        n = max(int(mode[len("user") :]) for mode in modes if mode.startswith("user"))
+    def _init_batch_size_and_step(self) -> None:
+        """As many users as have ``eval_batch_size`` candidates, including those of views."""
+        n = max(mode.n for mode in EvalMode.all_of(self.config["eval_args"]) if mode.by_user)
         lists = self.config["eval_repeats"] * (1 + 2 * has_views(self.config))
         self.step = max(1, self.config["eval_batch_size"] // (n * lists))
         self.set_batch_size(self.config["eval_batch_size"])
 
-    def collate_fn(self, index):
+    def collate_fn(self, index: Sequence[int]) -> Any:
         rows = torch.as_tensor(index)
         if self.is_sequential:
             interaction = self.transform(self._dataset, self._dataset[np.asarray(index)])

@@ -1,6 +1,6 @@
-"""Keys that name columns: each column must be in its file, loaded, and of a type that suits.
+"""Checks of keys that name columns: each must be in its file, loaded, and of a suitable type.
 
-RecBole trains without what it does not find, or stops in an exception of its own.
+RecBole trains without columns that it does not find, or raises an exception that names no file.
 """
 
 from __future__ import annotations
@@ -12,26 +12,13 @@ from typing import Any
 
 from recbole.utils import ModelType
 
-from recbole_cierec.config.keys import nearest
+from recbole_cierec.config.schema import KEYS
 from recbole_cierec.data.atomic import TYPES, read_header
 from recbole_cierec.data.columns import ROLES
-from recbole_cierec.errors import DataError
+from recbole_cierec.errors import DataError, nearest
 
-_TOKENS, _FLOATS = ("token", "token_seq"), ("float", "float_seq")
-# Key to the file of its columns (None: any) and the types that they may have.
-NAMING: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    "threshold": ("inter", ("float",)),
-    "val_interval": (None, ("token", "float")),
-    "normalize_field": (None, _FLOATS),
-    "numerical_features": (None, _FLOATS),
-    "seq_len": (None, ("token_seq", "float_seq")),
-    "alias_of_user_id": (None, _TOKENS),
-    "alias_of_item_id": (None, _TOKENS),
-    "alias_of_entity_id": (None, _TOKENS),
-    "alias_of_relation_id": (None, _TOKENS),
-    "selected_features": ("item", TYPES),  # of FDSA, GRU4RecF, SASRecF
-    "item_attribute": ("item", _TOKENS),  # of S3Rec
-}
+_FLOATS = ("float", "float_seq")
+NAMING = {name: key.columns for name, key in KEYS.items() if key.columns is not None}
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ class Files:
     name: str
 
     def paths(self, file: str) -> list[Path]:
-        """Where NAME.inter and the like are; several where they are split already."""
+        """The paths of NAME.inter and the like; several if the data are split already."""
         parts = self.config["benchmark_filename"] if file == "inter" else None
         names = [f"{self.name}.{part}" for part in parts] if parts else [self.name]
         return [self.folder / f"{name}.{file}" for name in names]
@@ -62,15 +49,15 @@ class Files:
     def columns(self, file: str | None) -> dict[str, str]:
         """Each column of a file, or of any, with the file that it is in."""
         files = [*ROLES, *(self.config["additional_feat_suffix"] or ())] if file is None else [file]
-        there = [(name, path) for name in files for path in self.paths(name) if path.is_file()]
-        return {column: name for name, path in there for column in self.header(path)}
+        existing = [(name, path) for name in files for path in self.paths(name) if path.is_file()]
+        return {column: name for name, path in existing for column in self.header(path)}
 
     def check(self, origins: Mapping[str, str]) -> None:
         """Check all keys that name columns against the headers alone.
 
         Args:
-            origins: Key to the place of its value, for keys that the user gave: a default of
-                ``load_col`` may name more than there is.
+            origins: Key to the place of its value, for keys that the user gave; a default of
+                ``load_col`` may name missing columns.
 
         Raises:
             DataError: A file or a column is missing, not loaded or of a wrong type.
@@ -81,9 +68,9 @@ class Files:
         self._check_parts()
         loaded = self._loaded()
         self._check_histories(loaded)
-        for key, (file, types) in NAMING.items():
+        for key, wanted in NAMING.items():
             for column in _names(self.config[key]):
-                self._check_named(key, column, file, types, loaded)
+                self._check_named(key, column, wanted.file, wanted.types, loaded)
         for file, columns in (self.config["unused_col"] or {}).items():
             for column in columns:
                 self._check_named("unused_col", column, file, TYPES, loaded)
@@ -108,18 +95,18 @@ class Files:
                         raise DataError(f"{path}: no column {column}, which {key} names{hint}")
 
     def _check_parts(self) -> None:
-        """Files that are split already are joined: a column that one lacks would be half empty."""
-        there = [path for path in self.paths("inter") if path.is_file()]
-        for path in there[1:]:
-            ours, first = (self._chosen("inter", self.header(p)) for p in (path, there[0]))
-            if ours != first:
+        """Refuse parts with different columns: joined, some columns would be half empty."""
+        existing = [path for path in self.paths("inter") if path.is_file()]
+        for path in existing[1:]:
+            columns, first = (self._chosen("inter", self.header(p)) for p in (path, existing[0]))
+            if columns != first:
                 raise DataError(
-                    f"{path}: has the columns {_written(ours)}, and {there[0].name} has "
+                    f"{path}: has the columns {_written(columns)}, and {existing[0].name} has "
                     f"{_written(first)}; the parts must have the same"
                 )
 
     def _check_histories(self, loaded: Mapping[str, object]) -> None:
-        """RecBole would make sequences of rows that hold sequences already."""
+        """Refuse columns of histories that RecBole would make sequences of once more."""
         lists = self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]
         sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         if sequential and lists in loaded and not self.config["benchmark_filename"]:
@@ -141,7 +128,7 @@ class Files:
         """Each loaded column with its type and its file.
 
         Raises:
-            DataError: Two files bring the same column, of which RecBole keeps one.
+            DataError: Two files have the same column, of which RecBole keeps one.
         """
         ids = {self.config["USER_ID_FIELD"], self.config["ITEM_ID_FIELD"]}
         loaded: dict[str, tuple[str, str]] = {}
@@ -180,10 +167,10 @@ class Files:
                 f"another by {key}, and load it by load_col"
             )
         place = known[column]
-        beside = (self.config["load_col"] or {}).get(place) or [self.config["ITEM_ID_FIELD"]]
+        loaded = (self.config["load_col"] or {}).get(place) or [self.config["ITEM_ID_FIELD"]]
         return (
             f"{self.folder}: {key} names {column} of {self.name}.{place}, which is not loaded; "
-            f"load it by load_col: {{{place}: [{', '.join([*beside, column])}]}}, with the other "
+            f"load it by load_col: {{{place}: [{', '.join([*loaded, column])}]}}, with the other "
             "files' columns"
         )
 

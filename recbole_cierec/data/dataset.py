@@ -22,15 +22,14 @@ from recbole.data.dataset.customized_dataset import (
 )
 from recbole.utils import FeatureType, ModelType
 
-from recbole_cierec.config.keys import nearest
 from recbole_cierec.data.atomic import read_atomic
-from recbole_cierec.data.cold_split import ColdSequenceMixin, ColdSplitMixin
+from recbole_cierec.data.cold_dataset import ColdSequenceMixin, ColdSplitMixin
 from recbole_cierec.data.column_keys import Files
 from recbole_cierec.data.compat import DatasetCompat
 from recbole_cierec.data.content import ItemContent
 from recbole_cierec.data.fast_interaction import Table
 from recbole_cierec.data.recbole_errors import as_data_errors
-from recbole_cierec.errors import DataError
+from recbole_cierec.errors import DataError, nearest
 
 
 class ContentMixin(DatasetCompat):

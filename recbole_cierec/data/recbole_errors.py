@@ -1,7 +1,7 @@
-"""What RecBole refuses on purpose, as an error of the user's.
+"""Turns what RecBole refuses on purpose into an error of the user.
 
-Most is checked before RecBole sees it. Of the rest, what RecBole itself raises has words for the
-user; what Python or numpy raises inside of RecBole is a fault, and keeps its trace.
+Most is checked before RecBole sees it. What RecBole itself raises of the rest has a message for the
+user; what Python or numpy raises inside RecBole is a fault and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from recbole_cierec.config.keys import model_keys
+from recbole_cierec.config.properties import model_keys
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError, UserError
 from recbole_cierec.registry import MODELS
 from recbole_cierec.terminal import shown
@@ -26,13 +26,13 @@ _OF_FILES = (OSError, pickle.UnpicklingError, RuntimeError)
 
 @contextmanager
 def as_data_errors(config: Mapping[str, Any]) -> Iterator[None]:
-    """Within, a refusal of RecBole's is one line.
+    """Turn a refusal of RecBole into one line.
 
     Args:
         config: RecBole's configuration, for the names of the model and the data set.
 
     Raises:
-        DataError: In place of a ValueError and the like that RecBole's code raises.
+        DataError: In place of a ValueError or similar that RecBole's code raises.
     """
     try:
         yield
@@ -44,15 +44,15 @@ def as_data_errors(config: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def as_model_errors(config: Mapping[str, Any]) -> Iterator[None]:
-    """Within, what a model of RecBole's refuses while it is made is one line.
+    """Turn what a model of RecBole refuses in its constructor into one line.
 
     Args:
         config: RecBole's configuration, for the name of the model.
 
     Raises:
-        ConfigError: In place of a ValueError and the like that RecBole's code raises, and of any
-            error where the user gave keys of a model of RecBole's, whose values it does not check.
-        CheckpointError: A file that the model starts from is missing, damaged or of another size.
+        ConfigError: In place of a ValueError or similar that RecBole's code raises, and of any
+            error if the user gave keys of a model of RecBole, whose values it does not check.
+        CheckpointError: A file that the model starts from is missing, damaged or of another shape.
     """
     try:
         yield
@@ -75,7 +75,7 @@ def as_model_errors(config: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _own_keys(config: Any) -> list[str]:
-    """The keys of a model of RecBole's that the user gave, with their values."""
+    """The keys of a model of RecBole that the user gave, with their values."""
     name, origins = config["model"], getattr(config, "origins", {})
     if name in MODELS:
         return []
@@ -83,7 +83,7 @@ def _own_keys(config: Any) -> list[str]:
 
 
 def raised_by_recbole(trace: TracebackType | None) -> bool:
-    """Whether a statement ``raise`` or ``assert`` of RecBole's raised it, and nothing below."""
+    """Whether a ``raise`` or ``assert`` in RecBole's own code raised it."""
     frames = list(_frames(trace))
     if not frames:
         return False
@@ -92,12 +92,12 @@ def raised_by_recbole(trace: TracebackType | None) -> bool:
 
 
 def _while_loading(trace: TracebackType | None) -> bool:
-    """Whether RecBole was reading weights: the frame after its last one is torch's."""
+    """Whether RecBole was reading weights: the frame called by its last one is torch's."""
     frames = list(_frames(trace))
-    ours = [k for k, frame in enumerate(frames) if _module(frame) == "recbole"]
-    if not ours or ours[-1] + 1 == len(frames):
+    recboles = [k for k, frame in enumerate(frames) if _module(frame) == "recbole"]
+    if not recboles or recboles[-1] + 1 == len(frames):
         return False
-    return frames[ours[-1] + 1].tb_frame.f_code.co_name in ("load", "load_state_dict")
+    return frames[recboles[-1] + 1].tb_frame.f_code.co_name in ("load", "load_state_dict")
 
 
 def _frames(trace: TracebackType | None) -> Iterator[TracebackType]:
@@ -111,7 +111,7 @@ def _module(trace: TracebackType) -> str:
 
 
 def _words(error: Exception) -> str:
-    """What it says; a bare assertion says nothing but its own line."""
+    """Its message; for an assertion without one, the asserted expression."""
     if words := " ".join(str(error).split()):
         return words
     last = list(_frames(error.__traceback__))[-1]

@@ -1,13 +1,15 @@
-"""From a data set to RecBole's three loaders, with negatives that treat every model alike.
+"""Makes RecBole's three loaders of a data set, with the same negatives for every model.
 
-Uniform negatives over all items also push down items that have no training interaction, which
-lifts the paper's metric (its candidates hold such items too) and ruins them for cold start. One
-key, ``train_negatives``, decides for every model compared, RecBole's own included.
+Uniform negatives over all items also push down items without training interactions. That raises
+the paper's metric (its candidates include such items) and makes them useless for cold start. One
+key, ``train_negatives``, decides for every model that is compared, RecBole's own included.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from recbole.data.dataloader import (
@@ -20,7 +22,7 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler, Sampler
 
 from recbole_cierec.data.candidate_loader import CandidateLoader, FullLoader
-from recbole_cierec.data.cold_split import WARM
+from recbole_cierec.data.cold_split import WARM, ColdSplit
 from recbole_cierec.data.masking import MaskSequence
 from recbole_cierec.data.negatives import quick_sampler, refuse_endless, seen_items
 from recbole_cierec.data.recbole_errors import as_data_errors
@@ -29,20 +31,21 @@ from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidate_files import provide_candidates
 from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.evaluation.plan import EvaluationPlan, make_views, restrict
 
 PHASES = ("train", "valid", "test")
 
 
-def prepare(config, dataset):
-    """Split ``dataset`` and build (train, valid, test) loaders.
+def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """Split ``dataset`` and make the loaders of training, validation and test.
 
     The evaluation loaders carry their :class:`recbole_cierec.evaluation.plan.EvaluationPlan`.
 
     Raises:
-        DataError: A part is empty, a user has no negative to draw, or more items are asked for
-            than there are.
+        DataError: A part is empty, there is no negative for a user, or more items are requested
+            than the data set has.
     """
     _refuse_counts(config, dataset.item_num - 1)
     train, *loaders = _loaders(config, dataset)
@@ -51,10 +54,11 @@ def prepare(config, dataset):
     ]
     for phase, loader in zip(PHASES[1:], loaders, strict=True):
         loader.plan = make_plan(config, phase, datasets, loader)
-    return train, *loaders
+    valid, test = loaders
+    return train, valid, test
 
 
-def _refuse_counts(config, n_items: int) -> None:
+def _refuse_counts(config: Any, n_items: int) -> None:
     """Refuse more ranked items, or more negatives for a positive, than there are items."""
     how = config["train_neg_sample_args"]
     counts = {f"topk {max(config['topk'])}": max(config["topk"])}
@@ -74,9 +78,9 @@ def _refuse_counts(config, n_items: int) -> None:
             )
 
 
-def _loaders(config, dataset) -> list:
-    """RecBole's own data_preparation first unpickles loaders that it finds beside the
-    checkpoints; these may be stale, and reading them runs what they hold."""
+def _loaders(config: Any, dataset: Any) -> list[Any]:
+    """Not RecBole's data_preparation: it unpickles loaders that it finds next to the checkpoints,
+    which may be stale, and reading them runs the code they contain."""
     parts = dataset.build()
     _refuse_empty(config, parts)
     with as_data_errors(config):  # "Some users have interacted with all items ..."
@@ -89,7 +93,7 @@ def _loaders(config, dataset) -> list:
         ]
 
 
-def _loader(config, dataset, phase: str, part, sampler):
+def _loader(config: Any, dataset: Any, phase: str, part: Any, sampler: Any) -> Any:
     kind = _loader_class(config, phase)
     if kind is KnowledgeBasedDataLoader:
         return kind(config, part, sampler, _entities(config, dataset), shuffle=True)
@@ -99,8 +103,8 @@ def _loader(config, dataset, phase: str, part, sampler):
     return loader
 
 
-def _loader_class(config, phase: str) -> type:
-    """RecBole's choice, or ours for it."""
+def _loader_class(config: Any, phase: str) -> type:
+    """RecBole's choice, or this package's class for it."""
     kind = get_dataloader(config, phase)
     if kind is TrainDataLoader:
         return TrainLoader
@@ -109,7 +113,7 @@ def _loader_class(config, phase: str) -> type:
     return FullLoader if kind is FullSortEvalDataLoader else kind
 
 
-def _entities(config, dataset) -> KGSampler:
+def _entities(config: Any, dataset: Any) -> KGSampler:
     """RecBole's sampler of entities for the triples of a knowledge graph."""
     how = config["train_neg_sample_args"]
     if how["distribution"] == "none":
@@ -122,12 +126,13 @@ def _entities(config, dataset) -> KGSampler:
     return sampler
 
 
-def _samplers(config, dataset, parts) -> list:
+def _samplers(config: Any, dataset: Any, parts: list[Any]) -> list[Any]:
     """RecBole's three samplers, with arrays for its sets; None for a phase that draws nothing."""
+    samplers: list[Any] = []
     if config["repeatable"]:
         samplers = list(create_samplers(config, dataset, parts))
     else:
-        samplers, base = [], None
+        base = None
         for phase in PHASES:
             how = config[f"{phase}_neg_sample_args"]
             if how["distribution"] == "none":
@@ -145,33 +150,32 @@ def _samplers(config, dataset, parts) -> list:
     return samplers
 
 
-def candidates_wanted(config, phase: str) -> int:
+def candidates_wanted(config: Any, phase: str) -> int:
     """N of the mode ``userN``; 0 for training and for RecBole's modes."""
-    mode = "" if phase == "train" else config["eval_args"]["mode"][phase]
-    return int(mode[len("user") :]) if mode.startswith("user") else 0
+    mode = None if phase == "train" else EvalMode.of(config, phase)
+    return mode.n if mode is not None and mode.by_user else 0
 
 
-def make_plan(config, phase: str, datasets: list, loader) -> EvaluationPlan:
+def make_plan(config: Any, phase: str, datasets: list[Any], loader: Any) -> EvaluationPlan:
     """How ``phase`` is evaluated; candidate lists are drawn, or read from ``candidates_file``.
 
     Args:
-        config: The configuration.
-        phase: valid or test.
-        datasets: The three parts.
-        loader: The loader of the phase.
+        phase: ``valid`` or ``test``.
+        datasets: The training, validation and test part.
+        loader: That of the phase.
     """
     train = datasets[0]
     item_groups = ItemGroups.from_split(config, train)
-    held = train.cold_phase if config["strict_cold"] else None
-    universe = None
-    if held is not None and config["strict_cold"]["kind"] == "item":
+    cold, universe = ColdSplit.of(config), None
+    if cold is not None and cold.kind == "item":
+        held = train.cold_phase
         universe = (held == WARM) | (held == PHASES.index(phase))
     plan = EvaluationPlan(
         UserGroups.from_split(config, *datasets),
         item_groups,
         make_views(config, item_groups, universe),
         repeats=config["eval_repeats"] if phase == "test" else 1,
-        # Validation must not choose a model by the very lists that the test ranks.
+        # Validation must not choose a model by the lists that the test ranks.
         seed=2 * config["candidate_seed"] + (phase == "valid"),
     )
     wanted = candidates_wanted(config, phase)
@@ -189,19 +193,19 @@ def make_plan(config, phase: str, datasets: list, loader) -> EvaluationPlan:
     return plan
 
 
-def _pairs(dataset, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(dataset: Any, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rows, items) of a part's interactions; a sequence's history is not in it."""
     feat = dataset.inter_feat
     rows = row[np.asarray(feat[dataset.uid_field])]
     return rows[rows >= 0], np.asarray(feat[dataset.iid_field])[rows >= 0]
 
 
-def _by_row(dataset, row: np.ndarray, n: int) -> Ragged:
+def _by_row(dataset: Any, row: np.ndarray, n: int) -> Ragged:
     return Ragged.group(*_pairs(dataset, row), n)
 
 
-def _by_row_of_all(datasets: list, row: np.ndarray, n: int) -> Ragged:
-    """All that the user of a row ever interacted with, in whatever part."""
+def _by_row_of_all(datasets: list[Any], row: np.ndarray, n: int) -> Ragged:
+    """All items that the user of a row interacted with, in any part."""
     pairs = [_pairs(dataset, row) for dataset in datasets]
     rowless = datasets[0].rowless
     rows = row[rowless.users]
@@ -210,7 +214,7 @@ def _by_row_of_all(datasets: list, row: np.ndarray, n: int) -> Ragged:
     return Ragged.group(rows, items, n)
 
 
-def _refuse_empty(config, parts) -> None:
+def _refuse_empty(config: Any, parts: Iterable[Any]) -> None:
     for phase, part in zip(("training", "validation", "test"), parts, strict=True):
         if len(part) == 0:
             raise DataError(
@@ -220,11 +224,11 @@ def _refuse_empty(config, parts) -> None:
             )
 
 
-def training_sampler(config, sampler, train_dataset):
-    """RecBole's sampler of training negatives, of what ``train_negatives`` allows, and quick.
+def training_sampler(config: Any, sampler: Any, train_dataset: Any) -> Any:
+    """A fast sampler of the training negatives that ``train_negatives`` allows.
 
     Raises:
-        DataError: A user has interacted with all of them, so that no negative is left.
+        DataError: A user has interacted with all of those items.
     """
     seen = seen_items(train_dataset) if config["train_negatives"] == "seen" else None
     refuse_endless(sampler, config["dataset"], seen)
@@ -233,7 +237,7 @@ def training_sampler(config, sampler, train_dataset):
     return sampler if seen is None else seen_sampler(sampler, train_dataset)
 
 
-def seen_sampler(sampler, train_dataset):
+def seen_sampler(sampler: Any, train_dataset: Any) -> Any:
     """A copy of a RecBole sampler that draws only from items with a training interaction."""
     seen = seen_items(train_dataset)
     if isinstance(sampler, Sampler):
@@ -246,7 +250,7 @@ def seen_sampler(sampler, train_dataset):
     return narrowed
 
 
-def _drawn_among(draw, seen: np.ndarray, n: int) -> np.ndarray:
+def _drawn_among(draw: Callable[[int], np.ndarray], seen: np.ndarray, n: int) -> np.ndarray:
     items = draw(n)
     while len(left := np.flatnonzero(~np.isin(items, seen))):
         items[left] = draw(len(left))

@@ -1,9 +1,9 @@
 """Candidate lists as a file, so that other programs can rank the same ones.
 
-An .npz without pickled objects: ``items`` and ``users`` are external ids (text), ``about`` says
-what was drawn (JSON), and for each phase, view and repeat an array such as ``test/0`` or
-``test_among_cold/3``: int32 [users, N], row k for ``test/users[k]``, values index ``items``, -1
-fills up. Negatives only; positives are the phase's interactions.
+An .npz without pickled objects: ``items`` and ``users`` are external ids (text), ``about``
+describes the lists (JSON), and each phase, view and repeat has an array such as ``test/0`` or
+``test_among_cold/3``: int32 [users, N], row k for ``test/users[k]``, values index ``items``, padded
+with -1. Negatives only; positives are the phase's interactions.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import os
 import re
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from recbole_cierec.errors import DataError, OutputError
 from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, draw_all
 from recbole_cierec.files.atomic_write import check_output, replacing
 from recbole_cierec.files.npy import npz_names, read_npz
 
 
-def check_candidates_file(config) -> None:
-    """Refuse a ``candidates_file`` that is none, or cannot be written, before any work.
+def check_candidates_file(config: Any) -> None:
+    """Refuse a ``candidates_file`` of another format, or that cannot be written, before any work.
 
     Raises:
-        DataError: It holds something else, or lacks lists and cannot be written.
+        DataError: It is no file of candidates, or lacks lists and cannot be written.
     """
-    phases = [
-        phase for phase, mode in config["eval_args"]["mode"].items() if mode.startswith("user")
-    ]
+    phases = [phase for phase in config["eval_args"]["mode"] if EvalMode.of(config, phase).by_user]
     if not config["candidates_file"] or not phases:
         return
     path = Path(config["candidates_file"])
@@ -43,20 +43,21 @@ def check_candidates_file(config) -> None:
             raise DataError(f"candidates_file {error}") from error
 
 
-def provide_candidates(config, phase, plan: EvaluationPlan, n: int, train, used: Ragged) -> None:
-    """Fill ``plan.negatives``: from ``candidates_file`` where it has the phase, else by drawing,
-    and then kept in that file.
+def provide_candidates(
+    config: Any, phase: str, plan: EvaluationPlan, n: int, train: Any, used: Ragged
+) -> None:
+    """Fill ``plan.negatives``: from ``candidates_file`` if it has the phase, else by drawing, which
+    writes that file.
 
     Args:
-        config: The configuration.
-        phase: valid or test.
+        phase: ``valid`` or ``test``.
         plan: With its users and views.
         n: Negatives of a user.
         train: The training part, for external ids.
-        used: Row r: all that the row's user interacted with in any phase.
+        used: Row r: all items that the row's user interacted with, in any phase.
 
     Raises:
-        DataError: The file is no such file, or of other data, users or numbers.
+        DataError: The file has another format, or lists of other data, users or lengths.
     """
     path = Path(config["candidates_file"]) if config["candidates_file"] else None
     about = {"dataset": config["dataset"], "n": n, "seed": plan.seed, "repeats": plan.repeats}
@@ -65,17 +66,17 @@ def provide_candidates(config, phase, plan: EvaluationPlan, n: int, train, used:
     if path is not None and path.is_file():
         arrays = _read(path, phase)
         if f"{phase}/users" in arrays:
-            _take(path, arrays, phase, plan, users, items, used)
+            _read_lists(path, arrays, phase, plan, users, items, used)
             _refuse_other_n(path, phase, plan, n, train.item_num, used)
             getLogger().info(f"{phase}: candidates from {path}")
             return
     draw_all(plan, n, train.item_num, used)
-    _say_fewer(phase, plan, n)
+    _warn_of_short_lists(phase, plan, n)
     if path is not None and config["local_rank"] == 0:
         _write(path, phase, plan, users, items, about)
 
 
-def _say_fewer(phase: str, plan: EvaluationPlan, n: int) -> None:
+def _warn_of_short_lists(phase: str, plan: EvaluationPlan, n: int) -> None:
     for (view, repeat), rows in plan.negatives.items():
         short = int((rows.lengths < n).sum())
         if short and repeat == 0:
@@ -106,7 +107,8 @@ def _read(path: Path, phase: str | None = None) -> dict[str, np.ndarray]:
     own = re.compile(f"items|{phase}[/_].*" if phase else ".*")
     wanted = {name for name in names if own.fullmatch(name)}
     try:
-        arrays = {k: array for k, array in read_npz(path, wanted).items() if k in wanted}
+        found = read_npz(path, wanted)
+        arrays: dict[str, Any] = {name: found[name] for name in wanted}
         for name in {"items", *(name for name in wanted if name.endswith("/users"))}:
             arrays[name] = np.atleast_1d(arrays[name])
             if arrays[name].ndim > 1:
@@ -123,8 +125,10 @@ def _no_candidates(path: Path, error: Exception) -> DataError:
     )
 
 
-def _write(path: Path, phase: str, plan: EvaluationPlan, users, items, about: dict) -> None:
-    arrays = _read(path) if path.is_file() else {}
+def _write(
+    path: Path, phase: str, plan: EvaluationPlan, users: Any, items: Any, about: dict[str, Any]
+) -> None:
+    arrays: dict[str, Any] = _read(path) if path.is_file() else {}
     arrays["items"] = np.asarray(items, dtype=np.str_)
     arrays[f"{phase}/users"] = np.asarray(users, dtype=np.str_)[plan.users]
     arrays[f"{phase}/about"] = np.array(json.dumps(about))
@@ -135,11 +139,19 @@ def _write(path: Path, phase: str, plan: EvaluationPlan, users, items, about: di
         np.savez_compressed(file, **arrays)
 
 
-def _take(path, arrays, phase: str, plan: EvaluationPlan, users, items, used: Ragged) -> None:
-    """Lists of the file in the order of the plan's rows, as internal ids."""
+def _read_lists(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    phase: str,
+    plan: EvaluationPlan,
+    users: Any,
+    items: Any,
+    used: Ragged,
+) -> None:
+    """Put the file's lists into the plan, in the order of its rows, as internal ids."""
     number = {token: k for k, token in enumerate(items)}
-    theirs = arrays["items"]
-    ours = np.array([number.get(str(token), -1) for token in theirs.tolist()] + [-1])
+    tokens = arrays["items"]
+    internal = np.array([number.get(str(token), -1) for token in tokens.tolist()] + [-1])
     row = {str(token): k for k, token in enumerate(arrays[f"{phase}/users"].tolist())}
     order = [row.get(token, -1) for token in np.asarray(users)[plan.users].tolist()]
     if -1 in order:
@@ -150,9 +162,9 @@ def _take(path, arrays, phase: str, plan: EvaluationPlan, users, items, used: Ra
     for view in plan.views:
         for repeat in range(plan.repeats):
             name = _name(phase, view.name, repeat)
-            table = _table(path, arrays, name, len(row), len(theirs))[order]
+            table = _table(path, arrays, name, len(row), len(tokens))[order]
             real = table >= 0
-            values = ours[table[real]]
+            values = internal[table[real]]
             rows = np.repeat(np.arange(len(order)), real.sum(1))
             _refuse_bad(path, name, values, rows, used)
             if view.items is not None and not view.items[values].all():
@@ -161,7 +173,9 @@ def _take(path, arrays, phase: str, plan: EvaluationPlan, users, items, used: Ra
             plan.negatives[view.name, repeat] = Ragged(values.astype(np.int32), starts)
 
 
-def _table(path, arrays, name: str, n_rows: int, n_items: int) -> np.ndarray:
+def _table(
+    path: Path, arrays: dict[str, np.ndarray], name: str, n_rows: int, n_items: int
+) -> np.ndarray:
     if name not in arrays:
         raise DataError(f"{path}: has no {name}; lower eval_repeats or draw a new file")
     table = arrays[name]
@@ -172,7 +186,7 @@ def _table(path, arrays, name: str, n_rows: int, n_items: int) -> np.ndarray:
     return table
 
 
-def _refuse_bad(path, name: str, values: np.ndarray, rows: np.ndarray, used: Ragged) -> None:
+def _refuse_bad(path: Path, name: str, values: np.ndarray, rows: np.ndarray, used: Ragged) -> None:
     if len(values) and values.min() <= 0:
         raise DataError(f"{path}: {name} names items that the data set does not have")
     owners = np.repeat(np.arange(len(used.lengths)), used.lengths)
@@ -184,8 +198,10 @@ def _refuse_bad(path, name: str, values: np.ndarray, rows: np.ndarray, used: Rag
         raise DataError(f"{path}: {name} holds an item twice for the same user")
 
 
-def _refuse_other_n(path, phase: str, plan: EvaluationPlan, n: int, n_items: int, used) -> None:
-    """Lists may be shorter than ``n`` where their maker says so, but then not all of them."""
+def _refuse_other_n(
+    path: Path, phase: str, plan: EvaluationPlan, n: int, n_items: int, used: Ragged
+) -> None:
+    """Lists may be shorter than ``n`` for lack of items, but the longest one has ``n``."""
     rows = np.repeat(np.arange(len(used.lengths)), used.lengths)
     for view in plan.views:
         pool = np.ones(n_items, dtype=bool) if view.items is None else view.items.copy()

@@ -96,17 +96,17 @@ def draw_negatives(
     """For each user, ``n`` distinct items of ``pool`` that are not excluded.
 
     Args:
-        seed: The protocol's seed (``candidate_seed``).
+        seed: From ``candidate_seed`` and the phase.
         repeat: The number of the candidate set.
         users: Users [R]; equal users get equal lists.
-        n: Items wanted; a user with fewer allowed ones gets all of those.
+        n: Items of a list; a user with fewer allowed ones gets all of those.
         pool: Items [P] to draw from, distinct.
-        excluded: Row r holds what ``users[r]`` may not get: all he ever interacted with.
+        excluded: Row r: items that ``users[r]`` may not get, all of their interactions.
 
     Returns:
         Row r: the list of ``users[r]``, in random order.
     """
-    if not len(pool):  # a view among unseen items where there are none
+    if not len(pool):  # a view of unseen items in data that have none
         return Ragged(np.empty(0, dtype=np.int32), np.zeros(len(users) + 1, dtype=np.int64))
     place = np.full(int(max(pool.max(), excluded.values.max(initial=0))) + 1, -1, dtype=np.int64)
     place[pool] = np.arange(len(pool))
@@ -131,7 +131,7 @@ def _draw_block(
 ) -> list[np.ndarray]:
     allowed = size - np.bincount(where, minlength=len(keys))
     crowded = (2 * n > allowed) | (4 * allowed < size)  # the stream would repeat itself for long
-    lists: list[np.ndarray | None] = [None] * len(keys)
+    lists: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(keys)
     table = np.empty((len(keys), size), dtype=np.int32)
     open_rows = np.flatnonzero(~crowded)
     count = int(1.1 * n) + 64

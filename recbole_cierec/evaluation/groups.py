@@ -1,26 +1,30 @@
-"""Who is cold and what is cold: the groups of users and items that results are given for.
+"""Groups of users and items that results are reported for.
 
 The paper's cold and warm columns are means over two disjoint groups of users (every row of its
 Table II is the same mixture of both), split at three interactions. Item groups split the test
-positives by how often each occurs in training; a group's recall asks only for its own positives,
-in the same ranking.
+positives by how often each occurs in training; a group's recall counts only its own positives, in
+the same ranking.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from recbole_cierec.data.cold_split import ColdSplit
 
 COUNTS = ("test", "train", "total")
 ITEM_GROUPS = ("item_unseen", "item_rare", "item_common")
 
 
 class UserGroups:
-    """Cold and warm users; with a split by users also those new and those known to training.
+    """Cold and warm users; with a split by users, also those that training never saw, and the rest.
 
     Args:
         counts: Interactions of each user [n_users] in the phase that decides.
-        boundary: A user with at most so many is cold.
-        new: bool [n_users], users held out of training; None: nobody is.
+        boundary: Users with at most this many are cold.
+        new: bool [n_users], users held out of training; None: there are none.
     """
 
     def __init__(self, counts: np.ndarray, boundary: int, new: np.ndarray | None = None) -> None:
@@ -29,18 +33,21 @@ class UserGroups:
             self.members |= {"new": new, "known": ~new}
 
     @classmethod
-    def from_split(cls, config, train, valid, test) -> UserGroups:
-        """From the three parts of a data set and the keys ``user_group_*``."""
+    def from_split(cls, config: Any, train: Any, valid: Any, test: Any) -> UserGroups:
+        """The groups of the three parts of a data set, by the keys ``user_group_*``."""
         field = config["USER_ID_FIELD"]
         in_training = train.training_counts(field)
-        parts = {"train": [], "test": [test], "total": [valid, test]}
+        parts: dict[str, list[Any]] = {"train": [], "test": [test], "total": [valid, test]}
         chosen = parts[config["user_group_count"]]
         users = [np.asarray(part.inter_feat[field]) for part in chosen]
-        counts = sum((np.bincount(u, minlength=train.user_num) for u in users), 0 * in_training)
+        counts: Any = sum(
+            (np.bincount(u, minlength=train.user_num) for u in users), 0 * in_training
+        )
         if config["user_group_count"] != "test":
             counts += in_training
         new = None
-        if config["strict_cold"] and config["strict_cold"]["kind"] == "user":
+        cold = ColdSplit.of(config)
+        if cold is not None and cold.kind == "user":
             new = in_training == 0
         return cls(counts, config["user_group_boundary"], new)
 
@@ -54,7 +61,7 @@ class ItemGroups:
 
     Args:
         counts: Training interactions of each item [n_items].
-        boundary: The most that is rare.
+        boundary: Items with at most this many are rare.
     """
 
     def __init__(self, counts: np.ndarray, boundary: int) -> None:
@@ -62,7 +69,7 @@ class ItemGroups:
         self.unseen = counts == 0
 
     @classmethod
-    def from_split(cls, config, train) -> ItemGroups:
-        """From the training part and the key ``item_group_boundary``."""
+    def from_split(cls, config: Any, train: Any) -> ItemGroups:
+        """The groups of the training part, by the key ``item_group_boundary``."""
         counts = train.training_counts(config["ITEM_ID_FIELD"])
         return cls(counts, config["item_group_boundary"])

@@ -1,19 +1,23 @@
-"""What one phase is evaluated on: whose rows, which positives, among which items.
+"""What one phase is evaluated on: the users, their positives and the items that are ranked.
 
-A *view* restricts both positives and candidates to some items. The view without a name has all of
-the phase; under strict item cold start ``among_cold`` ranks items that training never saw against
+A *view* restricts both positives and candidates to some items. The view without a name is not
+restricted; under strict item cold start ``among_cold`` ranks items that training never saw against
 each other, and ``among_warm`` the others. In ``userN`` mode each view has its own candidate lists,
-one a repeat; in RecBole's modes a view is a mask over the items.
+one for each repeat; in RecBole's modes a view is a mask over the items.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from recbole_cierec.data.cold_split import ColdSplit
 from recbole_cierec.evaluation.candidates import Ragged, draw_negatives, merge
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
+
+NO_ROWS = Ragged(np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
 
 @dataclass
@@ -23,12 +27,12 @@ class View:
     Attributes:
         name: Suffix of its results; empty for the whole.
         items: bool [n_items], which may be ranked; None: all.
-        positives: Of each row [R], in ``userN`` mode.
+        positives: Of each row [R], in ``userN`` mode; else empty.
     """
 
     name: str
     items: np.ndarray | None = None
-    positives: Ragged | None = None
+    positives: Ragged = NO_ROWS
 
 
 @dataclass
@@ -83,17 +87,17 @@ class EvaluationPlan:
         return [(name, repeat, lists) for (name, repeat), lists in self._lists.items()]
 
 
-def has_views(config) -> bool:
-    """Whether items that training never saw, and the others, are ranked among themselves too."""
-    strict = config["strict_cold"]
-    return bool(config["cold_item_views"] or (strict and strict["kind"] == "item"))
+def has_views(config: Any) -> bool:
+    """Whether unseen items, and all others, are also ranked among themselves."""
+    cold = ColdSplit.of(config)
+    return bool(config["cold_item_views"]) or (cold is not None and cold.kind == "item")
 
 
-def make_views(config, item_groups: ItemGroups, universe: np.ndarray | None) -> list[View]:
+def make_views(config: Any, item_groups: ItemGroups, universe: np.ndarray | None) -> list[View]:
     """The views that the configuration asks for.
 
     Args:
-        config: ``strict_cold`` or ``cold_item_views`` ask for those among cold and warm items.
+        config: A COLD_ITEM split or ``cold_item_views`` adds views of cold and warm items.
         item_groups: Which items training saw.
         universe: bool [n_items], the items that exist in this phase; None: all.
     """
@@ -106,7 +110,7 @@ def make_views(config, item_groups: ItemGroups, universe: np.ndarray | None) -> 
 
 
 def draw_all(plan: EvaluationPlan, n: int, n_items: int, used: Ragged) -> None:
-    """Fill ``plan.negatives`` with ``n`` items a row (fewer where there are fewer)."""
+    """Fill ``plan.negatives`` with ``n`` items for each row, or with all if there are fewer."""
     for view in plan.views:
         allowed = np.ones(n_items, dtype=bool) if view.items is None else view.items.copy()
         allowed[0] = False  # RecBole's padding item

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on with, and whether it is of the same run."""
+"""Which checkpoint a run resumes, and whether it is of the same run."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_cierec.config.config import PLACE_KEYS, Config
+from recbole_cierec.config.config import Config
+from recbole_cierec.config.schema import KEYS
 from recbole_cierec.errors import CheckpointError
 from recbole_cierec.files.checkpoint import peek_checkpoint, read_checkpoint, to_plain
 from recbole_cierec.registry import MODELS
 
-# What may change when a run goes on: its length, and what is measured or shown of it.
-_FREE = PLACE_KEYS | frozenset(
-    "model dataset epochs stopping_step pretrained metrics topk metric_decimal_place"
-    " eval_batch_size eval_repeats candidate_seed cold_item_views user_group_boundary"
-    " user_group_count item_group_boundary".split()
-)
+# What may change when a run is resumed: its length, and what is measured or shown of it.
+_FREE = frozenset(name for name, key in KEYS.items() if key.changes or key.of_place)
 _EVALUATION = "mode"  # of eval_args; the rest of it splits the data
 
 
 def differences(state: dict, config: Config) -> list[str]:
-    """What the run of a checkpoint had otherwise than ``config``, of all that decides training.
+    """The settings that decide training and differ between a checkpoint and ``config``.
 
     Returns:
         One text a key, ``seed 1 (here 2)``; keys that only one of them has do not count.
@@ -43,23 +40,23 @@ def _decisive(value: Any) -> Any:
 
 def data_of(dataset: Any) -> dict[str, str]:
     """Digests of what a model is trained on: ``interactions``, and the parts of the items' content
-    that have been read. Empty for data sets other than ours."""
+    that have been read. Empty for the data sets of RecBole."""
     if not hasattr(dataset, "digest"):
         return {}
     return {"interactions": dataset.digest(), **dataset.content.digests()}
 
 
 def refuse_other_data(path: Path, state: dict, data: dict[str, str], advice: str) -> None:
-    """Stop where a checkpoint was trained on other data than those at hand.
+    """Refuse a checkpoint that was trained on other data.
 
     Args:
         path: The checkpoint, for the message.
         state: What it holds.
-        data: From :func:`data_of`; parts that only one of the two has do not count.
-        advice: What to do instead.
+        data: From :func:`data_of`; parts that only one of the two has are ignored.
+        advice: What to do instead, for the message.
 
     Raises:
-        CheckpointError: In one line that names what differs.
+        CheckpointError: The line names the parts that differ.
     """
     then = state["data"]
     other = [part for part in data if then.get(part, data[part]) != data[part]]
@@ -74,23 +71,27 @@ def newest_checkpoint(config: Config) -> Path:
     (``--resume=auto``).
 
     Raises:
-        CheckpointError: There is none; the line says what the newest of this model has otherwise.
+        CheckpointError: There is none; the line says how the newest of this model differs.
     """
-    folder, model, dataset = Path(config["checkpoint_dir"]), config["model"], config["dataset"]
-    files = sorted(folder.glob(f"{model}-*.last.pth"), key=lambda p: p.stat().st_mtime_ns)
+    folder, dataset = Path(config["checkpoint_dir"]), config["dataset"]
+    model = config.model_spelling
+    files = sorted(folder.glob(f"{config['model']}-*.last.pth"), key=lambda p: p.stat().st_mtime_ns)
     other = ""
     for path in reversed(files):
         try:
             state = peek_checkpoint(path)
             if (state["model"], state["dataset"]) != (model, dataset):
                 continue
-            apart = differences(state, config)
-            if not apart:
+            other_settings = differences(state, config)
+            if not other_settings:
                 read_checkpoint(path)
                 return path
         except CheckpointError:
-            continue  # a damaged file is no reason to lose the one before it
-        other = other or f"; {path} has {', '.join(apart[:3])}, and is taken with --resume={path}"
+            continue  # the file before a damaged one may be whole
+        other = (
+            other
+            or f"; {path} has {', '.join(other_settings[:3])}, and is used with --resume={path}"
+        )
     raise CheckpointError(
         f"{folder}: no checkpoint of {model} on {dataset} with these settings to resume{other}; "
         "start without --resume"
@@ -98,7 +99,7 @@ def newest_checkpoint(config: Config) -> Path:
 
 
 def check_resume(config: Config) -> None:
-    """Refuse a checkpoint to resume that cannot be the right one, before any data are read.
+    """Refuse the wrong checkpoint to resume before any data are read.
 
     Raises:
         CheckpointError: It is missing, damaged, or of another model or data set.
@@ -112,25 +113,23 @@ def check_resume(config: Config) -> None:
 
 
 def refuse_other_run(path: Path, state: dict, config: Config, stages: Iterable[str] = ()) -> None:
-    """Stop where a checkpoint holds another model or data set than ``config`` names.
+    """Refuse a checkpoint of another model or data set.
 
     Args:
         path: The checkpoint, for the message.
         state: What it holds.
-        config: The run's configuration.
-        stages: Models that will do as well: those that this one can start from.
+        stages: Other models that are accepted: those that this one can start from.
 
     Raises:
         CheckpointError: In one line.
     """
-    for what, held in (("model", {config["model"], *stages}), ("dataset", {config["dataset"]})):
-        if state[what] not in held:
-            raise CheckpointError(
-                f"{path}: holds {what} {state[what]}, this run has {config[what]}"
-            )
+    names = {"model": config.model_spelling, "dataset": config["dataset"]}
+    for what, accepted in (("model", {names["model"], *stages}), ("dataset", {names["dataset"]})):
+        if state[what] not in accepted:
+            raise CheckpointError(f"{path}: holds {what} {state[what]}, this run has {names[what]}")
 
 
 def warn_of_differences(path: Path, state: dict, config: Config) -> None:
-    """One line in the log where a named checkpoint is of a run with other settings."""
-    if apart := differences(state, config):
-        getLogger().warning(f"{path}: goes on although it was begun with {', '.join(apart)}")
+    """Log one line if a named checkpoint is of a run with other settings."""
+    if other := differences(state, config):
+        getLogger().warning(f"{path}: is resumed although it was trained with {', '.join(other)}")

@@ -279,7 +279,7 @@ class TrainerMixin(TrainerCompat):
                     "of it is written"
                 )
         return {
-            "model": self.config["model"],
+            "model": getattr(self.config, "model_spelling", self.config["model"]),
             "dataset": self.config["dataset"],
             "data": self._data,
             "config": to_plain(dict(self.config.final_config_dict)),

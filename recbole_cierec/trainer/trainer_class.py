@@ -6,7 +6,7 @@ from typing import Any
 
 from recbole.utils import get_trainer
 
-from recbole_cierec.registry import MODELS, load_object
+from recbole_cierec.registry import MODELS, known_name, load_object
 from recbole_cierec.trainer.trainer import compose
 
 
@@ -14,12 +14,15 @@ def get_trainer_class(config: Any) -> type:
     """The trainer class to instantiate for a configuration.
 
     Args:
-        config: A :class:`recbole_cierec.config.config.Config` (``model`` and ``MODEL_TYPE`` are read).
+        config: A :class:`recbole_cierec.config.Config`.
 
     Returns:
-        Our trainer composed over the model's own: the table's, else RecBole's.
+        This package's trainer composed over the model's own: the table's, else RecBole's. A model
+        outside the package has that of its nearest parent that is a model of either.
     """
-    entry = MODELS.get(config["model"])
+    parents = getattr(getattr(config, "model_class", None), "__mro__", ())
+    name = next((known for parent in parents if (known := known_name(parent))), config["model"])
+    entry = MODELS.get(name)
     if entry is not None and entry.trainer is not None:
         return compose(load_object(entry.trainer))
-    return compose(get_trainer(config["MODEL_TYPE"], config["model"]))
+    return compose(get_trainer(config["MODEL_TYPE"], name))

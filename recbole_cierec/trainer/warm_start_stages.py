@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_cierec.config.config import COMMAND_LINE, Config
-from recbole_cierec.config.keys import model_keys
+from recbole_cierec.config.properties import model_keys
 from recbole_cierec.distributed.world import of_first, world
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.files.atomic_write import replace
@@ -113,7 +113,7 @@ def stage_config(config: Config, model: str) -> Config:
             raise ConfigError(
                 f"pretrain: '{key}' of {model} must be {fixed[key]} to suit {config['model']}"
             )
-    main = MODELS[config["model"]].properties
+    main = config["model"]
     own = _RUN_KEYS | {key for key, owners in model_keys().items() if main in owners}
     own = own | pretrain.keys() | fixed.keys()
     flags = {key: text for key, text in config._flags.items() if key not in own}

@@ -1,12 +1,12 @@
-"""What a search draws from: the ranges in ``properties/search/``, or in a user's own file.
+"""Search spaces: the ranges in ``properties/search/``, or in a user's own file.
 
 A list holds the values to choose from; ``{low: 0.001, high: 0.1, log: true}`` is an interval, of
-whole numbers where the key takes these. Where a study has ``loss: softmax``, keys of
-``MODEL-softmax.yaml`` take the place of those in ``MODEL.yaml``: the loss decides which rates are
-sensible, so it is given by the user and never searched.
+whole numbers for a key of that type. In a study with ``loss: softmax``, keys of
+``MODEL-softmax.yaml`` replace those in ``MODEL.yaml``: the loss decides which rates are sensible,
+so the user sets it and it is never searched.
 
-The settings of trial k depend on the ranges, the seed and k alone, and each key has a generator of
-its own. So models with the same range of a key draw the same values of it, trial by trial.
+The settings of trial k depend only on the ranges, the seed and k, and each key has a separate
+generator. So models with the same range of a key draw the same values of it, trial by trial.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from recbole_cierec.config.config import PLACE_KEYS, PROTOCOL_KEYS, Config
-from recbole_cierec.config.keys import check_keys, nearest, properties_dir
-from recbole_cierec.config.values import check_value
+from recbole_cierec.config.config import Config
+from recbole_cierec.config.keys import check_keys
+from recbole_cierec.config.properties import properties_dir
+from recbole_cierec.config.schema import KEYS
 from recbole_cierec.config.yaml import read_yaml
-from recbole_cierec.errors import ConfigError
+from recbole_cierec.errors import ConfigError, nearest
 from recbole_cierec.registry import MODELS
 
-# Searching these would compare trials that were not measured alike, or pick the luckiest of them.
-_NOT_SEARCHED = PLACE_KEYS | PROTOCOL_KEYS | {"model", "dataset", "loss", "seed"}
 _INTERVAL = ("low", "high", "log")
 
 
@@ -43,7 +42,7 @@ class Choice:
         return len(self.values)
 
     def draw(self, chance: Random) -> Any:
-        """One value, each alike."""
+        """One value, all with equal probability."""
         return chance.choice(self.values)
 
     def holds(self, value: Any) -> bool:
@@ -57,7 +56,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number from ``low`` to ``high``, both included; ``log``: alike in its logarithm."""
+    """A number from ``low`` to ``high``, both included; ``log``: uniform in its logarithm."""
 
     low: float
     high: float
@@ -76,7 +75,7 @@ class Interval:
     def draw(self, chance: Random) -> float:
         """One number."""
         if self.whole and not self.log:
-            return chance.randint(self.low, self.high)
+            return chance.randint(int(self.low), int(self.high))
         low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
         if self.log:
             value = math.exp(chance.uniform(math.log(low), math.log(high)))
@@ -99,7 +98,7 @@ Space = dict[str, Choice | Interval]
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values of a setting are one, also after a turn through JSON."""
+    """Whether two values of a setting are equal, also after conversion to JSON and back."""
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
@@ -133,7 +132,7 @@ def read_space(config: Config, files: Iterable[Path], fixed: Iterable[str] = ())
 
     Args:
         config: The study's configuration.
-        files: The files; later ones win.
+        files: Later ones win.
         fixed: Keys that are not searched although a file has them.
 
     Returns:
@@ -159,7 +158,8 @@ def read_space(config: Config, files: Iterable[Path], fixed: Iterable[str] = ())
 
 
 def _range(config: Config, key: str, value: Any, origin: str) -> Choice | Interval:
-    if key in _NOT_SEARCHED:
+    # Trials with other protocols do not compare, and of other seeds the search picks the luckiest.
+    if key in KEYS and not KEYS[key].may_be_searched:
         raise ConfigError(f"{origin}: '{key}' cannot be searched; give it as --{key}=VALUE")
     known = config.internal_config_dict
     notes = check_keys([(key, origin)], known, config.model, config.model_class)
@@ -167,8 +167,7 @@ def _range(config: Config, key: str, value: Any, origin: str) -> Choice | Interv
         raise ConfigError(notes[0])
 
     def checked(one: Any) -> Any:
-        loose = config.model not in MODELS
-        return check_value(key, one, known.get(key), origin, loose=loose)
+        return config.checked(key, one, origin)
 
     if isinstance(value, list) and value:
         values = tuple(checked(one) for one in value)
@@ -214,7 +213,7 @@ def size(space: Space, first: Mapping[str, Any]) -> float:
 
 
 def draw(space: Space, seed: int, trial: int, attempt: int = 0) -> dict[str, Any]:
-    """Settings of one trial, each key by a generator of its own."""
+    """Settings of one trial, each key drawn by a separate generator."""
     return {
         key: range_.draw(Random(f"{seed}/{trial}/{attempt}/{key}"))  # noqa: S311 (no secret)
         for key, range_ in space.items()
@@ -222,7 +221,7 @@ def draw(space: Space, seed: int, trial: int, attempt: int = 0) -> dict[str, Any
 
 
 def draws(space: Space, seed: int, count: int, first: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The settings of all trials of a random search, no two alike.
+    """The settings of all trials of a random search, all different.
 
     Args:
         space: The ranges.

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recbole_cierec.config.config import PLACE_KEYS
+from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.config.yaml import parse_value
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.atomic_write import check_output, replacing

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from recbole_cierec.compat.warnings import quiet_recbole
-from recbole_cierec.config.config import COMMAND_LINE, PLACE_KEYS, Config
+from recbole_cierec.config.config import COMMAND_LINE, Config
+from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.errors import CheckpointError, DataError, PictureError
 from recbole_cierec.logs import start_log, stop_log
 from recbole_cierec.quick_start import prepare
@@ -79,8 +80,8 @@ class Plan:
     def __post_init__(self) -> None:
         self.base = Config(self.model, self.dataset, self.files, None, self.flags)
         base = self.base
-        self.model, self.dataset = base["model"], base["dataset"]
-        self.name = self.name or f"{self.dataset}-{self.model}"
+        self.model, self.dataset = base.model_spelling, base["dataset"]
+        self.name = self.name or f"{self.dataset}-{base['model']}"
         self.storage = self.storage or str(self.out / f"{self.name}.journal")
         given = [key for key, origin in base.origins.items() if origin == COMMAND_LINE]
         files = [Path(self.search)] if self.search else range_files(base)

@@ -13,7 +13,7 @@ from recbole.config import Config as RecBoleConfig
 from recbole.model.general_recommender.bpr import BPR
 
 from recbole_cierec.config.config import Config, property_files
-from recbole_cierec.config.keys import properties_dir
+from recbole_cierec.config.properties import properties_dir
 from recbole_cierec.config.yaml import read_yaml
 
 RECBOLE = Path(recbole.__file__).parent
@@ -118,7 +118,7 @@ def properties(tmp_path, monkeypatch) -> Path:
     for folder in ("model", "dataset"):
         (home / folder).mkdir(parents=True)
     write(home, overall, "overall.yaml")
-    monkeypatch.setattr("recbole_cierec.config.config.properties_dir", lambda: home)
+    monkeypatch.setattr("recbole_cierec.config.properties.properties_dir", lambda: home)
     return home
 
 
@@ -398,7 +398,7 @@ def test_recboles_own_config_takes_our_property_files(monkeypatch):
 
 def test_missing_file_of_our_model_is_refused(tmp_path, monkeypatch):
     write(tmp_path, (properties_dir() / "overall.yaml").read_text(), "overall.yaml")
-    monkeypatch.setattr("recbole_cierec.config.config.properties_dir", lambda: tmp_path)
+    monkeypatch.setattr("recbole_cierec.config.properties.properties_dir", lambda: tmp_path)
     assert "MF.yaml: the defaults of MF are missing" in message("MF")
 
 

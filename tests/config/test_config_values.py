@@ -187,7 +187,8 @@ def test_both_ways_to_normalise_are_refused():
 def test_counts_that_cannot_be_meant_are_refused(model, key, text):
     said = message(model, **{key: text})
     assert f"'{key}' must be" in said
-    assert any(words in said for words in (" or less, not", " or more", "a whole number, not"))
+    wanted = (" or less, not", " or more", "a whole number, not", " from 0 to 1, not")
+    assert any(words in said for words in wanted)
 
 
 def test_more_processes_than_any_machine_has_are_refused_before_they_start():
@@ -292,7 +293,7 @@ def test_each_gpu_that_is_named_must_exist(gpus):
         ("BPR", "embedding_size", "0.5", "'embedding_size' must be a whole number"),
         ("SASRec", "n_layers", "-1", "'n_layers' must be 0 or more"),
         ("SASRec", "n_heads", "0", "'n_heads' must be 1 or more"),
-        ("SASRec", "hidden_dropout_prob", "3", "'hidden_dropout_prob' is a share"),
+        ("SASRec", "hidden_dropout_prob", "3", "'hidden_dropout_prob' must be from 0 to 1"),
         ("CKE", "kg_embedding_size", "0.5", "'kg_embedding_size' must be a whole number"),
         ("CKE", "reg_weights", "[1]", "'reg_weights' must be a list of 2 numbers"),
         ("CKE", "reg_weights", "[1, x]", "'reg_weights' must be a list of 2 numbers"),

@@ -11,27 +11,28 @@ import recbole
 
 import recbole_cierec
 from recbole_cierec.config.config import Config
-from recbole_cierec.config.keys import model_keys, properties_dir
-from recbole_cierec.config.values import CHOICES, MINIMUM
+from recbole_cierec.config.keys import declared_by
+from recbole_cierec.config.properties import model_keys, properties_dir
+from recbole_cierec.config.schema import IN_YAML, KEYS, Key, Role
+from recbole_cierec.config.schema.model_keys import COMMON
+from recbole_cierec.config.schema.single_model_keys import OF_ONE_MODEL
+from recbole_cierec.config.values import check_value
 from recbole_cierec.config.yaml import read_yaml
-from recbole_cierec.registry import MODELS
+from recbole_cierec.registry import MODELS, get_model_class
 from recbole_cierec.tuning.ranges import read_space
 
 PACKAGE = Path(recbole_cierec.__file__).parent
 RECBOLE = Path(recbole.__file__).parent
 YAML_FILES = sorted(properties_dir().rglob("*.yaml"))
 SEARCH_FILES = [path for path in YAML_FILES if path.parent.name == "search"]
-# Set while RecBole's Config is made, so in no yaml file; encoding has its default in RecBole's code
-MADE_KEYS = {"model", "dataset", "device", "single_spec", "local_rank", "MODEL_TYPE", "encoding"}
-MADE_KEYS |= {"eval_type", "strict_cold", "nproc"}
+EXPLAINED = re.compile(r"\s*([\w-]+):.*?\s#\s\(([a-z ]+)\) (\S.*)")  # key, types, sentence
 
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
 def test_yaml_of_ours_parses_and_explains_each_key(path):
     keys = read_yaml(path)
-    explained = re.compile(r"\s*([\w-]+):.*?\s#\s\([a-z ]+\) \S+")
     lines = path.read_text(encoding="utf-8").splitlines()
-    found = {match[1] for line in lines if (match := explained.match(line))}
+    found = {match[1] for line in lines if (match := EXPLAINED.match(line))}
     nested = {name for value in keys.values() if isinstance(value, dict) for name in value}
     assert set(keys) <= found
     assert found <= set(keys) | nested
@@ -43,16 +44,81 @@ def test_defaults_of_ours_pass_their_own_checks(path):
     values = read_yaml(path)
     ranges = path.parent.name == "search"  # there each key has the list of values to draw from
     tried = {key: value if ranges else [value] for key, value in values.items()}
-    for key in values.keys() & CHOICES.keys():
-        assert set(tried[key]) <= set(CHOICES[key]), key
-    for key in values.keys() & MINIMUM.keys():
-        assert all(value is None or value >= MINIMUM[key] for value in tried[key]), key
+    for key, tries in tried.items():
+        for value in tries:
+            declared = KEYS.get(key, Key(key))
+            assert check_value(declared, value, value, str(path), loose=True) == value
+
+
+# -- the files and the declarations ------------------------------------------------------------
+
+
+def comments(path: Path) -> dict[str, tuple[str, str]]:
+    """Key at the top level to what its comment says: types and sentence."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = [match for line in lines if line[:1].strip() and (match := EXPLAINED.match(line))]
+    return {match[1]: (match[2], match[3]) for match in found}
+
+
+def words(key: Key) -> set[str]:
+    return {kind.__name__ for kind in key.types} - {"NoneType"}
+
+
+OVERALL = properties_dir() / "overall.yaml"
+MODEL_FILES = [properties_dir() / "model" / f"{name}.yaml" for name in MODELS]
+
+
+@pytest.mark.parametrize("key", read_yaml(OVERALL))
+def test_each_default_for_all_models_is_declared_with_its_types_and_its_sentence(key):
+    types, sentence = comments(OVERALL)[key]
+    assert set(types.split(" or ")) == words(KEYS[key])
+    assert sentence == KEYS[key].about
+    assert KEYS[key].default is IN_YAML
+    assert KEYS[key].role is not Role.MODEL
+
+
+def test_each_declared_key_of_ours_has_a_default_in_a_file():
+    """And RecBole's in one of RecBole's, unless it is optional or set by the program."""
+    files = [RECBOLE / "properties/overall.yaml", RECBOLE / "properties/dataset/sample.yaml"]
+    known = set(model_keys()).union(*(read_yaml(path) for path in [OVERALL, *files]))
+    left = {name for name, key in KEYS.items() if not key.refused} - known
+    assert left == {"model", "dataset", "encoding", "verbose"}
+
+
+@pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.stem)
+def test_each_default_of_a_model_is_declared_with_its_types(path):
+    """In the schema, or on the model's class."""
+    own = declared_by(get_model_class(path.stem))
+    for name, value in read_yaml(path).items():
+        key = own.get(name) or KEYS[name]
+        assert isinstance(value, key.types), name
+        assert set(comments(path)[name][0].split(" or ")) == words(key), name
+        shared = len([m for m in model_keys()[name] if m in MODELS]) > 1
+        assert shared or key in (*OF_ONE_MODEL.get(path.stem, ()), *own.values()), name
+    for name in own.keys() - {key.name for key in COMMON}:
+        assert own[name].default == read_yaml(path)[name], name
+
+
+@pytest.mark.parametrize("model", OF_ONE_MODEL)
+def test_each_key_of_one_model_has_the_default_and_the_sentence_of_its_file(model):
+    path = properties_dir() / "model" / f"{model}.yaml"
+    values, texts = read_yaml(path), comments(path)
+    for key in OF_ONE_MODEL[model]:
+        assert values[key.name] == key.default, key.name
+        assert texts[key.name][1] == key.about, key.name
+        assert [m for m in model_keys()[key.name] if m in MODELS] == [model], key.name
+
+
+def test_defaults_for_models_outside_the_package_are_those_of_most_models():
+    for key in COMMON:
+        files = [read_yaml(path) for path in MODEL_FILES]
+        values = [values[key.name] for values in files if key.name in values]
+        assert values.count(key.default) > len(values) / 2, key.name
 
 
 def test_there_is_a_yaml_file_for_each_model_of_the_table_and_no_other():
-    ours = {entry.properties for entry in MODELS.values()}
     files = {path.stem for path in (properties_dir() / "model").glob("*.yaml")}
-    assert ours <= files
+    assert MODELS.keys() <= files
     assert all(Config(name, "tiny")["model"] == name for name in files)
 
 
@@ -67,15 +133,13 @@ def _literal_reads(source: str) -> set[str]:
     }
 
 
-def test_every_key_that_our_package_reads_has_a_default():
-    known = set(MADE_KEYS)
+def test_every_key_that_our_package_reads_is_declared():
     recboles = [RECBOLE / "properties" / name for name in ("overall.yaml", "dataset/sample.yaml")]
-    for path in [*recboles, *YAML_FILES]:
-        known |= set(read_yaml(path))
+    known = set(KEYS).union(*map(read_yaml, recboles))
     of_models = {"loss_type", "metrics_k", "pre_model_path", "train_stage"}  # of RecBole's
     assert of_models <= set(model_keys())
     known |= of_models
-    read = {}
+    read: dict[str, str] = {}
     for path in PACKAGE.rglob("*.py"):
         for key in _literal_reads(path.read_text(encoding="utf-8")):
             read.setdefault(key, path.name)
@@ -85,7 +149,8 @@ def test_every_key_that_our_package_reads_has_a_default():
 
 def test_every_default_of_ours_is_read_somewhere():
     """A key that nothing reads would be a promise without a deed."""
-    sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    paths = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "schema"]
+    sources = [path.read_text(encoding="utf-8") for path in paths]
     constants = {
         node.value
         for source in sources

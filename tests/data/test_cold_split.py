@@ -11,7 +11,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_cierec.config.config import Config
-from recbole_cierec.data.cold_split import first_times, hold_out
+from recbole_cierec.data.cold_split import ColdSplit, first_times, hold_out
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.quick_start import prepare
@@ -124,7 +124,7 @@ def test_hold_out_by_hand():
     counts = np.array([0, 2, 1, 0, 5, 1, 1])
     times = first_times(np.array([1, 2, 4, 5, 6, 1]), np.array([9.0, 1, 4, 3, 7, 2]), 7)
     assert times.tolist() == [np.inf, 2, 1, np.inf, 4, 3, 7]
-    rule = {"share": [2, 1, 2], "by": "newest", "seed": 0}
+    rule = ColdSplit("item", (2, 1, 2), "newest", 0)
     assert hold_out(counts, times, rule).tolist() == [0, 0, 0, 0, 2, 1, 2]
 
 
@@ -364,7 +364,7 @@ BAD = [
     ({"COLD_ITEMS": SHARE}, {}, "must be RS, LS, COLD_ITEM or COLD_USER, not 'COLD_ITEMS'"),
     ({"COLD_ITEM": SHARE, "RS": SHARE}, {}, "eval_args.split must be"),
     ({"COLD_ITEM": SHARE}, {"group_by": "none"}, "needs eval_args.group_by: user"),
-    ({"COLD_ITEM": SHARE}, {"benchmark_filename": ["a", "b", "c"]}, "cannot part files"),
+    ({"COLD_ITEM": SHARE}, {"benchmark_filename": ["a", "b", "c"]}, "cannot divide files"),
 ]
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from recbole_cierec.config.config import Config
-from recbole_cierec.config.keys import properties_dir
-from recbole_cierec.config.values import CHOICES
+from recbole_cierec.config.properties import properties_dir
+from recbole_cierec.config.schema import KEYS
 from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.registry import MODELS
@@ -40,8 +40,8 @@ FEW = {"epochs": 1, "pretrain_epochs": 1, "pretrain_batch_size": 16, "lr_decay_e
 def other_value(key: str, value):
     if key in OTHER:
         return OTHER[key]
-    if key in CHOICES:
-        return next(choice for choice in CHOICES[key] if choice != value)
+    if KEYS[key].choices:
+        return next(choice for choice in KEYS[key].choices if choice != value)
     if isinstance(value, bool):
         return not value
     return value + 1 if isinstance(value, int) else value / 2 if value else 0.25

@@ -108,9 +108,9 @@ def test_a_named_checkpoint_of_other_settings_goes_on_with_a_warning(tiny, caplo
     keys = {"epochs": 2, "state": "warning", "resume": part["checkpoint"]}
     with caplog.at_level("WARNING"):
         run("MF", "tiny", config_dict=tiny(**keys))
-        assert "begun with" not in caplog.text
+        assert "trained with" not in caplog.text
         run("MF", "tiny", config_dict=tiny(**keys, learning_rate=0.07))
-    told = [r.getMessage() for r in caplog.records if "begun with" in r.getMessage()]
+    told = [r.getMessage() for r in caplog.records if "trained with" in r.getMessage()]
     assert len(told) == 1
     assert "(here 0.07)" in told[0]
 

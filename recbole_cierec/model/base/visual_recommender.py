@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from zlib import crc32
 
 import torch
@@ -18,6 +18,8 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
+from recbole_cierec.config.schema import Key
+from recbole_cierec.config.schema.model_keys import COMMON
 from recbole_cierec.model.base.batch_context import BatchContext
 from recbole_cierec.model.base.item_encoder import ItemEncoder
 from recbole_cierec.model.base.layers import bpr_loss, squared_norm
@@ -41,6 +43,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
     """
 
     input_type = InputType.PAIRWISE
+    keys: ClassVar[tuple[Key, ...]] = COMMON  # declared here: their defaults hold for subclasses
     has_biases = False  # alpha + beta_u + beta_i of Eq. 8
     # Whether the loss sees more than differences between the scores of one user, in which that
     # user's bias and the global one cancel.

@@ -1,0 +1,295 @@
+"""RecBole data sets with strict cold splits, and what they know of interactions without a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction, cat_interactions
+
+from recbole_cierec.data.atomic import refuse_rows
+from recbole_cierec.data.cold_split import TEST, VALID, WARM, ColdSplit, first_times, hold_out
+from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.eval_mode import EvalMode
+
+if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they use
+    from recbole.data.dataset import Dataset as _Base
+else:
+    _Base = object
+
+_ANY_LENGTH = 1000  # of sequences, which are padded to it: any machine has memory for so many
+
+
+@dataclass(frozen=True)
+class Rowless:
+    """Interactions without a row in any part that a model may know nevertheless: the first of a
+    sequence, and the first ones of a held-out user.
+
+    Attributes:
+        users: [n].
+        items: [n].
+        trained: bool [n], whether they are known in training.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    trained: np.ndarray
+
+
+NOTHING = Rowless(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool))
+
+
+class ColdSplitMixin(_Base):
+    """Over a RecBole data set: splits by the rule of a :class:`ColdSplit`, if there is one."""
+
+    cold_phase: Any = None  # with a cold split: int8 [n_items or n_users]
+    rowless: Rowless = NOTHING
+    inter_feat: Any  # RecBole's
+
+    def training_counts(self, field: str) -> np.ndarray:
+        """Training interactions [n] of each user or item, for any kind of model; call it on the
+        training part."""
+        known = self.rowless.users if field == self.uid_field else self.rowless.items
+        ids = np.concatenate([self.inter_feat[field].numpy(), known[self.rowless.trained]])
+        return np.bincount(ids, minlength=self.num(field))
+
+    def _note_rowless(self, rows: np.ndarray, trained: np.ndarray) -> None:
+        """Note rows of ``inter_feat`` (row numbers) that no part will have."""
+        users, items = (self.inter_feat[f].numpy()[rows] for f in (self.uid_field, self.iid_field))
+        new, old = Rowless(users, items, trained), self.rowless
+        names = ("users", "items", "trained")
+        joined = [np.concatenate([getattr(old, n), getattr(new, n)]) for n in names]
+        self.rowless = Rowless(*joined)
+
+    def _held_field(self, rule: ColdSplit) -> str:
+        return self.iid_field if rule.kind == "item" else self.uid_field
+
+    def _choose_cold(self, rule: ColdSplit, ids: np.ndarray) -> None:
+        times = None
+        n = self.num(self._held_field(rule))
+        if rule.by == "newest":
+            if self.time_field not in self.inter_feat:
+                raise DataError(
+                    f"{self.dataset_path}: a split by newest needs the column {self.time_field}"
+                )
+            times = first_times(ids, self.inter_feat[self.time_field].numpy(), n)
+        self.cold_phase = hold_out(np.bincount(ids, minlength=n), times, rule)
+        for phase, name in ((WARM, "training"), (VALID, "validation"), (TEST, "the test")):
+            if not (self.cold_phase[np.unique(ids)] == phase).any():
+                raise DataError(
+                    f"{self.dataset_path}: eval_args.split share {list(rule.share)} leaves no "
+                    f"{rule.kind} for {name}; the data are too few for it"
+                )
+
+    def _known_rows(self, rule: ColdSplit, phases: np.ndarray) -> np.ndarray:
+        """bool [rows]: the first ``history`` interactions of each held-out user."""
+        if rule.kind == "item" or not rule.history:
+            return np.zeros(len(phases), dtype=bool)
+        users = self.inter_feat[self.uid_field].numpy()
+        order = np.argsort(users, kind="stable")  # rows are in the order of eval_args already
+        grouped = users[order]
+        starts = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
+        lengths = np.diff(np.append(starts, len(grouped)))
+        rank = np.empty(len(users), dtype=np.int64)
+        rank[order] = np.arange(len(users)) - np.repeat(starts, lengths)
+        return (phases != WARM) & (rank < rule.history - self._already_known())
+
+    def _already_known(self) -> int:
+        """Interactions of each user that are no rows any more."""
+        return 0
+
+    def _grouped_index(self, group_by_list: Any) -> list[list[int]]:
+        """Row numbers by group, in the order of first appearance; RecBole's, without its loop."""
+        order = np.argsort(group_by_list, kind="stable")
+        keys = np.asarray(group_by_list)[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
+        ends = np.append(starts[1:], len(keys))
+        rows = order.tolist()
+        return [rows[starts[k] : ends[k]] for k in np.argsort(order[starts])]
+
+    def split_by_ratio(self, ratios: Sequence[float], group_by: str | None = None) -> list[Any]:
+        rule = ColdSplit.of(self.config)
+        if not rule:
+            return super().split_by_ratio(ratios, group_by)
+        ids = self.inter_feat[self._held_field(rule)].numpy()
+        if self.cold_phase is None:
+            self._choose_cold(rule, ids)
+        phases = self.cold_phase[ids]
+        known = self._known_rows(rule, phases)
+        self._note_rowless(np.flatnonzero(known), np.zeros(known.sum(), dtype=bool))
+        everything = self.inter_feat
+        self.inter_feat = everything[torch.from_numpy(np.flatnonzero(phases == WARM))]
+        parts = super().split_by_ratio(ratios, group_by)
+        for phase in (VALID, TEST):
+            rows = np.flatnonzero((phases == phase) & ~known)
+            warm = parts[phase].inter_feat  # without the columns of unused_col
+            held = everything[torch.from_numpy(rows)]
+            held = Interaction({name: held[name] for name in warm.columns})
+            parts[phase] = self.copy(cat_interactions([warm, held]))
+        self.inter_feat = everything
+        return parts
+
+
+class ColdSequenceMixin(ColdSplitMixin):
+    """Over a sequential data set, whose rows carry the history before each interaction."""
+
+    _augmenting = False
+    _made = False  # whether sequences were made of split files
+    _row_phase: np.ndarray  # of each row, from files that are split already
+
+    def _benchmark_presets(self) -> None:
+        """RecBole expects sequences in files that are split already; else they are made here."""
+        if self._from_files:
+            return
+        lists = f"{self.iid_field}{self.config['LIST_SUFFIX']}"
+        self.item_id_list_field = lists  # RecBole has it under this name for "item_id" only
+        super()._benchmark_presets()
+        lengths = self.inter_feat[self.item_list_length_field].to_numpy()
+        self._refuse_histories(lists, lengths)
+        self._note_histories(lists, lengths)
+
+    def _refuse_histories(self, lists: str, lengths: np.ndarray) -> None:
+        """Refuse empty histories, and columns of histories that are not of one length."""
+        suffix = self.config["LIST_SUFFIX"]
+        wrong = {f"{lists} is empty, a history needs one item": lengths == 0}
+        for name in self.inter_feat:
+            if name.endswith(suffix) and name != lists:
+                others = self.inter_feat[name].map(len).to_numpy()
+                wrong[f"{name} and {lists} are not of one length"] = others != lengths
+        parts, ends = self.benchmark_filename_list, np.cumsum(self.file_size_list)
+        for part, end, size in zip(parts, ends, self.file_size_list, strict=True):
+            path = Path(self.dataset_path, f"{self.dataset_name}.{part}.inter")
+            for what, rows in wrong.items():
+                refuse_rows(path, rows[end - size : end], what)
+
+    def _note_histories(self, lists: str, lengths: np.ndarray) -> None:
+        """Note items of histories that the same user has no row of."""
+        users, targets = (self.inter_feat[f].to_numpy() for f in (self.uid_field, self.iid_field))
+        phases = np.repeat(np.arange(len(self.file_size_list)), self.file_size_list)
+        users_of, phases_of = np.repeat(users, lengths), np.repeat(phases, lengths)
+        items_of = np.concatenate(self.inter_feat[lists].tolist())
+        pairs = users_of * self.item_num + items_of
+        order = np.lexsort((phases_of, pairs))  # of equal pairs, the earliest phase first
+        order = order[np.diff(pairs[order], prepend=-1) > 0]
+        order = order[~np.isin(pairs[order], users * self.item_num + targets)]
+        self.rowless = Rowless(users_of[order], items_of[order], phases_of[order] == WARM)
+
+    @property
+    def _from_files(self) -> bool:
+        """Whether sequences are to be made of files that are split already."""
+        given = self.iid_field + self.config["LIST_SUFFIX"] in self.field2source
+        return bool(self.config["benchmark_filename"]) and (self._made or not given)
+
+    def _change_feat_format(self) -> None:
+        super()._change_feat_format()
+        if self._from_files:
+            self._made = True  # from now on there are lists
+            self.data_augmentation()
+            order = np.argsort(self._row_phase, kind="stable")
+            self.inter_feat = self.inter_feat[torch.from_numpy(order)]
+            self.file_size_list = np.bincount(self._row_phase, minlength=3).tolist()
+
+    def _sort_by_file(self) -> None:
+        users = self.inter_feat[self.uid_field].numpy()
+        times = np.zeros(len(users))  # without times, in the order of the files
+        if self.time_field in self.inter_feat:
+            times = self.inter_feat[self.time_field].numpy()
+        phases = np.repeat(np.arange(len(self.file_size_list)), self.file_size_list)
+        order = np.lexsort((times, phases, users))
+        self.inter_feat = self.inter_feat[torch.from_numpy(order)]
+        first = np.diff(users[order], prepend=-1) != 0
+        self._note_rowless(np.flatnonzero(first), phases[order][first] == WARM)
+        self._row_phase = phases[order][~first]
+
+    def _already_known(self) -> int:
+        return 1  # RecBole makes no row of a user's first interaction
+
+    def _calcu_split_ids(self, tot: int, ratios: Sequence[float]) -> list[int]:
+        """Split as for general models: by all interactions of a user, of which the first, always
+        a training one, has no row here."""
+        if not self._equal_split:
+            return super()._calcu_split_ids(tot, ratios)
+        return [cut - 1 for cut in super()._calcu_split_ids(tot + 1, ratios)]
+
+    @property
+    def _equal_split(self) -> bool:
+        """Whether rows are split as for general models; RecBole's modes keep RecBole's split."""
+        by_user = self.config["eval_args"]["group_by"] == "user"
+        modes = EvalMode.all_of(self.config["eval_args"])
+        cold = ColdSplit.of(self.config) is not None
+        return by_user and (cold or any(mode.by_user for mode in modes))
+
+    def data_augmentation(self) -> None:
+        rule = ColdSplit.of(self.config)
+        if rule:  # chosen among all interactions, as for general models
+            self._choose_cold(rule, self.inter_feat[self._held_field(rule)].numpy())
+        busiest = int(np.bincount(self.inter_feat[self.uid_field].numpy()).max())
+        if self.max_item_list_len > max(busiest, _ANY_LENGTH):
+            raise DataError(
+                f"{self.dataset_path}: MAX_ITEM_LIST_LENGTH is {self.max_item_list_len}, and no "
+                f"user has more than {busiest} interactions; lower it"
+            )
+        self._augmenting = True
+        super().data_augmentation()
+        self._augmenting = False
+        if rule and rule.kind == "item":
+            self.inter_feat = self._without_cold_history(self.inter_feat)
+
+    def sort(self, by: Any, ascending: bool | Sequence[bool] = True) -> None:
+        augmenting = self._augmenting and by == [self.uid_field, self.time_field]
+        if augmenting and self._from_files:
+            self._sort_by_file()
+            return
+        super().sort(by, ascending)
+        if augmenting:
+            rule = ColdSplit.of(self.config)
+            if rule and rule.kind == "item":
+                self.inter_feat = self.inter_feat[torch.from_numpy(self._phase_order(rule))]
+            self._note_first()
+
+    def _note_first(self) -> None:
+        users = self.inter_feat[self.uid_field].numpy()
+        rows = np.flatnonzero(np.diff(users, prepend=-1))
+        rule, trained = ColdSplit.of(self.config), np.ones(len(rows), dtype=bool)
+        if rule:
+            held = self.inter_feat[self._held_field(rule)].numpy()[rows]
+            trained = self.cold_phase[held] == WARM
+        self._note_rowless(rows, trained)
+
+    def _phase_order(self, rule: ColdSplit) -> np.ndarray:
+        """Row numbers: of each user, training, then what is held out for validation, and so on.
+
+        A held-out item is predicted from the history before its phase, as by other models, whatever
+        its time: otherwise a sequence would know less than training, or the future.
+        """
+        users = self.inter_feat[self.uid_field].numpy()
+        phases = self.cold_phase[self.inter_feat[self.iid_field].numpy()]
+        place = np.where(phases == WARM, 0, 2 * phases - 1)  # held out: 1 and 3, warm: 0, 2 and 4
+        rows = np.flatnonzero(phases == WARM)
+        first = np.searchsorted(users[rows], users[rows])
+        rank, total = np.arange(len(rows)) - first, np.bincount(users[rows])[users[rows]]
+        ratios = [part / sum(rule.rest) for part in rule.rest]
+        cuts = {n: super(ColdSequenceMixin, self)._calcu_split_ids(n, ratios) for n in set(total)}
+        place[rows] = [2 * sum(r >= c for c in cuts[n]) for r, n in zip(rank, total, strict=True)]
+        return np.lexsort((np.arange(len(users)), place, users))
+
+    def _without_cold_history(self, feat: Interaction) -> Interaction:
+        """Histories of warm items only; rows whose history becomes empty are dropped."""
+        suffix = self.config["LIST_SUFFIX"]
+        lists = feat[self.iid_field + suffix]
+        real = torch.arange(lists.shape[1]) < feat[self.item_list_length_field].unsqueeze(1)
+        kept = real & (torch.from_numpy(self.cold_phase)[lists] == WARM)
+        order = torch.argsort((~kept).to(torch.int8), dim=1, stable=True)
+        changed = {self.item_list_length_field: kept.sum(1)}
+        for name in feat.columns:
+            if name.endswith(suffix):
+                where = order.view(*order.shape, *[1] * (feat[name].dim() - 2))
+                mask = kept.view_as(where)
+                value = torch.where(mask, feat[name], torch.zeros_like(feat[name]))
+                changed[name] = torch.gather(value, 1, where.expand_as(value))
+        feat.update(Interaction(changed))
+        return feat[kept.any(1).nonzero().squeeze(1)]
