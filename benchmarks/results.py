@@ -8,7 +8,7 @@ For each model the trial with the best validation score is written to
 properties/tuned/DATASET/MODEL.yaml and run with its checkpoint, in a process of its own so that the
 peak memory is its own. A model that was not searched runs with ``--like=MODEL`` settings or its
 defaults. Rows already in ``--out`` are kept; the table is printed at the end. ``--users=DIR`` keeps
-each run's results by user as DIR/NAME.users.npz, for ``python -m recbole_cierec.cli.compare``.
+each run's results by user as DIR/NAME.users.npz, for ``python -m recbole_cierec compare``.
 Seconds are of processor time, so that other work on the machine counts little; "s an epoch" is the
 whole fit, validations included, divided by its epochs.
 """

@@ -19,7 +19,6 @@ from recbole_cierec.files.checkpoint import read_checkpoint
 from recbole_cierec.trainer.gated_trainer import GatedTrainer
 from recbole_cierec.trainer.trainer_class import get_trainer_class
 
-PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 SOURCE = '''
 from dataclasses import replace
 from recbole.model.general_recommender.bpr import BPR
@@ -202,19 +201,6 @@ def test_the_command_line_takes_a_class(mine, tiny, capsys):
     assert list(Path("saved").glob("Shifted-*.pth"))
     assert main(["--model=my_models:Shiftd", "--dataset=tiny", *flags]) == 2
     assert "the module my_models has no class Shiftd" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(not PAGE.is_file(), reason="an sdist without docs")
-def test_the_code_of_the_documentation_runs(tiny, tmp_path, monkeypatch):
-    source = PAGE.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    (tmp_path / "documented.py").write_text(source, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    result = run("documented:ScaledMF", "tiny", config_dict=tiny(scale=0.3))
-    job = load(result["checkpoint"], config_dict=tiny(scale=0.3))
-    assert (job.model.scale, job.config["learning_rate"]) == (0.3, 0.1)
-
-
-# -- what cannot be imported -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

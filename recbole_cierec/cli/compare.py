@@ -1,4 +1,4 @@
-"""Do runs differ, over users?  ``python -m recbole_cierec.cli.compare BASELINE RUN [RUN ...]``
+"""Do runs differ, over users?  ``python -m recbole_cierec compare BASELINE RUN [RUN ...]``
 
 Each is a ``*.users.npz`` file that a run left in ``saved/``, or a folder, whose newest one counts.
 The table gives means, the difference, its 95 % bootstrap interval, and the p-values of a paired

@@ -1,6 +1,6 @@
 """Decode pictures and compute their features ahead of training, into the caches.
 
-``python -m recbole_cierec.cli.extract --dataset=NAME [--model=CIERec] [--key=value ...]`` takes the
+``python -m recbole_cierec extract --dataset=NAME [--model=CIERec] [--key=value ...]`` takes the
 flags of ``python -m recbole_cierec``; a run with the same keys then starts from the caches. With
 ``features_file`` it checks that file against the data set instead. For a model over regions (VECF)
 it is the region maps that are computed or checked.

@@ -1,4 +1,4 @@
-"""Search hyper-parameters on the validation part: ``python -m recbole_cierec.cli.tune --help``.
+"""Search hyper-parameters on the validation part: ``python -m recbole_cierec tune --help``.
 
 It stands on Optuna, not on RecBole's ``HyperTuning``, for these facts of November 2026. Optuna had
 releases in June (4.9) and September (5.0); it has storages that processes and machines share, and
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from recbole_cierec.tuning.trial import Plan
 
 USAGE = """\
-usage: python -m recbole_cierec.cli.tune --model=NAME --dataset=NAME [--trials=N] [--key=value ...]
+usage: python -m recbole_cierec tune --model=NAME --dataset=NAME [--trials=N] [--key=value ...]
 
 Trains a model with N settings of its hyper-parameters and keeps those that are best on the
 validation part. The test part is not read. Trial 0 is the defaults. The same command again goes
@@ -63,10 +63,10 @@ It leaves DIR/NAME.yaml (the best settings, for --config_files), NAME.md and NAM
 trials) and NAME.journal (the study), and prints the best trials and the command that tests them.
 
 examples:
-  python -m recbole_cierec.cli.tune --model=VBPR --dataset=mine --trials=20 --processes=2
-  python -m recbole_cierec.cli.tune --model=CIERec --backbone=VBPR --dataset=mine --name=mine-VBPR
-  python -m recbole_cierec.cli.tune --model=MF --loss=softmax --dataset=mine --name=mine-MF-softmax
-  python -m recbole_cierec.cli.tune --model=LightGCN --dataset=mine --storage=/shared/mine.journal
+  python -m recbole_cierec tune --model=VBPR --dataset=mine --trials=20 --processes=2
+  python -m recbole_cierec tune --model=CIERec --backbone=VBPR --dataset=mine --name=mine-VBPR
+  python -m recbole_cierec tune --model=MF --loss=softmax --dataset=mine --name=mine-MF-softmax
+  python -m recbole_cierec tune --model=LightGCN --dataset=mine --storage=/shared/mine.journal
 """
 SAMPLERS = ("random", "tpe")
 _OWN = ("trials", "search", "sampler", "processes", "out", "name", "storage")

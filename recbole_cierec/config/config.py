@@ -326,6 +326,10 @@ class Config(ConfigCompat, RecBoleConfig):
             super()._set_eval_neg_sample_args(phase)
         modes[phase] = mode
 
+    def compared(self) -> dict[str, Any]:
+        """The keys that two runs must have in common to be compared over users, with values."""
+        return {name: self[name] for name, key in KEYS.items() if key.compared}
+
     def digest(self) -> str:
         """A short hash of all that decides the result, to distinguish runs.
 

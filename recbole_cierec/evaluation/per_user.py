@@ -15,13 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_cierec.config.schema import KEYS
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.files.npy import read_npz
 
 SUFFIX = ".users.npz"
-COMPARED = tuple(name for name, key in KEYS.items() if key.compared)
 
 
 @dataclass
@@ -63,7 +61,7 @@ def save_per_user(checkpoint: Path, evaluator, dataset, config) -> Path | None:
         "seed": config["seed"],
         "config_digest": config.digest(),
         "data_digest": evaluated_digest(dataset, evaluator.plan),
-        "protocol": {k: config[k] for k in COMPARED}
+        "protocol": config.compared()
         | {"eval_args": {k: str(v) for k, v in config["eval_args"].items()}},
     }
     names = dataset.field2id_token[dataset.uid_field]

@@ -1,4 +1,4 @@
-"""``python -m recbole_cierec.cli.extract`` on a small data set."""
+"""``python -m recbole_cierec extract`` on a small data set."""
 
 from __future__ import annotations
 
