@@ -16,14 +16,14 @@ import numpy as np
 
 from recbole_cierec.errors import ConfigError, DataError
 
-from .csv_header import header_of, require_columns
-from .csv_source import column, named_rows, number, read_csv
-from .ingredients import element_of
+from .fields.ingredients import element_of
 from .options import add_images
-from .picture_sources import attach_pictures
-from .pictures import picture_folder, pictures_below
-from .tokens import BLANKS
-from .workspace import Workspace, quote
+from .pictures.folders import picture_folder, pictures_below
+from .pictures.items import attach_pictures
+from .tables.csv import column, named_rows, number, read_csv
+from .tables.csv_header import header_of, require_columns
+from .tables.tokens import BLANKS
+from .tables.workspace import Workspace, quote
 
 NAME = "allrecipes"
 ICONS = (r"/nophoto/", r"/images/44555\.png$", r"/userphotos/[^/]*/0\.jpg$")

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
-from .amazon_pictures import ICONS, picture_sql
-from .amazon_records import METADATA, REVIEWS, Kind, expect, kind_of_file
-from .csv_header import require_columns
-from .csv_source import column, number, read_csv
+from .fields.amazon_pictures import ICONS, picture_sql
+from .fields.amazon_records import METADATA, REVIEWS, Kind, expect, kind_of_file
 from .options import add_images
-from .picture_sources import attach_pictures
-from .pictures import picture_folder, pictures_below
-from .sources import numbered_lines, read_json_lines
-from .workspace import Workspace, quote, ref
+from .pictures.folders import picture_folder, pictures_below
+from .pictures.items import attach_pictures
+from .tables.csv import column, number, read_csv
+from .tables.csv_header import require_columns
+from .tables.records import numbered_lines, read_json_lines
+from .tables.workspace import Workspace, quote, ref
 
 __all__ = ["EXPECTED", "ICONS", "NAME", "PRESETS", "add_arguments", "expected", "load"]
 NAME = "amazon"

@@ -22,13 +22,13 @@ from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.vision.pictures import RESIZE_MODES
 
-from .fetch_limits import FetchLimits, resizable
+from .download.fetch_limits import FetchLimits, resizable
+from .download.schedule import Pace
 from .options import Parser
-from .schedule import Pace
 
 if TYPE_CHECKING:  # they need aiohttp, which --help does not
-    from .downloads import Manner, Outcome
-    from .picture_list import PictureList
+    from .download.downloads import Manner, Outcome
+    from .download.picture_list import PictureList
 
 # Smallest values that make sense; times and rates may be fractions.
 _MINIMUM = {"workers": 1, "rate": 0, "host_rate": 0, "per_host": 1, "attempts": 1, "backoff": 0}
@@ -205,8 +205,8 @@ def run(options: argparse.Namespace) -> str:
         ConfigError, DataError: Options or list are wrong; no picture could be had.
     """
     manner = _manner(options)
-    from .downloads import Outcome, download, locked, missing_tasks, write_failures
-    from .picture_list import read_list
+    from .download.downloads import Outcome, download, locked, missing_tasks, write_failures
+    from .download.picture_list import read_list
 
     began = time.monotonic()
     rows = read_list(options.list)
@@ -238,8 +238,8 @@ def _manner(options: argparse.Namespace) -> Manner:
     if not options.contact.isascii() or not options.contact.isprintable():
         raise ConfigError("--contact goes into a header; use plain ASCII letters")
     try:
-        from .addresses import AddressPolicy
-        from .downloads import Manner
+        from .download.addresses import AddressPolicy
+        from .download.downloads import Manner
     except ModuleNotFoundError as error:
         if error.name not in ("aiohttp", "yarl"):
             raise

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
-from .csv_header import header_of, require_columns
-from .csv_source import column, named_rows, number, read_csv
 from .options import add_images
-from .picture_sources import attach_pictures
-from .pictures import picture_folder, pictures_below
-from .sources import open_bytes
-from .tokens import BLANKS
-from .workspace import Workspace
+from .pictures.folders import picture_folder, pictures_below
+from .pictures.items import attach_pictures
+from .tables.csv import column, named_rows, number, read_csv
+from .tables.csv_header import header_of, require_columns
+from .tables.records import open_bytes
+from .tables.tokens import BLANKS
+from .tables.workspace import Workspace
 
 NAME = "movielens"
 _GENRES_100K = 19

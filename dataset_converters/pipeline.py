@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from recbole_cierec import __version__
 from recbole_cierec.errors import DataError
 
-from .bad_lines import BadLines
-from .matching import Ids, check_match
 from .options import check_options
-from .output import (
+from .pictures.items import check_pictures
+from .tables.bad_lines import BadLines
+from .tables.matching import Ids, check_match
+from .tables.output import (
     Writer,
     check_target,
     file_digest,
@@ -23,10 +24,9 @@ from .output import (
     temporary_folder,
     write_manifest,
 )
-from .picture_sources import check_pictures
-from .steps import Steps
-from .tokens import printable
-from .workspace import Workspace, duckdb
+from .tables.steps import Steps
+from .tables.tokens import printable
+from .tables.workspace import Workspace, duckdb
 
 # Where results go and how the machine is used: no part of what a conversion is.
 _PLACE_OPTIONS = ("output", "overwrite", "dry_run", "memory", "threads", "pictures", "converter")

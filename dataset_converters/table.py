@@ -13,15 +13,15 @@ from pathlib import Path
 
 from recbole_cierec.errors import ConfigError, DataError
 
-from .annotation_columns import annotations_sql
-from .csv_header import header_of, require_columns
-from .csv_source import column, number, read_csv
-from .matching import FEW
+from .fields.annotation_columns import annotations_sql
 from .options import add_images
-from .picture_sources import attach_pictures
-from .pictures import path_inside, picture_folder, pictures_below
-from .sources import append, read_json_lines, sample_records
-from .workspace import Workspace, name, quote, ref
+from .pictures.folders import path_inside, picture_folder, pictures_below
+from .pictures.items import attach_pictures
+from .tables.csv import column, number, read_csv
+from .tables.csv_header import header_of, require_columns
+from .tables.matching import FEW
+from .tables.records import append, read_json_lines, sample_records
+from .tables.workspace import Workspace, name, quote, ref
 
 NAME = "table"
 _FORMS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recbole_cierec.dataset_converters.ingredients import element_of, singular
+from recbole_cierec.dataset_converters.fields.ingredients import element_of, singular
 
 from recbole_cierec.errors import DataError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from archive_makers import make_tar, make_zip, tar_with, zip_symlink
-from recbole_cierec.dataset_converters.archives import ArchiveLimits, extract_archive
+from recbole_cierec.dataset_converters.pictures.archives import ArchiveLimits, extract_archive
 
 from recbole_cierec.errors import DataError
 

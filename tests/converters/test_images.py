@@ -94,7 +94,7 @@ def test_requests_say_who_asks(download, server):
 
 
 def test_an_item_list_gives_files_the_names_that_converters_use(tmp_path, server):
-    from recbole_cierec.dataset_converters.pictures import target_of
+    from recbole_cierec.dataset_converters.pictures.folders import target_of
 
     ids = ["../../etc/passwd", "con", "x" * 300, "plain"]
     rows = [(item, f"{server.url}/good/{k}.png") for k, item in enumerate(ids)]
@@ -330,7 +330,7 @@ def test_wrong_lists_and_options_give_one_line(tmp_path, capsys, content, words,
 
 
 def test_a_second_download_into_the_same_folder_is_refused(tmp_path, server, capsys):
-    from recbole_cierec.dataset_converters.downloads import locked
+    from recbole_cierec.dataset_converters.download.downloads import locked
 
     file = write_list(tmp_path, [("a.png", f"{server.url}/good/1.png")])
     with locked(tmp_path / "into"):

@@ -14,11 +14,15 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from recbole_cierec.dataset_converters.addresses import AddressPolicy, RefusedAddress, checked_url
-from recbole_cierec.dataset_converters.fetch_limits import FetchLimits, retry_after
-from recbole_cierec.dataset_converters.relative_paths import path_fault
-from recbole_cierec.dataset_converters.schedule import Pace, Schedule, Task
-from recbole_cierec.dataset_converters.stopping import run_stoppable
+from recbole_cierec.dataset_converters.download.addresses import (
+    AddressPolicy,
+    RefusedAddress,
+    checked_url,
+)
+from recbole_cierec.dataset_converters.download.fetch_limits import FetchLimits, retry_after
+from recbole_cierec.dataset_converters.download.schedule import Pace, Schedule, Task
+from recbole_cierec.dataset_converters.download.stopping import run_stoppable
+from recbole_cierec.dataset_converters.pictures.relative_paths import path_fault
 
 from recbole_cierec.errors import ConfigError
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import duckdb
 import pytest
 from packaging.version import Version
-from recbole_cierec.dataset_converters import workspace
 from recbole_cierec.dataset_converters.__main__ import main
-from recbole_cierec.dataset_converters.bad_lines import BadLines
-from recbole_cierec.dataset_converters.output import file_digest, temporary_folder
-from recbole_cierec.dataset_converters.sources import parse_literal, read_json_lines
-from recbole_cierec.dataset_converters.workspace import Workspace, ref
+from recbole_cierec.dataset_converters.tables import workspace
+from recbole_cierec.dataset_converters.tables.bad_lines import BadLines
+from recbole_cierec.dataset_converters.tables.output import file_digest, temporary_folder
+from recbole_cierec.dataset_converters.tables.records import parse_literal, read_json_lines
+from recbole_cierec.dataset_converters.tables.workspace import Workspace, ref
 
 from recbole_cierec.errors import ConfigError, DataError
 
@@ -312,7 +312,7 @@ def test_a_disk_that_is_full_when_items_are_written(convert, write, tmp_path, mo
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("recbole_cierec.dataset_converters.output.title_cell", full)
+    monkeypatch.setattr("recbole_cierec.dataset_converters.tables.output.title_cell", full)
     path = write("t.csv", "user_id,item_id\na,1\n")
     items = write("i.csv", "item_id\n1\n")
     with pytest.raises(DataError, match="made: No space left on device"):

@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 import duckdb
 import pytest
-from recbole_cierec.dataset_converters.pictures import target_of
-from recbole_cierec.dataset_converters.tokens import (
+from recbole_cierec.dataset_converters.pictures.folders import target_of
+from recbole_cierec.dataset_converters.tables.tokens import (
     MAX_LABEL,
     label_token,
     picture_name,

@@ -24,7 +24,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from .tokens import clean_text
+from ..tables.tokens import clean_text
 
 _UNITS = """
 bag bags bottle bottles box boxes bunch bunches can cans canned carton cartons clove cloves

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from recbole_cierec.errors import DataError
 
-from .pictures import SUFFIXES
+from ..pictures.folders import SUFFIXES
 from .workspace import Workspace, quote
 
 FEW = 0.5  # share of ids without a partner from which on there is a warning

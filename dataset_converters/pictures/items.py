@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 
-from .csv_source import trimmed
-from .matching import Ids, check_match
-from .workspace import Workspace, quote
+from ..tables.csv import trimmed
+from ..tables.matching import Ids, check_match
+from ..tables.workspace import Workspace, quote
 
 # From how many items on a picture that they share is suspicious. Shops do show one picture for all
 # colours and sizes of a product: 5 % of 40 items may be that, but hardly 0.05 % of a million.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
+from ..pictures.folders import target_of
+from ..pictures.relative_paths import path_fault
 from .addresses import checked_url
-from .pictures import target_of
-from .relative_paths import path_fault
 from .schedule import Task
 
 FAILURES = "failures.tsv"

@@ -20,7 +20,7 @@ from recbole_cierec.errors import DataError
 
 from .bad_lines import EXAMPLES
 from .csv_header import MAX_CELL, codec_is_utf8, header_of, open_text, require_columns
-from .sources import BROKEN_FILE, append, open_bytes
+from .records import BROKEN_FILE, append, open_bytes
 from .tokens import BLANKS, is_utf8
 from .workspace import Workspace, quote, ref
 

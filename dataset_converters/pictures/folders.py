@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from recbole_cierec.errors import DataError
 
+from ..tables.tokens import is_utf8, picture_name
 from .archives import extract_archive
-from .tokens import is_utf8, picture_name
 
 if TYPE_CHECKING:
-    from .workspace import Workspace
+    from ..tables.workspace import Workspace
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 FOLDER = "images"

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
 
-from .pictures import place_picture, target_of
+from ..pictures.folders import place_picture, target_of
 from .steps import Steps
 from .tokens import is_utf8, safe_id, safe_id_sql, title_cell
 from .workspace import PATTERN, Workspace, quote

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from recbole_cierec.errors import DataError
 
-from .options import stop_labels
+from ..options import stop_labels
 from .tokens import clean_text, label_token
 from .workspace import Workspace, quote
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
-from .sources import BOM, BROKEN_FILE, open_bytes
+from .records import BOM, BROKEN_FILE, open_bytes
 from .tokens import BLANKS, printable
 
 MAX_CELL = 1 << 24  # characters

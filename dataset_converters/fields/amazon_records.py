@@ -15,7 +15,7 @@ from typing import Any
 
 from recbole_cierec.errors import DataError
 
-from .sources import sample_records
+from ..tables.records import sample_records
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.vision.picture_files import Pool
 from recbole_cierec.vision.pictures import decode_picture
 
+from ..tables.tokens import printable
 from .addresses import AddressPolicy
 from .fetch import Fetcher, Refusal, Trouble, open_session
 from .fetch_limits import FetchLimits
 from .picture_list import FAILURES, PARTIAL, Failure
 from .schedule import Pace, Schedule, Task
 from .stopping import run_stoppable
-from .tokens import printable
 
 try:
     import fcntl
