@@ -9,9 +9,8 @@ from importlib import import_module
 from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.errors import ConfigError
 
-from .options import Parser, add_shared_arguments
+from .options import PROGRAM, Parser, add_shared_arguments
 
-PROGRAM = "dataset_converters"
 CONVERTERS = {
     "amazon": "Amazon reviews of 2014, 2018 and 2023",
     "allrecipes": "Allrecipes (FoodRecSys-V1) and the release of HAFR",
@@ -23,10 +22,10 @@ OTHERS = {"images": "downloads the pictures of a converted data set"}
 
 def usage() -> str:
     """The text of ``--help``."""
-    lines = [f"usage: python -m recbole_cierec.{PROGRAM} NAME [options]", ""]
+    lines = [f"usage: {PROGRAM} NAME [options]", ""]
     lines += ["Turns raw data into a folder that --dataset= takes. NAME is one of", ""]
     lines += [f"  {name:<12}{what}" for name, what in {**CONVERTERS, **OTHERS}.items()]
-    return "\n".join([*lines, "", f"python -m recbole_cierec.{PROGRAM} NAME --help: its options"])
+    return "\n".join([*lines, "", f"{PROGRAM} NAME --help: its options"])
 
 
 def parser_of(name: str) -> Parser:
@@ -40,7 +39,7 @@ def parser_of(name: str) -> Parser:
     """
     module = import_module(f".{name}", __package__)
     doc = module.__doc__.split("\n\n")
-    parser = Parser(prog=f"{PROGRAM} {name}", description=doc[0], allow_abbrev=False)
+    parser = Parser(prog=f"{PROGRAM} {name}", description=doc[0])
     add_shared_arguments(parser, module.NAME)
     module.add_arguments(parser)
     return parser

@@ -12,12 +12,16 @@ from typing import Any, NoReturn
 
 from recbole_cierec.errors import ConfigError
 
+PROGRAM = "python -m recbole_cierec convert"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEMORY = re.compile(r"\d+(\.\d+)?\s*(MB|GB|MiB|GiB)")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours: one line, exit code 2."""
+    """A parser without abbreviations whose errors are one line with exit code 2."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""

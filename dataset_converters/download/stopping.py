@@ -1,9 +1,9 @@
 """SIGTERM and Ctrl-C while an event loop runs.
 
-The exception of a signal's handler comes up in whatever the loop is doing at that moment, often in
-a task that nobody waits for any more: asyncio then reports it with a traceback, after the program
-has said that it ends. So the signal is only noted, one task is cancelled, and when the loop is
-closed the signal is raised again for the handler that was there before.
+An exception that a signal handler raises surfaces in whatever the loop is doing at that moment,
+often in a task that nobody awaits any more; asyncio would report it with a traceback. So the signal
+is only recorded and cancels one task, and it is raised again for the previous handler when the loop
+is closed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from types import FrameType
 from typing import Any
 
@@ -26,36 +25,29 @@ def run_stoppable(job: Coroutine[Any, Any, None]) -> None:
         job: Cleans up when it is cancelled.
 
     Raises:
-        SystemExit, KeyboardInterrupt: Of the handlers that were there before.
+        SystemExit, KeyboardInterrupt: From the handlers that were installed before.
     """
-    seen: list[int] = []
-    asyncio.run(_cancellable(job, seen))
-    for number in seen[:1]:
-        signal.raise_signal(number)
+    received: list[int] = []
+    asyncio.run(_cancelled_by_signals(job, received))
+    if received:
+        signal.raise_signal(received[0])
 
 
-async def _cancellable(job: Coroutine[Any, Any, None], seen: list[int]) -> None:
-    with _noted(seen):
-        await job
-
-
-@contextmanager
-def _noted(seen: list[int]) -> Iterator[None]:
-    """Signals are added to ``seen`` and cancel this task, whose cancellation is then no error."""
+async def _cancelled_by_signals(job: Coroutine[Any, Any, None], received: list[int]) -> None:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
+        received.append(number)
         loop.call_soon_threadsafe(task.cancel)  # type: ignore[union-attr]  # wakes the loop up too
 
-    # Only the main thread gets signals. What is ignored (Ctrl-C, behind nohup or &) stays so.
+    # Only the main thread gets signals. An ignored one (Ctrl-C behind nohup or &) stays ignored.
     main = threading.current_thread() is threading.main_thread()
-    heard = [number for number in SIGNALS if main and signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, note) for number in heard}
+    watched = [number for number in SIGNALS if main and signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in watched}
     try:
-        yield
+        await job
     except asyncio.CancelledError:
-        if not seen:
+        if not received:
             raise
     finally:
         for number, handler in before.items():
