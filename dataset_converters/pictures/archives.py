@@ -1,25 +1,22 @@
-"""Unpack a .zip, .tar or .tar.gz that may have been made to do harm.
+"""Unpack a .zip, .tar or .tar.gz that may be malicious.
 
-Only plain files and folders are accepted; one member of another kind, or with a name that could
-lead out of the folder, refuses the archive as a whole. Nothing is taken from the archive but names
-and contents: no owner, no mode, no link. Members are written below a new folder that gets its name
-when all is there, and every byte is counted as it comes out, whatever the archive declares.
+Only regular files and folders are accepted; a member of any other kind, or with a name that could
+lead out of the folder, refuses the archive as a whole. ``tarfile`` (with its ``data`` filter) and
+``zipfile`` do the reading and writing; here are the limits and the names that they do not check.
 """
 
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import stat
 import struct
 import tarfile
-import uuid
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
 
 from tqdm import tqdm
 
@@ -27,14 +24,16 @@ from recbole_cierec.errors import DataError
 
 from .relative_paths import path_fault
 
-TEMPORARY = "tmp-archive-"  # prefix of a folder that is not complete yet
-_BLOCK = 1 << 16
-# Small archives may be packed tightly: the ratio counts above this.
-_ALWAYS_ALLOWED = 16 << 20
-# Long names and extended headers of one tar member; tarfile holds them in memory.
-_MOST_HEADER = 4 << 20
+_BLOCK = 1 << 20
+_ALWAYS_ALLOWED = 16 << 20  # bytes; the ratio counts above this, since small archives pack well
+_MAX_HEADER = 4 << 20  # bytes of the long name or extended header of a tar member
 _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# Kinds of tar headers that tarfile reads into memory whole, however long they claim to be.
+_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -51,13 +50,13 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """What an archive may hold.
+    """Upper bounds.
 
     Args:
         total_bytes: Of all files together.
         member_bytes: Of one file.
         members: Files and folders.
-        ratio: Unpacked bytes per byte of the archive; pictures hardly pack at all.
+        ratio: Unpacked bytes per byte of the archive; pictures hardly compress at all.
     """
 
     total_bytes: int = 256 << 30
@@ -66,215 +65,169 @@ class ArchiveLimits:
     ratio: float = 100.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Extracted:
-    """What was written.
+    """Counts of what was written."""
 
-    Args:
-        files: How many.
-        bytes: Their lengths together.
-    """
-
-    files: int
-    bytes: int
+    files: int = 0
+    bytes: int = 0
 
 
-def extract_archive(
-    path: str | Path, into: str | Path, limits: ArchiveLimits | None = None
-) -> Extracted:
-    """Unpack an archive into a new or empty folder.
+def extract_archive(path: Path, into: Path, limits: ArchiveLimits | None = None) -> Extracted:
+    """Unpack an archive into a new folder.
 
     Args:
         path: .zip, .tar or .tar.gz, recognised by its contents.
-        into: The folder; it is complete or, after an error, not there (empty, if it was).
-        limits: Upper bounds; None: the defaults.
-
-    Returns:
-        Counts.
+        into: The folder. It is removed after an error; a killed process leaves it behind, so it
+            belongs into a temporary folder that the next run clears.
+        limits: None: the defaults.
 
     Raises:
-        DataError: Not such an archive, damaged, above the limits, or with a member that could
-            write elsewhere; names the member.
+        DataError: No such archive, damaged, above the limits, or with a member that could write
+            elsewhere; names the member.
     """
-    path, into = Path(path), Path(into)
-    temporary = into.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
-        if into.is_symlink() or (into.exists() and any(into.iterdir())):
-            raise DataError(f"{into}: not an empty folder; unpack {path.name} into a new one")
-        unpack = _unpack_zip if _is_zip(path) else _unpack_tar
-        temporary.mkdir(parents=True)
-        with tqdm(desc=f"unpack {path.name}", unit=" files", disable=None, leave=False) as bar:
-            writer = _Writer(path, temporary, limits or ArchiveLimits(), bar)
-            unpack(path, writer)
-        os.replace(temporary, into)
-    except DataError:
+        into.mkdir(parents=True)
+    except FileExistsError:
+        raise DataError(f"{into}: exists; unpack {path.name} into a new folder") from None
+    try:
+        guard = _Guard(path, into, limits or ArchiveLimits())
+        with open(path, "rb") as file:
+            is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        bar = tqdm(desc=f"unpack {path.name}", unit=" files", disable=None, leave=False)
+        with bar:
+            for size in _unzip(path, guard) if is_zip else _untar(path, guard):
+                guard.done.files += 1
+                guard.done.bytes += size
+                bar.update()
+        return guard.done
+    except BaseException as error:
+        shutil.rmtree(into, ignore_errors=True)
+        if isinstance(error, DataError):
+            raise
+        if isinstance(error, _DAMAGE):
+            text = " ".join(str(error).split())[:100] or type(error).__name__
+            raise DataError(
+                f"{path}: damaged archive, or no .zip, .tar or .tar.gz ({text}); download it again"
+            ) from error
+        if isinstance(error, OSError):
+            raise DataError(f"{path}: cannot be unpacked: {error.strerror or error}") from error
         raise
-    except _DAMAGE as error:
-        text = " ".join(str(error).split())[:100] or type(error).__name__
-        message = f"{path}: damaged archive, or no .zip, .tar or .tar.gz ({text}); fetch it again"
-        raise DataError(message) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be unpacked: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Extracted(writer.files, writer.written)
 
 
-def _is_zip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+class _Guard:
+    """Checks the members of one archive by their headers, before they are written."""
 
-
-class _Writer:
-    """Writes members below one new folder and keeps count."""
-
-    def __init__(self, archive: Path, folder: Path, limits: ArchiveLimits, bar: tqdm) -> None:
-        self.archive, self.folder, self.limits, self._bar = archive, folder, limits, bar
+    def __init__(self, archive: Path, folder: Path, limits: ArchiveLimits) -> None:
+        self.archive, self.folder, self.limits = archive, folder, limits
         tight = max(_ALWAYS_ALLOWED, int(limits.ratio * archive.stat().st_size))
         self.allowed = min(limits.total_bytes, tight)
-        self.files = self.written = self._members = 0
-        self._names: set[str] = set()
+        self.done = Extracted()
+        self._members = self._declared = 0
 
-    def refuse(self, name: str, reason: str) -> DataError:
+    def refusal(self, name: str, reason: str) -> DataError:
         return DataError(f"{self.archive}: member {name[:100]!r}: {reason}; nothing was unpacked")
 
-    def bomb(self, unpacked: int) -> DataError:
-        return DataError(
-            f"{self.archive}: unpacks to {unpacked:,} bytes or more, above the limit of"
-            f" {self.allowed:,} for an archive of its length; nothing was unpacked"
-        )
+    def count(self, size: int) -> None:
+        """Add bytes to the total; both formats never yield more than their headers declare."""
+        self._declared += size
+        if self._declared > self.allowed:
+            raise DataError(
+                f"{self.archive}: unpacks to {self._declared:,} bytes or more, above the limit of"
+                f" {self.allowed:,} for an archive of its size; nothing was unpacked"
+            )
 
-    def admit(self, name: str, size: int) -> str:
-        """Check one member by its header; returns its path, without "./" and a last "/"."""
+    def admit(self, name: str, size: int) -> Path:
+        """Check one member; returns the path that it will have."""
         self._members += 1
         if self._members > self.limits.members:
-            raise self.refuse(name, f"more than {self.limits.members:,} members")
+            raise self.refusal(name, f"more than {self.limits.members:,} members")
         plain = name.removeprefix("./").removesuffix("/")
-        fault = path_fault(plain)
-        if fault:
-            raise self.refuse(name, fault)
-        if plain in self._names:
-            raise self.refuse(name, "another member has the same name")
-        self._names.add(plain)
-        if not 0 <= size <= self.limits.member_bytes:
-            most = self.limits.member_bytes
-            raise self.refuse(name, f"declares {size:,} bytes, not 0 to {most:,}")
-        return plain
+        if fault := path_fault(plain):
+            raise self.refusal(name, fault)
+        most = self.limits.member_bytes
+        if not 0 <= size <= most:
+            raise self.refusal(name, f"declares {size:,} bytes, not 0 to {most:,}")
+        self.count(size)
+        return self.folder / plain
 
-    def add_folder(self, plain: str) -> None:
-        (self.folder / plain).mkdir(parents=True, exist_ok=True)
-
-    def add_file(self, plain: str, stream: IO[bytes]) -> None:
-        target = self.folder / plain
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # "x": on a file system that ignores case, two names may be one file.
-        with open(target, "xb") as file:
-            while block := stream.read(_BLOCK):
-                self.written += len(block)
-                if self.written > self.allowed:
-                    raise self.bomb(self.written)
-                file.write(block)
-        self.files += 1
-        self._bar.update()
+    def check_new(self, name: str, target: Path) -> None:
+        """Refuse a second file of the same name, also where the file system ignores case."""
+        if target.exists():
+            raise self.refusal(name, "another member has the same name")
 
 
-def _unpack_zip(path: Path, writer: _Writer) -> None:
+def _unzip(path: Path, guard: _Guard) -> Iterator[int]:
+    """Yields the size of each file after writing it."""
     with zipfile.ZipFile(path) as archive:
-        members = [(info, _admit_zipped(info, writer)) for info in archive.infolist()]
-        declared = sum(info.file_size for info, _ in members)
-        if declared > writer.allowed:
-            raise writer.bomb(declared)
-        for info, plain in members:
-            if info.is_dir():
-                writer.add_folder(plain)
-            else:
-                with archive.open(info) as stream:
-                    writer.add_file(plain, stream)
+        targets = [_admit_zipped(info, guard) for info in archive.infolist()]
+        for info, target in zip(archive.infolist(), targets, strict=True):
+            if not info.is_dir():
+                guard.check_new(info.filename, target)
+            archive.extract(info, guard.folder)
+            if not info.is_dir():
+                yield info.file_size
 
 
-def _admit_zipped(info: zipfile.ZipInfo, writer: _Writer) -> str:
+def _admit_zipped(info: zipfile.ZipInfo, guard: _Guard) -> Path:
     name = info.orig_filename  # zipfile cuts .filename at a NUL
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise writer.refuse(name, "a link or device, not a file")
+        raise guard.refusal(name, "a link or device, not a file")
     if info.flag_bits & _ENCRYPTED:
-        raise writer.refuse(name, "encrypted")
+        raise guard.refusal(name, "encrypted")
     if info.compress_type not in _METHODS:
-        raise writer.refuse(name, "packed by another method than deflate")
-    return writer.admit(name, info.file_size)
+        raise guard.refusal(name, "compressed by another method than deflate")
+    return guard.admit(name, info.file_size)
 
 
-class _Meter:
-    """Counts what is read of a tar stream, headers and padding too.
+def _strict_info(guard: _Guard) -> type[tarfile.TarInfo]:
+    """The class of an archive's members: intact headers, and not too long before any member.
 
-    tarfile reads an extended header whole, of whatever length it claims; a budget for each step
-    keeps that from filling the memory.
+    tarfile takes a damaged or missing header in the middle for the end of the archive, and reads
+    extended headers whole, of whatever length they claim, one after another.
     """
+    pending = 0  # bytes of extended headers since the last member
 
-    def __init__(self, stream: IO[bytes] | BinaryIO, writer: _Writer) -> None:
-        self._stream, self._writer = stream, writer
-        self._left = self._total = 0
+    class StrictInfo(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> StrictInfo:
+            nonlocal pending
+            try:
+                info = super().frombuf(buf, encoding, errors)
+            except tarfile.EOFHeaderError:
+                raise  # the proper end
+            except tarfile.HeaderError as error:
+                raise tarfile.ReadError(str(error)) from error
+            pending = pending + info.size if info.type in _HEADERS else 0
+            if pending > _MAX_HEADER:
+                raise tarfile.ReadError(f"tar header of over {_MAX_HEADER:,} bytes")
+            guard.count(pending)
+            return info
 
-    def grant(self, size: int) -> None:
-        self._left = size + _BLOCK  # tarfile reads a little ahead
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self._left -= len(data)
-        self._total += len(data)
-        if self._total > self._writer.allowed:
-            raise self._writer.bomb(self._total)
-        if self._left < 0:
-            raise DataError(f"{self._writer.archive}: tar header of over {_MOST_HEADER:,} bytes")
-        return data
-
-
-class _StrictInfo(tarfile.TarInfo):
-    """tarfile takes a damaged or missing header in the middle for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
-        try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:
-            raise  # the proper end
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
+    return StrictInfo
 
 
-def _unpack_tar(path: Path, writer: _Writer) -> None:
+def _untar(path: Path, guard: _Guard) -> Iterator[int]:
+    """Yields the size of each file after writing it."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        with gzip.GzipFile(fileobj=file) if packed else file as stream:
-            meter = _Meter(stream, writer)
-            meter.grant(_MOST_HEADER)
-            with tarfile.open(
-                fileobj=meter,  # type: ignore[arg-type]
-                mode="r|",
-                tarinfo=_StrictInfo,
-                encoding="utf-8",
-            ) as archive:
-                _unpack_members(archive, meter, writer)
-            while packed and meter.read(_BLOCK):  # to gzip's checksum, which lies at the very end
-                meter.grant(_BLOCK)
-
-
-def _unpack_members(archive: tarfile.TarFile, meter: _Meter, writer: _Writer) -> None:
-    while (member := archive.next()) is not None:
-        archive.members = []  # else tarfile keeps them all
-        if not member.isfile() and not member.isdir():
-            raise writer.refuse(member.name, "a link or device, not a file")
-        if member.issparse():
-            raise writer.refuse(member.name, "a sparse file")
-        if member.isdir():
-            if member.name not in (".", "./"):
-                writer.add_folder(writer.admit(member.name, 0))
-        else:
-            plain = writer.admit(member.name, member.size)
-            meter.grant(member.size)
-            stream = archive.extractfile(member)
-            if stream is None:
-                raise writer.refuse(member.name, "no contents")
-            writer.add_file(plain, stream)
-        meter.grant(_MOST_HEADER)
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        with tarfile.open(
+            fileobj=stream, mode="r:", tarinfo=_strict_info(guard), encoding="utf-8"
+        ) as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # or tarfile keeps them all
+                if member.issparse() or not (member.isfile() or member.isdir()):
+                    raise guard.refusal(member.name, "a link, device or sparse file")
+                if member.isdir() and member.name in (".", "./"):
+                    continue
+                target = guard.admit(member.name, member.size)
+                if member.isfile():
+                    guard.check_new(member.name, target)
+                archive.extract(member, guard.folder, set_attrs=False, filter="data")
+                if member.isfile():
+                    yield member.size
+        while packed and (block := stream.read(_BLOCK)):  # to gzip's checksum, at the very end
+            guard.count(len(block))

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.files.leftovers import claimed, clear_leftovers
 
 from ..pictures.folders import place_picture, target_of
 from .steps import Steps
 from .tokens import is_utf8, safe_id, safe_id_sql, title_cell
 from .workspace import PATTERN, Workspace, quote
-
-try:
-    import fcntl
-except ImportError:  # Windows: leftovers of killed runs stay
-    fcntl = None
 
 MANIFEST = "conversion.json"
 _FEATURE_ROWS = 4096  # written at a time
@@ -36,63 +31,34 @@ _FEATURE_ROWS = 4096  # written at a time
 
 @contextmanager
 def temporary_folder(target: Path, dry_run: bool) -> Iterator[Path]:
-    """A folder for everything unfinished, beside the target, removed at the end.
+    """A folder for everything unfinished, next to the target, removed at the end.
+
+    What killed runs left behind is removed first.
 
     Args:
         target: The folder that the conversion makes.
-        dry_run: Nothing may appear beside the target.
-
-    Yields:
-        The folder.
+        dry_run: Use the system's temporary folder; nothing appears next to the target.
 
     Raises:
         DataError: It cannot be made.
     """
-    home = target.parent
-    try:
-        if not dry_run:
-            home.mkdir(parents=True, exist_ok=True)
-        place = home if home.is_dir() and not dry_run else None
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=place))
-    except OSError as error:
-        raise DataError(f"{home}: {_why_no_folder(error)}") from None
-    with (folder / "lock").open("w") as lock:
-        _hold(lock)
+    home = Path(tempfile.gettempdir()) if dry_run else target.parent
+    prefix = f".{target.name}.part-"
+    with ExitStack() as stack:
         try:
-            if place:
-                _remove_leftovers(place, folder.name.rpartition("-")[0])
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            home.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(home, prefix)
+            folder = stack.enter_context(claimed(home, prefix))
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise DataError(f"{home}: {_why_no_folder(error)}") from None
+        yield folder
 
 
 def _why_no_folder(error: OSError) -> str:
     if isinstance(error, FileExistsError | NotADirectoryError):
         return "is a file, or below one; give a folder as --output"
     return f"cannot be written to ({error.strerror})"
-
-
-def _hold(lock: IO[str]) -> bool:
-    """Lock a file until it is closed, which the end of a process does in any case."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _remove_leftovers(place: Path, prefix: str) -> None:
-    """Remove folders of runs that were killed: those whose lock nobody holds."""
-    for folder in place.glob(f"{glob.escape(prefix)}-*"):
-        try:
-            with (folder / "lock").open("r+") as lock:
-                free = _hold(lock)
-        except OSError:  # another run is just making or removing it
-            continue
-        if free:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_target(target: Path, overwrite: bool) -> None:

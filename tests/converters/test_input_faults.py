@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import duckdb
@@ -376,20 +377,41 @@ def test_hashing_of_the_input_ends_with_a_conversion_that_fails(tmp_path):
     assert not hashing.is_alive()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no lock of that kind")
 def test_what_a_killed_run_left_goes_with_the_next_run_but_not_what_another_uses(
     convert, write, tmp_path
 ):
     target = tmp_path / "out" / "made"
     with temporary_folder(target, dry_run=False) as running:
-        dead = target.parent / ".made.part-killed"
+        dead = target.parent / ".made.part-0123456789ab"
         dead.mkdir()
-        (dead / "lock").touch()
         (dead / "work.duckdb").write_bytes(b"x")
         convert("amazon", "--reviews", write("r.json", "\n".join(GOOD)))
         assert not dead.exists()
         assert running.is_dir()
     assert [path.name for path in target.parent.iterdir()] == ["made"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_killed_dry_run_with_an_archive_leaves_nothing_behind_the_next_run(write, tmp_path):
+    """Both keep what they unpack in the system's temporary folder."""
+    picture = write("pictures.zip", b"")
+    with zipfile.ZipFile(picture, "w") as archive:
+        for k in range(3000):
+            archive.writestr(f"i{k}.jpg", b"x" * 3000)
+    rows = write("t.csv", "user_id,item_id\nu,i1\n")
+    home = tmp_path / "temporary"
+    home.mkdir()
+    command = [sys.executable, "-m", "recbole_cierec", "convert", "table", "--dry-run"]
+    command += ["--interactions", str(rows), "--images", str(picture)]
+    environ = {**os.environ, "TMPDIR": str(home)}
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path, env=environ)
+    while not list(home.glob("*/*/*.jpg")) and started.poll() is None:
+        time.sleep(0.002)
+    started.kill()
+    started.wait()
+    assert list(home.glob("*/*/*.jpg"))
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=tmp_path, env=environ)
+    assert list(home.iterdir()) == []
 
 
 def test_both_ways_to_start_print_the_same_help(tmp_path):
