@@ -9,7 +9,6 @@ NumPy files of ingredient numbers and picture features, but neither times nor na
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,11 @@ from recbole_cierec.errors import ConfigError, DataError
 
 from .fields.ingredients import element_of
 from .options import add_images
-from .pictures.folders import picture_folder, pictures_below
-from .pictures.items import attach_pictures
-from .tables.csv import column, named_rows, number, read_csv
+from .pictures.items import attach_images
+from .tables.csv import read_csv
 from .tables.csv_header import header_of, require_columns
-from .tables.tokens import BLANKS
-from .tables.workspace import Workspace, quote
+from .tables.sql import column, number, quote, ref
+from .tables.workspace import Workspace
 
 NAME = "allrecipes"
 ICONS = (r"/nophoto/", r"/images/44555\.png$", r"/userphotos/[^/]*/0\.jpg$")
@@ -83,10 +81,6 @@ def expected(options: argparse.Namespace) -> dict[str, int]:
 def load(space: Workspace, options: argparse.Namespace) -> None:
     """Fill the tables interactions and items.
 
-    Args:
-        space: The workspace.
-        options: Ours and the shared ones.
-
     Raises:
         ConfigError: Not exactly one of --folder and --release is given.
         DataError: A file is missing or is something else.
@@ -111,38 +105,36 @@ def _load_foodrecsys(space: Workspace, options: argparse.Namespace) -> None:
             "user_id": column(user),
             "item_id": column(item),
             "rating": number(rating),
-            # The text in quotes ends with a line break, which column() trims.
+            # The quoted text ends with a line break, which column() removes.
             "timestamp": f"epoch(TRY_CAST({column(time)} AS TIMESTAMP))",
             "split": quote(split),
         }
         read_csv(space, "interactions", path, select, names=names, required=tuple(select))
     recipes = options.folder / "core-data_recipe.csv"
-    space.inputs.append(recipes)
-    folder = options.folder / "core-data-images"
-    if options.images:
-        folder = picture_folder(space, options.images)
-    space.make_table("items", _ITEMS, _recipes(space, recipes, options.raw_ingredients))
+    _load_recipes(space, recipes, raw=options.raw_ingredients)
     space.sought = f"the column image_url of {recipes}"
-    if options.images or folder.is_dir():
-        attach_pictures(space, options, pictures_below(folder))
+    shipped = options.folder / "core-data-images"
+    if options.images or shipped.is_dir():
+        attach_images(space, options, options.images or shipped)
 
 
-def _recipes(
-    space: Workspace, path: Path, raw: bool
-) -> Iterator[tuple[str | list[str] | None, ...]]:
-    """Yield the rows of items."""
-    bad: list[tuple[int, str]] = []
-    good = 0
-    for line, cells in named_rows(path, _RECIPE, "the table of recipes", bad):
-        item, title, url, lines = (cell.strip(BLANKS) for cell in cells)
-        if not item:
-            bad.append((line, "has no recipe_id"))
-            continue
-        good += 1
-        parts = lines.split("^")
-        elements = parts if raw else [element_of(part) for part in parts]
-        yield item, title, elements, None, url or None
-    space.bad.add(path, good + len(bad), len(bad), sorted(bad))
+def _load_recipes(space: Workspace, path: Path, *, raw: bool) -> None:
+    names = header_of(path, ",")
+    require_columns(path, names, _RECIPE, "the table of recipes")
+    item, title, url, lines = _RECIPE
+    select = {
+        "item_id": column(item),
+        "title": column(title),
+        "lines": f"string_split({ref(lines)}, '^')",
+        "image_url": column(url),
+    }
+    read_csv(space, "recipes", path, select, names=names, required=("item_id",))
+    rows = (
+        (item, title, parts if raw else [element_of(part) for part in parts or ()], None, url)
+        for item, title, parts, url in space.rows("FROM recipes")
+    )
+    space.make_table("items", _ITEMS, rows)
+    space.run("DROP TABLE recipes")
 
 
 def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
@@ -188,8 +180,8 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
     columns = {**_ITEMS, "feature_row": "BIGINT"} if has_features else _ITEMS
     space.make_table("items", columns, (row[: len(columns)] for row in rows))
     if options.images:
-        attach_pictures(space, options, pictures_below(picture_folder(space, options.images)))
-    space.notes.append("HAFR's lists of negatives are not used: candidates are drawn anew")
+        attach_images(space, options, options.images)
+    space.notes.append("HAFR's lists of negatives are not used: candidates are drawn again")
 
 
 def _array(space: Workspace, path: Path, shape: tuple[int, ...]) -> np.ndarray:

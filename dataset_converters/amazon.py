@@ -18,12 +18,12 @@ from recbole_cierec.errors import DataError
 from .fields.amazon_pictures import ICONS, picture_sql
 from .fields.amazon_records import METADATA, REVIEWS, Kind, expect, kind_of_file
 from .options import add_images
-from .pictures.folders import picture_folder, pictures_below
-from .pictures.items import attach_pictures
-from .tables.csv import column, number, read_csv
+from .pictures.items import attach_images
+from .tables.csv import read_csv
 from .tables.csv_header import require_columns
 from .tables.records import numbered_lines, read_json_lines
-from .tables.workspace import Workspace, quote, ref
+from .tables.sql import column, number, quote, ref
+from .tables.workspace import Workspace
 
 __all__ = ["EXPECTED", "ICONS", "NAME", "PRESETS", "add_arguments", "expected", "load"]
 NAME = "amazon"
@@ -266,4 +266,4 @@ def _make_items(space: Workspace, options: argparse.Namespace) -> None:
         options.require = ["metadata", *(need for need in options.require if need != "metadata")]
     space.run("DROP TABLE raw_items")
     if options.images:
-        attach_pictures(space, options, pictures_below(picture_folder(space, options.images)))
+        attach_images(space, options, options.images)

@@ -85,7 +85,7 @@ def add_images(group: Any, what: str) -> None:
         "--images",
         type=Path,
         metavar="PLACE",
-        help=f"folder or archive (.zip, .tar, .tar.gz) of {what}",
+        help=f"folder or archive (.zip, .tar, .tar.gz) of {what}; or what img2dataset wrote",
     )
 
 
@@ -185,19 +185,6 @@ def check_options(options: argparse.Namespace) -> None:
         raise ConfigError("--after must be earlier than --before")
     if options.min_rating is not None and not math.isfinite(options.min_rating):
         raise ConfigError("--min-rating must be a finite number")
-
-
-def stop_labels(options: argparse.Namespace) -> list[str]:
-    """The labels of --stop and --stop-file."""
-    labels = list(options.stop)
-    if options.stop_file:
-        try:
-            labels += options.stop_file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"--stop-file {options.stop_file}: cannot be read ({error})"
-            ) from None
-    return labels
 
 
 def _typed(kind: Callable[[str], Any], good: Callable[[Any], bool], what: str) -> Callable:

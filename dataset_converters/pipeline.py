@@ -14,7 +14,7 @@ from recbole_cierec.errors import DataError
 
 from .options import check_options
 from .pictures.items import check_pictures
-from .tables.bad_lines import BadLines
+from .tables.bad_records import BadRecords
 from .tables.matching import Ids, check_match
 from .tables.output import (
     Writer,
@@ -75,7 +75,7 @@ def convert(converter: Converter, options: argparse.Namespace) -> list[str]:
 def _convert(converter: Converter, options: argparse.Namespace, target: Path) -> list[str]:
     given_up = Event()
     with temporary_folder(target, options.dry_run) as temp, ThreadPoolExecutor(1) as pool:
-        space = Workspace(temp, options.memory, options.threads, BadLines(options.max_bad_share))
+        space = Workspace(temp, options.memory, options.threads, BadRecords(options.max_bad_share))
         try:
             converter.load(space, options)
             check_match(

@@ -9,8 +9,8 @@ from pathlib import Path
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.leftovers import TEMPORARY
 
-from ..pictures.folders import target_of
 from ..pictures.relative_paths import path_fault
+from ..tables.picture_names import target_of
 from .addresses import checked_url
 
 FAILURES = "failures.tsv"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..tables.workspace import quote, ref
+from ..tables.sql import quote, ref
 
 _SIZES = ("hi_res", "large", "thumb")  # best first
 # Amazon's server scales a picture as its name says: 51abc._SS40_.jpg is 51abc.jpg in 40 pixels.

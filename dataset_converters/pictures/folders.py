@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
 
 from recbole_cierec.errors import DataError
 
-from ..tables.tokens import is_utf8, picture_name
+from ..tables.picture_names import SUFFIXES
+from ..tables.tokens import is_utf8
 from .archives import extract_archive
 
 if TYPE_CHECKING:
     from ..tables.workspace import Workspace
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-FOLDER = "images"
 
 
 def picture_folder(space: Workspace, place: Path) -> Path:
@@ -54,29 +50,33 @@ def pictures_below(folder: Path) -> Iterator[tuple[str, str]]:
     Ids are never made into paths: files are listed, and ids are looked up among their names.
 
     Args:
-        folder: With sub-folders.
+        folder: Searched with its sub-folders.
 
     Yields:
         A file's name without its suffix, and its path; in the order of the paths.
 
     Raises:
-        DataError: The folder is missing or holds no picture.
+        DataError: The folder holds no picture, or a name that is not UTF-8.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of pictures")
-    count = 0
+    empty = True
+    for found in walk_pictures(folder):
+        empty = False
+        yield found
+    if empty:
+        raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})")
+
+
+def walk_pictures(folder: Path) -> Iterator[tuple[str, str]]:
+    """As :func:`pictures_below`; the folder may be empty."""
     for home, folders, files in os.walk(folder, onerror=_unreadable):
         folders.sort()
         for file in sorted(files):
             stem, suffix = os.path.splitext(file)
             if suffix.lower() in SUFFIXES:
-                count += 1
                 path = os.path.abspath(os.path.join(home, file))
                 if not is_utf8(path):
                     raise DataError(f"{path!r}: this name is not UTF-8; rename it")
                 yield stem, path
-    if not count:
-        raise DataError(f"{folder}: holds no picture ({', '.join(SUFFIXES)})")
 
 
 def _unreadable(error: OSError) -> NoReturn:
@@ -100,43 +100,3 @@ def path_inside(folder: Path, text: str) -> Path | None:
     except (OSError, ValueError):  # a name that is too long, or that holds NUL
         return None
     return None
-
-
-def target_of(item: str, source: str) -> str:
-    """Where an item's picture goes, relative to the data set's folder.
-
-    Args:
-        item: The raw item id.
-        source: A path or URL, for its suffix.
-
-    Returns:
-        The path, with slashes.
-    """
-    place = urlsplit(source).path if "://" in source else source.replace("\\", "/")
-    suffix = PurePosixPath(place).suffix.lower()
-    return f"{FOLDER}/{picture_name(item, suffix if suffix in SUFFIXES else '.jpg')}"
-
-
-def place_picture(source: Path, target: Path, how: str) -> None:
-    """Link or copy one picture.
-
-    Args:
-        source: The file.
-        target: Where it goes; its folder is made.
-        how: ``link`` (a hard link where the disk allows it) or ``copy``.
-
-    Raises:
-        DataError: The file cannot be read, or the disk is full.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if how == "link":
-            try:
-                # A symbolic link is followed: what is placed is always the file itself.
-                os.link(source.resolve(), target)
-                return
-            except OSError:
-                pass  # another disk, or one without hard links
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise DataError(f"{source}: cannot be copied ({error.strerror})") from None

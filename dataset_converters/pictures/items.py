@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
-from ..tables.csv import trimmed
+from recbole_cierec.errors import DataError
+
 from ..tables.matching import Ids, check_match
-from ..tables.workspace import Workspace, quote
+from ..tables.sql import quote, trimmed
+from ..tables.workspace import Workspace
+from .folders import picture_folder, pictures_below
+from .img2dataset import is_img2dataset, load_fetched
 
 # From how many items on a picture that they share is suspicious. Shops do show one picture for all
 # colours and sizes of a product: 5 % of 40 items may be that, but hardly 0.05 % of a million.
@@ -15,33 +20,53 @@ _SHARE_OF_FEW, _LEAST_OF_FEW = 0.05, 3
 _SHARE_OF_MANY, _LEAST_OF_MANY = 0.0005, 10
 
 
-def attach_pictures(
-    space: Workspace, options: argparse.Namespace, files: Iterable[tuple[str, str]]
+def attach_images(
+    space: Workspace,
+    options: argparse.Namespace,
+    place: Path,
+    rename: Callable[[Iterator[tuple[str, str]]], Iterable[tuple[str, str]]] = iter,
 ) -> None:
-    """Give items the local pictures that are named by their ids, instead of addresses.
+    """Give items local pictures: by the id in a file's name, or by URL if img2dataset wrote them.
+
+    By URL, items whose picture is not there keep their address, so that it can still be downloaded.
 
     Args:
         space: The workspace, with the table items.
-        options: The shared options and the place of the pictures, ``images``.
-        files: Item id and path of each picture; of several of one id the first path stays.
+        options: The shared options.
+        place: A folder, an archive, or the output of img2dataset.
+        rename: Turns (file name without suffix, path) into (item id, path); of several pictures of
+            an id the first path is used.
 
     Raises:
-        DataError: Hardly any picture belongs to an item.
+        DataError: The place cannot be read, or hardly any picture belongs to an item.
     """
-    space.make_table("pictures", {"id": "VARCHAR", "path": "VARCHAR"}, files)
-    where = f"the pictures of {options.images}" if options.images else "the folder of pictures"
+    key, what, others = "item_id", "items", "NULL::VARCHAR"
+    if is_img2dataset(space, place):
+        _clean_addresses(space)  # as in the list that img2dataset was given
+        load_fetched(space, place)
+        key, what, others = (
+            "image_url",
+            "addresses of items",
+            "CASE WHEN path IS NULL THEN image_url END",
+        )
+        if not space.value("SELECT count(image_url) FROM items"):
+            raise DataError(f"{place}: img2dataset's pictures are found by URL; no item has one")
+    else:
+        files = rename(pictures_below(picture_folder(space, place)))
+        space.make_table("pictures", {"id": "VARCHAR", "path": "VARCHAR"}, files)
+    where = f"the pictures of {place}"
     check_match(
         space,
         options,
-        Ids("items", "item_id", "items"),
+        Ids("items", key, what),
         Ids("pictures", "id", where),
         dropped="picture" in options.require,
     )
     space.sought = where
     space.run(
-        "CREATE OR REPLACE TABLE items AS SELECT items.* REPLACE (path AS image, "
-        "NULL::VARCHAR AS image_url) FROM items LEFT JOIN (SELECT id, min(path) AS path "
-        "FROM pictures GROUP BY id) ON id = item_id ORDER BY items.rowid"
+        f"CREATE OR REPLACE TABLE items AS SELECT items.* REPLACE (path AS image, {others} AS "
+        "image_url) FROM items LEFT JOIN (SELECT id, min(path) AS path FROM pictures GROUP BY id) "
+        f"ON id = {key} ORDER BY items.rowid"
     )
     space.run("DROP TABLE pictures")
 

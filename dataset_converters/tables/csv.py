@@ -1,44 +1,44 @@
-"""Reading of tables with separated columns, with every bad line named.
-
-DuckDB reads a file without quotes, fast. A file with quotes, in another encoding or with a bad line
-goes through Python's csv reader: there the number of each line is certain, and a quote that is
-never closed is an error instead of the silent end of the table.
-"""
+"""Read tables with separated columns; DuckDB parses them and stores the rows that it rejects."""
 
 from __future__ import annotations
 
-import csv
-import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
 
-from .bad_lines import EXAMPLES
-from .csv_header import MAX_CELL, codec_is_utf8, header_of, open_text, require_columns
-from .records import BROKEN_FILE, append, open_bytes
-from .tokens import BLANKS, is_utf8
-from .workspace import Workspace, quote, ref
+from .bad_records import EXAMPLES
+from .csv_header import MAX_LINE, is_utf8_codec, open_text
+from .loading import Loaded, append
+from .records import BROKEN_FILE, open_bytes
+from .sql import quote, ref, selected
+from .workspace import Workspace
 
 _BLOCK = 1 << 22
-_Bad = Callable[[int, int, str], None]  # line, number of lines, reason
+_REASONS = {
+    "UNQUOTED VALUE": "is not a row (a quote is misplaced or never closed)",
+    "LINE SIZE OVER MAXIMUM": f"is longer than {MAX_LINE >> 20} MiB",
+}
 
 
-@dataclass
-class _Problems:
-    """Rows that are none: how many lines they take, and the first of them."""
+@dataclass(frozen=True)
+class _Reject:
+    """A record that DuckDB rejects.
 
-    lines: int = 0
-    first: list[tuple[int, str]] = field(default_factory=list)
+    Args:
+        record: Its number in the file; the header is the first.
+        line: Its first line in the file.
+        text: As written.
+        reason: What is wrong.
+    """
 
-    def add(self, line: int, lines: int, reason: str) -> None:
-        self.lines += lines
-        if len(self.first) < EXAMPLES:
-            self.first.append((line, reason))
+    record: int
+    line: int
+    text: str
+    reason: str
 
 
 def read_csv(
@@ -51,22 +51,26 @@ def read_csv(
     required: Sequence[str],
     header: bool = True,
     separator: str = ",",
+    quoted: bool = True,
     encoding: str = "utf-8",
 ) -> None:
     """Append the rows of a file to a table.
 
     Args:
         space: The workspace.
-        table: Made when it is not there; rows stay in the order of the file.
+        table: Created if needed; rows stay in the order of the file.
         path: The file; .gz and .zst are decompressed.
         select: Columns of the table, as name -> expression over the file's columns (all text,
-            null where a cell is empty; see :func:`ref`).
+            null where a cell is empty; see :func:`.sql.ref`).
         names: The file's columns.
         required: Columns of the table that are null in a bad row.
         header: Whether the first line holds the names.
-        separator: Up to four characters; cells may be quoted (and then hold line breaks) when it
-            is a single one.
+        separator: Up to four characters.
+        quoted: Cells may be quoted, and then hold line breaks; not with a longer separator.
         encoding: Of the file.
+
+    Raises:
+        DataError: The file cannot be read, or has too many bad rows.
     """
     space.inputs.append(path)
     if header and "" in names:
@@ -75,199 +79,124 @@ def read_csv(
             f"{path.name}: not read: columns without a name, the first is column {place} (pandas "
             "writes its index so)"
         )
-    if codec_is_utf8(encoding) and not _has_quote(path):
-        if _read_clean(space, table, path, select, names, required, header, separator):
-            return
-    problems = _Problems()
-    source = space.new_file(".jsonl")
-    with source.open("w", encoding="ascii") as out:
-        rows = numbered_rows(path, separator, encoding, problems.add)
-        for line, cells in tqdm(rows, desc=f"read {path.name}", disable=None, leave=False):
-            if header and line == 1:
-                continue
-            if len(cells) != len(names):
-                problems.add(line, 1, f"has {len(cells)} cells instead of {len(names)}")
-            else:
-                out.write(json.dumps([line, *(cell or None for cell in cells)]) + "\n")
-    _load_rows(space, table, path, source, select, names, required, problems)
-    source.unlink()
+    utf8 = is_utf8_codec(encoding)
+    source = space.readable(path) if utf8 else _as_utf8(space, path, encoding)
+    mark = '"' if quoted and len(separator) == 1 else ""
+    file = _File(source, names, header, separator, mark)
+    query = f"SELECT {selected(select)} FROM {file.rows('store_rejects')}"
+    loaded = append(space, table, query, path, required)
+    rejected = space.value("SELECT count(DISTINCT line) FROM reject_errors")
+    examples: list[tuple[int, str]] = []
+    if rejected or loaded.incomplete:
+        rejects = _rejects(space, source, encoding)
+        examples = _incomplete(space, file, {key: select[key] for key in required}, loaded, rejects)
+        examples += [(reject.line, reject.reason) for reject in rejects]
+    for rejects_table in ("reject_errors", "reject_scans"):
+        space.run(f"DROP TABLE {rejects_table}")
+    if not utf8:
+        source.unlink()
+    bad = rejected + loaded.incomplete
+    space.bad.add(path, loaded.rows + rejected, bad, sorted(examples))
 
 
-def column(key: str) -> str:
-    """A column as SQL, blanks around its text removed; null when nothing is left."""
-    return trimmed(ref(key))
+@dataclass(frozen=True)
+class _File:
+    """A file in UTF-8, and how its cells are separated and quoted."""
+
+    path: Path
+    names: Sequence[str]
+    header: bool
+    separator: str
+    mark: str
+
+    def rows(self, on_error: str, more: str = "") -> str:
+        """A sub-query of its columns by name, without names that are not unique.
+
+        Args:
+            on_error: ``store_rejects`` or ``ignore_errors``.
+            more: Further columns, over the cells c0, c1 ...
+        """
+        count = Counter(self.names)
+        unique = [(place, key) for place, key in enumerate(self.names) if count[key] == 1]
+        cells = ", ".join(f"c{place} AS {ref(key)}" for place, key in unique)
+        typed = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(self.names)))
+        return (
+            f"(SELECT {cells}{more} FROM read_csv({quote(self.path)}, auto_detect=false, "
+            f"columns={{{typed}}}, header={str(self.header).lower()}, "
+            f"delim={quote(self.separator)}, quote={quote(self.mark)}, escape={quote(self.mark)}, "
+            f"nullstr='', max_line_size={MAX_LINE}, {on_error}=true))"
+        )
 
 
-def trimmed(text: str) -> str:
-    """A text as SQL without blanks around it; null when nothing is left."""
-    # The search for blanks of all kinds is slow; almost every text begins and ends in plain ASCII.
-    plain = f"unicode({text}) BETWEEN 33 AND 126 AND unicode({text}[-1]) BETWEEN 33 AND 126"
-    return f"CASE WHEN {plain} THEN {text} ELSE nullif(trim({text}, {quote(BLANKS)}), '') END"
-
-
-def number(key: str) -> str:
-    """A column as a finite number in SQL; null where it is none."""
-    cast = f"TRY_CAST({column(key)} AS DOUBLE)"
-    return f"CASE WHEN isfinite({cast}) THEN {cast} END"
-
-
-def _read_clean(
-    space: Workspace,
-    table: str,
-    path: Path,
-    select: Mapping[str, str],
-    names: Sequence[str],
-    required: Sequence[str],
-    header: bool,
-    separator: str,
-) -> bool:
-    """Have DuckDB read the file; False, and nothing read, when anything in it is bad."""
-    typed = ", ".join(f"c{place}: 'VARCHAR'" for place in range(len(names)))
-    cells = _renamed(names, "c{}")
-    query = (
-        f"SELECT {_chosen(select)} FROM (SELECT {cells} FROM "
-        f"read_csv({quote(space.readable(path))}, auto_detect=false, columns={{{typed}}}, "
-        f"header={str(header).lower()}, delim={quote(separator)}, quote='', "
-        f"escape='', nullstr='', max_line_size={MAX_CELL}))"
-    )
+def _as_utf8(space: Workspace, path: Path, encoding: str) -> Path:
+    """A copy in UTF-8; bytes that are not text stay invalid, so that their rows are rejected."""
+    target = space.new_file(".csv")
     try:
-        start = append(space, table, query, f"read {path.name}", path)
-    except DataError:
-        return False
-    missing = " OR ".join(f"{key} IS NULL" for key in required)
-    bad = space.value(f"SELECT count(*) FROM {table} WHERE rowid >= {start} AND ({missing})")
-    if bad:
-        space.run(f"DELETE FROM {table} WHERE rowid >= {start}")
-        return False
-    space.bad.add(path, space.value(f"SELECT count(*) FROM {table} WHERE rowid >= {start}"), 0, [])
-    return True
-
-
-def _load_rows(
-    space: Workspace,
-    table: str,
-    path: Path,
-    source: Path,
-    select: Mapping[str, str],
-    names: Sequence[str],
-    required: Sequence[str],
-    problems: _Problems,
-) -> None:
-    """Append rows that Python has split; those that lack something required are bad as well."""
-    cells = _renamed(names, "json->>({} + 1)")
-    lines = f"read_ndjson_objects({quote(source)})"
-    rows = f"(SELECT CAST(json->>0 AS BIGINT) AS line_, {cells} FROM {lines})"
-    space.run(f"CREATE OR REPLACE TABLE raw_rows AS SELECT line_, {_chosen(select)} FROM {rows}")
-    missing = " OR ".join(f"{key} IS NULL" for key in required)
-    flags = ", ".join(f"{key} IS NULL" for key in required)
-    unusable = space.value(f"SELECT count(*) FROM raw_rows WHERE {missing}")
-    query = f"SELECT line_, {flags} FROM raw_rows WHERE {missing} ORDER BY line_ LIMIT {EXAMPLES}"
-    examples = list(problems.first)
-    for line, *null in space.run(query).fetchall():
-        what = " and ".join(key for key, empty in zip(required, null, strict=True) if empty)
-        examples.append((line, f"{what} is missing or malformed"))
-    bad = unusable + problems.lines
-    records = space.value("SELECT count(*) FROM raw_rows") + bad - unusable
-    space.bad.add(path, records, bad, sorted(examples))
-    kept = f"SELECT {', '.join(select)} FROM raw_rows WHERE NOT ({missing}) ORDER BY line_"
-    append(space, table, kept, "")
-    space.run("DROP TABLE raw_rows")
-
-
-def _chosen(select: Mapping[str, str]) -> str:
-    return ", ".join(f"{expression} AS {key}" for key, expression in select.items())
-
-
-def _renamed(names: Sequence[str], cell: str) -> str:
-    """Columns by place as columns by name; names that are not unique cannot be meant by anyone."""
-    count = Counter(names)
-    unique = [(place, key) for place, key in enumerate(names) if count[key] == 1]
-    return ", ".join(f"{cell.format(place)} AS {ref(key)}" for place, key in unique)
-
-
-def _has_quote(path: Path) -> bool:
-    try:
-        with open_bytes(path) as file:
-            return any(b'"' in block for block in iter(lambda: file.read(_BLOCK), b""))
+        with open_text(path, encoding) as text, target.open("wb") as copy:
+            while block := text.read(_BLOCK):
+                copy.write(block.encode("utf-8", "surrogateescape"))
+    except UnicodeError as error:
+        raise DataError(f"{path}: is not {encoding} ({error.reason})") from None
     except BROKEN_FILE as error:
         raise DataError(f"{path}: cannot be read ({error}); download it again") from None
+    return target
 
 
-def named_rows(
-    path: Path, wanted: Sequence[str], what: str, bad: list[tuple[int, str]]
-) -> Iterator[tuple[int, list[str]]]:
-    """Read some columns of a CSV file in UTF-8 that has a header.
+def _rejects(space: Workspace, source: Path, encoding: str) -> list[_Reject]:
+    """The first rejected records."""
+    rows = space.run(
+        "SELECT line, first(line_byte_position), first(csv_line), "
+        "first(error_type ORDER BY column_idx), first(error_message ORDER BY column_idx) "
+        f"FROM reject_errors GROUP BY line ORDER BY line LIMIT {EXAMPLES}"
+    ).fetchall()
+    found, seen, line = [], 0, 1
+    with open_bytes(source) as file:
+        for record, start, text, kind, message in rows:
+            while seen < start - 1 and (block := file.read(min(_BLOCK, start - 1 - seen))):
+                seen += len(block)
+                line += block.count(b"\n")
+            blank = text[: len(text) - len(text.lstrip("\r\n"))].count("\n")
+            if cells := re.search(r"Columns: (\d+) Found: (\d+)", message):
+                reason = f"has {cells[2]} cells instead of {cells[1]}"
+            else:
+                reason = _REASONS.get(kind, f"is not {encoding}")
+            # Old line ends (CR alone) are not counted above; then records are lines.
+            found.append(_Reject(record, max(line + blank, record), text, reason))
+    return found
 
-    Args:
-        path: The file; .gz and .zst are decompressed.
-        wanted: Names of the columns.
-        what: What the file should be, for the message.
-        bad: Gets line number and reason of each row that is none.
 
-    Yields:
-        The first line's number and the wanted cells of each row, in their order.
+def _incomplete(
+    space: Workspace,
+    file: _File,
+    required: Mapping[str, str],
+    loaded: Loaded,
+    rejects: Sequence[_Reject],
+) -> list[tuple[int, str]]:
+    """Line and reason of the first rows that lack something required.
 
-    Raises:
-        DataError: The file cannot be read to its end, or lacks a column.
+    DuckDB does not number the rows that it reads. The line follows from the number of rows,
+    including rejected ones, and of line breaks in cells above; blank lines above are not counted.
     """
-
-    def note(line: int, lines: int, reason: str) -> None:
-        bad.append((line, reason))
-
-    names = header_of(path, ",")
-    require_columns(path, names, wanted, what)
-    places = [names.index(key) for key in wanted]
-    rows = numbered_rows(path, ",", "utf-8", note)
-    next(rows)
-    for line, cells in rows:
-        if len(cells) == len(names):
-            yield line, [cells[place] for place in places]
-        else:
-            note(line, 1, f"has {len(cells)} cells instead of {len(names)}")
-
-
-def numbered_rows(
-    path: Path, separator: str, encoding: str, bad: _Bad
-) -> Iterator[tuple[int, list[str]]]:
-    """Read rows whatever is wrong with some of them.
-
-    Args:
-        path: The file; .gz and .zst are decompressed.
-        separator: Between two cells, which may be quoted when it is a single character.
-        encoding: Of the file.
-        bad: Called for each row that is none: its first line, its number of lines, the reason.
-
-    Yields:
-        The first line's number and the cells of each row; blank lines are none.
-
-    Raises:
-        DataError: The file cannot be read to its end.
-    """
-    csv.field_size_limit(MAX_CELL)
-    with open_text(path, encoding) as file:
-        if len(separator) > 1:
-            rows: Iterator[list[str]] = (line.rstrip("\r\n").split(separator) for line in file)
-            reader = None
-        else:
-            rows = reader = csv.reader(file, delimiter=separator, strict=True)
-        end = 0
-        while True:
-            start = end + 1
-            try:
-                cells = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                end = reader.line_num if reader else start
-                bad(start, max(1, end - start + 1), f"is no row ({error})")
-                continue
-            except BROKEN_FILE as error:
-                message = f"{path}: cannot be read beyond line {start} ({error}); download it again"
-                raise DataError(message) from None
-            end = reader.line_num if reader else start
-            if not any(cells):
-                continue
-            if not all(map(is_utf8, cells)):
-                bad(start, end - start + 1, f"is not {encoding}")
-                continue
-            yield start, cells
+    if not loaded.examples:
+        return []
+    text = f"concat({', '.join(f'c{place}' for place in range(len(file.names)))})"
+    breaks = f", length({text}) - length(replace({text}, chr(10), '')) AS breaks"
+    flags = ", ".join(f"{expression} IS NULL AS {key}" for key, expression in required.items())
+    rows = space.run(
+        f"SELECT n, total - breaks, {', '.join(required)} FROM (SELECT {flags}, breaks, "
+        "row_number() OVER () - 1 AS n, "
+        "sum(breaks) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS total "
+        f"FROM {file.rows('ignore_errors', breaks)}) "
+        f"WHERE n IN ({', '.join(map(str, loaded.examples))}) ORDER BY n"
+    ).fetchall()
+    above = sum(name.count("\n") for name in file.names)
+    found = []
+    for n, before, *lacking in rows:
+        record = n + 1 + file.header
+        line = record + int(before) + above
+        for reject in rejects:
+            if reject.record <= record:
+                record, line = record + 1, line + 1 + reject.text.count("\n")
+        what = " and ".join(key for key, lacks in zip(required, lacking, strict=True) if lacks)
+        found.append((line, f"{what} is missing or malformed"))
+    return found

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from recbole_cierec.errors import DataError
 
-from ..pictures.folders import SUFFIXES
-from .workspace import Workspace, quote
+from .picture_names import SUFFIXES
+from .sql import quote
+from .workspace import Workspace
 
 FEW = 0.5  # share of ids without a partner from which on there is a warning
 _NAMED = 40  # characters of an id in a message

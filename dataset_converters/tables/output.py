@@ -20,10 +20,11 @@ from tqdm import tqdm
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.leftovers import claimed, clear_leftovers
 
-from ..pictures.folders import place_picture, target_of
+from .picture_names import target_of
+from .sql import quote
 from .steps import Steps
 from .tokens import is_utf8, safe_id, safe_id_sql, title_cell
-from .workspace import PATTERN, Workspace, quote
+from .workspace import PATTERN, Workspace
 
 MANIFEST = "conversion.json"
 _FEATURE_ROWS = 4096  # written at a time
@@ -262,3 +263,28 @@ def _keep_pictures(new: Path, old: Path) -> None:
                 path = line.partition("\t")[0]
                 if (old / path).is_file():
                     place_picture(old / path, new / path, "link")
+
+
+def place_picture(source: Path, target: Path, how: str) -> None:
+    """Link or copy one picture.
+
+    Args:
+        source: The file.
+        target: Where it goes; its folder is made.
+        how: ``link`` (a hard link where the disk allows it) or ``copy``.
+
+    Raises:
+        DataError: The file cannot be read, or the disk is full.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if how == "link":
+            try:
+                # A symbolic link is followed: what is placed is always the file itself.
+                os.link(source.resolve(), target)
+                return
+            except OSError:
+                pass  # another disk, or one without hard links
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise DataError(f"{source}: cannot be copied ({error.strerror})") from None

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
 
-from .bad_lines import EXAMPLES
-from .workspace import Workspace, name, quote, ref
+from .loading import append
+from .sql import name, quote, ref, selected
+from .workspace import Workspace
 
 MAX_LITERAL = 1 << 20  # characters of one Python literal: its syntax tree takes some 100 times that
 MAX_LINE = 1 << 24  # bytes of one line of JSON
@@ -170,31 +171,22 @@ def read_json_lines(
     source = _plain_json(space, path, list(columns), literal)
     typed = ", ".join(f"{name(key)}: '{kind}'" for key, kind in columns.items())
     renamed = ", ".join(f"{name(key)} AS {ref(key)}" for key in columns)
-    chosen = ", ".join(f"{expression} AS {key}" for key, expression in select.items())
     query = (
-        f"SELECT {chosen} FROM (SELECT {renamed} FROM read_json({quote(source)}, "
+        f"SELECT {selected(select)} FROM (SELECT {renamed} FROM read_json({quote(source)}, "
         f"columns={{{typed}}}, records=true, format='newline_delimited', ignore_errors=true, "
         f"maximum_object_size={MAX_LINE}))"
     )
     try:
-        start = append(space, table, query, f"read {path.name}", path)
+        loaded = append(space, table, query, path, required)
     except DataError:
         for _ in numbered_lines(path):  # if a line is the cause, this names it
             continue
         raise
     if source.parent == space.temp:
         source.unlink()
-    missing = " OR ".join(f"{key} IS NULL" for key in required)
-    records = space.value(f"SELECT count(*) FROM {table}") - start
-    where = f"FROM {table} WHERE rowid >= {start} AND ({missing})"
-    bad = space.value(f"SELECT count(*) {where}")
-    examples: list[tuple[int, str]] = []
-    if bad:
-        found = space.run(f"SELECT rowid {where} ORDER BY rowid LIMIT {EXAMPLES}").fetchall()
-        parse = parse_literal if literal else parse_json
-        examples = _reasons(path, [row - start for (row,) in found], parse, check)
-        space.run(f"DELETE {where}")
-    space.bad.add(path, records, bad, examples)
+    parse = parse_literal if literal else parse_json
+    examples = _reasons(path, loaded.examples, parse, check) if loaded.examples else []
+    space.bad.add(path, loaded.rows, loaded.incomplete, examples)
 
 
 def _refuse_equal_but_for_case(path: Path, fields: Iterable[str]) -> None:
@@ -207,27 +199,6 @@ def _refuse_equal_but_for_case(path: Path, fields: Iterable[str]) -> None:
                 f"{path}: the fields {other!r} and {key!r} differ by case only and cannot both be "
                 "read; rename one in the file"
             )
-
-
-def append(space: Workspace, table: str, query: str, what: str, path: Path | None = None) -> int:
-    """Append what a query gives to a table, which is made when it is not there.
-
-    Args:
-        space: The workspace.
-        table: The table.
-        query: Its new rows.
-        what: Name of the step; empty: no bar.
-        path: The input file that the query reads, if it reads one.
-
-    Returns:
-        The rowid of the first new row.
-    """
-    known = space.value(f"SELECT count(*) FROM duckdb_tables() WHERE table_name = {quote(table)}")
-    # Row ids go on where the last row was; rows that were deleted keep theirs.
-    start = space.value(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}") if known else 0
-    verb = "INSERT INTO" if known else "CREATE TABLE"
-    space.run(f"{verb} {table} {'' if known else 'AS '}{query}", what, path)
-    return start
 
 
 def _plain_json(space: Workspace, path: Path, fields: list[str], literal: bool) -> Path:

@@ -15,11 +15,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from recbole_cierec.errors import DataError
+from recbole_cierec.errors import ConfigError, DataError
 
-from ..options import stop_labels
+from .sql import quote
 from .tokens import clean_text, label_token
-from .workspace import Workspace, quote
+from .workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Steps:
             "JOIN kept ON items.rowid = line",
             "annotations",
         )
-        stop = {clean_text(label).casefold() for label in stop_labels(self.options)}
+        stop = {clean_text(label).casefold() for label in _stop_labels(self.options)}
         run("CREATE TABLE all_labels AS SELECT DISTINCT label FROM labels WHERE label IS NOT NULL")
         pairs = ((label, label_token(label)) for (label,) in self.space.rows("FROM all_labels"))
         kept = (
@@ -229,3 +229,16 @@ class Steps:
     def _count(self, step: str) -> None:
         query = "SELECT count(*), count(DISTINCT u), count(DISTINCT i) FROM work"
         self.counts.append(Count(step, *self.space.run(query).fetchone()))
+
+
+def _stop_labels(options: argparse.Namespace) -> list[str]:
+    """The labels of --stop and --stop-file."""
+    labels = list(options.stop)
+    if options.stop_file:
+        try:
+            labels += options.stop_file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--stop-file {options.stop_file}: cannot be read ({error})"
+            ) from None
+    return labels

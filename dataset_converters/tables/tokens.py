@@ -15,7 +15,6 @@ escaped, *injectively*: two different ids never become one.
 
 from __future__ import annotations
 
-import hashlib
 import html
 import re
 import unicodedata
@@ -35,7 +34,6 @@ BLANKS = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()) + "
 _PADDING, _ESCAPED_PADDING = "[PAD]", "%5BPAD%5D"
 
 MAX_LABEL = 100  # a longer "category" is a sentence that slipped into the wrong field
-_SLUG = re.compile(r"[^A-Za-z0-9]+")
 
 
 def safe_id(text: str) -> str:
@@ -122,22 +120,3 @@ def label_token(label: str) -> str:
     if text == _PADDING:
         return _ESCAPED_PADDING
     return "" if len(text) > MAX_LABEL else text.translate(_LABEL_ESCAPES)
-
-
-def picture_name(item: str, suffix: str) -> str:
-    """The path of an item's picture below ``images/``.
-
-    The id itself is never a path: it may hold separators, be reserved (``con``), too long, or
-    differ from another only in case.
-
-    Args:
-        item: The raw item id.
-        suffix: Of the file, with its dot, from a fixed list.
-
-    Returns:
-        ``3f/slug-3f9ac0...jpg``: two characters spread the files over 256 folders, the hash makes
-        the name unique, the slug makes it readable.
-    """
-    digest = hashlib.sha256(item.encode("utf-8", "surrogatepass")).hexdigest()
-    slug = _SLUG.sub("-", item)[:32].strip("-").lower()
-    return f"{digest[:2]}/{slug}{'-' if slug else ''}{digest[:20]}{suffix}"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as Waiting
@@ -25,7 +24,8 @@ from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
 
-from .bad_lines import BadLines
+from .bad_records import BadRecords
+from .sql import quote
 from .tokens import is_utf8
 
 # What files and disks can cause; all else is a mistake of ours and keeps its traceback. A file that
@@ -62,7 +62,7 @@ class Workspace:
         sought: Where pictures were looked for, for messages; empty: nowhere.
     """
 
-    def __init__(self, temp: Path, memory: str, threads: int, bad: BadLines) -> None:
+    def __init__(self, temp: Path, memory: str, threads: int, bad: BadRecords) -> None:
         self.temp, self.memory, self.bad = temp, memory, bad
         self.inputs: list[Path] = []
         self.notes: list[str] = []
@@ -219,22 +219,3 @@ class Workspace:
                     self.con.interrupt()
                     wait([running])
                 raise
-
-
-def quote(text: object) -> str:
-    """A text as an SQL literal."""
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def name(text: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + text.replace('"', '""') + '"'
-
-
-def ref(field: str) -> str:
-    """The SQL identifier of a file's column or field, of whatever name.
-
-    SQL ignores the case of identifiers and has no empty ones; a file may name its columns ``item``,
-    ``Item`` and the empty text. Different names give different identifiers.
-    """
-    return name("$" + re.sub("[A-Z^]", lambda found: f"^{found[0]}", field))

@@ -94,7 +94,7 @@ def test_requests_say_who_asks(download, server):
 
 
 def test_an_item_list_gives_files_the_names_that_converters_use(tmp_path, server):
-    from recbole_cierec.dataset_converters.pictures.folders import target_of
+    from recbole_cierec.dataset_converters.tables.picture_names import target_of
 
     ids = ["../../etc/passwd", "con", "x" * 300, "plain"]
     rows = [(item, f"{server.url}/good/{k}.png") for k, item in enumerate(ids)]

@@ -20,10 +20,11 @@ import pytest
 from packaging.version import Version
 from recbole_cierec.dataset_converters.__main__ import main
 from recbole_cierec.dataset_converters.tables import workspace
-from recbole_cierec.dataset_converters.tables.bad_lines import BadLines
+from recbole_cierec.dataset_converters.tables.bad_records import BadRecords
 from recbole_cierec.dataset_converters.tables.output import file_digest, temporary_folder
 from recbole_cierec.dataset_converters.tables.records import parse_literal, read_json_lines
-from recbole_cierec.dataset_converters.tables.workspace import Workspace, ref
+from recbole_cierec.dataset_converters.tables.sql import ref
+from recbole_cierec.dataset_converters.tables.workspace import Workspace
 
 from recbole_cierec.errors import ConfigError, DataError
 
@@ -138,7 +139,7 @@ def test_rows_stay_in_the_order_of_the_file_with_several_threads(tmp_path):
     with path.open("w") as file:
         for number in range(count):
             file.write(f'{{"n": "{number}", "pad": "{"x" * (number % 90)}"}}\n')
-    space = Workspace(tmp_path, "500MB", 4, BadLines(0.0))
+    space = Workspace(tmp_path, "500MB", 4, BadRecords(0.0))
     try:
         read_json_lines(
             space,
@@ -164,7 +165,7 @@ def test_the_progress_of_a_long_statement_is_shown(tmp_path, monkeypatch):
 
     monkeypatch.setattr(workspace, "tqdm", Bar)
     monkeypatch.setattr(workspace, "_POLL", 0.01)
-    space = Workspace(tmp_path, "500MB", 1, BadLines(0.0))
+    space = Workspace(tmp_path, "500MB", 1, BadRecords(0.0))
     try:
         query = "SELECT hash(range) AS h FROM range(3000000) ORDER BY h"
         space.run(f"CREATE TABLE t AS {query}", "sort")

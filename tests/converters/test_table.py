@@ -160,7 +160,7 @@ def test_the_first_of_several_rows_of_an_item_describes_it(convert, write):
         ("t.csv", "user_id,item_id\n", "holds no records"),
         ("t.csv", "user,item\na,1\n", "no column user_id, item_id"),
         ("t.csv", "user_id,item_id,item_id\na,1,2\n", "two columns are named"),
-        ("t.csv", b"\x00\x01\x02\n", "no utf-8 text"),
+        ("t.csv", b"\x00\x01\x02\n", "not utf-8 text"),
         ("t.parquet", b"PAR1 or not", "parquet"),
         ("t.jsonl", '{"user": 1}\n', "no column user_id, item_id"),
         ("t.xlsx", "x", "rename it or set --separator"),
