@@ -40,7 +40,7 @@ _ITEMS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this converter."""
-    # The split is part of the data: nothing is dropped from it unless the user says so.
+    # The split is part of the data: nothing is dropped from it unless the user asks for it.
     parser.set_defaults(duplicates="all")
     group = parser.add_argument_group("input: either --folder or --release")
     group.add_argument(
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--release",
         type=Path,
         metavar="PREFIX",
-        help="of HAFR's files, as in Data/data for Data/data.train.rating",
+        help="of HAFR's files: Data/data for Data/data.train.rating",
     )
     add_images(
         group,
@@ -64,12 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         choices=("keep", "merge"),
         default="keep",
-        help="as shipped, in NAME.train.inter and so on, or all in NAME.inter",
+        help="keep it as shipped, in NAME.train.inter and so on, or write one NAME.inter",
     )
     group.add_argument(
         "--raw-ingredients",
         action="store_true",
-        help="ingredient lines as they are, not cleaned to elements",
+        help="keep ingredient lines unchanged instead of cleaning them to elements",
     )
 
 
@@ -185,7 +185,7 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
 
 
 def _array(space: Workspace, path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Open a NumPy file; never one that holds pickled objects."""
+    """Open a NumPy file without pickled objects."""
     space.inputs.append(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -197,7 +197,7 @@ def _array(space: Workspace, path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _ingredient_counts(space: Workspace, path: Path) -> dict[int, int]:
-    """How many ingredient numbers of each item are no padding."""
+    """Number of ingredients of each item; the rest of its row is padding."""
     space.inputs.append(path)
     counts: dict[int, int] = {}
     line = 0

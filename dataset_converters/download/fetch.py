@@ -278,7 +278,7 @@ def store(data: bytes, folder: Path, path: str, limits: Limits) -> None:
                 Image.fromarray(pixels).save(stream, name, **options)
     except OutputError as error:
         if error.__cause__ is None:
-            raise PictureError(path, error.strerror) from error
+            raise PictureError(path, error.strerror or str(error)) from error
         if isinstance(error.__cause__, FileExistsError | NotADirectoryError):
             raise PictureError(path, "a part of its folder is a file") from error
         raise DataError(str(error)) from error

@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from tqdm import tqdm
 from recbole_cierec.errors import DataError, OutputError, PictureError
 from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
+from recbole_cierec.terminal import one_line
 from recbole_cierec.vision.picture_files import Pool
 from recbole_cierec.vision.pictures import decode_picture
 
-from ..tables.tokens import printable
 from .addresses import AddressPolicy
 from .fetch import Fetcher, Refusal, open_session
 from .limits import Limits
@@ -70,8 +70,8 @@ def missing_tasks(
             return True
         return False
 
-    with closing(Pool(_DECODERS, True).map(absent, tasks, "Checking files")) as results:
-        return [task for task, gone in zip(tasks, results, strict=True) if gone]
+    results = Pool(_DECODERS, True).map(absent, tasks, "Checking files")
+    return [task for task, gone in zip(tasks, results, strict=True) if gone]
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
     lines = ["path\turl\treason\tline"]
     for failure in sorted(failures, key=lambda failure: failure.line):
         cells = (failure.path, failure.url, failure.reason, str(failure.line))
-        lines.append("\t".join(map(printable, cells)))
+        lines.append("\t".join(map(one_line, cells)))
     try:
         with replacing(folder / FAILURES) as stream:
             stream.write(("\n".join(lines) + "\n").encode())

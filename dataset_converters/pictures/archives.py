@@ -195,8 +195,8 @@ def _strict_info(guard: _Guard) -> type[tarfile.TarInfo]:
             nonlocal pending
             try:
                 info = super().frombuf(buf, encoding, errors)
-            except tarfile.EOFHeaderError:
-                raise  # the proper end
+            except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the proper end
+                raise
             except tarfile.HeaderError as error:
                 raise tarfile.ReadError(str(error)) from error
             pending = pending + info.size if info.type in _HEADERS else 0

@@ -1,4 +1,4 @@
-"""Pictures of a conversion: local files under safe names, or a list for the download."""
+"""Find the picture files of a folder or an archive."""
 
 from __future__ import annotations
 
@@ -18,21 +18,17 @@ if TYPE_CHECKING:
 
 
 def picture_folder(space: Workspace, place: Path) -> Path:
-    """The folder that ``--images`` names: itself, or what the archive there holds.
+    """The folder that ``--images`` names, or an archive's contents as a folder.
 
-    An archive is unpacked among the temporary files, on the disk of the output: pictures that an
-    item has are linked from there, all else goes with the temporary files.
+    An archive is unpacked among the temporary files, on the disk of the output: pictures of items
+    are linked from there, and the rest is removed with the temporary files.
 
     Args:
         space: The workspace.
         place: A folder, or a .zip, .tar or .tar.gz.
 
-    Returns:
-        The folder.
-
     Raises:
-        DataError: There is nothing, or the archive is damaged or could do harm (see
-            :mod:`.archives`).
+        DataError: It does not exist, or the archive is damaged or unsafe (see :mod:`.archives`).
     """
     if place.is_dir():
         return place
@@ -84,15 +80,7 @@ def _unreadable(error: OSError) -> NoReturn:
 
 
 def path_inside(folder: Path, text: str) -> Path | None:
-    """The file that a cell of a table names.
-
-    Args:
-        folder: Which the cell is relative to.
-        text: The cell.
-
-    Returns:
-        The file; None where there is none, or where the path leaves the folder.
-    """
+    """The file that a relative path names; None if there is none, or if it leaves the folder."""
     try:
         path = (folder / text).resolve()
         if path.is_relative_to(folder.resolve()) and path.is_file():

@@ -1,4 +1,4 @@
-"""Pictures of the loaded items: joined by id, cleaned of what is none, and counted."""
+"""Pictures of the loaded items: joined by id or URL, cleaned, and counted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..tables.workspace import Workspace
 from .folders import picture_folder, pictures_below
 from .img2dataset import is_img2dataset, load_fetched
 
-# From how many items on a picture that they share is suspicious. Shops do show one picture for all
-# colours and sizes of a product: 5 % of 40 items may be that, but hardly 0.05 % of a million.
+# How many items must share a picture for a warning. Shops do show one picture for all colours and
+# sizes of a product: 5 % of 40 items may be that, but hardly 0.05 % of a million.
 _SHARE_OF_FEW, _LEAST_OF_FEW = 0.05, 3
 _SHARE_OF_MANY, _LEAST_OF_MANY = 0.0005, 10
 
@@ -74,12 +74,12 @@ def attach_images(
 def check_pictures(
     space: Workspace, options: argparse.Namespace, icons: Sequence[str] = ()
 ) -> None:
-    """Drop what is no picture of an item, and say how many items have one.
+    """Drop addresses that are not pictures of items, and report how many items have one.
 
     Args:
         space: The workspace, with the table items.
         options: The shared options: ``no_picture``.
-        icons: Regular expressions of addresses that a shop gives to items without a picture.
+        icons: Regular expressions of the addresses that a shop gives to items without a picture.
     """
     _clean_addresses(space)
     tests = [f"regexp_matches(image_url, {quote('(?i)' + icon)})" for icon in icons]
@@ -99,7 +99,7 @@ def check_pictures(
 
 
 def _clean_addresses(space: Workspace) -> None:
-    """Make null what is no address of the web, which a download could not use."""
+    """Set addresses to null that a download could not use."""
     clean = f"replace({trimmed('image_url')}, ' ', '%20')"
     unclean = f"image_url <> {clean}"
     if space.value(f"SELECT count(*) FROM items WHERE {unclean}"):
@@ -109,7 +109,7 @@ def _clean_addresses(space: Workspace) -> None:
     if count:
         first = space.value(f"SELECT first(image_url ORDER BY rowid) FROM items WHERE {bad}")
         space.warn(
-            f"{count:,} pictures are left out, since they are no http or https address; the first: "
+            f"{count:,} pictures are left out: not an http or https address; the first: "
             f"{first[:80]!r}"
         )
         _rewrite(space, bad, image_url="NULL")
@@ -118,12 +118,12 @@ def _clean_addresses(space: Workspace) -> None:
 def _drop_icons(space: Workspace, test: str) -> None:
     count = space.value(f"SELECT count(*) FROM items WHERE {test}") if test else 0
     if count:
-        space.notes.append(f"items whose picture only says that there is none: {count:,}")
+        space.notes.append(f"items whose picture is a 'no image' icon: {count:,}")
         _rewrite(space, test, image="NULL", image_url="NULL")
 
 
 def _rewrite(space: Workspace, where: str, **values: str) -> None:
-    """Set columns of the rows that a condition is true of; rows keep their order."""
+    """Set columns of the rows for which a condition holds; rows keep their order."""
     cells = ", ".join(
         f"CASE WHEN {where} THEN {value} ELSE {key} END AS {key}" for key, value in values.items()
     )
@@ -143,6 +143,6 @@ def _warn_of_shared(space: Workspace, have: int) -> None:
     ).fetchall()
     for picture, count in shared:
         space.warn(
-            f"{count:,} of {have:,} items with a picture share {picture[-120:]!r}; if it says that "
-            "there is none, give a part of its address as --no-picture"
+            f"{count:,} of {have:,} items with a picture share {picture[-120:]!r}; if it is a "
+            "'no image' icon, give a part of its address as --no-picture"
         )

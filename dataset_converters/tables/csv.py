@@ -136,7 +136,7 @@ def _as_utf8(space: Workspace, path: Path, encoding: str) -> Path:
             while block := text.read(_BLOCK):
                 copy.write(block.encode("utf-8", "surrogateescape"))
     except UnicodeError as error:
-        raise DataError(f"{path}: is not {encoding} ({error.reason})") from None
+        raise DataError(f"{path}: is not {encoding} ({error})") from None
     except BROKEN_FILE as error:
         raise DataError(f"{path}: cannot be read ({error}); download it again") from None
     return target

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.terminal import one_line
 
 from .records import BOM, BROKEN_FILE, open_bytes
-from .tokens import BLANKS, printable
+from .tokens import BLANKS
 
 MAX_LINE = 1 << 24  # characters
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")  # as the codecs are named
@@ -68,7 +69,7 @@ def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str], wha
         if len(names) == 1 and any(mark in names[0] for mark in ",;\t|"):
             hint = "; is the separator another one?"
         text = f"is not {what}: no column {', '.join(missing)} (it has: {shown}){hint}"
-        raise DataError(f"{path}: {printable(text)}")
+        raise DataError(f"{path}: {one_line(text)}")
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:

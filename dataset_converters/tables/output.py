@@ -1,4 +1,4 @@
-"""The folder that a conversion leaves: written beside its place, then renamed into it."""
+"""The folder that a conversion produces: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def _why_no_folder(error: OSError) -> str:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Refuse to replace anything but an earlier conversion, and that only when told to.
+    """Refuse to replace anything but an earlier conversion, and that only with ``overwrite``.
 
     Raises:
         DataError: It would be replaced.
     """
     if PATTERN.intersection(str(target.absolute())) or not is_utf8(str(target.absolute())):
-        what = "has one of * ? [ in its path, or is not UTF-8"
+        what = "its path has one of * ? [, or is not UTF-8"
         raise DataError(f"{str(target)!r}: {what}; give another --output")
     if not os.path.lexists(target):
         return
     if not overwrite:
-        raise DataError(f"{target}: is there already; give --overwrite or another --name")
+        raise DataError(f"{target}: exists already; give --overwrite or another --name")
     if target.is_symlink() or not (target / MANIFEST).is_file():
         raise DataError(f"{target}: holds no {MANIFEST}, so it is not replaced; remove it yourself")
 
@@ -87,21 +87,21 @@ class Writer:
         steps: What was kept.
         options: The shared options.
         folder: An existing, empty folder.
-
-    Attributes:
-        facts: Counts for the report, by name.
     """
 
     def __init__(
         self, space: Workspace, steps: Steps, options: argparse.Namespace, folder: Path
     ) -> None:
         self.space, self.steps, self.options, self.folder = space, steps, options, folder
-        self.facts: dict[str, int] = {}
 
-    def write(self) -> None:
-        """Write interactions, items, pictures and the list of pictures to download."""
+    def write(self) -> dict[str, int]:
+        """Write interactions, items, pictures and the list of pictures to download.
+
+        Returns:
+            Counts for the report, by name.
+        """
         self._write_interactions()
-        self._write_items()
+        return self._write_items()
 
     def _write_interactions(self) -> None:
         columns = [
@@ -129,7 +129,7 @@ class Writer:
                 f"write {path.name}",
             )
 
-    def _write_items(self) -> None:
+    def _write_items(self) -> dict[str, int]:
         known = {row[0] for row in self.space.run("DESCRIBE items").fetchall()}
         row_of = "feature_row" if "feature_row" in known else "NULL"
         query = (
@@ -163,10 +163,10 @@ class Writer:
         if not facts["to download"]:
             urls.unlink()
         if not facts["described items"]:
-            file.unlink()  # training refuses a file of a header alone
+            file.unlink()  # training refuses a file with only a header
         elif row_of != "NULL":
             self._write_features(feature_rows)
-        self.facts = {**facts, "annotation tokens (elements)": self.steps.elements}
+        return {**facts, "annotation tokens (elements)": self.steps.elements}
 
     def _picture(self, item: str, image: str | None) -> str:
         if not image:
@@ -176,7 +176,7 @@ class Writer:
         return path
 
     def _write_features(self, rows: list[int]) -> None:
-        """Rows of a ready-made feature file, in the order of NAME.item."""
+        """Copy rows of a ready-made feature file, in the order of NAME.item."""
         source = np.load(self.options.features, mmap_mode="r", allow_pickle=False)
         path = self.folder / f"{self.options.name}.features.npy"
         shape = (len(rows), source.shape[1])
@@ -187,27 +187,27 @@ class Writer:
 
 
 def _number_sql(key: str) -> str:
-    """Whole numbers without a point: shorter, and exact as text."""
+    """A number as text; whole numbers without a decimal point, which is shorter and exact."""
     whole = f"CAST(CAST({key} AS BIGINT) AS VARCHAR)"
     is_whole = f"{key} = trunc({key}) AND abs({key}) < 1e15"
     return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({key} AS VARCHAR) END"
 
 
-def file_digest(path: Path, given_up: Event | None = None) -> str:
-    """SHA-256 of a file, in hexadecimal; of a part of it once nobody wants it any more."""
+def file_digest(path: Path, cancelled: Event | None = None) -> str:
+    """SHA-256 of a file, in hexadecimal; incomplete once the event is set."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while (block := file.read(1 << 20)) and not (given_up and given_up.is_set()):
+        while (block := file.read(1 << 20)) and not (cancelled and cancelled.is_set()):
             digest.update(block)
     return digest.hexdigest()
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write conversion.json; it holds no date, so that equal conversions are equal bytes.
+    """Write conversion.json, without a date, so that equal conversions give equal bytes.
 
     Args:
-        folder: Of the finished files, which are added with their size and hash.
-        facts: What else it says.
+        folder: Of the finished files, whose sizes and hashes are added.
+        facts: The other entries.
     """
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
@@ -219,10 +219,10 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Give a finished folder its name.
+    """Rename a finished folder to its final name.
 
     Pictures that were downloaded into an earlier conversion are linked into the new one first,
-    since their names depend on the items alone; the earlier one is then moved aside, removed last.
+    since their names depend only on the items; the earlier one is moved aside and removed last.
 
     Args:
         folder: Complete, on the same disk.
@@ -241,7 +241,7 @@ def publish(folder: Path, target: Path) -> None:
         if not target.exists():
             os.rename(folder, target)
             return
-        # Beside the target, not in the temporary folder, which the next run would clear away.
+        # Next to the target and not in the temporary folder, which the next run would remove.
         old = target.with_name(f".{target.name}.old-{os.getpid()}")
         os.rename(target, old)
         try:
@@ -255,7 +255,7 @@ def publish(folder: Path, target: Path) -> None:
 
 
 def _keep_pictures(new: Path, old: Path) -> None:
-    """Link those pictures of the earlier folder that the new one would download."""
+    """Link the pictures of the earlier folder that would have to be downloaded again."""
     for listed in new.glob("*.image_urls.tsv"):
         with listed.open(encoding="utf-8") as lines:
             next(lines)
@@ -270,8 +270,8 @@ def place_picture(source: Path, target: Path, how: str) -> None:
 
     Args:
         source: The file.
-        target: Where it goes; its folder is made.
-        how: ``link`` (a hard link where the disk allows it) or ``copy``.
+        target: Its folder is created.
+        how: ``link`` (a hard link if the disk allows it) or ``copy``.
 
     Raises:
         DataError: The file cannot be read, or the disk is full.
@@ -280,7 +280,7 @@ def place_picture(source: Path, target: Path, how: str) -> None:
     try:
         if how == "link":
             try:
-                # A symbolic link is followed: what is placed is always the file itself.
+                # Symbolic links are followed, so that the file itself is linked.
                 os.link(source.resolve(), target)
                 return
             except OSError:

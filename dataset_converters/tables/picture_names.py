@@ -13,14 +13,11 @@ _SLUG = re.compile(r"[^A-Za-z0-9]+")
 
 
 def target_of(item: str, source: str) -> str:
-    """Where an item's picture goes, relative to the data set's folder.
+    """Path of an item's picture, relative to the data set's folder, with slashes.
 
     Args:
         item: The raw item id.
         source: A path or URL, for its suffix.
-
-    Returns:
-        The path, with slashes.
     """
     place = urlsplit(source).path if "://" in source else source.replace("\\", "/")
     suffix = PurePosixPath(place).suffix.lower()
