@@ -19,7 +19,6 @@ from .fields.ingredients import element_of
 from .options import add_images
 from .pictures.items import attach_images
 from .tables.csv import read_csv
-from .tables.csv_header import header_of, require_columns
 from .tables.sql import column, number, quote, ref
 from .tables.workspace import Workspace
 
@@ -99,8 +98,6 @@ def _load_foodrecsys(space: Workspace, options: argparse.Namespace) -> None:
     user, item, rating, time = _RATING
     for split in SPLITS:
         path = options.folder / f"core-data-{split}_rating.csv"
-        names = header_of(path, ",")
-        require_columns(path, names, _RATING, "a table of recipe ratings")
         select = {
             "user_id": column(user),
             "item_id": column(item),
@@ -109,7 +106,10 @@ def _load_foodrecsys(space: Workspace, options: argparse.Namespace) -> None:
             "timestamp": f"epoch(TRY_CAST({column(time)} AS TIMESTAMP))",
             "split": quote(split),
         }
-        read_csv(space, "interactions", path, select, names=names, required=tuple(select))
+        what = "a table of recipe ratings"
+        read_csv(
+            space, "interactions", path, select, required=tuple(select), wanted=_RATING, what=what
+        )
     recipes = options.folder / "core-data_recipe.csv"
     _load_recipes(space, recipes, raw=options.raw_ingredients)
     space.sought = f"the column image_url of {recipes}"
@@ -119,8 +119,6 @@ def _load_foodrecsys(space: Workspace, options: argparse.Namespace) -> None:
 
 
 def _load_recipes(space: Workspace, path: Path, *, raw: bool) -> None:
-    names = header_of(path, ",")
-    require_columns(path, names, _RECIPE, "the table of recipes")
     item, title, url, lines = _RECIPE
     select = {
         "item_id": column(item),
@@ -128,7 +126,8 @@ def _load_recipes(space: Workspace, path: Path, *, raw: bool) -> None:
         "lines": f"string_split({ref(lines)}, '^')",
         "image_url": column(url),
     }
-    read_csv(space, "recipes", path, select, names=names, required=("item_id",))
+    what = "the table of recipes"
+    read_csv(space, "recipes", path, select, required=("item_id",), wanted=_RECIPE, what=what)
     rows = (
         (item, title, parts if raw else [element_of(part) for part in parts or ()], None, url)
         for item, title, parts, url in space.rows("FROM recipes")
@@ -155,7 +154,6 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
             select,
             names=("user", "item", "rating"),
             required=("user_id", "item_id", "rating"),
-            header=False,
             separator="\t",
         )
     codes = _array(space, prefix.with_name(f"{prefix.name}_ingre_code_file.npy"), (2,))

@@ -20,7 +20,6 @@ from .fields.amazon_records import METADATA, REVIEWS, Kind, expect, kind_of_file
 from .options import add_images
 from .pictures.items import attach_images
 from .tables.csv import read_csv
-from .tables.csv_header import require_columns
 from .tables.records import numbered_lines, read_json_lines
 from .tables.sql import column, number, quote, ref
 from .tables.workspace import Workspace
@@ -152,17 +151,15 @@ def _read_reviews(space: Workspace, path: Path, generation: str, literal: bool) 
 def _read_ratings(space: Workspace, path: Path, generation: str | None) -> None:
     first = next((line for _, line in numbered_lines(path)), b"")
     cells = next(csv.reader([first.decode("utf-8", "replace")]))
-    header = "user_id" in cells
-    if header:
-        user, item, names, per_second = "user_id", "parent_asin", cells, 1000
-    else:
+    names = None
+    user, item, per_second = "user_id", "parent_asin", 1000
+    if "user_id" not in cells:
         names = [*_order_of_ratings(path, generation), "rating", "timestamp"]
         user, item, per_second = "user", "item", 1
-    if len(cells) != len(names):
-        raise DataError(
-            f"{path}: is not a table of ratings; expected user, item, rating, timestamp"
-        )
-    require_columns(path, names, (user, item, "rating", "timestamp"), "a table of ratings")
+        if len(cells) != len(names):
+            raise DataError(
+                f"{path}: is not a table of ratings; expected user, item, rating, timestamp"
+            )
     select = {
         "user_id": column(user),
         "item_id": column(item),
@@ -170,7 +167,14 @@ def _read_ratings(space: Workspace, path: Path, generation: str | None) -> None:
         "timestamp": f"{number('timestamp')} / {per_second}",
     }
     read_csv(
-        space, "interactions", path, select, names=names, required=tuple(select), header=header
+        space,
+        "interactions",
+        path,
+        select,
+        required=tuple(select),
+        wanted=(user, item, "rating", "timestamp"),
+        what="a table of ratings",
+        names=names,
     )
 
 

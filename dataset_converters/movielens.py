@@ -18,7 +18,6 @@ from recbole_cierec.errors import DataError
 from .options import add_images
 from .pictures.items import attach_images
 from .tables.csv import read_csv
-from .tables.csv_header import header_of, require_columns
 from .tables.sql import column, number, quote, ref
 from .tables.workspace import Workspace
 
@@ -73,11 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def expected(options: argparse.Namespace) -> dict[str, int]:
-    """None: the paper does not use these data."""
-    return {}
-
-
 def load(space: Workspace, options: argparse.Namespace) -> None:
     """Fill the tables interactions and items.
 
@@ -98,17 +92,15 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         "rating": number(rating),
         "timestamp": number(time),
     }
-    names = (
-        _RATING if not layout.header else _names(ratings, _RATING, "a table of MovieLens ratings")
-    )
     read_csv(
         space,
         "interactions",
         ratings,
         select,
-        names=names,
         required=tuple(select),
-        header=layout.header,
+        wanted=_RATING,
+        what="a table of MovieLens ratings",
+        names=None if layout.header else _RATING,
         separator=layout.separator,
     )
     _load_movies(space, folder / layout.movies, layout)
@@ -118,22 +110,14 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         attach_images(space, options, options.images, lambda files: _by_movie(files, movies))
 
 
-def _names(path: Path, wanted: Sequence[str], what: str) -> list[str]:
-    names = header_of(path, ",")
-    require_columns(path, names, wanted, what)
-    return names
-
-
 def _load_movies(space: Workspace, path: Path, layout: Layout) -> None:
-    names: Sequence[str] = _MOVIE
+    names: Sequence[str] | None = None if layout.header else _MOVIE
     genres = f"string_split({ref('genres')}, '|')"
     if layout is _100K:  # a column of 0 and 1 per genre
         flags = {f"flag{place}": genre for place, genre in enumerate(_genre_names(path.parent))}
         names = ("movieId", "title", "release", "video release", "address", *flags)
         parts = (f"CASE WHEN {ref(key)} = '1' THEN {quote(flags[key])} END" for key in flags)
         genres = f"[{', '.join(parts)}]"
-    elif layout.header:
-        names = _names(path, _MOVIE, "a table of MovieLens movies")
     read_csv(
         space,
         "items",
@@ -145,9 +129,10 @@ def _load_movies(space: Workspace, path: Path, layout: Layout) -> None:
             "image": "NULL::VARCHAR",
             "image_url": "NULL::VARCHAR",
         },
-        names=names,
         required=("item_id",),
-        header=layout.header,
+        wanted=_MOVIE[:2] if layout is _100K else _MOVIE,
+        what="a table of MovieLens movies",
+        names=names,
         separator=layout.movie_separator,
         quoted=layout.header,
         encoding="utf-8" if layout.header else "latin-1",  # the older releases
@@ -169,9 +154,9 @@ def _genre_names(folder: Path) -> list[str]:
 def _movies_by_imdb(space: Workspace, path: Path) -> dict[int, list[str]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; posters named by IMDb id need it")
-    names = _names(path, _LINK, "the table of links")
     select = {"movie": column("movieId"), "imdb": column("imdbId")}
-    read_csv(space, "links", path, select, names=names, required=("movie",))
+    what = "the table of links"
+    read_csv(space, "links", path, select, required=("movie",), wanted=_LINK, what=what)
     movies: dict[int, list[str]] = defaultdict(list)
     for movie, imdb in space.run("SELECT movie, imdb FROM links ORDER BY rowid").fetchall():
         if (key := _imdb(imdb or "")) is not None:

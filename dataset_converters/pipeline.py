@@ -35,8 +35,8 @@ _PLACE_OPTIONS = ("output", "overwrite", "dry_run", "memory", "threads", "pictur
 class Converter(Protocol):
     """What a module must define to be a converter.
 
-    It may also define ``ICONS``: regular expressions of the addresses that a shop gives to items
-    without a picture.
+    It may also define ``ICONS``, regular expressions of the addresses that a shop gives to items
+    without a picture, and ``expected(options)``, published counts to print next to ours.
     """
 
     NAME: str  # default name of the data set
@@ -46,9 +46,6 @@ class Converter(Protocol):
 
     def load(self, space: Workspace, options: argparse.Namespace) -> None:
         """Fill the tables interactions and items (see :mod:`.tables.steps`)."""
-
-    def expected(self, options: argparse.Namespace) -> dict[str, int]:
-        """Published counts for these options, to print next to ours."""
 
 
 def convert(name: str, converter: Converter, options: argparse.Namespace) -> list[str]:
@@ -112,7 +109,8 @@ def _convert(
             space.close()
         if not options.dry_run:
             publish(made, target)
-    return _report(converter.expected(options), options, space, steps, facts)
+    expected: dict[str, int] = getattr(converter, "expected", lambda options: {})(options)
+    return _report(expected, options, space, steps, facts)
 
 
 def _manifest(

@@ -19,7 +19,7 @@ from .pictures.folders import path_inside, picture_folder
 from .pictures.img2dataset import is_img2dataset
 from .pictures.items import attach_images
 from .tables.csv import read_csv
-from .tables.csv_header import header_of, require_columns
+from .tables.csv_header import require_columns
 from .tables.loading import append
 from .tables.matching import FEW
 from .tables.records import read_json_lines, sample_records
@@ -97,11 +97,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-column", metavar="C", help="paths below --images, or URLs to download"
     )
     add_images(columns, "pictures, named by item id unless --image-column names them")
-
-
-def expected(options: argparse.Namespace) -> dict[str, int]:
-    """None: these are the user's own data."""
-    return {}
 
 
 def load(space: Workspace, options: argparse.Namespace) -> None:
@@ -215,17 +210,14 @@ def _read(space: Workspace, path: Path, options: argparse.Namespace, to: _Target
     elif form == "json":
         _read_records(space, path, to)
     else:
-        separator = options.separator or ("," if form == "csv" else "\t")
-        names = header_of(path, separator, options.encoding)
-        require_columns(path, names, to.wanted, "such a table")
         read_csv(
             space,
             to.table,
             path,
             to.select,
-            names=names,
             required=to.required,
-            separator=separator,
+            wanted=to.wanted,
+            separator=options.separator or ("," if form == "csv" else "\t"),
             encoding=options.encoding,
         )
 

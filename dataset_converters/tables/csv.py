@@ -11,7 +11,7 @@ from pathlib import Path
 from recbole_cierec.errors import DataError
 
 from .bad_records import EXAMPLES
-from .csv_header import MAX_LINE, is_utf8_codec, open_text
+from .csv_header import MAX_LINE, header_of, is_utf8_codec, open_text, require_columns
 from .loading import Loaded, append
 from .records import BROKEN_FILE, open_bytes
 from .sql import quote, ref, selected
@@ -47,9 +47,10 @@ def read_csv(
     path: Path,
     select: Mapping[str, str],
     *,
-    names: Sequence[str],
     required: Sequence[str],
-    header: bool = True,
+    wanted: Sequence[str] = (),
+    what: str = "such a table",
+    names: Sequence[str] | None = None,
     separator: str = ",",
     quoted: bool = True,
     encoding: str = "utf-8",
@@ -62,16 +63,20 @@ def read_csv(
         path: The file; .gz and .zst are decompressed.
         select: Columns of the table, as name -> expression over the file's columns (all text,
             null where a cell is empty; see :func:`.sql.ref`).
-        names: The file's columns.
         required: Columns of the table that are null in a bad row.
-        header: Whether the first line holds the names.
+        wanted: Columns that the file must have.
+        what: What the file should be, for messages.
+        names: The file's columns; None: its first line names them.
         separator: Up to four characters.
         quoted: Cells may be quoted, and then hold line breaks; not with a longer separator.
         encoding: Of the file.
 
     Raises:
-        DataError: The file cannot be read, or has too many bad rows.
+        DataError: The file cannot be read, lacks a column, or has too many bad rows.
     """
+    header = names is None
+    names = header_of(path, separator, encoding) if names is None else names
+    require_columns(path, names, wanted, what)
     space.inputs.append(path)
     if header and "" in names:
         place = names.index("") + 1

@@ -41,14 +41,14 @@ def review(user="u1", item="i1", rating=5.0, when=10, **more) -> str:
 
 GOOD = [review(f"u{k}", f"i{k}") for k in range(8)]
 BAD = {
-    2: ("not json", "is no JSON"),
+    2: ("not json", "is not JSON"),
     4: (review(user=""), "has no reviewerID"),
     5: (review(item=None), "has no asin"),
-    7: (review(rating="five"), "overall is no number"),
+    7: (review(rating="five"), "overall is not a number"),
     8: ('{"reviewerID": "u", "asin": "i", "overall": NaN, "unixReviewTime": 1}', "cannot be used"),
-    9: ('{"reviewerID": "u", "asin": "i", "overall": 1, "unixReviewTime": 1', "is no JSON"),
-    11: ('["reviewerID"]', "is no record"),
-    12: ("{} {}", "is no JSON"),
+    9: ('{"reviewerID": "u", "asin": "i", "overall": 1, "unixReviewTime": 1', "is not JSON"),
+    11: ('["reviewerID"]', "is not a record"),
+    12: ("{} {}", "is not JSON"),
 }
 
 
@@ -65,7 +65,7 @@ def test_each_bad_line_is_named_with_its_number_and_reason(convert, write):
     assert named == {number: reason for number, (_, reason) in BAD.items()}
     assert entry["bad"] == len(BAD)
     assert entry["records"] == len(BAD) + len(made.rows())
-    assert f"  {path.name}, line 2: is no JSON" in made.report
+    assert f"  {path.name}, line 2: is not JSON" in made.report
 
 
 def test_bytes_that_are_no_utf8_spoil_their_line_only(convert, write):
@@ -217,7 +217,7 @@ def test_an_option_is_not_guessed_from_its_beginning(convert, write):
 def test_a_folder_is_replaced_only_when_told_and_only_a_conversion(convert, write, tmp_path):
     path = write("r.json", "\n".join(GOOD))
     made = convert("amazon", "--reviews", path)
-    with pytest.raises(DataError, match="is there already; give --overwrite"):
+    with pytest.raises(DataError, match="exists already; give --overwrite"):
         convert("amazon", "--reviews", path)
     convert("amazon", "--reviews", path, "--overwrite", "--duplicates", "first")
     precious = tmp_path / "out" / "precious"
@@ -306,7 +306,7 @@ def test_a_disk_that_is_full_is_one_line_wherever_it_happens(write, tmp_path, ki
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert f"error: {tmp_path / 'out'}: " in done.stderr
-    assert "failed (File too large); see to this disk, or set --output" in done.stderr
+    assert "failed (File too large); check this disk, or set --output" in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
 
