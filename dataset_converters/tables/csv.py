@@ -88,7 +88,7 @@ def read_csv(
     source = space.readable(path) if utf8 else _as_utf8(space, path, encoding)
     mark = '"' if quoted and len(separator) == 1 else ""
     file = _File(source, names, header, separator, mark)
-    query = f"SELECT {selected(select)} FROM {file.rows('store_rejects')}"
+    query = f"SELECT {selected(select)} FROM {file.rows()}"
     loaded = append(space, table, query, path, required)
     rejected = space.value("SELECT count(DISTINCT line) FROM reject_errors")
     examples: list[tuple[int, str]] = []
@@ -114,11 +114,10 @@ class _File:
     separator: str
     mark: str
 
-    def rows(self, on_error: str, more: str = "") -> str:
+    def rows(self, more: str = "") -> str:
         """A sub-query of its columns by name, without names that are not unique.
 
         Args:
-            on_error: ``store_rejects`` or ``ignore_errors``.
             more: Further columns, over the cells c0, c1 ...
         """
         count = Counter(self.names)
@@ -129,7 +128,7 @@ class _File:
             f"(SELECT {cells}{more} FROM read_csv({quote(self.path)}, auto_detect=false, "
             f"columns={{{typed}}}, header={str(self.header).lower()}, "
             f"delim={quote(self.separator)}, quote={quote(self.mark)}, escape={quote(self.mark)}, "
-            f"nullstr='', max_line_size={MAX_LINE}, {on_error}=true))"
+            f"nullstr='', max_line_size={MAX_LINE}, store_rejects=true))"
         )
 
 
@@ -191,7 +190,7 @@ def _incomplete(
         f"SELECT n, total - breaks, {', '.join(required)} FROM (SELECT {flags}, breaks, "
         "row_number() OVER () - 1 AS n, "
         "sum(breaks) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS total "
-        f"FROM {file.rows('ignore_errors', breaks)}) "
+        f"FROM {file.rows(breaks)}) "
         f"WHERE n IN ({', '.join(map(str, loaded.examples))}) ORDER BY n"
     ).fetchall()
     above = sum(name.count("\n") for name in file.names)

@@ -1,4 +1,4 @@
-"""Archives made to do harm write nothing outside their folder, and leave nothing behind (F29)."""
+"""Archives made to do harm write nothing outside their folder, and leave nothing behind."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,7 @@ def test_the_wait_doubles_from_one_attempt_to_the_next(download, server):
     words = ["--attempts", "4", "--backoff", "0.1"]
     assert "HTTP 500 (4 attempts)" in reason_of(download, "/status/500/x", *words)
     times = [when for path, when, _ in server.log if "500" in path]
-    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(times)]
     # Jitter adds at most the first wait; the rest is the machine.
     assert all(0.1 * 2**k <= wait < 0.1 * 2**k + 0.1 + 0.5 for k, wait in enumerate(waits))
 

@@ -1,4 +1,4 @@
-"""Broken input and interrupted runs: counted, named, and nothing half-made stays (F9, F10, F31)."""
+"""Broken input and interrupted runs: counted, named, and nothing half-made stays."""
 
 from __future__ import annotations
 
