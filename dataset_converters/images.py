@@ -24,7 +24,7 @@ from .download.limits import add_limits, limits_of
 from .options import PROGRAM, Parser
 
 if TYPE_CHECKING:  # it needs aiohttp, which --help does not
-    from .download.run import Outcome
+    from .download.run import Download
 
 _PACKAGES = ("aiohttp", "aiolimiter", "tenacity", "yarl")
 
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> str:
         from .download.fetch import SAVE  # isort: skip  # aiohttp first: it needs yarl too
         from .download.addresses import AddressPolicy
         from .download.picture_list import read_list
-        from .download.run import Outcome, download, locked, missing_tasks, write_failures
+        from .download.run import Download, locked
     except ModuleNotFoundError as error:
         if error.name not in _PACKAGES:
             raise
@@ -109,34 +109,31 @@ def run(options: argparse.Namespace) -> str:
                 f"{options.list}, line {task.line}: with --resize, {task.path} must end in"
                 f" {', '.join(SAVE)}"
             )
-    trust = options.trust_existing
+    download = Download(options.into, limits, policy, agent, list(rows.failures))
     if options.dry_run:
-        missing = missing_tasks(rows.tasks, options.into, limits, trust=trust)
+        missing = download.missing(rows.tasks, trust=options.trust_existing)
         hosts = len({task.host for task in missing})
         return (
             f"{len(rows.tasks) - len(missing):,} pictures exist, {len(missing):,} would be"
             f" fetched from {hosts:,} hosts, {len(rows.failures):,} rows are unusable"
         )
-    outcome = Outcome(list(rows.failures))
     with locked(options.into):
-        missing = missing_tasks(rows.tasks, options.into, limits, trust=trust)
+        missing = download.missing(rows.tasks, trust=options.trust_existing)
         try:
-            download(missing, options.into, limits, policy, agent, outcome)
+            download.fetch(missing)
         finally:
-            write_failures(options.into, outcome.failures)
-    present = len(rows.tasks) - len(missing)
-    return _summary(options.into, outcome, present, time.monotonic() - began)
+            download.write_failures()
+    return _summary(download, len(rows.tasks) - len(missing), time.monotonic() - began)
 
 
-def _summary(folder: Path, outcome: Outcome, present: int, seconds: float) -> str:
-    failed = len(outcome.failures)
-    kinds = Counter(failure.reason for failure in outcome.failures).most_common(3)
+def _summary(download: Download, present: int, seconds: float) -> str:
+    failed, file = len(download.failures), download.folder / "failures.tsv"
+    kinds = Counter(failure.reason for failure in download.failures).most_common(3)
     reasons = "; ".join(f"{count:,} x {reason}" for reason, count in kinds)
-    failures = folder / "failures.tsv"
-    if failed and not outcome.fetched and not present:
-        raise DataError(f"none of {failed:,} pictures could be fetched ({reasons}); see {failures}")
+    if failed and not download.fetched and not present:
+        raise DataError(f"none of {failed:,} pictures could be fetched ({reasons}); see {file}")
     text = (
-        f"{outcome.fetched:,} pictures fetched ({outcome.bytes / 1e6:,.1f} MB),"
+        f"{download.fetched:,} pictures fetched ({download.bytes / 1e6:,.1f} MB),"
         f" {present:,} existed, {failed:,} failed, in {seconds:,.1f} s"
     )
-    return f"{text}; {failures}: {reasons}" if failed else text
+    return f"{text}; {file}: {reasons}" if failed else text

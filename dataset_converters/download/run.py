@@ -33,47 +33,6 @@ _DECODERS = min(4, os.cpu_count() or 1)
 _HOSTS = 256  # hosts at a time; one that pauses keeps its place
 
 
-@dataclass
-class Outcome:
-    """What became of the rows.
-
-    Args:
-        failures: Rows without a picture.
-        fetched: Number of pictures stored.
-        bytes: Received for them.
-    """
-
-    failures: list[Failure] = field(default_factory=list)
-    fetched: int = 0
-    bytes: int = 0
-
-
-def missing_tasks(
-    tasks: Sequence[Task], folder: Path, limits: Limits, *, trust: bool
-) -> list[Task]:
-    """Tasks whose file does not exist or does not decode, in order.
-
-    Args:
-        tasks: All rows.
-        folder: The target folder.
-        limits: A file with too many pixels is fetched again (and then refused).
-        trust: Accept every file that is not empty, without decoding it.
-    """
-
-    def absent(task: Task) -> bool:
-        path = folder / task.path
-        try:
-            if trust:
-                return not (path.is_file() and path.stat().st_size)
-            decode_picture(path, limits.spec)
-        except (PictureError, OSError):
-            return True
-        return False
-
-    results = Pool(_DECODERS, True).map(absent, tasks, "Checking files")
-    return [task for task, gone in zip(tasks, results, strict=True) if gone]
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder, which is created, for one download.
@@ -104,67 +63,102 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def download(
-    tasks: Sequence[Task],
-    folder: Path,
-    limits: Limits,
-    policy: AddressPolicy,
-    agent: str,
-    outcome: Outcome,
-) -> None:
-    """Fetch pictures into a folder that is :func:`locked`.
+@dataclass
+class Download:
+    """One download; the counts are right at any moment, also after an interruption.
 
     Args:
-        tasks: What to fetch.
-        folder: The target folder.
+        folder: The target folder, :func:`locked` while pictures are fetched.
         limits: For each picture and for the pace.
         policy: Allowed addresses.
         agent: The User-Agent header.
-        outcome: Updated continuously, so that it is right even after an interruption.
-
-    Raises:
-        DataError: The disk is full or the like.
+        failures: Rows without a picture.
+        fetched: Number of pictures stored.
+        bytes: Received for them.
     """
-    for parent in {os.path.dirname(task.path) for task in tasks}:
-        clear_leftovers(folder / parent, TEMPORARY)
-    if tasks:
-        run_stoppable(_download(tasks, folder, limits, policy, agent, outcome))
 
+    folder: Path
+    limits: Limits
+    policy: AddressPolicy
+    agent: str
+    failures: list[Failure] = field(default_factory=list)
+    fetched: int = 0
+    bytes: int = 0
 
-async def _download(
-    tasks: Sequence[Task],
-    folder: Path,
-    limits: Limits,
-    policy: AddressPolicy,
-    agent: str,
-    outcome: Outcome,
-) -> None:
-    by_host: dict[str, list[Task]] = defaultdict(list)
-    for task in tasks:
-        by_host[task.host].append(task)
-    hosts = iter(by_host.values())  # shared: each runner takes the next host
-    bar = tqdm(total=len(tasks), desc="Downloading", unit="file", disable=None, dynamic_ncols=True)
-    with bar, ThreadPoolExecutor(_DECODERS) as decoders:
-        async with open_session(limits, policy, agent) as session:
-            fetcher = Fetcher(session, Pace(limits), limits, folder, decoders)
+    def missing(self, tasks: Sequence[Task], *, trust: bool) -> list[Task]:
+        """Tasks whose file does not exist or does not decode, in order.
 
-            async def work(queue: Iterator[Task]) -> None:
-                for task in queue:
-                    try:
-                        outcome.bytes += await fetcher.fetch(task.url, task.path)
-                        outcome.fetched += 1
-                    except Refusal as refusal:
-                        failure = Failure(task.line, task.path, task.url, str(refusal))
-                        outcome.failures.append(failure)
-                    bar.update()
-                    bar.set_postfix(failed=len(outcome.failures), refresh=False)
+        Args:
+            tasks: All rows.
+            trust: Accept every file that is not empty, without decoding it.
+        """
 
-            async def run_hosts() -> None:
-                for own in hosts:
-                    queue = iter(own)
-                    await _together(work(queue) for _ in range(min(limits.per_host, len(own))))
+        def absent(task: Task) -> bool:
+            path = self.folder / task.path
+            try:
+                if trust:
+                    return not (path.is_file() and path.stat().st_size)
+                decode_picture(path, self.limits.spec)
+            except (PictureError, OSError):
+                return True
+            return False
 
-            await _together(run_hosts() for _ in range(min(_HOSTS, len(by_host))))
+        results = Pool(_DECODERS, True).map(absent, tasks, "Checking files")
+        return [task for task, gone in zip(tasks, results, strict=True) if gone]
+
+    def fetch(self, tasks: Sequence[Task]) -> None:
+        """Fetch pictures, from many hosts at a time.
+
+        Raises:
+            DataError: The disk is full or the like.
+        """
+        for parent in {os.path.dirname(task.path) for task in tasks}:
+            clear_leftovers(self.folder / parent, TEMPORARY)
+        if tasks:
+            run_stoppable(self._fetch(tasks))
+
+    async def _fetch(self, tasks: Sequence[Task]) -> None:
+        by_host: dict[str, list[Task]] = defaultdict(list)
+        for task in tasks:
+            by_host[task.host].append(task)
+        hosts = iter(by_host.values())  # shared: each runner takes the next host
+        bar = tqdm(total=len(tasks), desc="Downloading", unit="file", disable=None)
+        with bar, ThreadPoolExecutor(_DECODERS) as decoders:
+            async with open_session(self.limits, self.policy, self.agent) as session:
+                fetcher = Fetcher(session, Pace(self.limits), self.limits, self.folder, decoders)
+
+                async def run_hosts() -> None:
+                    for own in hosts:
+                        queue, places = iter(own), min(self.limits.per_host, len(own))
+                        await _together(self._work(fetcher, queue, bar) for _ in range(places))
+
+                await _together(run_hosts() for _ in range(min(_HOSTS, len(by_host))))
+
+    async def _work(self, fetcher: Fetcher, queue: Iterator[Task], bar: tqdm) -> None:
+        for task in queue:
+            try:
+                self.bytes += await fetcher.fetch(task.url, task.path)
+                self.fetched += 1
+            except Refusal as refusal:
+                self.failures.append(Failure(task.line, task.path, task.url, str(refusal)))
+            bar.update()
+            bar.set_postfix(failed=len(self.failures), refresh=False)
+
+    def write_failures(self) -> None:
+        """Write failures.tsv in the order of the list; without failures it holds only a header.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        lines = ["path\turl\treason\tline"]
+        for failure in sorted(self.failures, key=lambda failure: failure.line):
+            cells = (failure.path, failure.url, failure.reason, str(failure.line))
+            lines.append("\t".join(map(one_line, cells)))
+        try:
+            with replacing(self.folder / FAILURES) as stream:
+                stream.write(("\n".join(lines) + "\n").encode())
+        except OutputError as error:
+            raise DataError(str(error)) from error
 
 
 async def _together(jobs: Iterable[Coroutine[None, None, None]]) -> None:
@@ -176,20 +170,3 @@ async def _together(jobs: Iterable[Coroutine[None, None, None]]) -> None:
         for job in running:
             job.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
-    """Write failures.tsv in the order of the list; without failures it holds only a header.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    lines = ["path\turl\treason\tline"]
-    for failure in sorted(failures, key=lambda failure: failure.line):
-        cells = (failure.path, failure.url, failure.reason, str(failure.line))
-        lines.append("\t".join(map(one_line, cells)))
-    try:
-        with replacing(folder / FAILURES) as stream:
-            stream.write(("\n".join(lines) + "\n").encode())
-    except OutputError as error:
-        raise DataError(str(error)) from error

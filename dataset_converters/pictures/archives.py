@@ -215,7 +215,7 @@ def _untar(path: Path, guard: _Guard) -> Iterator[int]:
         file.seek(0)
         stream = gzip.GzipFile(fileobj=file) if packed else file
         with tarfile.open(
-            fileobj=stream, mode="r:", tarinfo=_strict_info(guard), encoding="utf-8"
+            fileobj=stream, mode="r|", tarinfo=_strict_info(guard), encoding="utf-8"
         ) as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # or tarfile keeps them all
