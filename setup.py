@@ -1,9 +1,9 @@
 """Packages and their folders; everything else about the distribution is in pyproject.toml.
 
-``properties`` and ``dataset_converters`` lie at the top of the repository, as in RecBole's other
-plug-ins, but are installed *inside* ``recbole_cierec``: top-level packages with such common names
-would collide with those of other projects. The map below does that for wheels and for editable
-installations (``pip install -e .``) alike.
+``properties`` and ``dataset_converters`` are folders at the top of the repository, as in RecBole's
+other plug-ins, but they are installed *inside* ``recbole_cierec``: top-level packages with such
+common names would collide with those of other projects. The map below does that for wheels and for
+editable installations (``pip install -e .``) alike.
 """
 
 from setuptools import find_packages, setup
@@ -12,9 +12,10 @@ OUTSIDE = {
     "recbole_cierec.properties": "properties",
     "recbole_cierec.dataset_converters": "dataset_converters",
 }
+BELOW = [f"recbole_cierec.dataset_converters.{name}" for name in find_packages("dataset_converters")]
 
 setup(
-    packages=find_packages(include=["recbole_cierec", "recbole_cierec.*"]) + list(OUTSIDE),
+    packages=[*find_packages(include=["recbole_cierec", "recbole_cierec.*"]), *OUTSIDE, *BELOW],
     package_dir=OUTSIDE,
     package_data={
         "recbole_cierec": ["py.typed"],  # type checkers read the hints

@@ -1,1 +1,1 @@
-"""Programs that turn published data sets into RecBole's atomic files."""
+"""Converters from published data sets to RecBole's atomic files."""

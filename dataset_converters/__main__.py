@@ -1,4 +1,4 @@
-"""The command line: ``python -m recbole_cierec.dataset_converters NAME ...``."""
+"""The command line: ``python -m recbole_cierec convert NAME ...``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from importlib import import_module
 from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.errors import ConfigError
 
-from .options import Parser, add_shared_arguments
+from .options import PROGRAM, Parser, add_shared_arguments
 
-PROGRAM = "dataset_converters"
 CONVERTERS = {
     "amazon": "Amazon reviews of 2014, 2018 and 2023",
     "allrecipes": "Allrecipes (FoodRecSys-V1) and the release of HAFR",
@@ -23,40 +22,29 @@ OTHERS = {"images": "downloads the pictures of a converted data set"}
 
 def usage() -> str:
     """The text of ``--help``."""
-    lines = [f"usage: python -m recbole_cierec.{PROGRAM} NAME [options]", ""]
-    lines += ["Turns raw data into a folder that --dataset= takes. NAME is one of", ""]
+    lines = [f"usage: {PROGRAM} NAME [options]", ""]
+    lines += ["Turns raw data into a folder for --dataset=. NAME is one of", ""]
     lines += [f"  {name:<12}{what}" for name, what in {**CONVERTERS, **OTHERS}.items()]
-    return "\n".join([*lines, "", f"python -m recbole_cierec.{PROGRAM} NAME --help: its options"])
+    return "\n".join([*lines, "", f"Options of a converter: {PROGRAM} NAME --help"])
 
 
 def parser_of(name: str) -> Parser:
-    """The parser of one converter.
-
-    Args:
-        name: A key of :data:`CONVERTERS`.
-
-    Returns:
-        The parser, with the shared options.
-    """
+    """The parser of one converter, a key of :data:`CONVERTERS`."""
     module = import_module(f".{name}", __package__)
-    doc = module.__doc__.split("\n\n")
-    parser = Parser(prog=f"{PROGRAM} {name}", description=doc[0], allow_abbrev=False)
+    parser = Parser(f"{PROGRAM} {name}", (module.__doc__ or "").split("\n\n")[0])
     add_shared_arguments(parser, module.NAME)
     module.add_arguments(parser)
     return parser
 
 
 def run(argv: Sequence[str]) -> list[str]:
-    """Run one command line.
-
-    Args:
-        argv: The name of a converter and its options.
+    """Run one command line: the name of a converter and its options.
 
     Returns:
-        The report.
+        The report, as lines.
 
     Raises:
-        UserError: In one line.
+        UserError: Options, files or disks are at fault.
     """
     if not argv or argv[0] not in CONVERTERS:
         given = f", not {argv[0]!r}" if argv else ""
@@ -69,11 +57,11 @@ def run(argv: Sequence[str]) -> list[str]:
         parser.set_defaults(**module.PRESETS[preset])
     from .pipeline import convert
 
-    return convert(module, parser.parse_args(words))
+    return convert(name, module, parser.parse_args(words))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; see :func:`recbole_cierec.cli.exit_codes.run_command` for the exit codes."""
+    """Run one command line; for exit codes see :mod:`recbole_cierec.cli.exit_codes`."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in OTHERS:
         return import_module(f".{argv[0]}", __package__).main(argv[1:])

@@ -9,21 +9,18 @@ NumPy files of ingredient numbers and picture features, but neither times nor na
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from recbole_cierec.errors import ConfigError, DataError
 
-from .csv_header import header_of, require_columns
-from .csv_source import column, named_rows, number, read_csv
-from .ingredients import element_of
+from .fields.ingredients import element_of
 from .options import add_images
-from .picture_sources import attach_pictures
-from .pictures import picture_folder, pictures_below
-from .tokens import BLANKS
-from .workspace import Workspace, quote
+from .pictures.items import attach_images
+from .tables.csv import read_csv
+from .tables.sql import column, number, quote, ref
+from .tables.workspace import Workspace
 
 NAME = "allrecipes"
 ICONS = (r"/nophoto/", r"/images/44555\.png$", r"/userphotos/[^/]*/0\.jpg$")
@@ -42,7 +39,7 @@ _ITEMS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this converter."""
-    # The split is part of the data: nothing is dropped from it unless the user says so.
+    # The split is part of the data: nothing is dropped from it unless the user asks for it.
     parser.set_defaults(duplicates="all")
     group = parser.add_argument_group("input: either --folder or --release")
     group.add_argument(
@@ -55,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--release",
         type=Path,
         metavar="PREFIX",
-        help="of HAFR's files, as in Data/data for Data/data.train.rating",
+        help="of HAFR's files: Data/data for Data/data.train.rating",
     )
     add_images(
         group,
@@ -66,12 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         choices=("keep", "merge"),
         default="keep",
-        help="as shipped, in NAME.train.inter and so on, or all in NAME.inter",
+        help="keep it as shipped, in NAME.train.inter and so on, or write one NAME.inter",
     )
     group.add_argument(
         "--raw-ingredients",
         action="store_true",
-        help="ingredient lines as they are, not cleaned to elements",
+        help="keep ingredient lines unchanged instead of cleaning them to elements",
     )
 
 
@@ -82,10 +79,6 @@ def expected(options: argparse.Namespace) -> dict[str, int]:
 
 def load(space: Workspace, options: argparse.Namespace) -> None:
     """Fill the tables interactions and items.
-
-    Args:
-        space: The workspace.
-        options: Ours and the shared ones.
 
     Raises:
         ConfigError: Not exactly one of --folder and --release is given.
@@ -105,44 +98,42 @@ def _load_foodrecsys(space: Workspace, options: argparse.Namespace) -> None:
     user, item, rating, time = _RATING
     for split in SPLITS:
         path = options.folder / f"core-data-{split}_rating.csv"
-        names = header_of(path, ",")
-        require_columns(path, names, _RATING, "a table of recipe ratings")
         select = {
             "user_id": column(user),
             "item_id": column(item),
             "rating": number(rating),
-            # The text in quotes ends with a line break, which column() trims.
+            # The quoted text ends with a line break, which column() removes.
             "timestamp": f"epoch(TRY_CAST({column(time)} AS TIMESTAMP))",
             "split": quote(split),
         }
-        read_csv(space, "interactions", path, select, names=names, required=tuple(select))
+        what = "a table of recipe ratings"
+        read_csv(
+            space, "interactions", path, select, required=tuple(select), wanted=_RATING, what=what
+        )
     recipes = options.folder / "core-data_recipe.csv"
-    space.inputs.append(recipes)
-    folder = options.folder / "core-data-images"
-    if options.images:
-        folder = picture_folder(space, options.images)
-    space.make_table("items", _ITEMS, _recipes(space, recipes, options.raw_ingredients))
+    _load_recipes(space, recipes, raw=options.raw_ingredients)
     space.sought = f"the column image_url of {recipes}"
-    if options.images or folder.is_dir():
-        attach_pictures(space, options, pictures_below(folder))
+    shipped = options.folder / "core-data-images"
+    if options.images or shipped.is_dir():
+        attach_images(space, options, options.images or shipped)
 
 
-def _recipes(
-    space: Workspace, path: Path, raw: bool
-) -> Iterator[tuple[str | list[str] | None, ...]]:
-    """Yield the rows of items."""
-    bad: list[tuple[int, str]] = []
-    good = 0
-    for line, cells in named_rows(path, _RECIPE, "the table of recipes", bad):
-        item, title, url, lines = (cell.strip(BLANKS) for cell in cells)
-        if not item:
-            bad.append((line, "has no recipe_id"))
-            continue
-        good += 1
-        parts = lines.split("^")
-        elements = parts if raw else [element_of(part) for part in parts]
-        yield item, title, elements, None, url or None
-    space.bad.add(path, good + len(bad), len(bad), sorted(bad))
+def _load_recipes(space: Workspace, path: Path, *, raw: bool) -> None:
+    item, title, url, lines = _RECIPE
+    select = {
+        "item_id": column(item),
+        "title": column(title),
+        "lines": f"string_split({ref(lines)}, '^')",
+        "image_url": column(url),
+    }
+    what = "the table of recipes"
+    read_csv(space, "recipes", path, select, required=("item_id",), wanted=_RECIPE, what=what)
+    rows = (
+        (item, title, parts if raw else [element_of(part) for part in parts or ()], None, url)
+        for item, title, parts, url in space.rows("FROM recipes")
+    )
+    space.make_table("items", _ITEMS, rows)
+    space.run("DROP TABLE recipes")
 
 
 def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
@@ -163,7 +154,6 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
             select,
             names=("user", "item", "rating"),
             required=("user_id", "item_id", "rating"),
-            header=False,
             separator="\t",
         )
     codes = _array(space, prefix.with_name(f"{prefix.name}_ingre_code_file.npy"), (2,))
@@ -188,12 +178,12 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
     columns = {**_ITEMS, "feature_row": "BIGINT"} if has_features else _ITEMS
     space.make_table("items", columns, (row[: len(columns)] for row in rows))
     if options.images:
-        attach_pictures(space, options, pictures_below(picture_folder(space, options.images)))
-    space.notes.append("HAFR's lists of negatives are not used: candidates are drawn anew")
+        attach_images(space, options, options.images)
+    space.notes.append("HAFR's lists of negatives are not used: candidates are drawn again")
 
 
 def _array(space: Workspace, path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Open a NumPy file; never one that holds pickled objects."""
+    """Open a NumPy file without pickled objects."""
     space.inputs.append(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -205,7 +195,7 @@ def _array(space: Workspace, path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _ingredient_counts(space: Workspace, path: Path) -> dict[int, int]:
-    """How many ingredient numbers of each item are no padding."""
+    """Number of ingredients of each item; the rest of its row is padding."""
     space.inputs.append(path)
     counts: dict[int, int] = {}
     line = 0

@@ -15,21 +15,20 @@ from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
-from .amazon_pictures import ICONS, picture_sql
-from .amazon_records import METADATA, REVIEWS, Kind, expect, kind_of_file
-from .csv_header import require_columns
-from .csv_source import column, number, read_csv
+from .fields.amazon_pictures import ICONS, picture_sql
+from .fields.amazon_records import METADATA, REVIEWS, Kind, expect, kind_of_file
 from .options import add_images
-from .picture_sources import attach_pictures
-from .pictures import picture_folder, pictures_below
-from .sources import numbered_lines, read_json_lines
-from .workspace import Workspace, quote, ref
+from .pictures.items import attach_images
+from .tables.csv import read_csv
+from .tables.records import numbered_lines, read_json_lines
+from .tables.sql import column, number, quote, ref
+from .tables.workspace import Workspace
 
 __all__ = ["EXPECTED", "ICONS", "NAME", "PRESETS", "add_arguments", "expected", "load"]
 NAME = "amazon"
 PRESETS = {
-    # What the paper says of its Amazon_CDs: "extracted from the original Amazon dataset", which is
-    # that of 2014; Table I's counts fit neither all reviews nor their 5-core exactly.
+    # The paper's Amazon_CDs was "extracted from the original Amazon dataset", that of 2014; the
+    # counts of Table I match neither all reviews nor their 5-core exactly.
     "amazon-cds": {
         "name": "amazon-cds",
         "category": ["CDs & Vinyl"],
@@ -42,7 +41,7 @@ EXPECTED = {
     "amazon-cds": {"users": 67_282, "items": 40_314, "interactions": 752_724, "elements": 467}
 }
 _CSV_NAMES = {"2014": ("user", "item"), "2018": ("item", "user")}
-_ASIN = 10  # characters; users' ids have more
+_ASIN = 10  # characters of an item id; user ids have more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,27 +58,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--metadata", type=Path, nargs="*", default=[], metavar="F", help="files of product records"
     )
-    group.add_argument("--generation", choices=tuple(REVIEWS), help="default: found out")
+    group.add_argument("--generation", choices=tuple(REVIEWS), help="default: detected")
     group.add_argument(
         "--category",
         nargs="+",
         default=[],
         metavar="LABEL",
-        help='only items with one of these in their categories ("CDs & Vinyl")',
+        help='only items in one of these categories ("CDs & Vinyl")',
     )
     group.add_argument(
         "--annotation-fields",
         nargs="+",
         default=["categories"],
         metavar="FIELD",
-        help="metadata fields that give annotations; categories is the category "
-        "of each generation (default: categories)",
+        help="metadata fields to use as annotations; categories stands for the categories of each "
+        "generation (default: categories)",
     )
     group.add_argument(
         "--annotation-form",
         choices=("label", "path"),
         default="label",
-        help="a category by its own label, or with all above it",
+        help="a category by its own label, or with all its parents",
     )
     add_images(group, "pictures named by item id; default: URLs to download")
     group.add_argument("--preset", choices=tuple(PRESETS), help="the paper's recipe")
@@ -93,12 +92,8 @@ def expected(options: argparse.Namespace) -> dict[str, int]:
 def load(space: Workspace, options: argparse.Namespace) -> None:
     """Fill the tables interactions and items.
 
-    Args:
-        space: The workspace.
-        options: Ours and the shared ones.
-
     Raises:
-        DataError: A file is not what it is given as, or cannot be read.
+        DataError: A file is of another kind than its option says, or cannot be read.
     """
     generation = options.generation
     kinds: dict[Path, Kind] = {}
@@ -109,7 +104,7 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         expect(path, kinds[path], what, generation)
         generation = generation or kinds[path].generation or None
     if generation is None and given:
-        raise DataError(f"{given[0][0]}: its records do not tell the generation; set --generation")
+        raise DataError(f"{given[0][0]}: its generation cannot be detected; set --generation")
     for path in options.reviews:
         if _is_csv(path):
             _read_ratings(space, path, generation)
@@ -156,15 +151,15 @@ def _read_reviews(space: Workspace, path: Path, generation: str, literal: bool) 
 def _read_ratings(space: Workspace, path: Path, generation: str | None) -> None:
     first = next((line for _, line in numbered_lines(path)), b"")
     cells = next(csv.reader([first.decode("utf-8", "replace")]))
-    header = "user_id" in cells
-    if header:
-        user, item, names, per_second = "user_id", "parent_asin", cells, 1000
-    else:
+    names = None
+    user, item, per_second = "user_id", "parent_asin", 1000
+    if "user_id" not in cells:
         names = [*_order_of_ratings(path, generation), "rating", "timestamp"]
         user, item, per_second = "user", "item", 1
-    if len(cells) != len(names):
-        raise DataError(f"{path}: is no table of ratings; expected user, item, rating, timestamp")
-    require_columns(path, names, (user, item, "rating", "timestamp"), "a table of ratings")
+        if len(cells) != len(names):
+            raise DataError(
+                f"{path}: is not a table of ratings; expected user, item, rating, timestamp"
+            )
     select = {
         "user_id": column(user),
         "item_id": column(item),
@@ -172,19 +167,26 @@ def _read_ratings(space: Workspace, path: Path, generation: str | None) -> None:
         "timestamp": f"{number('timestamp')} / {per_second}",
     }
     read_csv(
-        space, "interactions", path, select, names=names, required=tuple(select), header=header
+        space,
+        "interactions",
+        path,
+        select,
+        required=tuple(select),
+        wanted=(user, item, "rating", "timestamp"),
+        what="a table of ratings",
+        names=names,
     )
 
 
 def _order_of_ratings(path: Path, generation: str | None) -> tuple[str, str]:
-    """The first two columns, user and item: items are those with ten characters throughout."""
+    """Names of the first two columns; item ids have ten characters throughout."""
     rows = [line.split(b",") for _, line in islice(numbered_lines(path), 1000)]
     is_item = [all(len(row) > k and len(row[k]) == _ASIN for row in rows) for k in (0, 1)]
     if is_item[0] != is_item[1]:
         return ("user", "item") if is_item[1] else ("item", "user")
     if generation in _CSV_NAMES:
         return _CSV_NAMES[generation]
-    raise DataError(f"{path}: does not tell users from items; set --generation 2014 or 2018")
+    raise DataError(f"{path}: cannot tell users from items; set --generation 2014 or 2018")
 
 
 def _read_metadata(
@@ -217,7 +219,7 @@ def _read_metadata(
 
 
 def _check_annotation_fields(space: Workspace, options: argparse.Namespace) -> None:
-    """Refuse fields that no record has, or that hold numbers; categories may all be empty."""
+    """Refuse fields that hold no text in any record; categories may all be empty."""
     for place, field in enumerate(options.annotation_fields, start=1):
         named = options.metadata and field != "categories"
         if named and not space.value(f"SELECT count(*) FROM raw_items WHERE has[{place}]"):
@@ -227,7 +229,7 @@ def _check_annotation_fields(space: Workspace, options: argparse.Namespace) -> N
 
 
 def _labels(field: str, form: str) -> str:
-    """Texts of a field: a text, a list of texts, or a list of lists (paths); else none."""
+    """Texts in a field: a text, a list of texts, or a list of lists (paths)."""
     if form == "path":
         path = _prefixes(f"CAST({field} AS VARCHAR[])")
         step = f"lambda p: {_prefixes('p')}"
@@ -243,13 +245,13 @@ def _labels(field: str, form: str) -> str:
 
 
 def _prefixes(path: str) -> str:
-    """Of a list of labels: each label behind all above it."""
+    """Each label of a path together with all its parents."""
     first = f"lambda n: array_to_string({path}[1:n], ' > ')"
     return f"list_transform(range(1, len({path}) + 1), {first})"
 
 
 def _make_items(space: Workspace, options: argparse.Namespace) -> None:
-    """Choose the items of the categories, and pictures from a folder if there is one."""
+    """Select the items of the categories, and attach local pictures if there are any."""
     where = ""
     if options.category:
         wanted = ", ".join(quote(label.casefold()) for label in options.category)
@@ -262,8 +264,8 @@ def _make_items(space: Workspace, options: argparse.Namespace) -> None:
     if options.category:
         if not space.value("SELECT count(*) FROM items"):
             raise DataError(f"--category: no item has {' or '.join(options.category)}")
-        # What is not in the table is of another category: a step drops and counts it.
+        # Items of other categories are not in the table; a later step drops and counts them.
         options.require = ["metadata", *(need for need in options.require if need != "metadata")]
     space.run("DROP TABLE raw_items")
     if options.images:
-        attach_pictures(space, options, pictures_below(picture_folder(space, options.images)))
+        attach_images(space, options, options.images)

@@ -1,15 +1,14 @@
 """Download the pictures of a list, politely, and keep only files that decode.
 
-Every file is written under another name and renamed when it is whole and checked, so that the
-command can be killed at any moment and run again: files that are there and decode are not fetched
-anew. Pictures that could not be had are listed with their reasons in failures.tsv.
-robots.txt is not read: the list is yours, and so is the right to fetch what it names.
+Every file gets its name only when it is complete and checked, so the command can be killed at any
+moment and run again: valid existing files are skipped. Pictures that could not be fetched are
+listed with the reason in failures.tsv. robots.txt is not read: make sure that you may fetch what
+you list.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections import Counter
@@ -20,28 +19,19 @@ from typing import TYPE_CHECKING
 from recbole_cierec import __version__
 from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.errors import ConfigError, DataError
-from recbole_cierec.vision.pictures import RESIZE_MODES
 
-from .fetch_limits import FetchLimits, resizable
-from .options import Parser
-from .schedule import Pace
+from .download.limits import add_limits, limits_of
+from .options import PROGRAM, Parser
 
-if TYPE_CHECKING:  # they need aiohttp, which --help does not
-    from .downloads import Manner, Outcome
-    from .picture_list import PictureList
+if TYPE_CHECKING:  # it needs aiohttp, which --help does not
+    from .download.run import Download
 
-# Smallest values that make sense; times and rates may be fractions.
-_MINIMUM = {"workers": 1, "rate": 0, "host_rate": 0, "per_host": 1, "attempts": 1, "backoff": 0}
-_MINIMUM |= {"max_wait": 0, "timeout": 0.01, "connect_timeout": 0.01, "max_redirects": 0}
-_MINIMUM |= {"max_bytes": 1, "max_pixels": 1, "resize": 1}
+_PACKAGES = ("aiohttp", "aiolimiter", "tenacity", "yarl")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the download.
-
-    Args:
-        parser: Of the command line.
-    """
+def make_parser() -> Parser:
+    """The parser of this command."""
+    parser = Parser(prog=f"{PROGRAM} images", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add(
         "--list",
@@ -51,231 +41,99 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tab-separated, first line path<TAB>url (paths below FOLDER) or item_id<TAB>url",
     )
     add("--into", type=Path, required=True, metavar="FOLDER", help="where the files go")
-    add("--dry-run", action="store_true", help="count only, ask no server")
-    add("--trust-existing", action="store_true", help="do not decode files that are there already")
+    add("--dry-run", action="store_true", help="count only, send no request")
+    add("--trust-existing", action="store_true", help="do not decode existing files")
     add(
         "--contact",
         default="",
         metavar="TEXT",
-        help="address or page for the User-Agent, so that you can be asked to slow down",
-    )
-    _add_pace(parser.add_argument_group("pace"))
-    _add_limits(parser.add_argument_group("limits"))
-
-
-def _add_pace(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--workers", type=int, default=8, metavar="N", help="downloads at a time (default: 8)")
-    add(
-        "--per-host",
-        type=int,
-        default=Pace.per_host,
-        metavar="N",
-        help="the same, from one host (default: %(default)s)",
-    )
-    add(
-        "--rate",
-        type=float,
-        default=Pace.rate,
-        metavar="X",
-        help="requests a second (default: %(default)s; 0: no limit)",
-    )
-    add(
-        "--host-rate",
-        type=float,
-        default=Pace.host_rate,
-        metavar="X",
-        help="the same, to one host (default: %(default)s)",
-    )
-    add(
-        "--attempts",
-        type=int,
-        default=FetchLimits.attempts,
-        metavar="N",
-        help="requests for a picture before it counts as failed (default: %(default)s)",
-    )
-    add(
-        "--backoff",
-        type=float,
-        default=FetchLimits.backoff,
-        metavar="S",
-        help="seconds before the second attempt, doubled from one to the next (default:"
-        " %(default)s)",
-    )
-    add(
-        "--max-wait",
-        type=float,
-        default=FetchLimits.max_wait,
-        metavar="S",
-        help="longest wait, even if the server's Retry-After says more (default: %(default)s)",
-    )
-
-
-def _add_limits(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--timeout",
-        type=float,
-        default=FetchLimits.timeout,
-        metavar="S",
-        help="seconds for a request with its whole answer (default: %(default)s)",
-    )
-    add(
-        "--connect-timeout",
-        type=float,
-        default=FetchLimits.connect_timeout,
-        metavar="S",
-        help="seconds to reach a server (default: %(default)s)",
-    )
-    add(
-        "--max-redirects",
-        type=int,
-        default=FetchLimits.max_redirects,
-        metavar="N",
-        help="default: %(default)s",
-    )
-    add(
-        "--max-bytes",
-        type=int,
-        default=FetchLimits.max_bytes,
-        metavar="N",
-        help="of one picture (default: %(default)s)",
-    )
-    add(
-        "--max-pixels",
-        type=int,
-        default=FetchLimits.max_pixels,
-        metavar="N",
-        help="of one picture (default: %(default)s)",
-    )
-    add(
-        "--any-type",
-        action="store_true",
-        help="take pictures that the server declares to be something else",
+        help="e-mail address or page for the User-Agent, so that servers' owners can reach you",
     )
     add(
         "--allow-private",
         nargs="*",
         metavar="NETWORK",
-        help="allow addresses that are not public: these networks, or all if none is named",
+        help="allow addresses that are not public: these networks, or all if none is given",
     )
-    add(
-        "--resize",
-        type=int,
-        metavar="S",
-        help="keep squares of S pixels, made as training makes them for image_size: S",
-    )
-    add(
-        "--resize-mode",
-        choices=RESIZE_MODES,
-        default=FetchLimits.resize_mode,
-        help="as image_resize (default: %(default)s)",
-    )
+    add_limits(parser)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line.
-
-    Args:
-        argv: Without the names of program and converter; None: those of the process.
+    """Run one command line, without the names of program and converter.
 
     Returns:
-        The exit code: 0; 2 for an error that the user can mend, also if no picture could be had.
+        The exit code: 0, or 2 for an error that the user can fix; also if no picture at all could
+        be fetched.
     """
-    parser = Parser(
-        prog="dataset_converters images",
-        description=(__doc__ or "").split("\n")[0],
-        allow_abbrev=False,
-    )
-    add_arguments(parser)
+    parser = make_parser()
     argv = sys.argv[1:] if argv is None else argv
     return run_command(lambda words: print(run(parser.parse_args(words))), argv, parser.format_help)
 
 
 def run(options: argparse.Namespace) -> str:
-    """Download what a list names.
+    """Download the pictures of a list.
 
     Args:
-        options: As of :func:`add_arguments`.
+        options: From :func:`make_parser`.
 
     Returns:
-        The summary.
+        The summary, one line.
 
     Raises:
-        ConfigError, DataError: Options or list are wrong; no picture could be had.
+        ConfigError, DataError: Options or list are wrong; no picture could be fetched.
     """
-    manner = _manner(options)
-    from .downloads import Outcome, download, locked, missing_tasks, write_failures
-    from .picture_list import read_list
+    limits = limits_of(options)
+    if not options.contact.isascii() or not options.contact.isprintable():
+        raise ConfigError("--contact becomes part of a header; use plain ASCII letters")
+    try:
+        from .download.fetch import SAVE  # isort: skip  # aiohttp first: it needs yarl too
+        from .download.addresses import AddressPolicy
+        from .download.picture_list import read_list
+        from .download.run import Download, locked
+    except ModuleNotFoundError as error:
+        if error.name not in _PACKAGES:
+            raise
+        raise ConfigError(
+            f"downloads need {error.name}; install it with: pip install 'recbole-cierec[images]'"
+        ) from error
+    contact = f"; {options.contact}" if options.contact else ""
+    agent = f"recbole_cierec/{__version__} (pictures for a data set{contact})"
+    policy = AddressPolicy.parse(options.allow_private)
 
     began = time.monotonic()
     rows = read_list(options.list)
-    _check_suffixes(rows, options.resize)
-    trust = options.trust_existing
+    for task in rows.tasks if limits.resize else ():
+        if not task.path.lower().endswith(tuple(SAVE)):
+            raise DataError(
+                f"{options.list}, line {task.line}: with --resize, {task.path} must end in"
+                f" {', '.join(SAVE)}"
+            )
+    download = Download(options.into, limits, policy, agent, list(rows.failures))
     if options.dry_run:
-        missing = missing_tasks(rows.tasks, options.into, manner.limits, trust=trust)
+        missing = download.missing(rows.tasks, trust=options.trust_existing)
         hosts = len({task.host for task in missing})
         return (
-            f"{len(rows.tasks) - len(missing):,} pictures are there, {len(missing):,} would be"
+            f"{len(rows.tasks) - len(missing):,} pictures exist, {len(missing):,} would be"
             f" fetched from {hosts:,} hosts, {len(rows.failures):,} rows are unusable"
         )
-    outcome = Outcome(list(rows.failures))
     with locked(options.into):
-        missing = missing_tasks(rows.tasks, options.into, manner.limits, trust=trust)
+        missing = download.missing(rows.tasks, trust=options.trust_existing)
         try:
-            download(missing, options.into, manner, outcome)
+            download.fetch(missing)
         finally:
-            write_failures(options.into, outcome.failures)
-    present = len(rows.tasks) - len(missing)
-    return _summary(options.into, outcome, present, time.monotonic() - began)
+            download.write_failures()
+    return _summary(download, len(rows.tasks) - len(missing), time.monotonic() - began)
 
 
-def _manner(options: argparse.Namespace) -> Manner:
-    for name, least in _MINIMUM.items():
-        value = getattr(options, name)
-        if value is not None and not least <= value < math.inf:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}; use {least} or more")
-    if not options.contact.isascii() or not options.contact.isprintable():
-        raise ConfigError("--contact goes into a header; use plain ASCII letters")
-    try:
-        from .addresses import AddressPolicy
-        from .downloads import Manner
-    except ModuleNotFoundError as error:
-        if error.name not in ("aiohttp", "yarl"):
-            raise
-        raise ConfigError(
-            "downloads need aiohttp; install it with: pip install 'recbole-cierec[images]'"
-        ) from error
-    limits = FetchLimits(**{name: getattr(options, name) for name in FetchLimits.__annotations__})
-    contact = f"; {options.contact}" if options.contact else ""
-    return Manner(
-        limits=limits,
-        pace=Pace(options.rate, options.host_rate, options.per_host),
-        policy=AddressPolicy.parse(options.allow_private),
-        workers=options.workers,
-        agent=f"recbole_cierec/{__version__} (pictures for a data set{contact})",
-    )
-
-
-def _check_suffixes(rows: PictureList, resize: int | None) -> None:
-    for task in rows.tasks if resize else ():
-        if not resizable(task.path):
-            raise DataError(
-                f"line {task.line} of the list: with --resize, {task.path} must end in"
-                " .jpg, .jpeg, .png, .webp or .bmp"
-            )
-
-
-def _summary(folder: Path, outcome: Outcome, present: int, seconds: float) -> str:
-    failed = len(outcome.failures)
-    kinds = Counter(failure.reason for failure in outcome.failures).most_common(3)
+def _summary(download: Download, present: int, seconds: float) -> str:
+    failed, file = len(download.failures), download.folder / "failures.tsv"
+    kinds = Counter(failure.reason for failure in download.failures).most_common(3)
     reasons = "; ".join(f"{count:,} x {reason}" for reason, count in kinds)
-    if failed and not outcome.fetched and not present:
-        raise DataError(
-            f"none of {failed:,} pictures could be had ({reasons}); see {folder / 'failures.tsv'}"
-        )
+    if failed and not download.fetched and not present:
+        raise DataError(f"none of {failed:,} pictures could be fetched ({reasons}); see {file}")
     text = (
-        f"{outcome.fetched:,} pictures fetched ({outcome.bytes / 1e6:,.1f} MB),"
-        f" {present:,} were there, {failed:,} failed, in {seconds:,.1f} s"
+        f"{download.fetched:,} pictures fetched ({download.bytes / 1e6:,.1f} MB),"
+        f" {present:,} existed, {failed:,} failed, in {seconds:,.1f} s"
     )
-    return f"{text}; {folder / 'failures.tsv'}: {reasons}" if failed else text
+    return f"{text}; {file}: {reasons}" if failed else text

@@ -8,52 +8,49 @@ pictures; ``--images`` takes a folder of posters named by movie id (``1.jpg``) o
 from __future__ import annotations
 
 import argparse
-import io
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
-from .csv_header import header_of, require_columns
-from .csv_source import column, named_rows, number, read_csv
 from .options import add_images
-from .picture_sources import attach_pictures
-from .pictures import picture_folder, pictures_below
-from .sources import open_bytes
-from .tokens import BLANKS
-from .workspace import Workspace
+from .pictures.items import attach_images
+from .tables.csv import read_csv
+from .tables.sql import column, number, quote, ref
+from .tables.workspace import Workspace
 
 NAME = "movielens"
 _GENRES_100K = 19
-_NO_GENRE = {"unknown", "(no genres listed)", ""}
+_NO_GENRE = ("unknown", "(no genres listed)", "")
 
 
 @dataclass(frozen=True)
 class Layout:
     """The files of one release.
 
-    Attributes:
-        ratings: Its file of ratings.
-        movies: Its file of movies.
-        separator: Between two cells of a rating.
-        header: Whether the ratings have a header.
+    Args:
+        ratings: File name of the ratings.
+        movies: File name of the movies.
+        separator: Between two cells of the ratings.
+        movie_separator: Between two cells of the movies.
+        header: Whether the files have a header.
     """
 
     ratings: str
     movies: str
     separator: str
+    movie_separator: str
     header: bool
 
 
-LAYOUTS = (
-    Layout("ratings.csv", "movies.csv", ",", True),
-    Layout("ratings.dat", "movies.dat", "::", False),
-    Layout("u.data", "u.item", "\t", False),
-)
-_NAMES = ("userId", "movieId", "rating", "timestamp")
+_NEW = Layout("ratings.csv", "movies.csv", ",", ",", True)
+_1M = Layout("ratings.dat", "movies.dat", "::", "::", False)
+_100K = Layout("u.data", "u.item", "\t", "|", False)
+_RATING = ("userId", "movieId", "rating", "timestamp")
 _MOVIE = ("movieId", "title", "genres")
+_LINK = ("movieId", "imdbId")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,36 +68,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-key",
         choices=("movie", "imdb"),
         default="movie",
-        help="what posters are named by; imdb needs links.csv (default: movie)",
+        help="the id in the posters' file names; imdb needs links.csv (default: movie)",
     )
-
-
-def expected(options: argparse.Namespace) -> dict[str, int]:
-    """None: the paper does not use these data."""
-    return {}
 
 
 def load(space: Workspace, options: argparse.Namespace) -> None:
     """Fill the tables interactions and items.
 
-    Args:
-        space: The workspace.
-        options: Ours and the shared ones.
-
     Raises:
-        DataError: The folder is none of GroupLens', or a file of it cannot be read.
+        DataError: The folder is no release of MovieLens, or a file of it cannot be read.
     """
     folder = options.folder
-    layout = next((one for one in LAYOUTS if (folder / one.ratings).is_file()), None)
+    layouts = (_NEW, _1M, _100K)
+    layout = next((one for one in layouts if (folder / one.ratings).is_file()), None)
     if layout is None:
-        names = ", ".join(one.ratings for one in LAYOUTS)
-        raise DataError(f"{folder}: holds none of {names}; give the unpacked folder of a release")
+        files = ", ".join(one.ratings for one in layouts)
+        raise DataError(f"{folder}: holds none of {files}; give the unpacked folder of a release")
     ratings = folder / layout.ratings
-    names: Sequence[str] = _NAMES
-    if layout.header:
-        names = header_of(ratings, ",")
-        require_columns(ratings, names, _NAMES, "a table of MovieLens ratings")
-    user, item, rating, time = _NAMES
+    user, item, rating, time = _RATING
     select = {
         "user_id": column(user),
         "item_id": column(item),
@@ -112,56 +97,46 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         "interactions",
         ratings,
         select,
-        names=names,
         required=tuple(select),
-        header=layout.header,
+        wanted=_RATING,
+        what="a table of MovieLens ratings",
+        names=None if layout.header else _RATING,
         separator=layout.separator,
     )
-    movies = folder / layout.movies
-    if not movies.is_file():
-        raise DataError(f"{movies}: no such file; the release is not complete")
-    space.inputs.append(movies)
-    columns = {"item_id": "VARCHAR", "title": "VARCHAR", "annotations": "VARCHAR[]"}
-    space.make_table(
-        "items",
-        {**columns, "image": "VARCHAR", "image_url": "VARCHAR"},
-        (
-            (movie, title, [g for g in genres if g not in _NO_GENRE], None, None)
-            for movie, title, genres in _movies(space, movies, layout)
-        ),
-    )
+    _load_movies(space, folder / layout.movies, layout)
     if options.images:
-        attach_pictures(space, options, _posters(space, folder, options))
+        by_imdb = options.image_key == "imdb"
+        movies = _movies_by_imdb(space, folder / "links.csv") if by_imdb else None
+        attach_images(space, options, options.images, lambda files: _by_movie(files, movies))
 
 
-def _movies(space: Workspace, path: Path, layout: Layout) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield id, title and genres of each movie."""
-    genres = _genre_names(path.parent) if layout.ratings == "u.data" else []
-    bad: list[tuple[int, str]] = []
-    good = 0
-    what = "a table of MovieLens movies"
-    rows = named_rows(path, _MOVIE, what, bad) if layout.header else _rows_without(path, layout)
-    for line, cells in rows:
-        movie = cells[0].strip(BLANKS)
-        flags = cells[-_GENRES_100K:]
-        if not movie or len(cells) != (5 + _GENRES_100K if genres else 3):
-            bad.append((line, f"has {len(cells)} cells, which is no movie"))
-            continue
-        good += 1
-        if genres:
-            on = [name for name, flag in zip(genres, flags, strict=True) if flag == "1"]
-            yield movie, cells[1], on
-        else:
-            yield movie, cells[1], cells[2].split("|")
-    space.bad.add(path, good + len(bad), len(bad), sorted(bad))
-
-
-def _rows_without(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    separator = "|" if layout.ratings == "u.data" else "::"
-    with io.TextIOWrapper(open_bytes(path), "latin-1") as file:  # these releases are older
-        for line, text in enumerate(file, start=1):
-            if text.strip():
-                yield line, text.rstrip("\r\n").split(separator)
+def _load_movies(space: Workspace, path: Path, layout: Layout) -> None:
+    names: Sequence[str] | None = None if layout.header else _MOVIE
+    genres = f"string_split({ref('genres')}, '|')"
+    if layout is _100K:  # a column of 0 and 1 per genre
+        flags = {f"flag{place}": genre for place, genre in enumerate(_genre_names(path.parent))}
+        names = ("movieId", "title", "release", "video release", "address", *flags)
+        parts = (f"CASE WHEN {ref(key)} = '1' THEN {quote(flags[key])} END" for key in flags)
+        genres = f"[{', '.join(parts)}]"
+    read_csv(
+        space,
+        "items",
+        path,
+        {
+            "item_id": column("movieId"),
+            "title": ref("title"),
+            "annotations": f"list_filter({genres}, lambda genre: genre NOT IN {_NO_GENRE})",
+            "image": "NULL::VARCHAR",
+            "image_url": "NULL::VARCHAR",
+        },
+        required=("item_id",),
+        wanted=_MOVIE[:2] if layout is _100K else _MOVIE,
+        what="a table of MovieLens movies",
+        names=names,
+        separator=layout.movie_separator,
+        quoted=layout.header,
+        encoding="utf-8" if layout.header else "latin-1",  # the older releases
+    )
 
 
 def _genre_names(folder: Path) -> list[str]:
@@ -176,26 +151,33 @@ def _genre_names(folder: Path) -> list[str]:
     return names
 
 
-def _posters(
-    space: Workspace, folder: Path, options: argparse.Namespace
-) -> Iterator[tuple[str, str]]:
-    """Yield movie id and path of each poster."""
-    found = pictures_below(picture_folder(space, options.images))
-    if options.image_key == "movie":
-        yield from found
-        return
-    path = folder / "links.csv"
+def _movies_by_imdb(space: Workspace, path: Path) -> dict[int, list[str]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; posters named by IMDb id need it")
-    movies: dict[int | None, list[str]] = defaultdict(list)
-    wanted = ("movieId", "imdbId")
-    for _, (movie, imdb) in named_rows(path, wanted, "the table of links", []):
-        movies[_imdb(imdb)].append(movie.strip(BLANKS))
-    movies.pop(None, None)
-    for stem, place in found:
-        # A poster of no movie gets a name that is no movie's id, and counts as one without.
-        for movie in movies.get(_imdb(stem), [f"IMDb {stem}"]):
-            yield movie, place
+    select = {"movie": column("movieId"), "imdb": column("imdbId")}
+    what = "the table of links"
+    read_csv(space, "links", path, select, required=("movie",), wanted=_LINK, what=what)
+    movies: dict[int, list[str]] = defaultdict(list)
+    for movie, imdb in space.run("SELECT movie, imdb FROM links ORDER BY rowid").fetchall():
+        if (key := _imdb(imdb or "")) is not None:
+            movies[key].append(movie)
+    return movies
+
+
+def _by_movie(
+    files: Iterable[tuple[str, str]], movies: dict[int, list[str]] | None
+) -> Iterator[tuple[str, str]]:
+    """Movie id and path of each poster."""
+    for stem, path in files:
+        if movies is None:
+            yield stem, path
+            continue
+        # A poster without a movie gets a name that is no movie's id, and counts as unmatched.
+        key = _imdb(stem)
+        for movie in movies.get(key, ()) if key is not None else ():
+            yield movie, path
+        if key not in movies:
+            yield f"IMDb {stem}", path
 
 
 def _imdb(text: str) -> int | None:

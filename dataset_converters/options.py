@@ -12,24 +12,29 @@ from typing import Any, NoReturn
 
 from recbole_cierec.errors import ConfigError
 
+PROGRAM = "python -m recbole_cierec convert"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEMORY = re.compile(r"\d+(\.\d+)?\s*(MB|GB|MiB|GiB)")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours: one line, exit code 2."""
+    """A parser without abbreviations whose errors are one line with exit code 2."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and leaving."""
-        raise ConfigError(f"{self.prog}: {message} (see --help)")
+        """Raise instead of printing the usage and exiting."""
+        command = self.prog.partition(" convert ")[2]
+        raise ConfigError(f"convert {command}: {message} (see --help)")
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add what every converter takes.
+    """Add the options of every converter.
 
     Args:
         parser: The converter's parser.
-        name: The data set's default name.
+        name: Default name of the data set.
     """
     out = parser.add_argument_group("output")
     out.add_argument(
@@ -43,7 +48,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     out.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the folder of an earlier conversion; its pictures stay",
+        help="replace the folder of an earlier conversion; its pictures are kept",
     )
     out.add_argument("--dry-run", action="store_true", help="count only, write nothing")
     out.add_argument(
@@ -63,7 +68,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         default=[],
         type=_text,
         metavar="TEXT",
-        help="a picture whose address holds one of these texts is none, such as a shop's icon",
+        help="ignore pictures whose address contains one of these texts, such as a shop's icon",
     )
     _add_filters(parser.add_argument_group("filters, applied in this order"))
     _add_annotations(parser.add_argument_group("annotations"))
@@ -71,64 +76,57 @@ def add_shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def add_images(group: Any, what: str) -> None:
-    """Add the option that names pictures on the disk.
+    """Add the option for local pictures.
 
     Args:
         group: The converter's own options.
-        what: Whose pictures, or how they are named, and what happens without.
+        what: Which pictures, how they are named, and what happens without the option.
     """
     group.add_argument(
         "--images",
         type=Path,
         metavar="PLACE",
-        help=f"folder or archive (.zip, .tar, .tar.gz) of {what}",
+        help=f"folder or archive (.zip, .tar, .tar.gz) of {what}; or the output of img2dataset",
     )
 
 
 def _add_filters(group: Any) -> None:
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--after",
         type=_moment,
         metavar="T",
         help="drop interactions before T (2014-05-01 or seconds)",
     )
-    group.add_argument(
-        "--before", type=_moment, metavar="T", help="drop interactions at T or later"
-    )
-    group.add_argument(
+    add("--before", type=_moment, metavar="T", help="drop interactions at T or later")
+    add(
         "--duplicates",
         choices=("first", "last", "all"),
         default="last",
-        help="which of several interactions of a user with an item stays (default: %(default)s)",
+        help="which interactions of a user with the same item to keep (default: %(default)s)",
     )
-    group.add_argument("--min-rating", type=float, metavar="X", help="drop lower ratings")
-    group.add_argument(
+    add("--min-rating", type=float, metavar="X", help="drop lower ratings")
+    add(
         "--require",
         nargs="*",
         default=[],
         choices=("metadata", "picture", "annotations"),
-        help="drop items without",
+        help="drop items that lack these",
     )
-    group.add_argument(
+    add(
         "--sample-users",
         type=_positive,
         metavar="N",
-        help="keep so many users, or this share when below 1",
+        help="keep a random sample of N users, or a share of them if N is below 1",
     )
-    group.add_argument("--seed", type=int, default=2020, help="of the sample (default: 2020)")
-    group.add_argument(
-        "--user-core",
-        type=_count,
-        default=1,
-        metavar="K",
-        help="users have at least K interactions ...",
-    )
-    group.add_argument(
+    add("--seed", type=int, default=2020, help="of the sample (default: 2020)")
+    add("--user-core", type=_count, default=1, metavar="K", help="interactions per user: K or more")
+    add(
         "--item-core",
         type=_count,
         default=1,
         metavar="K",
-        help="... and items K, again until both hold",
+        help="interactions per item: K or more; both are repeated until they hold",
     )
 
 
@@ -138,12 +136,12 @@ def _add_annotations(group: Any) -> None:
         type=_count,
         default=1,
         metavar="N",
-        help="drop annotations that fewer of the kept items have (default: 1)",
+        help="drop annotations of fewer than N of the kept items (default: 1)",
     )
     group.add_argument(
-        "--stop", nargs="*", default=[], metavar="LABEL", help="annotations to drop, any case"
+        "--stop", nargs="*", default=[], metavar="LABEL", help="annotations to drop, in any case"
     )
-    group.add_argument("--stop-file", type=Path, metavar="F", help="the same, one a line")
+    group.add_argument("--stop-file", type=Path, metavar="F", help="the same, one per line")
 
 
 def _add_limits(group: Any) -> None:
@@ -159,8 +157,8 @@ def _add_limits(group: Any) -> None:
         type=_share,
         default=0.05,
         metavar="X",
-        help="of the ids of two files that are joined, this share of the smaller number must be in "
-        "both (default: 0.05; 0: any)",
+        help="when two files are joined by ids: share of the ids of the side with fewer ids that "
+        "the other must have too (default: 0.05; 0: any)",
     )
     group.add_argument(
         "--memory",
@@ -172,31 +170,16 @@ def _add_limits(group: Any) -> None:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Refuse options that contradict each other.
-
-    Raises:
-        ConfigError: They do.
-    """
+    """Raise ConfigError if options contradict each other."""
     if options.after is not None and options.before is not None and options.after >= options.before:
         raise ConfigError("--after must be earlier than --before")
     if options.min_rating is not None and not math.isfinite(options.min_rating):
         raise ConfigError("--min-rating must be a finite number")
 
 
-def stop_labels(options: argparse.Namespace) -> list[str]:
-    """The labels of --stop and --stop-file."""
-    labels = list(options.stop)
-    if options.stop_file:
-        try:
-            labels += options.stop_file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"--stop-file {options.stop_file}: cannot be read ({error})"
-            ) from None
-    return labels
-
-
-def _typed(kind: Callable[[str], Any], good: Callable[[Any], bool], what: str) -> Callable:
+def _typed(
+    kind: Callable[[str], Any], good: Callable[[Any], bool], what: str
+) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             value = kind(text)
@@ -228,5 +211,5 @@ def _moment(text: str) -> float:
         else:
             value = moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no date (2014-05-01) and no seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a date (2014-05-01) nor seconds")
     return value

@@ -1,4 +1,4 @@
-"""One conversion from options to the finished folder."""
+"""One conversion, from options to the finished folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any, Protocol
 
 from recbole_cierec import __version__
 from recbole_cierec.errors import DataError
+from recbole_cierec.terminal import one_line
 
-from .bad_lines import BadLines
-from .matching import Ids, check_match
 from .options import check_options
-from .output import (
+from .pictures.items import check_pictures
+from .tables.bad_records import BadRecords
+from .tables.matching import Ids, check_match
+from .tables.output import (
     Writer,
     check_target,
     file_digest,
@@ -23,59 +25,60 @@ from .output import (
     temporary_folder,
     write_manifest,
 )
-from .picture_sources import check_pictures
-from .steps import Steps
-from .tokens import printable
-from .workspace import Workspace, duckdb
+from .tables.steps import Steps
+from .tables.workspace import Workspace, duckdb
 
-# Where results go and how the machine is used: no part of what a conversion is.
+# Where results go and how the machine is used: these options do not change the result.
 _PLACE_OPTIONS = ("output", "overwrite", "dry_run", "memory", "threads", "pictures", "converter")
 
 
 class Converter(Protocol):
-    """What a module must have to be a converter."""
+    """What a module must define to be a converter.
 
-    NAME: str  # of the data set, unless --name says otherwise
-    ICONS: Sequence[str]  # regular expressions of addresses that are no picture of an item
+    It may also define ``ICONS``, regular expressions of the addresses that a shop gives to items
+    without a picture, and ``expected(options)``, published counts to print next to ours.
+    """
+
+    NAME: str  # default name of the data set
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add its own options; ``parser.set_defaults`` may change shared ones."""
+        """Add the converter's options; ``parser.set_defaults`` may change shared ones."""
 
     def load(self, space: Workspace, options: argparse.Namespace) -> None:
-        """Fill the tables interactions and items (see :mod:`.steps`)."""
-
-    def expected(self, options: argparse.Namespace) -> dict[str, int]:
-        """Counts published for these options, to print beside ours."""
+        """Fill the tables interactions and items (see :mod:`.tables.steps`)."""
 
 
-def convert(converter: Converter, options: argparse.Namespace) -> list[str]:
+def convert(name: str, converter: Converter, options: argparse.Namespace) -> list[str]:
     """Convert.
 
     Args:
+        name: Of the converter, for the manifest.
         converter: A module.
-        options: Parsed from its parser.
+        options: From its parser.
 
     Returns:
         The report, as lines.
 
     Raises:
-        UserError: In one line; nothing is left under the final name.
+        UserError: Options, files or disks are at fault; nothing has the final name then.
     """
     check_options(options)
     target = options.output / options.name
     if not options.dry_run:
         check_target(target, options.overwrite)
     try:
-        return _convert(converter, options, target)
+        return _convert(name, converter, options, target)
     except OSError as error:  # a full disk, a file without permission
         place = error.filename or target
         raise DataError(f"{place}: {error.strerror or error}") from error
 
 
-def _convert(converter: Converter, options: argparse.Namespace, target: Path) -> list[str]:
-    given_up = Event()
+def _convert(
+    name: str, converter: Converter, options: argparse.Namespace, target: Path
+) -> list[str]:
+    cancelled = Event()
     with temporary_folder(target, options.dry_run) as temp, ThreadPoolExecutor(1) as pool:
-        space = Workspace(temp, options.memory, options.threads, BadLines(options.max_bad_share))
+        space = Workspace(temp, options.memory, options.threads, BadRecords(options.max_bad_share))
         try:
             converter.load(space, options)
             check_match(
@@ -86,44 +89,39 @@ def _convert(converter: Converter, options: argparse.Namespace, target: Path) ->
                 dropped="metadata" in options.require,
             )
             check_pictures(space, options, getattr(converter, "ICONS", ()))
-            # Beside the rest of the work: hashing waits for no one and lets go of the interpreter.
-            digests = (
-                []
-                if options.dry_run
-                else [pool.submit(file_digest, path, given_up) for path in space.inputs]
-            )
+            # Inputs are hashed in parallel with the rest; hashing releases the interpreter's lock.
+            inputs = [] if options.dry_run else space.inputs
+            digests = [pool.submit(file_digest, path, cancelled) for path in inputs]
             steps = Steps(space, options)
             steps.run()
             facts = {"annotation tokens (elements)": steps.elements}
             if not options.dry_run:
                 made = temp / "made"
                 made.mkdir()
-                writer = Writer(space, steps, options, made)
-                writer.write()
-                facts = writer.facts
+                facts = Writer(space, steps, options, made).write()
                 hashes = [digest.result() for digest in digests]
-                write_manifest(made, _manifest(converter, options, space, steps, facts, hashes))
+                manifest = _manifest(options, space, steps, facts, hashes)
+                write_manifest(made, {"converter": name, **manifest})
         except BaseException:
-            given_up.set()  # else the end would wait for the hashes
+            cancelled.set()  # or leaving the pool would wait for the hashes
             raise
         finally:
             space.close()
         if not options.dry_run:
             publish(made, target)
-    return _report(converter, options, space, steps, facts)
+    expected: dict[str, int] = getattr(converter, "expected", lambda options: {})(options)
+    return _report(expected, options, space, steps, facts)
 
 
 def _manifest(
-    converter: Converter,
     options: argparse.Namespace,
     space: Workspace,
     steps: Steps,
     facts: dict[str, int],
-    hashes: list[str],
+    hashes: Sequence[str],
 ) -> dict[str, Any]:
     chosen = {key: value for key, value in vars(options).items() if key not in _PLACE_OPTIONS}
     return {
-        "converter": converter.__name__.rpartition(".")[2],
         "versions": {"recbole_cierec": __version__, "duckdb": duckdb.__version__},
         "options": {key: _plain(value) for key, value in sorted(chosen.items())},
         "inputs": [
@@ -138,14 +136,14 @@ def _manifest(
 
 
 def _plain(value: Any) -> Any:
-    """An option as JSON has it; of a path the last part, since a machine's folders say nothing."""
+    """An option as JSON; of a path only the last part, since a machine's folders mean nothing."""
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return value.name if isinstance(value, Path) else value
 
 
 def _report(
-    converter: Converter,
+    expected: dict[str, int],
     options: argparse.Namespace,
     space: Workspace,
     steps: Steps,
@@ -157,22 +155,16 @@ def _report(
             f"{count.step:<52}{count.interactions:>14,}{count.users:>12,}{count.items:>12,}"
         )
     lines += [f"{key}: {value:,}" for key, value in facts.items()]
-    last = steps.counts[-1]
-    ours = {
-        "users": last.users,
-        "items": last.items,
-        "interactions": last.interactions,
-        "elements": steps.elements,
-    }
-    for key, value in converter.expected(options).items():
+    ours = {**vars(steps.counts[-1]), "elements": steps.elements}
+    for key, value in expected.items():
         lines.append(f"{key}: {ours[key]:,}; the paper's Table I: {value:,}")
     lines += space.notes
     if space.bad.total:
         lines.append(f"records that could not be used: {space.bad.total:,}")
         lines += [f"  {line}" for line in space.bad.lines()]
-    where = (
+    lines.append(
         "nothing written (--dry-run)"
         if options.dry_run
         else f"written: {options.output / options.name}"
     )
-    return [printable(line) for line in (*lines, where)]
+    return [one_line(line) for line in lines]

@@ -1,27 +1,30 @@
-"""Any table of interactions and, if there is one, of items, with named columns.
+"""Any table of interactions and, optionally, of items, with named columns.
 
-CSV, TSV, Parquet and JSON lines are told by the file's name; .gz and .zst work for all but Parquet.
+The file name tells CSV, TSV, Parquet and JSON lines apart; all but Parquet may end in .gz or .zst.
 Pictures come from a column of paths or URLs, or from a folder of files named by item id.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from recbole_cierec.errors import ConfigError, DataError
 
-from .annotation_columns import annotations_sql
-from .csv_header import header_of, require_columns
-from .csv_source import column, number, read_csv
-from .matching import FEW
+from .fields.annotation_columns import annotations_sql
 from .options import add_images
-from .picture_sources import attach_pictures
-from .pictures import path_inside, picture_folder, pictures_below
-from .sources import append, read_json_lines, sample_records
-from .workspace import Workspace, name, quote, ref
+from .pictures.folders import path_inside, picture_folder
+from .pictures.img2dataset import is_img2dataset
+from .pictures.items import attach_images
+from .tables.csv import read_csv
+from .tables.csv_header import require_columns
+from .tables.loading import append
+from .tables.matching import FEW
+from .tables.records import read_json_lines, sample_records
+from .tables.sql import column, name, number, quote, ref, selected
+from .tables.workspace import Workspace
 
 NAME = "table"
 _FORMS = {
@@ -42,7 +45,7 @@ class _Target:
     """Where the rows of a file go.
 
     Args:
-        table: The table.
+        table: Name of the table.
         select: Its columns, as name -> expression over the file's columns.
         wanted: The file's columns that are needed.
         required: Columns of the table without which a row is bad.
@@ -50,8 +53,8 @@ class _Target:
 
     table: str
     select: dict[str, str]
-    wanted: list[str]
-    required: list[str]
+    wanted: list[str] = field(default_factory=list)
+    required: list[str] = field(default_factory=list)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,25 +91,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotation-separator",
         default="|",
         metavar="S",
-        help="between labels in a text cell (default: |); lists are taken as such",
+        help="between labels in a text cell (default: |); lists are read as lists",
     )
     columns.add_argument(
         "--image-column", metavar="C", help="paths below --images, or URLs to download"
     )
-    add_images(columns, "pictures; without --image-column named by item id")
-
-
-def expected(options: argparse.Namespace) -> dict[str, int]:
-    """None: these are the user's own data."""
-    return {}
+    add_images(columns, "pictures, named by item id unless --image-column names them")
 
 
 def load(space: Workspace, options: argparse.Namespace) -> None:
     """Fill the tables interactions and items.
-
-    Args:
-        space: The workspace.
-        options: Ours and the shared ones.
 
     Raises:
         DataError: A file cannot be read or lacks a column.
@@ -148,7 +142,7 @@ def _load_items(space: Workspace, options: argparse.Namespace) -> None:
     for path in options.items:
         _read(space, path, options, target)
     if not options.items and options.images:
-        # Pictures named by item id are all there is to say about the items.
+        # Pictures named by item id are all that is known about the items.
         space.run(
             "INSERT INTO raw_items (item_id) SELECT DISTINCT item_id FROM interactions ORDER BY 1"
         )
@@ -158,33 +152,34 @@ def _load_items(space: Workspace, options: argparse.Namespace) -> None:
 
 
 def _make_items(space: Workspace, options: argparse.Namespace, annotations: str) -> None:
-    """Make items of raw_items, whose pictures are local files or addresses."""
-    folder = picture_folder(space, options.images) if options.images else None
-    files = _named_files(space, options, folder) if options.image_column else []
+    """Make items of raw_items, whose pictures are local files or URLs."""
+    fetched = options.images and is_img2dataset(space, options.images)
+    files = _named_files(space, options) if options.image_column else []
     space.make_table("files", {"cell": "VARCHAR", "path": "VARCHAR"}, files)
     space.run(
         f"CREATE TABLE items AS SELECT item_id, title, {annotations} AS annotations, "
         f"path AS image, CASE WHEN {_IS_URL} THEN picture END AS image_url FROM raw_items "
         "LEFT JOIN files ON cell = picture ORDER BY raw_items.rowid"
     )
-    if options.image_column:
-        space.sought = f"the column {options.image_column}"
-    elif folder:
-        attach_pictures(space, options, pictures_below(folder))
+    if options.images and (fetched or not options.image_column):
+        attach_images(space, options, options.images)
+    else:
+        space.sought = f"the column {options.image_column}" if options.image_column else ""
 
 
-def _named_files(
-    space: Workspace, options: argparse.Namespace, folder: Path | None
-) -> list[tuple[str, str]]:
-    """Cells of the column of pictures that name a file of the folder, and these files."""
+def _named_files(space: Workspace, options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Cells of the column of pictures that name a file below --images, and these files."""
     cells = space.run(
         f"SELECT DISTINCT picture FROM raw_items WHERE NOT {_IS_URL} ORDER BY picture"
     ).fetchall()
-    if cells and not folder:
-        raise DataError(
-            f"--image-column {options.image_column}: holds {cells[0][0][:60]!r}, which is no URL; "
-            "give the pictures' folder with --images"
-        )
+    if not options.images:
+        if cells:
+            raise DataError(
+                f"--image-column {options.image_column}: holds {cells[0][0][:60]!r}, which is not "
+                "a URL; give the pictures' folder with --images"
+            )
+        return []
+    folder = picture_folder(space, options.images)
     found = {cell: path_inside(folder, cell) for (cell,) in cells}
     lost = [cell for cell, path in found.items() if not path]
     if lost:
@@ -205,57 +200,39 @@ def _time(key: str | None, unit: str) -> str:
 
 
 def _read(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
-    """Append one file of any form; all its columns come as text."""
+    """Append one file of any form; all its columns are read as text."""
     suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
     form = _FORMS.get(suffixes[-1].lower() if suffixes else "")
-    readers: dict[str | None, Callable[..., None]] = {
-        "csv": _read_separated,
-        "tsv": _read_separated,
-        "parquet": _read_parquet,
-        "json": _read_records,
-    }
     if form is None and options.separator is None:
         raise DataError(f"{path}: is not named {', '.join(_FORMS)}; rename it or set --separator")
-    reader = readers.get(form, _read_separated)
-    reader(space, path, options, to)
+    if form == "parquet":
+        _read_parquet(space, path, to)
+    elif form == "json":
+        _read_records(space, path, to)
+    else:
+        read_csv(
+            space,
+            to.table,
+            path,
+            to.select,
+            required=to.required,
+            wanted=to.wanted,
+            separator=options.separator or ("," if form == "csv" else "\t"),
+            encoding=options.encoding,
+        )
 
 
-def _read_separated(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
-    separator = options.separator or ("," if ".csv" in path.suffixes else "\t")
-    names = header_of(path, separator, options.encoding)
-    require_columns(path, names, to.wanted, "such a table")
-    read_csv(
-        space,
-        to.table,
-        path,
-        to.select,
-        names=names,
-        required=to.required,
-        separator=separator,
-        encoding=options.encoding,
-    )
-
-
-def _read_parquet(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
+def _read_parquet(space: Workspace, path: Path, to: _Target) -> None:
     source = f"read_parquet({quote(space.readable(path))})"
     space.inputs.append(path)
     columns = space.run(f"DESCRIBE FROM {source}", f"read {path.name}", path).fetchall()
     described = {row[0]: row[1] for row in columns}
     require_columns(path, list(described), to.wanted, "such a table")
-    texts = ", ".join(
-        f"{_as_text(key, described[key])} AS {ref(key)}" for key in dict.fromkeys(to.wanted)
-    )
-    chosen = ", ".join(f"{expression} AS {key}" for key, expression in to.select.items())
-    start = append(
-        space, to.table, f"SELECT {chosen} FROM (SELECT {texts} FROM {source})", path.name, path
-    )
-    missing = " OR ".join(f"{key} IS NULL" for key in to.required)
-    where = f"FROM {to.table} WHERE rowid >= {start} AND ({missing})"
-    rows = space.value(f"SELECT count(*) FROM {to.table} WHERE rowid >= {start}")
-    shown = space.run(f"SELECT rowid {where} ORDER BY rowid LIMIT 20").fetchall()
-    examples = [(row - start + 1, "(row) lacks a required value") for (row,) in shown]
-    space.bad.add(path, rows, space.value(f"SELECT count(*) {where}"), examples)
-    space.run(f"DELETE {where}")
+    texts = {ref(key): _as_text(key, described[key]) for key in to.wanted}
+    query = f"SELECT {selected(to.select)} FROM (SELECT {selected(texts)} FROM {source})"
+    loaded = append(space, to.table, query, path, to.required)
+    examples = [(row + 1, "(row) lacks a required value") for row in loaded.examples]
+    space.bad.add(path, loaded.rows, loaded.incomplete, examples)
 
 
 def _as_text(key: str, kind: str) -> str:
@@ -268,12 +245,12 @@ def _as_text(key: str, kind: str) -> str:
     return text
 
 
-def _read_records(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
+def _read_records(space: Workspace, path: Path, to: _Target) -> None:
     records, literal = sample_records(path)
     known = list(dict.fromkeys(key for record in records for key in record))
     require_columns(path, known, to.wanted, "such a table")
 
-    def lacks(record: dict) -> str:
+    def lacks(record: dict[str, Any]) -> str:
         return f"lacks one of {', '.join(to.wanted)}, or it is malformed"
 
     read_json_lines(

@@ -11,13 +11,15 @@ from recbole_cierec.compat.optional_packages import PIP_NAMES
 DISTRIBUTION = "recbole-cierec"
 # What packages are for that only one feature needs; some are in an extra of pyproject.toml.
 OPTIONAL = {
-    "aiohttp": "dataset_converters images: downloads pictures",
+    "aiohttp": "convert images: downloads pictures",
+    "aiolimiter": "convert images: rates of requests",
     "dgl": "RecBole's KGAT",
     "faiss-cpu": "RecBole's NCL",
     "kmeans-pytorch": "RecBole's LDiffRec",
     "lightgbm": "RecBole's LightGBM",
     "matplotlib": "benchmarks/growth.py: figures",
     "python-louvain": "RecBole's NNCF",
+    "tenacity": "convert images: further attempts",
     "wandb": "log_wandb",
     "xgboost": "RecBole's XGBoost",
 }

@@ -67,7 +67,7 @@ _NONE_LEFT = "; NO picture is left, and what reads them learns nothing"
 _SET_FOLDER = "download them, or set image_dir to the folder where their paths start"
 _DOWNLOAD = (
     "some paths are web addresses: download the pictures first, by python -m "
-    "recbole_cierec.dataset_converters images --list=FILE --into=FOLDER (--help says what FILE "
+    "recbole_cierec convert images --list=FILE --into=FOLDER (--help says what FILE "
     "holds), and name the downloaded files in their place"
 )
 # Every row has a CRC in the manifest. On opening all are checked up to this many bytes (0.05 to

@@ -67,8 +67,21 @@ class Handler(BaseHTTPRequestHandler):
         self.send(picture(int(self.path.rsplit("/", 1)[1].split(".")[0])))
 
     def answer_wait(self, count: int) -> None:
+        """Counts how many of these requests are answered at the same time."""
+        with self.server.guard:
+            self.server.active += 1
+            self.server.most_active = max(self.server.most_active, self.server.active)
         time.sleep(0.02)
+        with self.server.guard:
+            self.server.active -= 1
         self.answer_good(count)
+
+    def answer_again(self, count: int) -> None:
+        """/again/N/x: 503 N times, then a picture."""
+        if count <= int(self.path.split("/")[2]):
+            self.send(b"", 503)
+        else:
+            self.answer_good(count)
 
     def answer_drip(self, count: int) -> None:
         self.send(b"", Content_Length=1000)
@@ -191,7 +204,7 @@ class Server(ThreadingHTTPServer):
         super().__init__((host, 0), Handler)
         self.asked, self.log, self.guard = Counter(), [], threading.Lock()
         self.places: dict[str, str] = {}
-        self.sent = 0
+        self.sent = self.active = self.most_active = 0
         self.url = f"http://{host}:{self.server_port}"
 
     def handle_error(self, request, client_address) -> None:

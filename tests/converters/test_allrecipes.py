@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recbole_cierec.dataset_converters.ingredients import element_of, singular
+from recbole_cierec.dataset_converters.fields.ingredients import element_of, singular
 
 from recbole_cierec.errors import DataError
 
@@ -86,7 +86,7 @@ def test_shipped_pictures_are_taken_instead_of_urls(convert, folder, write):
 
 def test_a_quote_that_is_never_closed_is_a_bad_record_and_not_the_end(convert, folder, write):
     write("core-data_recipe.csv", RECIPES + '17,Cut,https://p.example/1.jpg,salt,"{')
-    with pytest.raises(DataError, match=r"1 of 3 records .* line 6, is no row"):
+    with pytest.raises(DataError, match=r"1 of 3 records .* line 6, is not a row"):
         convert("allrecipes", "--folder", folder)
     made = convert("allrecipes", "--folder", folder, "--max-bad-share", "0.4")
     assert len(made.rows("item")) == 2

@@ -176,8 +176,8 @@ def test_local_pictures_are_found_by_item_id(convert, write):
         (REVIEWS_2023, META_2018, "holds reviews of 2023, not of 2018"),
         (REVIEWS_2018, META_2014, "holds reviews of 2018, not of 2014"),
         ('{"a": 1}\n', None, "neither reviews nor metadata"),
-        ("user,item\n1,2\n", None, "first lines are no records"),
-        ("", None, "first lines are no records"),
+        ("user,item\n1,2\n", None, "first lines are not records"),
+        ("", None, "first lines are not records"),
     ],
 )
 def test_a_wrong_file_is_named_in_one_line(convert, write, reviews, metadata, message):

@@ -139,7 +139,7 @@ def test_an_icon_for_no_picture_is_none(amazon, generation, icon):
     made = amazon([fields(icon), fields(real)], "--require", "picture", generation=generation)
     assert [url for _, url in made.urls()] == [real]
     assert [row[1] for row in made.rows()] == ["B000000001"]
-    assert "items whose picture only says that there is none: 1" in made.report
+    assert "items whose picture is a 'no image' icon: 1" in made.report
 
 
 def urls(*names: str) -> list[dict]:

@@ -55,7 +55,7 @@ def test_of_columns_that_differ_by_case_each_can_be_read(convert, write):
         ("user_id;item_id\na;1\n", r"it has: user_id;item_id\); is the separator another one\?"),
         (",\na,1\n", "no column user_id, item_id"),
         ('user_id,"item_id\na,1\n', "line 1: does not name the columns"),
-        ("user_id,item_\x1b[31mid\na,1\n", "line 1: is no utf-8 text"),
+        ("user_id,item_\x1b[31mid\na,1\n", "line 1: is not utf-8 text"),
     ],
 )
 def test_a_first_line_that_cannot_be_used_is_refused_with_what_to_do(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_requests_say_who_asks(download, server):
 
 
 def test_an_item_list_gives_files_the_names_that_converters_use(tmp_path, server):
-    from recbole_cierec.dataset_converters.pictures import target_of
+    from recbole_cierec.dataset_converters.tables.picture_names import target_of
 
     ids = ["../../etc/passwd", "con", "x" * 300, "plain"]
     rows = [(item, f"{server.url}/good/{k}.png") for k, item in enumerate(ids)]
@@ -113,7 +114,7 @@ def test_an_item_list_gives_files_the_names_that_converters_use(tmp_path, server
         ("/status/403/x", "HTTP 403"),
         ("/status/204/x", "HTTP 204"),
         ("/loop/x", "more than 5 redirects"),
-        ("/lost/x", "without a place to go"),
+        ("/lost/x", "without a Location"),
         ("/html/x", "text/html"),
         ("/htmlaspicture/x", "not a JPEG"),
         ("/pictureashtml/x", "text/html"),
@@ -213,12 +214,55 @@ def test_max_wait_caps_what_a_server_asks_for(download):
     assert 0.2 <= time.monotonic() - began < 3
 
 
-def test_the_rate_to_a_host_is_kept(download, server):
-    rows = {f"{k}.png": f"/good/{k}.png" for k in range(8)}
-    download(rows, "--host-rate", "20")
-    times = sorted(when for _, when, _ in server.log)
-    assert len(times) == 8
-    assert times[-1] - times[0] >= 7 / 20 - 0.03
+@pytest.mark.parametrize("option", ["--host-rate", "--rate"])
+def test_rates_are_kept_without_bursts(download, server, option):
+    with serving("127.0.0.2") as other:
+        places = [server.url, server.url if option == "--host-rate" else other.url]
+        rows = {f"{k}.png": f"{places[k % 2]}/good/{k}.png" for k in range(8)}
+        _, files, _ = download(rows, option, "40", "--allow-private")
+        times = sorted(when for _, when, _ in server.log + other.log)
+    assert len(files) == len(times) == 8
+    assert times[-1] - times[0] >= 7 / 40 - 0.03
+    assert times[4] - times[0] >= 4 / 40 - 0.03
+
+
+def test_the_wait_doubles_from_one_attempt_to_the_next(download, server):
+    words = ["--attempts", "4", "--backoff", "0.1"]
+    assert "HTTP 500 (4 attempts)" in reason_of(download, "/status/500/x", *words)
+    times = [when for path, when, _ in server.log if "500" in path]
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    # Jitter adds at most the first wait; the rest is the machine.
+    assert all(0.1 * 2**k <= wait < 0.1 * 2**k + 0.1 + 0.5 for k, wait in enumerate(waits))
+
+
+def test_a_host_never_has_more_than_its_share_at_a_time(download, server):
+    with serving("127.0.0.2") as other:
+        places = [server.url, other.url]
+        rows = {f"{k}.png": f"{places[k % 2]}/wait/{k}.png" for k in range(24)}
+        words = ["--per-host", "2", "--workers", "3", "--allow-private"]
+        assert len(download(rows, *words)[1]) == 24
+        assert (server.most_active, other.most_active) == (2, 2)
+
+
+def test_a_host_that_pauses_does_not_hold_back_the_others(download, server):
+    with serving("127.0.0.2") as other:
+        rows = {f"{k}.png": "/busy/1/x" if k == 0 else f"/good/{k}.png" for k in range(6)}
+        rows |= {f"{k}.png": f"{other.url}/good/{k}.png" for k in range(6, 9)}
+        _, files, _ = download(rows, "--workers", "1", "--allow-private")
+        assert len(files) == 9
+        asked = min(when for path, when, _ in server.log if "busy" in path)
+        assert all(when - asked < 0.9 for _, when, _ in other.log)
+        later = [when for _, when, _ in server.log if when > asked]
+        assert min(later) - asked >= 1
+
+
+def test_every_picture_comes_in_the_end_whatever_troubles_are_between(download, server):
+    rows = {f"{k}.png": f"/again/{k % 4}/{k}.png" for k in range(60)}
+    _, files, _ = download(rows, "--backoff", "0.001")
+    assert files == {f"{k}.png": picture(k) for k in range(60)}
+    assert {path: server.asked[path] for path in rows.values()} == {
+        path: k % 4 + 1 for k, path in enumerate(rows.values())
+    }
 
 
 def test_private_addresses_are_refused_unless_allowed(download, server, capsys):
@@ -230,7 +274,7 @@ def test_private_addresses_are_refused_unless_allowed(download, server, capsys):
     code, files, failures = download(rows, "--attempts", "1", here=False)
     assert (code, files, len(failures)) == (2, {}, len(hosts))
     assert server.log == []
-    assert "error: none of 11 pictures could be had" in capsys.readouterr().err
+    assert "error: none of 11 pictures could be fetched" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -330,7 +374,7 @@ def test_wrong_lists_and_options_give_one_line(tmp_path, capsys, content, words,
 
 
 def test_a_second_download_into_the_same_folder_is_refused(tmp_path, server, capsys):
-    from recbole_cierec.dataset_converters.downloads import locked
+    from recbole_cierec.dataset_converters.download.run import locked
 
     file = write_list(tmp_path, [("a.png", f"{server.url}/good/1.png")])
     with locked(tmp_path / "into"):
@@ -353,6 +397,10 @@ def start(file: Path, into: Path) -> subprocess.Popen:
     )
 
 
+def is_temporary(path: str) -> bool:
+    return Path(path).name.startswith((".downloading", ".recbole_cierec-"))
+
+
 def wait_until_asked(server, count: int) -> None:
     deadline = time.monotonic() + 60
     while len(server.log) < count:
@@ -373,14 +421,13 @@ def test_killed_and_run_again_it_ends_with_the_same_files(tmp_path, server):
         time.sleep(later)
         process.kill()
         process.communicate()
-        left = {p: b for p, b in files_in(into).items() if not p.startswith(".downloading/")}
+        left = {p: b for p, b in files_in(into).items() if not is_temporary(p)}
         assert left.items() <= expected.items(), moments
     # Of what was asked for, each time three may have been on their way, and one is not there.
     assert len(left) >= sum(asked for asked, _ in moments) - 3 * 4, moments
     assert main(["--list", str(file), "--into", str(into), *FAST, *HERE]) == 0
     assert files_in(into) == expected
     assert failures_in(into) == {"bad.png": "HTTP 404"}
-    assert not (into / ".downloading").exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -393,7 +440,6 @@ def test_signals_leave_only_whole_files(tmp_path, server, number, code):
     _, error = process.communicate(timeout=30)
     assert process.returncode == code
     assert error == {143: "terminated\n", 130: "interrupted\n"}[code]
-    assert not (tmp_path / "into" / ".downloading").exists()
     files = files_in(tmp_path / "into")
     assert 0 < len(files) < 80
     assert files.items() <= expected.items()

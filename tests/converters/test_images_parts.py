@@ -14,11 +14,15 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from recbole_cierec.dataset_converters.addresses import AddressPolicy, RefusedAddress, checked_url
-from recbole_cierec.dataset_converters.fetch_limits import FetchLimits, retry_after
-from recbole_cierec.dataset_converters.relative_paths import path_fault
-from recbole_cierec.dataset_converters.schedule import Pace, Schedule, Task
-from recbole_cierec.dataset_converters.stopping import run_stoppable
+from recbole_cierec.dataset_converters.download.addresses import (
+    AddressPolicy,
+    RefusedAddress,
+    checked_url,
+)
+from recbole_cierec.dataset_converters.download.fetch import retry_after
+from recbole_cierec.dataset_converters.download.limits import Limits
+from recbole_cierec.dataset_converters.download.stopping import run_stoppable
+from recbole_cierec.dataset_converters.pictures.relative_paths import path_fault
 
 from recbole_cierec.errors import ConfigError
 
@@ -111,14 +115,9 @@ def test_a_retry_date_without_a_zone_is_in_utc(monkeypatch):
         time.tzset()
 
 
-def test_back_off_doubles_with_jitter_and_is_capped():
-    limits = FetchLimits(backoff=1.0, max_wait=10.0)
-    for attempt, least, most in [(1, 0.5, 1), (2, 1, 2), (3, 2, 4), (9, 10, 10), (5000, 10, 10)]:
-        pauses = [limits.pause(attempt, 0.0) for _ in range(50)]
-        assert all(least <= pause <= most for pause in pauses)
-        assert len(set(pauses)) > 1 or least == most
-    assert limits.pause(1, 7.0) == 7.0
-    assert limits.pause(1, 1e9) == 10.0
+def test_limits_are_checked_where_they_are_made():
+    with pytest.raises(ConfigError, match="--max-wait is -1"):
+        Limits(max_wait=-1)
 
 
 SIGNALS = [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
@@ -193,93 +192,3 @@ def test_other_ends_of_a_job_are_its_own():
         run_stoppable(fail())
     with pytest.raises(asyncio.CancelledError):
         run_stoppable(cancelled())
-
-
-def tasks_of(*hosts: str) -> list[Task]:
-    return [Task(line, f"{line}.png", "", host) for line, host in enumerate(hosts)]
-
-
-async def drain(schedule: Schedule, workers: int, job) -> None:
-    async def work():
-        while (task := await schedule.take()) is not None:
-            if await job(task):
-                schedule.finish(task)
-
-    await asyncio.wait_for(asyncio.gather(*(work() for _ in range(workers))), 20)
-
-
-def test_a_paused_host_does_not_hold_back_the_others():
-    order = []
-
-    async def main():
-        schedule = Schedule(tasks_of("slow", "slow", "fast", "fast"), Pace(0, 0, 1))
-        schedule.pause("slow", 0.2)
-
-        async def job(task):
-            order.append(task.host)
-            return True
-
-        await drain(schedule, 2, job)
-
-    began = time.monotonic()
-    asyncio.run(main())
-    assert order == ["fast", "fast", "slow", "slow"]
-    assert 0.2 <= time.monotonic() - began < 1
-
-
-def test_a_host_never_has_more_than_its_share_at_a_time():
-    active, most = {"a": 0, "b": 0}, {"a": 0, "b": 0}
-
-    async def main():
-        async def job(task):
-            active[task.host] += 1
-            most[task.host] = max(most[task.host], active[task.host])
-            await asyncio.sleep(0.002)
-            active[task.host] -= 1
-            return True
-
-        await drain(Schedule(tasks_of(*"aabb" * 20), Pace(0, 0, 3)), 10, job)
-
-    asyncio.run(main())
-    assert most == {"a": 3, "b": 3}
-
-
-def test_the_overall_rate_holds_over_all_hosts():
-    times = []
-
-    async def main():
-        async def job(task):
-            times.append(time.monotonic())
-            return True
-
-        await drain(Schedule(tasks_of(*"abcdefghij"), Pace(rate=50, host_rate=0)), 4, job)
-
-    asyncio.run(main())
-    assert times[-1] - times[0] >= 9 / 50 - 0.01
-
-
-def test_every_task_is_handed_out_until_it_is_finished():
-    """Random troubles, pauses and hosts: nothing is lost, nothing is handed out twice at once."""
-    tries: dict[int, int] = {}
-    active: set[int] = set()
-
-    async def main():
-        schedule = Schedule(tasks_of(*"abacadabrac" * 30), Pace(0, 5000, 2))
-
-        async def job(task):
-            assert task.line not in active
-            active.add(task.line)
-            tries[task.line] = tries.get(task.line, 0) + 1
-            await asyncio.sleep(0)
-            active.discard(task.line)
-            if task.line % 7 == 0:
-                schedule.pause(task.host, 0.0007 * (task.line % 5))
-            if tries[task.line] <= task.line % 4:
-                schedule.again(task, 0.0005 * (task.line % 3))
-                return False
-            return True
-
-        await drain(schedule, 6, job)
-
-    asyncio.run(main())
-    assert tries == {line: line % 4 + 1 for line in range(330)}

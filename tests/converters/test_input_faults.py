@@ -1,4 +1,4 @@
-"""Broken input and interrupted runs: counted, named, and nothing half-made stays (F9, F10, F31)."""
+"""Broken input and interrupted runs: counted, named, and nothing half-made stays."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import duckdb
 import pytest
 from packaging.version import Version
-from recbole_cierec.dataset_converters import workspace
 from recbole_cierec.dataset_converters.__main__ import main
-from recbole_cierec.dataset_converters.bad_lines import BadLines
-from recbole_cierec.dataset_converters.output import file_digest, temporary_folder
-from recbole_cierec.dataset_converters.sources import parse_literal, read_json_lines
-from recbole_cierec.dataset_converters.workspace import Workspace, ref
+from recbole_cierec.dataset_converters.tables import workspace
+from recbole_cierec.dataset_converters.tables.bad_records import BadRecords
+from recbole_cierec.dataset_converters.tables.output import file_digest, temporary_folder
+from recbole_cierec.dataset_converters.tables.records import parse_literal, read_json_lines
+from recbole_cierec.dataset_converters.tables.sql import ref
+from recbole_cierec.dataset_converters.tables.workspace import Workspace
 
 from recbole_cierec.errors import ConfigError, DataError
 
@@ -39,14 +41,14 @@ def review(user="u1", item="i1", rating=5.0, when=10, **more) -> str:
 
 GOOD = [review(f"u{k}", f"i{k}") for k in range(8)]
 BAD = {
-    2: ("not json", "is no JSON"),
+    2: ("not json", "is not JSON"),
     4: (review(user=""), "has no reviewerID"),
     5: (review(item=None), "has no asin"),
-    7: (review(rating="five"), "overall is no number"),
+    7: (review(rating="five"), "overall is not a number"),
     8: ('{"reviewerID": "u", "asin": "i", "overall": NaN, "unixReviewTime": 1}', "cannot be used"),
-    9: ('{"reviewerID": "u", "asin": "i", "overall": 1, "unixReviewTime": 1', "is no JSON"),
-    11: ('["reviewerID"]', "is no record"),
-    12: ("{} {}", "is no JSON"),
+    9: ('{"reviewerID": "u", "asin": "i", "overall": 1, "unixReviewTime": 1', "is not JSON"),
+    11: ('["reviewerID"]', "is not a record"),
+    12: ("{} {}", "is not JSON"),
 }
 
 
@@ -63,7 +65,7 @@ def test_each_bad_line_is_named_with_its_number_and_reason(convert, write):
     assert named == {number: reason for number, (_, reason) in BAD.items()}
     assert entry["bad"] == len(BAD)
     assert entry["records"] == len(BAD) + len(made.rows())
-    assert f"  {path.name}, line 2: is no JSON" in made.report
+    assert f"  {path.name}, line 2: is not JSON" in made.report
 
 
 def test_bytes_that_are_no_utf8_spoil_their_line_only(convert, write):
@@ -137,7 +139,7 @@ def test_rows_stay_in_the_order_of_the_file_with_several_threads(tmp_path):
     with path.open("w") as file:
         for number in range(count):
             file.write(f'{{"n": "{number}", "pad": "{"x" * (number % 90)}"}}\n')
-    space = Workspace(tmp_path, "500MB", 4, BadLines(0.0))
+    space = Workspace(tmp_path, "500MB", 4, BadRecords(0.0))
     try:
         read_json_lines(
             space,
@@ -163,7 +165,7 @@ def test_the_progress_of_a_long_statement_is_shown(tmp_path, monkeypatch):
 
     monkeypatch.setattr(workspace, "tqdm", Bar)
     monkeypatch.setattr(workspace, "_POLL", 0.01)
-    space = Workspace(tmp_path, "500MB", 1, BadLines(0.0))
+    space = Workspace(tmp_path, "500MB", 1, BadRecords(0.0))
     try:
         query = "SELECT hash(range) AS h FROM range(3000000) ORDER BY h"
         space.run(f"CREATE TABLE t AS {query}", "sort")
@@ -215,7 +217,7 @@ def test_an_option_is_not_guessed_from_its_beginning(convert, write):
 def test_a_folder_is_replaced_only_when_told_and_only_a_conversion(convert, write, tmp_path):
     path = write("r.json", "\n".join(GOOD))
     made = convert("amazon", "--reviews", path)
-    with pytest.raises(DataError, match="is there already; give --overwrite"):
+    with pytest.raises(DataError, match="exists already; give --overwrite"):
         convert("amazon", "--reviews", path)
     convert("amazon", "--reviews", path, "--overwrite", "--duplicates", "first")
     precious = tmp_path / "out" / "precious"
@@ -304,7 +306,7 @@ def test_a_disk_that_is_full_is_one_line_wherever_it_happens(write, tmp_path, ki
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert f"error: {tmp_path / 'out'}: " in done.stderr
-    assert "failed (File too large); see to this disk, or set --output" in done.stderr
+    assert "failed (File too large); check this disk, or set --output" in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -312,7 +314,7 @@ def test_a_disk_that_is_full_when_items_are_written(convert, write, tmp_path, mo
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("recbole_cierec.dataset_converters.output.title_cell", full)
+    monkeypatch.setattr("recbole_cierec.dataset_converters.tables.output.title_cell", full)
     path = write("t.csv", "user_id,item_id\na,1\n")
     items = write("i.csv", "item_id\n1\n")
     with pytest.raises(DataError, match="made: No space left on device"):
@@ -376,20 +378,41 @@ def test_hashing_of_the_input_ends_with_a_conversion_that_fails(tmp_path):
     assert not hashing.is_alive()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no lock of that kind")
 def test_what_a_killed_run_left_goes_with_the_next_run_but_not_what_another_uses(
     convert, write, tmp_path
 ):
     target = tmp_path / "out" / "made"
     with temporary_folder(target, dry_run=False) as running:
-        dead = target.parent / ".made.part-killed"
+        dead = target.parent / ".made.part-0123456789ab"
         dead.mkdir()
-        (dead / "lock").touch()
         (dead / "work.duckdb").write_bytes(b"x")
         convert("amazon", "--reviews", write("r.json", "\n".join(GOOD)))
         assert not dead.exists()
         assert running.is_dir()
     assert [path.name for path in target.parent.iterdir()] == ["made"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_killed_dry_run_with_an_archive_leaves_nothing_behind_the_next_run(write, tmp_path):
+    """Both keep what they unpack in the system's temporary folder."""
+    picture = write("pictures.zip", b"")
+    with zipfile.ZipFile(picture, "w") as archive:
+        for k in range(3000):
+            archive.writestr(f"i{k}.jpg", b"x" * 3000)
+    rows = write("t.csv", "user_id,item_id\nu,i1\n")
+    home = tmp_path / "temporary"
+    home.mkdir()
+    command = [sys.executable, "-m", "recbole_cierec", "convert", "table", "--dry-run"]
+    command += ["--interactions", str(rows), "--images", str(picture)]
+    environ = {**os.environ, "TMPDIR": str(home)}
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path, env=environ)
+    while not list(home.glob("*/*/*.jpg")) and started.poll() is None:
+        time.sleep(0.002)
+    started.kill()
+    started.wait()
+    assert list(home.glob("*/*/*.jpg"))
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=tmp_path, env=environ)
+    assert list(home.iterdir()) == []
 
 
 def test_both_ways_to_start_print_the_same_help(tmp_path):

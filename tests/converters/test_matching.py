@@ -43,7 +43,7 @@ def test_ids_that_never_match_are_refused_with_the_likely_cause(table, tmp_path,
     with pytest.raises(DataError, match="only 0 of 40 items of the interactions") as caught:
         table(bought, ids)
     said = str(caught.value)
-    assert f"40 more would but for {cause}" in said
+    assert f"40 more would match but for {cause}" in said
     assert repr(min(bought)) in said
     assert repr(min(ids)) in said
     assert "--min-match" in said
@@ -58,7 +58,7 @@ def test_a_few_ids_that_would_match_but_for_a_cause_are_warned_of(table):
     made = table([*IDS[:38], "39", "40"], IDS)
     (warning,) = warnings(made)
     assert "38 of 40 items of the interactions match the files of items" in warning
-    assert "2 more would but for leading zeros" in warning
+    assert "2 more would match but for leading zeros" in warning
     assert warning in made.manifest["notes"]
 
 
@@ -121,7 +121,7 @@ def test_pictures_that_belong_to_no_item_are_refused(table, write):
     folder = pictures(write, [text.lstrip("0") for text in IDS])
     with pytest.raises(DataError, match="40 items match the pictures of") as caught:
         table(IDS, IDS, "--images", folder)
-    assert "40 more would but for leading zeros" in str(caught.value)
+    assert "40 more would match but for leading zeros" in str(caught.value)
 
 
 def test_a_few_pictures_are_a_warning_and_many_of_others_are_none(table, write):
@@ -177,7 +177,7 @@ def allrecipes(write) -> list[object]:
 @pytest.mark.parametrize("raw", [amazon, movielens, allrecipes])
 def test_the_rule_is_the_same_in_every_converter(convert, write, raw):
     words = raw(write)
-    with pytest.raises(DataError, match="40 more would but for leading zeros"):
+    with pytest.raises(DataError, match="40 more would match but for leading zeros"):
         convert(*words)
     assert convert(*words, "--min-match", "0")
 

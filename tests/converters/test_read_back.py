@@ -159,6 +159,6 @@ def test_a_split_that_loses_a_part_is_refused_since_training_asks_for_all(conver
         write(f"core-data-{split}_rating.csv", f"{head}\n1,2,{rating},2010-08-25\n")
     recipes = "recipe_id,recipe_name,image_url,ingredients\n2,Soup,https://p.example/2.jpg,salt\n"
     words = ["allrecipes", "--folder", write("core-data_recipe.csv", recipes).parent]
-    with pytest.raises(DataError, match="no interaction is left in the part valid of the split"):
+    with pytest.raises(DataError, match="no interaction remains in the part valid of the split"):
         convert(*words, "--min-rating", "3")
     assert len(convert(*words, "--min-rating", "3", "--split", "merge").rows()) == 2

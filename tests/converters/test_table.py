@@ -116,21 +116,20 @@ def test_empty_and_blank_ids_are_bad_rows(convert, write):
     assert [entry["line"] for entry in made.manifest["bad_records"][0]["first"]] == [3, 4, 5]
 
 
-@pytest.mark.parametrize(
-    "item", ["../../secret", "/etc/passwd", "a/b", "con", "x" * 300, "\U0001f3b5"]
-)
-def test_an_id_is_never_a_path(convert, write, tmp_path, item):
+def test_an_id_is_never_a_path(convert, write):
+    items = ["../../secret", "/etc/passwd", "a/b", "con", "x" * 300, "\U0001f3b5"]
     write("secret.jpg", b"secret")
     write("pictures/deep/x.jpg", b"x")
-    path = write("t.csv", f"user_id,item_id,file\na,{item},{item}.jpg\n")
+    rows = "".join(f"a,{item},{item}.jpg\n" for item in items)
+    path = write("t.csv", f"user_id,item_id,file\n{rows}")
     folder = path.parent / "pictures" / "deep"
     words = ("--images", folder, "--min-match", "0")
     made = convert("table", "--interactions", path, "--items", path, *words)
-    assert made.rows("item")[0][:3] == (item, None, None)
+    assert [row[:3] for row in made.rows("item")] == [(item, None, None) for item in items]
     words = ("--image-column", "file", "--images", folder, "--overwrite", "--min-match", "0")
     made = convert("table", "--interactions", path, "--items", path, *words)
-    assert made.rows("item")[0][2] is None
-    assert f"not in {folder}: 1 of 1" in "\n".join(made.report)
+    assert {row[2] for row in made.rows("item")} == {None}
+    assert f"not in {folder}: 6 of 6" in "\n".join(made.report)
 
 
 def test_urls_go_to_the_list_and_pictures_by_id_need_no_table_of_items(convert, write):
@@ -160,7 +159,7 @@ def test_the_first_of_several_rows_of_an_item_describes_it(convert, write):
         ("t.csv", "user_id,item_id\n", "holds no records"),
         ("t.csv", "user,item\na,1\n", "no column user_id, item_id"),
         ("t.csv", "user_id,item_id,item_id\na,1,2\n", "two columns are named"),
-        ("t.csv", b"\x00\x01\x02\n", "no utf-8 text"),
+        ("t.csv", b"\x00\x01\x02\n", "not utf-8 text"),
         ("t.parquet", b"PAR1 or not", "parquet"),
         ("t.jsonl", '{"user": 1}\n', "no column user_id, item_id"),
         ("t.xlsx", "x", "rename it or set --separator"),

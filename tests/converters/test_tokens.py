@@ -7,11 +7,10 @@ from urllib.parse import unquote
 
 import duckdb
 import pytest
-from recbole_cierec.dataset_converters.pictures import target_of
-from recbole_cierec.dataset_converters.tokens import (
+from recbole_cierec.dataset_converters.tables.picture_names import picture_name, target_of
+from recbole_cierec.dataset_converters.tables.tokens import (
     MAX_LABEL,
     label_token,
-    picture_name,
     safe_id,
     safe_id_sql,
     title_cell,

@@ -386,7 +386,7 @@ def test_web_addresses_lead_to_the_command_that_downloads(root, cache, caplog, p
         message = caplog.records[-1].getMessage()
         listed = (cache / message.partition("listed in ")[2].partition(";")[0]).read_text()
         assert listed == f"{address}\ta web address, not a file\n"
-    assert "python -m recbole_cierec.dataset_converters images --list=FILE" in message
+    assert "python -m recbole_cierec convert images --list=FILE" in message
     assert "\n" not in message
 
 

@@ -1,47 +1,72 @@
-"""Pictures of the loaded items: joined by id, cleaned of what is none, and counted."""
+"""Pictures of the loaded items: joined by id or URL, cleaned, and counted."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
-from .csv_source import trimmed
-from .matching import Ids, check_match
-from .workspace import Workspace, quote
+from recbole_cierec.errors import DataError
 
-# From how many items on a picture that they share is suspicious. Shops do show one picture for all
-# colours and sizes of a product: 5 % of 40 items may be that, but hardly 0.05 % of a million.
+from ..tables.matching import Ids, check_match
+from ..tables.sql import quote, trimmed
+from ..tables.workspace import Workspace
+from .folders import picture_folder, pictures_below
+from .img2dataset import is_img2dataset, load_fetched
+
+# How many items must share a picture for a warning. Shops do show one picture for all colours and
+# sizes of a product: 5 % of 40 items may be that, but hardly 0.05 % of a million.
 _SHARE_OF_FEW, _LEAST_OF_FEW = 0.05, 3
 _SHARE_OF_MANY, _LEAST_OF_MANY = 0.0005, 10
 
 
-def attach_pictures(
-    space: Workspace, options: argparse.Namespace, files: Iterable[tuple[str, str]]
+def attach_images(
+    space: Workspace,
+    options: argparse.Namespace,
+    place: Path,
+    rename: Callable[[Iterator[tuple[str, str]]], Iterable[tuple[str, str]]] = iter,
 ) -> None:
-    """Give items the local pictures that are named by their ids, instead of addresses.
+    """Give items local pictures: by the id in a file's name, or by URL if img2dataset wrote them.
+
+    By URL, items whose picture is not there keep their address, so that it can still be downloaded.
 
     Args:
         space: The workspace, with the table items.
-        options: The shared options and the place of the pictures, ``images``.
-        files: Item id and path of each picture; of several of one id the first path stays.
+        options: The shared options.
+        place: A folder, an archive, or the output of img2dataset.
+        rename: Turns (file name without suffix, path) into (item id, path); of several pictures of
+            an id the first path is used.
 
     Raises:
-        DataError: Hardly any picture belongs to an item.
+        DataError: The place cannot be read, or hardly any picture belongs to an item.
     """
-    space.make_table("pictures", {"id": "VARCHAR", "path": "VARCHAR"}, files)
-    where = f"the pictures of {options.images}" if options.images else "the folder of pictures"
+    key, what, others = "item_id", "items", "NULL::VARCHAR"
+    if is_img2dataset(space, place):
+        _clean_addresses(space)  # as in the list that img2dataset was given
+        load_fetched(space, place)
+        key, what, others = (
+            "image_url",
+            "addresses of items",
+            "CASE WHEN path IS NULL THEN image_url END",
+        )
+        if not space.value("SELECT count(image_url) FROM items"):
+            raise DataError(f"{place}: img2dataset's pictures are found by URL; no item has one")
+    else:
+        files = rename(pictures_below(picture_folder(space, place)))
+        space.make_table("pictures", {"id": "VARCHAR", "path": "VARCHAR"}, files)
+    where = f"the pictures of {place}"
     check_match(
         space,
         options,
-        Ids("items", "item_id", "items"),
+        Ids("items", key, what),
         Ids("pictures", "id", where),
         dropped="picture" in options.require,
     )
     space.sought = where
     space.run(
-        "CREATE OR REPLACE TABLE items AS SELECT items.* REPLACE (path AS image, "
-        "NULL::VARCHAR AS image_url) FROM items LEFT JOIN (SELECT id, min(path) AS path "
-        "FROM pictures GROUP BY id) ON id = item_id ORDER BY items.rowid"
+        f"CREATE OR REPLACE TABLE items AS SELECT items.* REPLACE (path AS image, {others} AS "
+        "image_url) FROM items LEFT JOIN (SELECT id, min(path) AS path FROM pictures GROUP BY id) "
+        f"ON id = {key} ORDER BY items.rowid"
     )
     space.run("DROP TABLE pictures")
 
@@ -49,12 +74,12 @@ def attach_pictures(
 def check_pictures(
     space: Workspace, options: argparse.Namespace, icons: Sequence[str] = ()
 ) -> None:
-    """Drop what is no picture of an item, and say how many items have one.
+    """Drop addresses that are not pictures of items, and report how many items have one.
 
     Args:
         space: The workspace, with the table items.
         options: The shared options: ``no_picture``.
-        icons: Regular expressions of addresses that a shop gives to items without a picture.
+        icons: Regular expressions of the addresses that a shop gives to items without a picture.
     """
     _clean_addresses(space)
     tests = [f"regexp_matches(image_url, {quote('(?i)' + icon)})" for icon in icons]
@@ -74,7 +99,7 @@ def check_pictures(
 
 
 def _clean_addresses(space: Workspace) -> None:
-    """Make null what is no address of the web, which a download could not use."""
+    """Set addresses to null that a download could not use."""
     clean = f"replace({trimmed('image_url')}, ' ', '%20')"
     unclean = f"image_url <> {clean}"
     if space.value(f"SELECT count(*) FROM items WHERE {unclean}"):
@@ -84,7 +109,7 @@ def _clean_addresses(space: Workspace) -> None:
     if count:
         first = space.value(f"SELECT first(image_url ORDER BY rowid) FROM items WHERE {bad}")
         space.warn(
-            f"{count:,} pictures are left out, since they are no http or https address; the first: "
+            f"{count:,} pictures are left out: not an http or https address; the first: "
             f"{first[:80]!r}"
         )
         _rewrite(space, bad, image_url="NULL")
@@ -93,12 +118,12 @@ def _clean_addresses(space: Workspace) -> None:
 def _drop_icons(space: Workspace, test: str) -> None:
     count = space.value(f"SELECT count(*) FROM items WHERE {test}") if test else 0
     if count:
-        space.notes.append(f"items whose picture only says that there is none: {count:,}")
+        space.notes.append(f"items whose picture is a 'no image' icon: {count:,}")
         _rewrite(space, test, image="NULL", image_url="NULL")
 
 
 def _rewrite(space: Workspace, where: str, **values: str) -> None:
-    """Set columns of the rows that a condition is true of; rows keep their order."""
+    """Set columns of the rows for which a condition holds; rows keep their order."""
     cells = ", ".join(
         f"CASE WHEN {where} THEN {value} ELSE {key} END AS {key}" for key, value in values.items()
     )
@@ -118,6 +143,6 @@ def _warn_of_shared(space: Workspace, have: int) -> None:
     ).fetchall()
     for picture, count in shared:
         space.warn(
-            f"{count:,} of {have:,} items with a picture share {picture[-120:]!r}; if it says that "
-            "there is none, give a part of its address as --no-picture"
+            f"{count:,} of {have:,} items with a picture share {picture[-120:]!r}; if it is a "
+            "'no image' icon, give a part of its address as --no-picture"
         )

@@ -1,8 +1,8 @@
-"""Reading of input files: JSON lines, lines of Python literals, and CSV, compressed or not.
+"""Read JSON lines and lines of Python literals, compressed or not.
 
-DuckDB reads whole files; Python only looks at the first lines, to tell what a file is, and finds
-the line numbers of bad records. That works because each line that is not blank gives DuckDB one
-row, in the order of the file, a malformed one a row of nulls.
+DuckDB reads whole files; Python only looks at the first lines, to recognise a file, and finds the
+line numbers of bad records. That works because each line that is not blank gives DuckDB one row, in
+the order of the file, and a malformed line a row of nulls.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
 
-from .bad_lines import EXAMPLES
-from .workspace import Workspace, name, quote, ref
+from .loading import append
+from .sql import name, quote, ref, selected
+from .workspace import Workspace
 
-MAX_LITERAL = 1 << 20  # characters of one Python literal: its syntax tree takes some 100 times that
-MAX_LINE = 1 << 24  # bytes of one line of JSON
-SAMPLE = 200  # records looked at to tell what a file is
+MAX_LITERAL = 1 << 20  # bytes of a Python literal; its syntax tree takes some 100 times as many
+MAX_LINE = 1 << 24  # bytes of a line of JSON
+SAMPLE = 200  # records that are read to recognise a file
 BOM = b"\xef\xbb\xbf"
 BROKEN_FILE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 _BROKEN_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
@@ -51,7 +52,7 @@ def open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield line number and content of every line that is not blank.
+    """Yield number and content of every line that is not blank.
 
     Raises:
         DataError: The file cannot be read or decompressed to its end, or a line is too long.
@@ -77,16 +78,10 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_literal(line: bytes) -> dict[str, Any]:
-    """Read a record that is written as a Python literal; nothing in it is run.
-
-    Args:
-        line: At most :data:`MAX_LITERAL` bytes.
-
-    Returns:
-        The record.
+    """Read a record that is a Python literal; no code in it is executed.
 
     Raises:
-        ValueError: It is no dictionary of plain values.
+        ValueError: It is no dictionary of plain values; the message is the reason.
     """
     if len(line) > MAX_LITERAL:
         raise ValueError(f"is longer than {MAX_LITERAL >> 20} MiB")
@@ -95,9 +90,9 @@ def parse_literal(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
     except _BROKEN_LITERAL:
-        raise ValueError("is no Python literal") from None
+        raise ValueError("is not a Python literal") from None
     if not isinstance(record, dict):
-        raise ValueError("is no record")
+        raise ValueError("is not a record")
     return record
 
 
@@ -105,28 +100,21 @@ def parse_json(line: bytes) -> dict[str, Any]:
     """Read a record in JSON.
 
     Raises:
-        ValueError: It is none; the message is the reason.
+        ValueError: It is not JSON; the message is the reason.
     """
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
     except (ValueError, RecursionError):
-        raise ValueError("is no JSON") from None
+        raise ValueError("is not JSON") from None
     if not isinstance(record, dict):
-        raise ValueError("is no record")
+        raise ValueError("is not a record")
     return record
 
 
 def sample_records(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """Look at the first records of a file.
-
-    Args:
-        path: JSON lines or lines of Python literals.
-
-    Returns:
-        The records that could be read, and whether they are Python literals.
-    """
+    """The first records of a file that can be read, and whether they are Python literals."""
     lines = list(islice(numbered_lines(path), SAMPLE))
     found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for literal, parse in ((False, parse_json), (True, parse_literal)):
@@ -154,11 +142,11 @@ def read_json_lines(
 
     Args:
         space: The workspace.
-        table: Made when it is not there; rows stay in the order of the file.
+        table: Created if needed; rows stay in the order of the file.
         path: The file.
         columns: Fields to read, with their DuckDB types (VARCHAR or JSON).
-        select: Columns of the table, as name -> expression over the fields (see :func:`ref`).
-        check: Says what a parsed record lacks; for the report.
+        select: Columns of the table, as name -> expression over the fields (see :func:`.sql.ref`).
+        check: Returns what a parsed record lacks, for the report.
         required: Columns of the table that are null in a bad record.
         literal: The file holds Python literals.
 
@@ -170,35 +158,26 @@ def read_json_lines(
     source = _plain_json(space, path, list(columns), literal)
     typed = ", ".join(f"{name(key)}: '{kind}'" for key, kind in columns.items())
     renamed = ", ".join(f"{name(key)} AS {ref(key)}" for key in columns)
-    chosen = ", ".join(f"{expression} AS {key}" for key, expression in select.items())
     query = (
-        f"SELECT {chosen} FROM (SELECT {renamed} FROM read_json({quote(source)}, "
+        f"SELECT {selected(select)} FROM (SELECT {renamed} FROM read_json({quote(source)}, "
         f"columns={{{typed}}}, records=true, format='newline_delimited', ignore_errors=true, "
         f"maximum_object_size={MAX_LINE}))"
     )
     try:
-        start = append(space, table, query, f"read {path.name}", path)
+        loaded = append(space, table, query, path, required)
     except DataError:
-        for _ in numbered_lines(path):  # if a line is the cause, this names it
+        for _ in numbered_lines(path):  # names the line if one is the cause
             continue
         raise
     if source.parent == space.temp:
         source.unlink()
-    missing = " OR ".join(f"{key} IS NULL" for key in required)
-    records = space.value(f"SELECT count(*) FROM {table}") - start
-    where = f"FROM {table} WHERE rowid >= {start} AND ({missing})"
-    bad = space.value(f"SELECT count(*) {where}")
-    examples: list[tuple[int, str]] = []
-    if bad:
-        found = space.run(f"SELECT rowid {where} ORDER BY rowid LIMIT {EXAMPLES}").fetchall()
-        parse = parse_literal if literal else parse_json
-        examples = _reasons(path, [row - start for (row,) in found], parse, check)
-        space.run(f"DELETE {where}")
-    space.bad.add(path, records, bad, examples)
+    parse = parse_literal if literal else parse_json
+    examples = _reasons(path, loaded.examples, parse, check) if loaded.examples else []
+    space.bad.add(path, loaded.rows, loaded.incomplete, examples)
 
 
 def _refuse_equal_but_for_case(path: Path, fields: Iterable[str]) -> None:
-    """DuckDB's reader of JSON ignores the case of the fields that it is asked for."""
+    """DuckDB's JSON reader ignores the case of field names."""
     known: dict[str, str] = {}
     for key in fields:
         other = known.setdefault(key.lower(), key)
@@ -209,29 +188,8 @@ def _refuse_equal_but_for_case(path: Path, fields: Iterable[str]) -> None:
             )
 
 
-def append(space: Workspace, table: str, query: str, what: str, path: Path | None = None) -> int:
-    """Append what a query gives to a table, which is made when it is not there.
-
-    Args:
-        space: The workspace.
-        table: The table.
-        query: Its new rows.
-        what: Name of the step; empty: no bar.
-        path: The input file that the query reads, if it reads one.
-
-    Returns:
-        The rowid of the first new row.
-    """
-    known = space.value(f"SELECT count(*) FROM duckdb_tables() WHERE table_name = {quote(table)}")
-    # Row ids go on where the last row was; rows that were deleted keep theirs.
-    start = space.value(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}") if known else 0
-    verb = "INSERT INTO" if known else "CREATE TABLE"
-    space.run(f"{verb} {table} {'' if known else 'AS '}{query}", what, path)
-    return start
-
-
 def _plain_json(space: Workspace, path: Path, fields: list[str], literal: bool) -> Path:
-    """The file itself, or a copy as plain JSON lines where DuckDB cannot read it as it is."""
+    """The file itself, or a copy as plain JSON lines if DuckDB cannot read it directly."""
     with open_bytes(path) as file:
         try:
             has_bom = file.read(len(BOM)) == BOM
@@ -252,7 +210,7 @@ def _literal_as_json(line: bytes, fields: list[str]) -> bytes:
         record = parse_literal(line)
         kept = {key: record[key] for key in fields if key in record}
         return json.dumps(kept, allow_nan=False).encode("ascii") + b"\n"
-    except (ValueError, TypeError):  # TypeError: a set or bytes, which JSON does not have
+    except (ValueError, TypeError):  # TypeError: a set or bytes, which JSON lacks
         return b"null\n"
 
 
@@ -262,7 +220,7 @@ def _reasons(
     parse: Callable[[bytes], dict[str, Any]],
     check: Callable[[dict[str, Any]], str],
 ) -> list[tuple[int, str]]:
-    """Line numbers of the records with these ordinals, and what is wrong with each."""
+    """Line number and fault of each record with one of these ordinals."""
     wanted, found = set(ordinals), []
     for ordinal, (number, line) in enumerate(numbered_lines(path)):
         if ordinal in wanted:

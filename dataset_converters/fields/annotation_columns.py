@@ -1,6 +1,6 @@
-"""Annotations from the columns of a table: what a cell says depends on its whole column.
+"""Annotations from the columns of a table; the whole column decides how its cells are read.
 
-* A **flag** column holds 0 and 1, true and false or yes and no: where it is true, the item has the
+* A **flag** column holds 0 and 1, true and false or yes and no: where it is true, the item gets the
   column's name as an annotation (``Comedy``).
 * A **number** column holds numbers: the annotation is name and number (``year=1995``), since the
   number alone would be the same annotation for a year, a size and a code.
@@ -12,24 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .workspace import Workspace, quote
+from ..tables.sql import quote
+from ..tables.workspace import Workspace
 
 _TRUE, _FALSE = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i)nan$"
-_MANY = 20  # distinct numbers of a column, if most items have one of their own
+_MANY = 20  # distinct numbers above which a column may be a measurement
 
 
 def annotations_sql(space: Workspace, table: str, names: Sequence[str], separator: str) -> str:
-    """Find out what each column holds, and how its cells become annotations.
+    """Detect the kind of each column and return the annotations as SQL of type VARCHAR[].
 
     Args:
-        space: The workspace; its notes get the columns of flags and of numbers.
+        space: The workspace; its notes will name the columns of flags and of numbers.
         table: With the cells as text in the columns ``cell0``, ``cell1`` ...
         names: The columns' names in the file.
-        separator: Between two labels of a cell.
-
-    Returns:
-        An expression of DuckDB over the table, of type VARCHAR[].
+        separator: Between two labels in a cell.
     """
     parts, flags, numbers = [], [], []
     for place, key in enumerate(names):
@@ -56,23 +54,23 @@ def annotations_sql(space: Workspace, table: str, names: Sequence[str], separato
 
 
 def _are_numbers(space: Workspace, table: str, key: str, labels: str) -> bool:
-    """Whether a column holds nothing else; warns when hardly two items have the same."""
+    """Whether a column holds only numbers; warns if hardly any two items share one."""
     numbers, distinct, items = space.run(
         f"SELECT bool_and(regexp_matches(x, {quote(_NUMBER)})), count(DISTINCT x), "
         f"count(DISTINCT row) FROM (SELECT rowid AS row, unnest({labels}) AS x FROM {table})"
     ).fetchone()
     if numbers and distinct > _MANY and distinct > items / 2:
         space.warn(
-            f"{key} holds {distinct:,} numbers for {items:,} items: as annotations they say next "
-            "to nothing; put them into classes, or leave the column out"
+            f"{key} holds {distinct:,} numbers for {items:,} items, which tell a model almost "
+            "nothing; group them into classes, or leave the column out"
         )
     return bool(numbers)
 
 
 def _labels(cell: str, separator: str) -> str:
-    """Labels of a cell: the elements of a list, or the parts of a text."""
+    """Labels in a cell: the elements of a list, or the parts of a text."""
     parts = f"list_transform(string_split({cell}, {quote(separator)}), lambda x: trim(x))"
-    # DuckDB's own form of a list is near enough to Python's: ['Rock', 'Pop'].
+    # DuckDB's notation of lists is close enough to Python's: ['Rock', 'Pop'].
     listed = (
         f"coalesce(TRY_CAST(TRY_CAST({cell} AS JSON) AS VARCHAR[]), TRY_CAST({cell} AS VARCHAR[]))"
     )

@@ -10,65 +10,53 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.terminal import one_line
 
-from .sources import BOM, BROKEN_FILE, open_bytes
-from .tokens import BLANKS, printable
+from .records import BOM, BROKEN_FILE, open_bytes
+from .tokens import BLANKS
 
-MAX_CELL = 1 << 24  # characters
+MAX_LINE = 1 << 24  # characters
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")  # as the codecs are named
-_NO_TEXT = ("Cc", "Cs")  # categories of control characters and of bytes that could not be decoded
+_NO_TEXT = ("Cc", "Cs")  # categories of control characters and of bytes that are not text
 
 
 def header_of(path: Path, separator: str, encoding: str = "utf-8") -> list[str]:
-    """Names in the first row.
-
-    Args:
-        path: The file.
-        separator: Between two cells.
-        encoding: Of the file.
-
-    Returns:
-        The names without blanks around them; several may be equal or empty, which matters for the
-        columns that are read only (see :func:`require_columns`).
+    """Names in the first row, without blanks around them; they may be equal or empty.
 
     Raises:
         DataError: The file is empty or not in that encoding.
     """
     try:
         with open_text(path, encoding) as file:
-            line = file.readline(MAX_CELL).rstrip("\r\n")
+            line = file.readline(MAX_LINE).rstrip("\r\n")
             if any(unicodedata.category(char) in _NO_TEXT for char in line.replace("\t", "")):
-                what = f"is no {encoding} text; set --encoding or give the table"
+                what = f"is not {encoding} text; set --encoding or give the table"
                 raise DataError(f"{path}, line 1: {what}")
             if not line.strip():
                 raise DataError(f"{path}: the first line is empty; it must name the columns")
-            if len(separator) == 1 and '"' in line:  # quoted names may hold line breaks
-                with open_text(path, encoding) as again:
-                    return [cell.strip(BLANKS) for cell in _quoted_row(path, again, separator)]
-    except BROKEN_FILE as error:
-        raise DataError(f"{path}: cannot be read ({error}); is the download complete?") from None
-    return [cell.strip(BLANKS) for cell in line.split(separator)]
-
-
-def _quoted_row(path: Path, file: io.TextIOWrapper, separator: str) -> list[str]:
-    csv.field_size_limit(MAX_CELL)
-    try:
-        return next(csv.reader(file, delimiter=separator, strict=True))
+        if len(separator) > 1 or '"' not in line:
+            return [cell.strip(BLANKS) for cell in line.split(separator)]
+        csv.field_size_limit(MAX_LINE)
+        with open_text(path, encoding) as file:  # quoted names may hold line breaks
+            names = next(csv.reader(file, delimiter=separator, strict=True))
+        return [name.strip(BLANKS) for name in names]
     except csv.Error as error:
         raise DataError(f"{path}, line 1: does not name the columns ({error})") from None
+    except BROKEN_FILE as error:
+        raise DataError(f"{path}: cannot be read ({error}); is the download complete?") from None
 
 
 def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str], what: str) -> None:
-    """Refuse a file that lacks columns, in a line that says what it should be.
+    """Refuse a file that lacks columns.
 
     Args:
         path: The file.
         names: Its columns.
-        wanted: Columns that it must have.
-        what: What it should be, for the message.
+        wanted: Columns that it must have, each once.
+        what: What the file should be, for the message.
 
     Raises:
-        DataError: Columns are missing, or there are several of that name.
+        DataError: Columns are missing, or several have the same name.
     """
     for key in wanted:
         if names.count(key) > 1:
@@ -81,29 +69,28 @@ def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str], wha
         if len(names) == 1 and any(mark in names[0] for mark in ",;\t|"):
             hint = "; is the separator another one?"
         text = f"is not {what}: no column {', '.join(missing)} (it has: {shown}){hint}"
-        raise DataError(f"{path}: {printable(text)}")
+        raise DataError(f"{path}: {one_line(text)}")
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
-    """Text with its line breaks as they are; bytes that are not text come as lone surrogates.
+    """Open text with its line breaks unchanged; bytes that are not text become lone surrogates.
 
     Raises:
         DataError: There is no such file or encoding, or the file is marked as UTF-8.
     """
-    utf8 = codec_is_utf8(encoding)
+    utf8 = is_utf8_codec(encoding)
     file = open_bytes(path)
     if not utf8 and file.peek(len(BOM)).startswith(BOM):
         raise DataError(f"{path}: is marked as UTF-8, not {encoding}; leave out --encoding")
+    codec = "utf-8-sig" if utf8 else encoding
     try:
-        return io.TextIOWrapper(
-            file, "utf-8-sig" if utf8 else encoding, "surrogateescape", newline=""
-        )
+        return io.TextIOWrapper(file, codec, "surrogateescape", newline="")
     except LookupError:
         raise DataError(f"{path}: the encoding {encoding!r} is unknown") from None
 
 
-def codec_is_utf8(encoding: str) -> bool:
-    """Whether an encoding is UTF-8, or a part of it, however it is spelled."""
+def is_utf8_codec(encoding: str) -> bool:
+    """Whether an encoding is UTF-8 or a part of it, however it is spelled."""
     try:
         return codecs.lookup(encoding).name in _UTF8
     except LookupError:

@@ -1,11 +1,9 @@
-"""Where a conversion happens: a DuckDB database in a temporary folder, its limits and its counts.
+"""A DuckDB database in a temporary folder, and what a conversion notes for its report.
 
 Why DuckDB: k-core, de-duplication and joins need the whole table many times, sorted and grouped.
 DuckDB does that in SQL over tables on disk within a fixed ``memory_limit``, reads JSON lines, CSV
-and Parquet, compressed or not, and goes on after a malformed line. Polars streams its scans but
-has no such limit: 2 million reviews (909 MB), last duplicates and 5-core, two threads, 348,503
-rows left by both, took Polars 9.8 s of processor time and a peak of 1,252 MiB, this package
-(hashing of the input included) 10.0 s and 313 MiB; docs/data.md has the whole measurement.
+and Parquet, compressed or not, and continues after a malformed line. Polars streams its scans but
+has no such limit. docs/data.md compares processor time and memory.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as Waiting
@@ -25,11 +22,12 @@ from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
 
-from .bad_lines import BadLines
+from .bad_records import BadRecords
+from .sql import quote
 from .tokens import is_utf8
 
-# What files and disks can cause; all else is a mistake of ours and keeps its traceback. A file that
-# is being read can cause more, but no fault of the SQL.
+# What files and disks can cause; anything else is a bug in this package and keeps its traceback. A
+# file that is being read can cause more errors, but none of the SQL itself.
 _OF_THE_DATA = (
     duckdb.OutOfMemoryException,
     duckdb.IOException,
@@ -47,30 +45,29 @@ _DISK_ERRORS = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EMFILE")
 
 
 class Workspace:
-    """A database, the folder for temporary files, and what was met on the way.
+    """The database, a folder for temporary files, and notes for the report.
 
     Args:
-        temp: An existing folder on the disk of the output; whoever made it removes it.
-        memory: DuckDB's limit, as ``1500MB``; the process itself needs some 300 MB more.
-        threads: DuckDB's threads.
-        bad: Collects unusable lines.
+        temp: An existing folder on the disk of the output; the caller removes it.
+        memory: DuckDB's limit, such as ``1500MB``; the process itself needs some 300 MB more.
+        threads: Of DuckDB.
+        bad: Collects unusable records.
 
     Attributes:
-        con: The connection.
         inputs: Files that were read, in order, for the manifest.
         notes: Lines for the report.
         sought: Where pictures were looked for, for messages; empty: nowhere.
     """
 
-    def __init__(self, temp: Path, memory: str, threads: int, bad: BadLines) -> None:
+    def __init__(self, temp: Path, memory: str, threads: int, bad: BadRecords) -> None:
         self.temp, self.memory, self.bad = temp, memory, bad
         self.inputs: list[Path] = []
         self.notes: list[str] = []
         self.sought = ""
         self._files = 0
         self._worker = ThreadPoolExecutor(1)
-        # Extensions would be downloaded; all that is needed here is built in.
-        settings = {
+        # Extensions would be downloaded; everything needed is built in.
+        settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory,
             "threads": threads,
             "temp_directory": str(temp / "spill"),
@@ -78,12 +75,12 @@ class Workspace:
             "autoinstall_known_extensions": False,
         }
         self.con = duckdb.connect(str(temp / "work.duckdb"), config=settings)
-        # Else DuckDB does not count how far a statement is; the bar itself is ours.
+        # Without it DuckDB does not track a statement's progress; tqdm draws the bar.
         self.con.execute("SET enable_progress_bar = true")
         self.con.execute("SET enable_progress_bar_print = false")
 
     def warn(self, text: str) -> None:
-        """Add a warning to the report; it stands with the notes, marked as a warning."""
+        """Add a note to the report that is marked as a warning."""
         self.notes.append(f"warning: {text}")
 
     def run(self, sql: str, what: str = "", path: Path | None = None) -> Any:
@@ -92,14 +89,13 @@ class Workspace:
         Args:
             sql: One statement.
             what: Name of the step; empty: no bar.
-            path: The input file that the statement reads, if it reads one.
+            path: The input file that the statement reads, if any.
 
         Returns:
             The connection, to fetch from.
 
         Raises:
-            DataError: In one line of our words, for what DuckDB refuses: files it cannot read, a
-                full disk.
+            DataError: A file cannot be read, the disk is full, or there is too little memory.
         """
         try:
             return self._wait(self._worker.submit(self.con.execute, sql), what)
@@ -109,17 +105,13 @@ class Workspace:
             raise DataError(self._explain(error, what, path)) from error
 
     def value(self, sql: str) -> Any:
-        """The one value that a query gives."""
+        """The single value of a query."""
         return self.run(sql).fetchone()[0]
 
     def rows(self, sql: str) -> Iterator[tuple]:
-        """The rows of a query, in blocks, so that they need not fit in memory.
+        """Yield the rows of a query, which need not fit in memory.
 
-        Args:
-            sql: A query; no other statement may run until all rows are taken.
-
-        Yields:
-            Each row.
+        No other statement may run before all rows are taken.
         """
         cursor = self.run(sql)
         while block := cursor.fetchmany(FETCH):
@@ -131,27 +123,24 @@ class Workspace:
         return self.temp / f"part{self._files}{suffix}"
 
     def readable(self, path: Path) -> Path:
-        """A name of an input file that DuckDB does not take for a pattern of names.
-
-        Args:
-            path: The file.
+        """A path of an input file that DuckDB does not read as a pattern.
 
         Returns:
             The path itself, or a link to it in the temporary folder.
 
         Raises:
-            DataError: There is no such file, or the system makes no links.
+            DataError: There is no such file, or the system cannot make links.
         """
         if not path.is_file():
             raise DataError(f"{path}: no such file")
         if not PATTERN.intersection(str(path)) and is_utf8(str(path)):
             return path
-        # The end of the name tells the compression.
+        # DuckDB detects the compression by the end of the name.
         link = self.new_file("".join(path.suffixes[-1:]))
         try:
             link.symlink_to(path.absolute())
         except OSError:
-            raise DataError(f"{path}: has one of * ? [ in its path, or is not UTF-8") from None
+            raise DataError(f"{path}: its path has one of * ? [, or is not UTF-8") from None
         return link
 
     def make_table(self, name: str, columns: Mapping[str, str], rows: Iterable[tuple]) -> None:
@@ -160,7 +149,7 @@ class Workspace:
         Args:
             name: The table.
             columns: Names to DuckDB types.
-            rows: Values that JSON has; they go through a file, so that they need not fit in memory.
+            rows: JSON values; they go through a file and need not fit in memory.
         """
         path = self.new_file(".jsonl")
         names = list(columns)
@@ -175,12 +164,12 @@ class Workspace:
         path.unlink()
 
     def close(self) -> None:
-        """Close the database; its file stays."""
+        """Close the database; its file remains."""
         self._worker.shutdown()
         self.con.close()
 
     def _explain(self, error: Exception, what: str, path: Path | None) -> str:
-        """What failed, where, and what to do: DuckDB's own words speak of SQL and of its files."""
+        """What failed, where, and what to do; DuckDB's messages are about SQL and its own files."""
         step = f"the step '{what}'" if what else "the conversion"
         text = str(error)
         system = (
@@ -190,9 +179,7 @@ class Workspace:
         if reason and path and str(path) in text:
             return f"{path}: cannot be read ({reason})"
         if reason:
-            return (
-                f"{self.temp.parent}: {step} failed ({reason}); see to this disk, or set --output"
-            )
+            return f"{self.temp.parent}: {step} failed ({reason}); check this disk, or set --output"
         if isinstance(error, duckdb.OutOfMemoryException):
             return f"{step} needs more memory than {self.memory}; raise --memory or free disk space"
         if path:
@@ -202,8 +189,10 @@ class Workspace:
         return f"{self.temp.parent}: {step} failed; is there space on this disk?"
 
     def _wait(self, running: Future, what: str) -> Any:
-        """Wait for a statement, which runs in a thread of its own: a signal that DuckDB itself
-        catches would come out as a RuntimeError."""
+        """Wait for a statement in another thread.
+
+        DuckDB would catch a signal in the main thread and raise it as a RuntimeError.
+        """
         bar = tqdm(total=100, desc=what, unit="%", disable=None if what else True, leave=False)
         with bar:
             try:
@@ -219,22 +208,3 @@ class Workspace:
                     self.con.interrupt()
                     wait([running])
                 raise
-
-
-def quote(text: object) -> str:
-    """A text as an SQL literal."""
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def name(text: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + text.replace('"', '""') + '"'
-
-
-def ref(field: str) -> str:
-    """The SQL identifier of a file's column or field, of whatever name.
-
-    SQL ignores the case of identifiers and has no empty ones; a file may name its columns ``item``,
-    ``Item`` and the empty text. Different names give different identifiers.
-    """
-    return name("$" + re.sub("[A-Z^]", lambda found: f"^{found[0]}", field))

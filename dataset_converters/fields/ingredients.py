@@ -1,21 +1,21 @@
-"""From an ingredient line of a recipe to the element it names.
+"""Clean an ingredient line of a recipe to the element that it names.
 
-``Granny Smith apples sliced`` and ``apple, peeled`` differ in how they are cut, not in what a
-picture shows. The rules, in order:
+``Granny Smith apples sliced`` and ``apple, peeled`` differ in preparation, not in what a picture
+shows. The rules, in order:
 
-1. entities and accents are resolved, letters made small, trade mark signs dropped;
-2. a heading (``Rub:``) is no ingredient;
-3. what stands in brackets is dropped, an unclosed bracket to the end of the line and an unopened
-   one from its start (``fluid ounce) can chicken broth``); from ``for``, ``to taste``, ``such as``,
-   ``plus more``, ``with``, ``cut``, ``or`` and the like on, the rest is dropped;
-4. numbers, units and containers (``cup``, ``ounce``, ``can``, ``sprigs``), sizes and qualities
-   (``large``, ``fresh``, ``boneless``) and preparations with their adverbs (``finely chopped``) are
-   dropped wherever they stand; ``ground`` only at the end, since ground beef is not beef;
-5. the last word becomes singular;
-6. what is joined by ``and`` stays one element (``salt and black pepper``).
+1. resolve entities and accents, write lower case, drop trade mark signs;
+2. a heading (``Rub:``) is not an ingredient;
+3. drop text in brackets, also after an unclosed and before an unopened bracket (``fluid ounce) can
+   chicken broth``); drop everything from ``for``, ``to taste``, ``such as``, ``plus more``,
+   ``with``, ``cut``, ``or`` and the like to the end;
+4. drop numbers, units and containers (``cup``, ``ounce``, ``can``, ``sprigs``), sizes and qualities
+   (``large``, ``fresh``, ``boneless``) and preparations with their adverbs (``finely chopped``);
+   ``ground`` only at the end, since ground beef is not beef;
+5. make the last word singular;
+6. words joined by ``and`` remain one element (``salt and black pepper``).
 
-Nothing left: no element. The paper counts 2,736 elements and does not say how it cleaned them; with
-these rules the number is set by ``--min-annotation-items``.
+A line can end up empty. The paper counts 2,736 elements and does not say how it cleaned them; with
+these rules ``--min-annotation-items`` sets the number.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from .tokens import clean_text
+from ..tables.tokens import clean_text
 
 _UNITS = """
 bag bags bottle bottles box boxes bunch bunches can cans canned carton cartons clove cloves
@@ -51,7 +51,7 @@ thickly thinly toasted torn trimmed undrained unwrapped washed well zested
 """
 _DROPPED = frozenset(f"{_UNITS} {_QUALITIES} {_PREPARATIONS}".split())
 _LINKS = frozenset("and or with in of the a an into to plus".split())
-# "hot" and "light" say what a thing is in these.
+# Pairs in which the first word is part of the name.
 _KEPT_PAIRS = {"hot sauce", "hot pepper", "hot dog", "baby corn", "cold cut", "whole wheat"}
 _KEPT_PAIRS |= {"light cream", "bay leaf", "bay leaves", "fish stick", "fish sticks"}
 _BRACKETS = re.compile(r"\([^()]*\)|^[^()]*\)|\([^()]*$")
@@ -61,7 +61,7 @@ _REST = re.compile(
 )
 _NUMBER = re.compile(r"[\d/.,%]+[\w-]*|#\d+")
 _WORD = re.compile(r"[\w'*&-]+")
-_SAME = ("ss", "us", "is", "as", "ies")  # molasses and series end alike in both numbers
+_SAME = ("ss", "us", "is", "as", "ies")  # endings of words such as molasses and series
 _PLURALS = {"leaves": "leaf", "loaves": "loaf", "halves": "half", "cookies": "cookie"}
 _PLURALS |= {"chilies": "chili", "chiles": "chile", "peas": "pea"}
 _PLURALS |= {"brownies": "brownie", "molasses": "molasses", "hummus": "hummus", "swiss": "swiss"}
@@ -69,14 +69,7 @@ _PLURALS |= {"brownies": "brownie", "molasses": "molasses", "hummus": "hummus", 
 
 @lru_cache(maxsize=1 << 16)
 def element_of(line: str) -> str:
-    """The element that an ingredient line names.
-
-    Args:
-        line: As in the file.
-
-    Returns:
-        Words separated by blanks; empty for a heading or when nothing is left.
-    """
+    """The element of an ingredient line: words separated by blanks, or empty."""
     text = unicodedata.normalize("NFKD", clean_text(line)).lower()
     text = "".join(char for char in text if not unicodedata.combining(char))
     text = re.sub("[®™©]", "", text).strip()
@@ -98,14 +91,7 @@ def element_of(line: str) -> str:
 
 
 def singular(word: str) -> str:
-    """The singular of an English noun, by its ending.
-
-    Args:
-        word: In small letters.
-
-    Returns:
-        The singular; the word itself where the ending does not tell.
-    """
+    """The singular of a lower-case English noun by its ending, or the word itself."""
     if word in _PLURALS:
         return _PLURALS[word]
     if len(word) > 4 and word.endswith("ies"):
@@ -122,7 +108,7 @@ def _without_fillers(words: list[str]) -> list[str]:
     for place, word in enumerate(words):
         pairs = {" ".join(words[k : k + 2]) for k in (place - 1, place) if k >= 0}
         if word not in _DROPPED or pairs & _KEPT_PAIRS:
-            # "rinsed and drained" leaves its "and" behind: no link follows another or nothing.
+            # "rinsed and drained" leaves its "and" behind, which must not begin or follow a link.
             if word in _LINKS and (not kept or kept[-1] in _LINKS):
                 continue
             kept.append(word)

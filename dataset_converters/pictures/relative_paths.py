@@ -1,25 +1,19 @@
-"""Names from outside that become paths: which of them are harmless on every system."""
+"""Which file names from outside are safe on every system."""
 
 from __future__ import annotations
 
 import re
 
 _MOST_BYTES, _MOST_SEGMENT_BYTES = 1024, 255
-# Devices in every folder of Windows, whatever follows the dot.
+# Devices in every folder of Windows, with any suffix.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
 def path_fault(name: str) -> str:
-    """Say why a name may not be used as a path below some folder.
+    """Why a relative path with ``/`` must not be used below a folder; empty if it is safe.
 
-    What only Windows takes amiss is refused everywhere, so that a data set can be moved.
-
-    Args:
-        name: A relative path with ``/`` between its parts.
-
-    Returns:
-        The reason in a few words; empty if the name is harmless.
+    Names that only Windows refuses are refused everywhere, so that data sets can be moved.
     """
     if not name:
         return "empty path"

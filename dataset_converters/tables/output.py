@@ -1,34 +1,30 @@
-"""The folder that a conversion leaves: written beside its place, then renamed into it."""
+"""The folder that a conversion produces: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
 import argparse
-import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.files.leftovers import claimed, clear_leftovers
 
-from .pictures import place_picture, target_of
+from .picture_names import target_of
+from .sql import quote
 from .steps import Steps
 from .tokens import is_utf8, safe_id, safe_id_sql, title_cell
-from .workspace import PATTERN, Workspace, quote
-
-try:
-    import fcntl
-except ImportError:  # Windows: leftovers of killed runs stay
-    fcntl = None
+from .workspace import PATTERN, Workspace
 
 MANIFEST = "conversion.json"
 _FEATURE_ROWS = 4096  # written at a time
@@ -36,34 +32,28 @@ _FEATURE_ROWS = 4096  # written at a time
 
 @contextmanager
 def temporary_folder(target: Path, dry_run: bool) -> Iterator[Path]:
-    """A folder for everything unfinished, beside the target, removed at the end.
+    """A folder for everything unfinished, next to the target, removed at the end.
+
+    What killed runs left behind is removed first.
 
     Args:
         target: The folder that the conversion makes.
-        dry_run: Nothing may appear beside the target.
-
-    Yields:
-        The folder.
+        dry_run: Use the system's temporary folder; nothing appears next to the target.
 
     Raises:
         DataError: It cannot be made.
     """
-    home = target.parent
-    try:
-        if not dry_run:
-            home.mkdir(parents=True, exist_ok=True)
-        place = home if home.is_dir() and not dry_run else None
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=place))
-    except OSError as error:
-        raise DataError(f"{home}: {_why_no_folder(error)}") from None
-    with (folder / "lock").open("w") as lock:
-        _hold(lock)
+    home = Path(tempfile.gettempdir()) if dry_run else target.parent
+    prefix = f".{target.name}.part-"
+    with ExitStack() as stack:
         try:
-            if place:
-                _remove_leftovers(place, folder.name.rpartition("-")[0])
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            home.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(home, prefix)
+            folder = stack.enter_context(claimed(home, prefix))
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise DataError(f"{home}: {_why_no_folder(error)}") from None
+        yield folder
 
 
 def _why_no_folder(error: OSError) -> str:
@@ -72,42 +62,19 @@ def _why_no_folder(error: OSError) -> str:
     return f"cannot be written to ({error.strerror})"
 
 
-def _hold(lock: IO[str]) -> bool:
-    """Lock a file until it is closed, which the end of a process does in any case."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _remove_leftovers(place: Path, prefix: str) -> None:
-    """Remove folders of runs that were killed: those whose lock nobody holds."""
-    for folder in place.glob(f"{glob.escape(prefix)}-*"):
-        try:
-            with (folder / "lock").open("r+") as lock:
-                free = _hold(lock)
-        except OSError:  # another run is just making or removing it
-            continue
-        if free:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def check_target(target: Path, overwrite: bool) -> None:
-    """Refuse to replace anything but an earlier conversion, and that only when told to.
+    """Refuse to replace anything but an earlier conversion, and that only with ``overwrite``.
 
     Raises:
         DataError: It would be replaced.
     """
     if PATTERN.intersection(str(target.absolute())) or not is_utf8(str(target.absolute())):
-        what = "has one of * ? [ in its path, or is not UTF-8"
+        what = "its path has one of * ? [, or is not UTF-8"
         raise DataError(f"{str(target)!r}: {what}; give another --output")
     if not os.path.lexists(target):
         return
     if not overwrite:
-        raise DataError(f"{target}: is there already; give --overwrite or another --name")
+        raise DataError(f"{target}: exists already; give --overwrite or another --name")
     if target.is_symlink() or not (target / MANIFEST).is_file():
         raise DataError(f"{target}: holds no {MANIFEST}, so it is not replaced; remove it yourself")
 
@@ -120,21 +87,21 @@ class Writer:
         steps: What was kept.
         options: The shared options.
         folder: An existing, empty folder.
-
-    Attributes:
-        facts: Counts for the report, by name.
     """
 
     def __init__(
         self, space: Workspace, steps: Steps, options: argparse.Namespace, folder: Path
     ) -> None:
         self.space, self.steps, self.options, self.folder = space, steps, options, folder
-        self.facts: dict[str, int] = {}
 
-    def write(self) -> None:
-        """Write interactions, items, pictures and the list of pictures to download."""
+    def write(self) -> dict[str, int]:
+        """Write interactions, items, pictures and the list of pictures to download.
+
+        Returns:
+            Counts for the report, by name.
+        """
         self._write_interactions()
-        self._write_items()
+        return self._write_items()
 
     def _write_interactions(self) -> None:
         columns = [
@@ -162,7 +129,7 @@ class Writer:
                 f"write {path.name}",
             )
 
-    def _write_items(self) -> None:
+    def _write_items(self) -> dict[str, int]:
         known = {row[0] for row in self.space.run("DESCRIBE items").fetchall()}
         row_of = "feature_row" if "feature_row" in known else "NULL"
         query = (
@@ -196,10 +163,10 @@ class Writer:
         if not facts["to download"]:
             urls.unlink()
         if not facts["described items"]:
-            file.unlink()  # training refuses a file of a header alone
+            file.unlink()  # training refuses a file with only a header
         elif row_of != "NULL":
             self._write_features(feature_rows)
-        self.facts = {**facts, "annotation tokens (elements)": self.steps.elements}
+        return {**facts, "annotation tokens (elements)": self.steps.elements}
 
     def _picture(self, item: str, image: str | None) -> str:
         if not image:
@@ -209,7 +176,7 @@ class Writer:
         return path
 
     def _write_features(self, rows: list[int]) -> None:
-        """Rows of a ready-made feature file, in the order of NAME.item."""
+        """Copy rows of a ready-made feature file, in the order of NAME.item."""
         source = np.load(self.options.features, mmap_mode="r", allow_pickle=False)
         path = self.folder / f"{self.options.name}.features.npy"
         shape = (len(rows), source.shape[1])
@@ -220,27 +187,27 @@ class Writer:
 
 
 def _number_sql(key: str) -> str:
-    """Whole numbers without a point: shorter, and exact as text."""
+    """A number as text; whole numbers without a decimal point, which is shorter and exact."""
     whole = f"CAST(CAST({key} AS BIGINT) AS VARCHAR)"
     is_whole = f"{key} = trunc({key}) AND abs({key}) < 1e15"
     return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({key} AS VARCHAR) END"
 
 
-def file_digest(path: Path, given_up: Event | None = None) -> str:
-    """SHA-256 of a file, in hexadecimal; of a part of it once nobody wants it any more."""
+def file_digest(path: Path, cancelled: Event | None = None) -> str:
+    """SHA-256 of a file, in hexadecimal; incomplete once the event is set."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while (block := file.read(1 << 20)) and not (given_up and given_up.is_set()):
+        while (block := file.read(1 << 20)) and not (cancelled and cancelled.is_set()):
             digest.update(block)
     return digest.hexdigest()
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write conversion.json; it holds no date, so that equal conversions are equal bytes.
+    """Write conversion.json, without a date, so that equal conversions give equal bytes.
 
     Args:
-        folder: Of the finished files, which are added with their size and hash.
-        facts: What else it says.
+        folder: Of the finished files, whose sizes and hashes are added.
+        facts: The other entries.
     """
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
@@ -252,10 +219,10 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Give a finished folder its name.
+    """Rename a finished folder to its final name.
 
     Pictures that were downloaded into an earlier conversion are linked into the new one first,
-    since their names depend on the items alone; the earlier one is then moved aside, removed last.
+    since their names depend only on the items; the earlier one is moved aside and removed last.
 
     Args:
         folder: Complete, on the same disk.
@@ -274,7 +241,7 @@ def publish(folder: Path, target: Path) -> None:
         if not target.exists():
             os.rename(folder, target)
             return
-        # Beside the target, not in the temporary folder, which the next run would clear away.
+        # Next to the target and not in the temporary folder, which the next run would remove.
         old = target.with_name(f".{target.name}.old-{os.getpid()}")
         os.rename(target, old)
         try:
@@ -288,7 +255,7 @@ def publish(folder: Path, target: Path) -> None:
 
 
 def _keep_pictures(new: Path, old: Path) -> None:
-    """Link those pictures of the earlier folder that the new one would download."""
+    """Link the pictures of the earlier folder that would have to be downloaded again."""
     for listed in new.glob("*.image_urls.tsv"):
         with listed.open(encoding="utf-8") as lines:
             next(lines)
@@ -296,3 +263,28 @@ def _keep_pictures(new: Path, old: Path) -> None:
                 path = line.partition("\t")[0]
                 if (old / path).is_file():
                     place_picture(old / path, new / path, "link")
+
+
+def place_picture(source: Path, target: Path, how: str) -> None:
+    """Link or copy one picture.
+
+    Args:
+        source: The file.
+        target: Its folder is created.
+        how: ``link`` (a hard link if the disk allows it) or ``copy``.
+
+    Raises:
+        DataError: The file cannot be read, or the disk is full.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if how == "link":
+            try:
+                # Symbolic links are followed, so that the file itself is linked.
+                os.link(source.resolve(), target)
+                return
+            except OSError:
+                pass  # another disk, or one without hard links
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise DataError(f"{source}: cannot be copied ({error.strerror})") from None

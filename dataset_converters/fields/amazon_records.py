@@ -1,8 +1,8 @@
-"""The three generations of Amazon's files: how to tell them apart, and where each field is.
+"""The three generations of Amazon's files: how to recognise them, and where each field is.
 
 2014: reviews and metadata keyed by ``asin``; metadata are lines of Python literals, ``categories``
-a list of paths. 2018: JSON, ``category`` one list. 2023: reviews keyed by ``parent_asin``, which is
-what metadata have (they have no ``asin``), times in milliseconds. Pictures: see
+is a list of paths. 2018: JSON, ``category`` is one list. 2023: reviews and metadata keyed by
+``parent_asin`` (metadata have no ``asin``), times in milliseconds. Pictures: see
 :mod:`.amazon_pictures`.
 """
 
@@ -15,20 +15,12 @@ from typing import Any
 
 from recbole_cierec.errors import DataError
 
-from .sources import sample_records
+from ..tables.records import sample_records
 
 
 @dataclass(frozen=True)
 class Reviews:
-    """Where the fields of a review are.
-
-    Attributes:
-        user: Field of the user.
-        item: Field of the item that metadata know.
-        rating: Field of the rating.
-        time: Field of the time.
-        per_second: Units of the time in a second.
-    """
+    """Names of the fields of a review; ``per_second`` is the number of time units in a second."""
 
     user: str
     item: str
@@ -38,11 +30,11 @@ class Reviews:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """All of them."""
+        """All fields."""
         return (self.user, self.item, self.rating, self.time)
 
     def lacks(self, record: dict[str, Any]) -> str:
-        """What makes a record unusable; empty: nothing."""
+        """Why a record is unusable; empty if it is usable."""
         for key in (self.user, self.item):
             if record.get(key) in (None, ""):
                 return f"has no {key}"
@@ -50,20 +42,20 @@ class Reviews:
             try:
                 float(record[key])
             except (KeyError, TypeError, ValueError):
-                return f"{key} is no number"
+                return f"{key} is not a number"
         return ""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Where the fields of a product record are; pictures in several, the best first."""
+    """Names of the fields of a product record; pictures may be in several, best first."""
 
     item: str
     categories: str
     pictures: tuple[str, ...]
 
     def lacks(self, record: dict[str, Any]) -> str:
-        """What makes a record unusable; empty: nothing."""
+        """Why a record is unusable; empty if it is usable."""
         return "" if record.get(self.item) else f"has no {self.item}"
 
 
@@ -78,7 +70,7 @@ METADATA = {
     "2018": Metadata("asin", "category", ("imageURLHighRes", "imageURL", "image")),
     "2023": Metadata("parent_asin", "categories", ("images",)),
 }
-_TOLD_APART = {  # fields that only one generation has
+_MARKS = {  # fields that only one generation has
     "reviews": {
         "2014": {"helpful"},
         "2018": {"verified", "vote", "style"},
@@ -96,9 +88,9 @@ _TOLD_APART = {  # fields that only one generation has
 class Kind:
     """What a file holds.
 
-    Attributes:
-        what: reviews, metadata, or empty where it is neither.
-        generation: 2014, 2018, 2023, or empty where the records do not say.
+    Args:
+        what: reviews, metadata, or empty for neither.
+        generation: 2014, 2018, 2023, or empty if the records do not tell.
         literal: The lines are Python literals.
     """
 
@@ -108,7 +100,7 @@ class Kind:
 
 
 def kind_of_record(record: dict[str, Any]) -> tuple[str, str]:
-    """Whether a record is of reviews or metadata, and of which generation."""
+    """``what`` and ``generation`` (see :class:`Kind`) of one record."""
     keys = record.keys()
     if "reviewerID" in keys or {"user_id", "rating"} <= keys:
         what = "reviews"
@@ -116,28 +108,22 @@ def kind_of_record(record: dict[str, Any]) -> tuple[str, str]:
         what = "metadata"
     else:
         return "", ""
-    marks = _TOLD_APART[what]
+    marks = _MARKS[what]
     score = {generation: len(keys & fields) for generation, fields in marks.items()}
     best = max(score, key=lambda generation: score[generation])
     return what, best if score[best] else ""
 
 
 def kind_of_file(path: Path) -> Kind:
-    """Tell what a file is by its first records.
-
-    Args:
-        path: JSON lines or Python literals, compressed or not.
-
-    Returns:
-        Its kind.
+    """Recognise a file by its first records.
 
     Raises:
-        DataError: It cannot be read or holds no record at all.
+        DataError: It cannot be read, or its first lines are not records.
     """
     records, literal = sample_records(path)
     if not records:
         raise DataError(
-            f"{path}: its first lines are no records; give a file of JSON lines as downloaded"
+            f"{path}: its first lines are not records; give a file of JSON lines as downloaded"
         )
     kinds = Counter(kind_of_record(record) for record in records)
     (what, _), _ = kinds.most_common(1)[0]
@@ -146,16 +132,13 @@ def kind_of_file(path: Path) -> Kind:
 
 
 def expect(path: Path, kind: Kind, what: str, generation: str | None) -> None:
-    """Refuse a file that is something else, in a line that says what it is.
+    """Raise DataError if a file is of another kind than expected.
 
     Args:
         path: The file.
-        kind: What it is.
-        what: reviews or metadata.
-        generation: None: any.
-
-    Raises:
-        DataError: It is something else.
+        kind: Its kind.
+        what: The expected kind, reviews or metadata.
+        generation: The expected generation; None: any.
     """
     found = f"{kind.what} of {kind.generation}" if kind.generation else kind.what
     if not kind.what:

@@ -1,9 +1,9 @@
-"""Which URLs and which network addresses a download may reach.
+"""Which URLs and network addresses a download may reach.
 
-A list of URLs comes from outside. Without a check it could make this computer ask its neighbours
-(routers, cloud metadata services, databases without passwords) and store what they answer. Names
-prove nothing, since a name may resolve to any address, and to another one a moment later;
-so the check is made on the very address that a socket is about to connect to.
+A list of URLs comes from outside. Unchecked, it could make this computer query its neighbours
+(routers, cloud metadata services, databases without passwords) and store the answers. Host names
+prove nothing, since a name can resolve to any address, and to a different one a moment later.
+So the check looks at the very address that a socket is about to connect to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from recbole_cierec.errors import ConfigError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SCHEMES = ("http", "https")
-_MOST_URL = 8192
+_MAX_URL = 8192
 # IPv6 networks whose addresses hold an IPv4 address in their last 32 bits.
 _CARRIERS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0/96", "::/96")))
 
@@ -29,24 +29,18 @@ class RefusedAddress(OSError):
     """A socket was about to connect to an address that is not allowed."""
 
     def __init__(self) -> None:
-        # The same text for all addresses of a host: aiohttp keeps the class of equal errors only.
+        # The same text for all addresses of a host: aiohttp keeps only the class of equal errors.
         super().__init__("private, loopback or otherwise not public address")
 
 
 def checked_url(url: str | URL) -> URL:
-    """Parse a URL and refuse what no public picture has.
-
-    Args:
-        url: As written in the list, or the target of a redirect.
-
-    Returns:
-        The parsed URL, http or https with a host.
+    """Parse a URL from a list or a redirect; accept only http and https with a host.
 
     Raises:
-        ValueError: The text says why.
+        ValueError: The URL is refused; the text is the reason.
     """
-    if len(str(url)) > _MOST_URL:
-        raise ValueError(f"URL of more than {_MOST_URL} characters")
+    if len(str(url)) > _MAX_URL:
+        raise ValueError(f"URL of more than {_MAX_URL} characters")
     try:
         parsed = URL(url)
         host, port = parsed.host, parsed.port
@@ -70,40 +64,34 @@ def _parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 @dataclass(frozen=True)
 class AddressPolicy:
-    """Decides about addresses, and makes the sockets.
+    """Decides about addresses and creates the sockets.
 
     Args:
-        allowed: Networks that are allowed although not public.
+        allowed: Networks that are allowed although they are not public.
     """
 
     allowed: tuple[Network, ...] = ()
 
     @classmethod
     def parse(cls, allow_private: Sequence[str] | None) -> AddressPolicy:
-        """Make the policy of ``--allow-private``.
+        """Build the policy of ``--allow-private``.
 
         Args:
-            allow_private: None: public addresses only; empty: all addresses; else networks
-                or addresses that are allowed besides.
-
-        Returns:
-            The policy.
+            allow_private: None: public addresses only; empty: all addresses; otherwise networks
+                or addresses to allow in addition to public ones.
 
         Raises:
-            ConfigError: Not a network.
+            ConfigError: One of them is not a network.
         """
         if allow_private is None:
             return cls()
         return cls(_parse_networks(allow_private or ("0.0.0.0/0", "::/0")))
 
     def allows(self, text: str) -> bool:
-        """Whether one numeric address may be connected to; odd spellings are not.
+        """Whether sockets may connect to a numeric address; unusual notations are refused.
 
         Args:
             text: ``93.184.216.34`` or ``2606:2800::1``.
-
-        Returns:
-            True if it is public or allowed.
         """
         try:
             address = ipaddress.ip_address(text.split("%", 1)[0])
@@ -115,13 +103,10 @@ class AddressPolicy:
         return address.is_global and not address.is_multicast and not address.is_reserved
 
     def make_socket(self, address_info: tuple) -> socket.socket:
-        """Make the socket for one address, just before it is connected (aiohttp calls this).
+        """Create the non-blocking socket for one address; aiohttp calls this before connecting.
 
         Args:
-            address_info: As of ``socket.getaddrinfo``.
-
-        Returns:
-            A socket that does not block.
+            address_info: As returned by ``socket.getaddrinfo``.
 
         Raises:
             RefusedAddress: The address is not allowed.
@@ -135,7 +120,7 @@ class AddressPolicy:
 
 
 def _innermost(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, where it does."""
+    """The IPv4 address that an IPv6 address stands for, if it does."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.sixtofour:
             return address.sixtofour

@@ -1,4 +1,4 @@
-"""The picture of an Amazon product, in all forms that a field of pictures comes in.
+"""The picture of an Amazon product, in all forms of the field of pictures.
 
 2014: one address. 2018: a list of addresses; the first release had small ones of about 40 pixels
 only (``image``), the later one ``imageURL`` and ``imageURLHighRes``. 2023: a list of records with
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .workspace import quote, ref
+from ..tables.sql import quote, ref
 
 _SIZES = ("hi_res", "large", "thumb")  # best first
 # Amazon's server scales a picture as its name says: 51abc._SS40_.jpg is 51abc.jpg in 40 pixels.
 _SMALL = r"^(.*/[^/.]+)\._(?:[^/]*_)?[SU][SXYL]\d{1,2}_[^/]*\.(\w+)$"
-# Icons that stand for "no picture": buttons and icons of the site, and one for each country.
-_ICON_NAMES = ("01RmK[+]J4pJL", "01QFb8SNuTL", "01PkLIhTX3L", "01MKUOLsA5L", "31CTP6oiIBL")
-_ICON_NAMES += ("01RmK%2BJ4pJL", "01RmK J4pJL", "01RmK%20J4pJL")
+# "No image" icons: buttons and icons of the site, and one per country.
+_ICON_NAMES = (
+    *("01RmK[+]J4pJL", "01RmK%2BJ4pJL", "01RmK J4pJL", "01RmK%20J4pJL"),
+    *("01QFb8SNuTL", "01PkLIhTX3L", "01MKUOLsA5L", "31CTP6oiIBL"),
+)
 ICONS = (
     r"/x-site/icons/",
     r"[/._-]no[-_]?(img|image|photo|picture)[^/]*$",
@@ -25,20 +27,17 @@ ICONS = (
 
 
 def picture_sql(fields: Sequence[str]) -> str:
-    """The address of a product's picture.
+    """The address of a product's picture as SQL: text, null if no field has an address.
 
     Args:
         fields: Of a record, best first; columns of type JSON.
-
-    Returns:
-        An expression of DuckDB: text, null where no field has an address.
     """
     url = f"coalesce({', '.join(_address(ref(field)) for field in fields)})"
     return f"regexp_replace({url}, {quote(_SMALL)}, '\\1.\\2')"
 
 
 def _address(field: str) -> str:
-    """The address in one field, of whatever form."""
+    """The address in one field, in any of its forms."""
     main = f"list_filter(TRY_CAST({field} AS JSON[]), lambda x: x->>'variant' = 'MAIN')[1]"
     record = f"coalesce({main}, {field}->0)"
     place = f"coalesce(list_position(json_extract_string({field}, '$.variant[*]'), 'MAIN'), 1)"

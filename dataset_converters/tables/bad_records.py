@@ -1,41 +1,42 @@
-"""Lines of the input that cannot be used: counted, a few of them named, and at most a share."""
+"""Records of the input that cannot be used: counted, a few of them named, and at most a share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from recbole_cierec.errors import DataError
 
-EXAMPLES = 20  # of each file, in the report
+EXAMPLES = 20  # per file, in the report
 
 
 @dataclass
-class BadLines:
-    """Collects unusable lines of all input files.
+class BadRecords:
+    """Collects the unusable records of all input files.
 
     Args:
         max_share: Of a file's records; more stop the conversion.
 
     Attributes:
-        files: One entry a file that has any: file, records, bad, examples (line, reason).
+        files: One entry per file that has any: file, records, bad, first (line, reason).
     """
 
     max_share: float
-    files: list[dict] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, path: Path, records: int, bad: int, examples: Iterable[tuple[int, str]]) -> None:
-        """Note what one file had.
+        """Note the counts of one file.
 
         Args:
             path: The file.
-            records: Number of its records, the bad ones included.
+            records: Number of its records, including bad ones.
             bad: Number of bad ones.
             examples: Line number and reason of the first of them.
 
         Raises:
-            DataError: Nothing could be read, or the share is above the limit.
+            DataError: The file has no records, or the share is above the limit.
         """
         if records == 0:
             raise DataError(f"{path}: holds no records; is the download complete?")
@@ -53,11 +54,11 @@ class BadLines:
 
     @property
     def total(self) -> int:
-        """Bad records of all files."""
+        """Number of bad records in all files."""
         return sum(entry["bad"] for entry in self.files)
 
     def lines(self) -> list[str]:
-        """What the report says."""
+        """Lines for the report."""
         return [
             f"{entry['file']}, line {example['line']}: {example['reason']}"
             for entry in self.files

@@ -1,12 +1,12 @@
-"""From what a converter loaded to what is kept: ids to numbers, filters, annotations.
+"""The steps that all converters share: numbering of ids, filters, annotations.
 
 A converter fills ``interactions(user_id, item_id, rating, timestamp[, split])``, in the order of
-its files, and ``items(item_id, title, annotations, image, image_url[, feature_row])``. Here they
-become
+its files, and ``items(item_id, title, annotations, image, image_url[, feature_row])``. The steps
+make of them
 
 * ``users(u, user_id)`` and ``catalogue(i, item_id, line)``; line is the item's row in ``items``,
-* ``work(row, u, i, rating, timestamp, split)``, whole numbers instead of texts: 20 million rows
-  are then some 500 MB, and counting them needs no text,
+* ``work(row, u, i, rating, timestamp, split)`` with integers instead of texts: 20 million rows
+  take some 500 MB,
 * ``tokens(i, annotations)``, the cells of NAME.item.
 """
 
@@ -15,16 +15,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from recbole_cierec.errors import DataError
+from recbole_cierec.errors import ConfigError, DataError
 
-from .options import stop_labels
+from .sql import quote
 from .tokens import clean_text, label_token
-from .workspace import Workspace, quote
+from .workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Count:
-    """What is left after a step."""
+    """What remains after a step."""
 
     step: str
     interactions: int
@@ -33,14 +33,14 @@ class Count:
 
 
 class Steps:
-    """Applies the shared steps and counts what each leaves.
+    """Applies the shared steps and counts what remains after each.
 
     Args:
         space: The workspace, with the two tables of a converter.
         options: The shared options.
 
     Attributes:
-        counts: One entry a step.
+        counts: One entry per step.
         has: Which of rating, timestamp and split the data have.
         elements: Number of distinct annotation tokens.
     """
@@ -50,13 +50,13 @@ class Steps:
         self.counts: list[Count] = []
         self.has: dict[str, bool] = {}
         self.elements = 0
-        self._splits: set[str | None] = set()
+        self._splits: set[str] = set()
 
     def run(self) -> None:
         """Apply all of them.
 
         Raises:
-            DataError: Nothing is left.
+            DataError: No interaction remains.
         """
         self._number()
         self._filter_times()
@@ -71,7 +71,7 @@ class Steps:
         self._core()
         if not self.counts[-1].interactions:
             most = next(c.step for c in self.counts if not c.interactions)
-            raise DataError(f"no interaction is left after the step '{most}'; loosen its option")
+            raise DataError(f"no interaction remains after the step '{most}'; loosen its option")
         self._refuse_empty_parts()
         self._annotate()
 
@@ -101,7 +101,7 @@ class Steps:
             "number users and items",
         )
         run("DROP TABLE interactions")
-        self._splits = {part for (part,) in run("SELECT DISTINCT split FROM work").fetchall()}
+        self._splits = self._parts()
         self._count("read")
 
     def _filter_times(self) -> None:
@@ -117,7 +117,7 @@ class Steps:
     def _drop_duplicates(self) -> None:
         if self.options.duplicates == "all":
             return
-        # Equal times are decided by the order of the file, so that the result is always the same.
+        # The order of the file decides between equal times, so that the result is deterministic.
         way = "DESC" if self.options.duplicates == "last" else "ASC"
         place = f"PARTITION BY u, i ORDER BY timestamp {way} NULLS LAST, row {way}"
         query = f"SELECT * FROM work QUALIFY row_number() OVER ({place}) = 1"
@@ -140,7 +140,7 @@ class Steps:
         wanted = self.options.sample_users
         left = self.counts[-1].users
         number = round(wanted * left) if wanted < 1 else int(wanted)
-        # md5 and not DuckDB's hash: the same users in every version.
+        # md5 gives the same users in every version of DuckDB; its own hash does not.
         order = f"md5({quote(self.options.seed)} || ':' || user_id), user_id"
         drawn = (
             "SELECT u FROM users WHERE u IN (SELECT u FROM work) "
@@ -153,7 +153,7 @@ class Steps:
         if user_core <= 1 and item_core <= 1:
             return
         run, value = self.space.run, self.space.value
-        # Three columns, in a temporary table that no log is kept of: there are dozens of rounds.
+        # Three columns in a temporary table, which has no log: there are dozens of rounds.
         run("CREATE TEMP TABLE core AS SELECT row, u, i FROM work")
         rounds, before = 0, -1
         left = value("SELECT count(*) FROM core")
@@ -171,13 +171,11 @@ class Steps:
         self._count(f"{user_core}-core of users, {item_core}-core of items ({rounds} rounds)")
 
     def _refuse_empty_parts(self) -> None:
-        """A split that lost a part would leave no file for it, and training asks for all."""
-        parts = "SELECT DISTINCT split FROM work"
-        found = {split for (split,) in self.space.run(parts).fetchall()}
-        lost = sorted(self._splits - found)
+        """Training needs a file for every part of a split."""
+        lost = sorted(self._splits - self._parts())
         if lost:
             raise DataError(
-                f"no interaction is left in the part {', '.join(lost)} of the split; loosen the "
+                f"no interaction remains in the part {', '.join(lost)} of the split; loosen the "
                 "filters, or give --split merge"
             )
 
@@ -190,7 +188,7 @@ class Steps:
             "JOIN kept ON items.rowid = line",
             "annotations",
         )
-        stop = {clean_text(label).casefold() for label in stop_labels(self.options)}
+        stop = {clean_text(label).casefold() for label in _stop_labels(self.options)}
         run("CREATE TABLE all_labels AS SELECT DISTINCT label FROM labels WHERE label IS NOT NULL")
         pairs = ((label, label_token(label)) for (label,) in self.space.rows("FROM all_labels"))
         kept = (
@@ -212,12 +210,16 @@ class Steps:
         self.elements = self.space.value(f"SELECT count(*) FROM {frequent}")
 
     def _kept_items(self) -> None:
-        """Items that NAME.item describes: all of them, or those with an interaction."""
+        """Select the items that NAME.item describes: all, or those with an interaction."""
         among = "TRUE" if self.options.all_items else "i IN (SELECT i FROM work)"
         self.space.run(
             "CREATE TABLE kept AS SELECT i, item_id, line FROM catalogue "
             f"WHERE line IS NOT NULL AND {among}"
         )
+
+    def _parts(self) -> set[str]:
+        query = "SELECT DISTINCT split FROM work WHERE split IS NOT NULL"
+        return {part for (part,) in self.space.run(query).fetchall()}
 
     def _keep(self, step: str, condition: str) -> None:
         self._rework(step, f"SELECT * FROM work WHERE {condition}")
@@ -229,3 +231,16 @@ class Steps:
     def _count(self, step: str) -> None:
         query = "SELECT count(*), count(DISTINCT u), count(DISTINCT i) FROM work"
         self.counts.append(Count(step, *self.space.run(query).fetchone()))
+
+
+def _stop_labels(options: argparse.Namespace) -> list[str]:
+    """The labels of --stop and --stop-file."""
+    labels = list(options.stop)
+    if options.stop_file:
+        try:
+            labels += options.stop_file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--stop-file {options.stop_file}: cannot be read ({error})"
+            ) from None
+    return labels

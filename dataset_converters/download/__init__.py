@@ -1,0 +1,1 @@
+"""Download the pictures of a list of URLs."""

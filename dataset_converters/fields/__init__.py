@@ -1,0 +1,1 @@
+"""How the fields of single sources become columns."""

@@ -1,0 +1,1 @@
+"""Local pictures of items: folders, archives, and what img2dataset writes."""

@@ -1,0 +1,1 @@
+"""From raw files to the tables of a conversion, and from these to atomic files."""

@@ -1,0 +1,48 @@
+"""Lines that bad rows of large tables are reported with, against a count of the lines written."""
+
+from __future__ import annotations
+
+import gzip
+import random
+
+import pytest
+
+BAD = ["x{k},y", ",y{k},5", "x{k},y,five", 'x{k},"y\nz",', "x{k},y,1,2", 'x{k},"y"z,1']
+WORDS = "--user-column a --item-column b --rating-column c --max-bad-share 1 --duplicates all"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lines_stay_exact_after_cells_with_line_breaks_and_rejected_rows(convert, write, seed):
+    chance = random.Random(seed)
+    bad = set(chance.sample(range(30_000), 12))
+    rows, line, expected = ['a,b,"c"'], 2, []
+    for k in range(30_000):
+        if k in bad:
+            expected.append(line)
+            rows.append(chance.choice(BAD).format(k=k))
+        else:
+            rows.append(f'u{k},"i\nt{k}",{k % 5}' if k % 3 == 0 else f"u{k},i{k},{k % 5}")
+        line += 1 + rows[-1].count("\n")
+    content = "\n".join(rows).encode()
+    name = "t.csv.gz" if seed else "t.csv"
+    path = write(name, gzip.compress(content, 1) if seed else content)
+    made = convert("table", "--interactions", path, *WORDS.split(), "--threads", 1 + seed)
+    (entry,) = made.manifest["bad_records"]
+    assert [example["line"] for example in entry["first"]] == expected
+    assert (entry["bad"], entry["records"]) == (12, 30_000)
+    assert len(made.rows()) == 30_000 - 12
+
+
+def test_other_encodings_have_their_lines_too(convert, write):
+    rows = ["a,b,c", "ä1,i,1", 'ä2,"i\ni",1', "ä3,i", "ä4,i,x"]
+    path = write("t.csv", "\n".join(rows).encode("cp1252"))
+    made = convert("table", "--interactions", path, *WORDS.split(), "--encoding", "cp1252")
+    assert [row[0] for row in made.rows()] == ["ä1", "ä2"]
+    assert [example["line"] for example in made.manifest["bad_records"][0]["first"]] == [5, 6]
+
+
+def test_bytes_that_are_not_of_the_encoding_are_bad_rows(convert, write):
+    path = write("t.csv", b"a,b,c\nu1,i,1\nu\x81,i,1\nu3,i,1\n")
+    made = convert("table", "--interactions", path, *WORDS.split(), "--encoding", "cp1252")
+    assert [row[0] for row in made.rows()] == ["u1", "u3"]
+    assert made.manifest["bad_records"][0]["first"] == [{"line": 3, "reason": "is not cp1252"}]
