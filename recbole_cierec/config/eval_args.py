@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from recbole_cierec.config.yaml import parse_value
-from recbole_cierec.data.cold_split import COLD_KINDS, ColdSplit, check_shares
 from recbole_cierec.errors import ConfigError, nearest
+from recbole_cierec.evaluation.cold_split import COLD_KINDS, ColdSplit, check_shares
 from recbole_cierec.evaluation.eval_mode import EvalMode
 
 _KEYS = ("split", "order", "group_by", "mode")

@@ -11,8 +11,8 @@ from typing import Any
 from recbole.evaluator import metric_information, metric_types
 from recbole.utils import EvaluatorType
 
-from recbole_cierec.data.cold_split import ColdSplit
 from recbole_cierec.errors import ConfigError, nearest
+from recbole_cierec.evaluation.cold_split import ColdSplit
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.groups import ITEM_GROUPS
 from recbole_cierec.evaluation.plan import has_views

@@ -12,8 +12,8 @@ import torch
 from recbole.data.interaction import Interaction, cat_interactions
 
 from recbole_cierec.data.atomic import refuse_rows
-from recbole_cierec.data.cold_split import TEST, VALID, WARM, ColdSplit, first_times, hold_out
 from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.cold_split import TEST, VALID, WARM, ColdSplit, first_times, hold_out
 from recbole_cierec.evaluation.eval_mode import EvalMode
 
 if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they use

@@ -22,7 +22,6 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler, Sampler
 
 from recbole_cierec.data.candidate_loader import CandidateLoader, FullLoader
-from recbole_cierec.data.cold_split import WARM, ColdSplit
 from recbole_cierec.data.masking import MaskSequence
 from recbole_cierec.data.negatives import quick_sampler, refuse_endless, seen_items
 from recbole_cierec.data.recbole_errors import as_data_errors
@@ -31,6 +30,7 @@ from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidate_files import provide_candidates
 from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.cold_split import WARM, ColdSplit
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.evaluation.plan import EvaluationPlan, make_views, restrict

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_cierec.data.cold_split import ColdSplit
+from recbole_cierec.evaluation.cold_split import ColdSplit
 
 COUNTS = ("test", "train", "total")
 ITEM_GROUPS = ("item_unseen", "item_rare", "item_common")

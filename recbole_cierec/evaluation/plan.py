@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_cierec.data.cold_split import ColdSplit
 from recbole_cierec.evaluation.candidates import Ragged, draw_negatives, merge
+from recbole_cierec.evaluation.cold_split import ColdSplit
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 
 NO_ROWS = Ragged(np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64))

@@ -11,9 +11,9 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_cierec.config.config import Config
-from recbole_cierec.data.cold_split import ColdSplit, first_times, hold_out
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.evaluation.cold_split import ColdSplit, first_times, hold_out
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.registry import MODELS, get_model_class
 
