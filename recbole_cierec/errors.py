@@ -6,6 +6,8 @@ and exits with code 2; Python callers can catch :class:`UserError` for all of th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from recbole_cierec.terminal import one_line
@@ -68,3 +70,10 @@ class CheckpointError(UserError, RuntimeError):
 
 class NonFiniteLossError(UserError, ArithmeticError):
     """The training loss became NaN or infinite; nothing was updated with it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the nearest known word, or nothing if none is near."""
+    lower = {str(name).lower(): str(name) for name in known}
+    close = get_close_matches(word.lower(), lower, n=1, cutoff=0.65)
+    return f"; did you mean '{lower[close[0]]}'?" if close else ""

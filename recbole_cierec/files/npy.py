@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-_BYTES = 1 << 22  # bytes hashed in one go
 _LONGEST_REASON = 200  # characters; zipfile quotes names of up to 64 KiB
 # Unpacked, an .npz may be so many times as long as the file; deflate alone can do a thousand, but
 # ids and lists stay below 60.
@@ -38,24 +37,6 @@ def write_npy(path: Path, batches: Iterable[np.ndarray], shape: tuple[int, ...],
                 digest.update(block)
                 file.write(block)
     return digest.hexdigest()
-
-
-def digest_of(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def stamp_of(path: Path) -> tuple[int, ...] | None:
-    """What changes whenever a file does, alike for all who see it; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def npz_names(path: Path) -> set[str]:

@@ -42,6 +42,7 @@ from recbole_cierec.model.base.content_encoder import ContentEncoder
 from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.two_phases import TwoPhases
 from recbole_cierec.model.base.visual_recommender import ITEM_BLOCK, Rows, Side, VisualRecommender
+from recbole_cierec.vision.item_pictures import pictures_of
 
 Parts = tuple[Side, Side]  # of all users and of all items: id part, content part, their sum
 
@@ -87,7 +88,7 @@ class AlignRec(TwoPhases, VisualRecommender):
     def _set_content(self, config, content, width: int) -> None:
         for name in ("features", "tokens", "has_picture"):
             self.register_buffer(name, getattr(content, name).clone(), persistent=False)
-        filled = content.has_picture | content.has_annotation
+        filled = pictures_of(content).has_picture | content.has_annotation
         self.register_buffer("filled", filled, persistent=False)
         heads = config["attention_heads"]
         if width % heads:

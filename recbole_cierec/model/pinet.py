@@ -39,6 +39,7 @@ from recbole_cierec.errors import DataError
 from recbole_cierec.model.base.layers import SLOPE, InferenceGate, scale_gradient, unit_linear
 from recbole_cierec.model.base.two_phases import TwoPhases
 from recbole_cierec.model.base.visual_recommender import Rows, Side, VisualRecommender
+from recbole_cierec.vision.item_pictures import pictures_of
 
 
 class PiNet(TwoPhases, VisualRecommender):
@@ -66,7 +67,7 @@ class PiNet(TwoPhases, VisualRecommender):
         self.semantic_gate = InferenceGate(content_size, d, activation)
         content = dataset.content
         self.register_buffer("tokens", content.tokens, persistent=False)
-        known = content.has_annotation & content.has_picture & (self.seen > 0)
+        known = content.has_annotation & pictures_of(content).has_picture & (self.seen > 0)
         self.register_buffer("labelled", known, persistent=False)
         names = content.token_names[1:]
         self.head = TokenHead(content_size, len(names), gain)

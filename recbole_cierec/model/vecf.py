@@ -40,6 +40,7 @@ from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.pairwise import PairwiseRecommender
 from recbole_cierec.model.base.ranking import BLOCK_BYTES
 from recbole_cierec.model.base.visual_recommender import Rows, Side, take
+from recbole_cierec.vision.item_pictures import pictures_of
 
 LAYERS, WIDTH = 5, 100  # of the MLP
 
@@ -93,9 +94,10 @@ class VECF(PairwiseRecommender):
             raise ConfigError("vecf_loss: bce replaces the loss; set loss to bpr, or vecf_loss")
         self.user_embedding = self._table(self.n_users, d)  # p_u
         self.item_embedding = self._table(self.n_items, d)  # q_i
-        self.regions = content.regions  # f_k
+        pictures = pictures_of(content)
+        self.regions = pictures.regions  # f_k
         size, gain = self.regions.size, config["content_init_gain"]
-        self.register_buffer("has_picture", content.has_picture.float(), persistent=False)
+        self.register_buffer("has_picture", pictures.has_picture.float(), persistent=False)
         width = config["attention_size"]
         self.region_key = unit_linear(size, width, 1.0, bias=False)  # W_i
         self.user_key = nn.Linear(d, width, bias=False)  # W_u

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.files.torch_files import refuse_packed
+from recbole_cierec.terminal import reason
 
 # A training script wraps its weights in a dictionary under one of these names ...
 _WRAPPERS = ("state_dict", "model")
@@ -33,12 +34,6 @@ _OLD_NAMES = (
 )
 # Counters of BatchNorm, unused in eval mode and missing in old files: neither asked for nor hashed.
 _COUNTER = "num_batches_tracked"
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """Return an error's text on one line of at most ``limit`` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -81,7 +76,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
         return load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"encoder_weights {path}: not a readable safetensors file ({one_line(error)}): "
+            f"encoder_weights {path}: not a readable safetensors file ({reason(error)}): "
             "fetch it again"
         ) from error
 
@@ -128,13 +123,13 @@ def download_weights(name: str) -> dict[str, Tensor]:
     except (OSError, HTTPException) as error:
         raise ConfigError(
             f"visual_encoder {name}: the download of its DEFAULT weights failed "
-            f"({one_line(error)}): set encoder_weights to a .pth or .safetensors file or to "
+            f"({reason(error)}): set encoder_weights to a .pth or .safetensors file or to "
             f"random, or put the file from {url} at {file}"
         ) from error
     except Exception as error:  # a wrong hash, or whatever the unpickler meets in a damaged file
         blame = f"{file} is damaged" if present else "the download of its DEFAULT weights failed"
         raise ConfigError(
-            f"visual_encoder {name}: {blame} ({one_line(error)}): delete that file and run "
+            f"visual_encoder {name}: {blame} ({reason(error)}): delete that file and run "
             "again, or set encoder_weights to another file"
         ) from error
     return _unwrapped(content)
@@ -158,7 +153,9 @@ def _today(name: str) -> str:
     return name
 
 
-def fit_weights(trunk: nn.Module, tensors: Mapping[str, Tensor], head: str, source: str) -> None:
+def fit_weights(
+    trunk: nn.Module, tensors: Mapping[str, Tensor], head: Collection[str], source: str
+) -> None:
     """Copy tensors into a trunk; each of the trunk's must be given, with its shape.
 
     The removed classifier and parts the trunk does not know (auxiliary classifiers, a projector)
@@ -168,7 +165,7 @@ def fit_weights(trunk: nn.Module, tensors: Mapping[str, Tensor], head: str, sour
     Args:
         trunk: The network without its classifier.
         tensors: What the file holds.
-        head: Name of the removed classifier, e.g. ``classifier.3``.
+        head: Names of removed classifiers, e.g. ``classifier.3``.
         source: The file as errors name it, e.g. ``"encoder_weights x.pth: resnet18"``.
 
     Raises:
@@ -183,7 +180,7 @@ def fit_weights(trunk: nn.Module, tensors: Mapping[str, Tensor], head: str, sour
         for name in tensors
         if name not in own
         and name.partition(".")[0] in parts
-        and not name.startswith(f"{head}.")
+        and not name.startswith(tuple(f"{part}." for part in head))
         and not name.endswith(_COUNTER)
     ]
     if missing or other or extra:

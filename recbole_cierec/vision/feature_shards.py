@@ -19,7 +19,8 @@ import numpy as np
 
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.cache_folder import build_folder
-from recbole_cierec.files.npy import digest_of, write_npy
+from recbole_cierec.files.digest import file_digest
+from recbole_cierec.files.npy import write_npy
 
 _MANIFEST, _ROWS = "manifest.json", "rows.npy"
 _BYTES = 1 << 22  # copied in one go
@@ -136,7 +137,7 @@ class Parts:
                 if manifest.get("batch_size") != self.batch_size:
                     return f"was made with encoder_batch_size {manifest.get('batch_size')}"
                 return "is of other pictures or weights"
-            if digest_of(folder / _ROWS) != manifest["sha256"]:
+            if file_digest(folder / _ROWS) != manifest["sha256"]:
                 return "is damaged"
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return "is missing or damaged"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,18 +26,20 @@ from tqdm import tqdm
 from recbole_cierec.distributed.world import meet, of_first, world
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.cache_folder import build_folder
+from recbole_cierec.files.digest import file_digest, stamp_of
 from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
-from recbole_cierec.files.npy import digest_of, stamp_of, write_npy
+from recbole_cierec.files.npy import write_npy
 from recbole_cierec.vision.feature_shards import WHOLE, Parts, Shard, drop_parts
 
 if TYPE_CHECKING:
-    from recbole_cierec.vision.encoders import VisualEncoder
     from recbole_cierec.vision.picture_store import PictureStore
+    from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 # Raise it when the code changes the numbers for the same pictures and weights.
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 _MALFORMED = (OSError, ValueError, RecursionError)  # the last of JSON that is nested too deep
+_LIBRARIES = ("torch", "torchvision", "timm")
 _CHUNK = 1 << 24  # numbers looked at in one go
 
 
@@ -280,7 +283,9 @@ def _log_missing(parts: Parts) -> None:
 
 def _inputs(store: PictureStore, encoder: VisualEncoder) -> dict[str, Any]:
     """Return all that the numbers depend on; the cache's key is made of it."""
+    own_code = {"encoder_source": encoder.source_digest} if encoder.source_digest else {}
     return {
+        **own_code,
         "format_version": FORMAT_VERSION,
         "store_digest": store.digest,
         "encoder": encoder.name,
@@ -294,8 +299,6 @@ def _manifest(
     inputs: dict[str, Any], store: PictureStore, encoder: VisualEncoder, kind: Kind, digest: str
 ) -> dict[str, Any]:
     """Return what a reader of the cache may want to know, and what proves it whole."""
-    import torchvision  # an encoder is here, so torchvision is
-
     return {
         **inputs,
         "rows": len(store.pictures),
@@ -304,8 +307,7 @@ def _manifest(
         "image_size": int(store.pictures.shape[1]),
         "picture_store": store.folder.name,  # its manifest says how pictures were resized
         f"{kind.name}_sha256": digest,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        **{name: sys.modules[name].__version__ for name in _LIBRARIES if name in sys.modules},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -323,7 +325,7 @@ def _open(
         raise ValueError(f"{_MANIFEST} describes something else")
     path = folder / f"{kind.name}.npy"
     known = trusted is not None and stamp_of(path) == trusted
-    if not known and digest_of(path) != manifest.get(f"{kind.name}_sha256"):
+    if not known and file_digest(path) != manifest.get(f"{kind.name}_sha256"):
         raise ValueError(f"{path.name} is not the file that was written")
     features = np.load(path, mmap_mode="r", allow_pickle=False)
     if features.shape != shape or features.dtype != np.dtype(kind.dtype):

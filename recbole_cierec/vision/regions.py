@@ -23,8 +23,8 @@ from recbole_cierec.vision.feature_shards import WHOLE, Shard
 from recbole_cierec.vision.features import Kind, cached, read_rows, refuse_not_finite
 
 if TYPE_CHECKING:
-    from recbole_cierec.vision.encoders import VisualEncoder
     from recbole_cierec.vision.picture_store import PictureStore
+    from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 _SAMPLE = 16384  # regions on which the normalisation is fitted
 _KEPT_BYTES = 1 << 30  # of principal components in memory; 40,000 items at 7 x 7 x 128
@@ -126,10 +126,7 @@ def extract_regions(
         DataError: A number does not fit float16, or the cache cannot be written.
     """
     side = store.pictures.shape[1]
-    encoder.to(device)
-    blank = torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)
-    with torch.inference_mode():
-        shape = tuple(encoder.region_map(blank, grid).shape[1:])
+    shape = encoder.to(device).region_shape(side, grid)
     encode = partial(encoder.region_map, grid=grid)
     kind = Kind("regions", shape, "<f2", encode, {"regions": "last map", "grid": grid})
     return cached(kind, store, encoder, cache_dir, batch_size, device, progress, shard)
