@@ -86,9 +86,11 @@ class AlignRec(TwoPhases, VisualRecommender):
         self.register_load_state_dict_post_hook(lambda module, _: module._drop_graphs())
 
     def _set_content(self, config, content, width: int) -> None:
-        for name in ("features", "tokens", "has_picture"):
-            self.register_buffer(name, getattr(content, name).clone(), persistent=False)
-        filled = pictures_of(content).has_picture | content.has_annotation
+        pictures = pictures_of(content)
+        self.register_buffer("features", pictures.features.clone(), persistent=False)
+        self.register_buffer("tokens", content.tokens.clone(), persistent=False)
+        self.register_buffer("has_picture", pictures.has_picture.clone(), persistent=False)
+        filled = pictures.has_picture | content.has_annotation
         self.register_buffer("filled", filled, persistent=False)
         heads = config["attention_heads"]
         if width % heads:

@@ -96,7 +96,7 @@ def test_content_does_not_depend_on_the_order_of_rows(tiny, tiny_folder, in_tmp)
     other = dataset_of("CIERec", tiny(**keys))[1].content
     assert one.token_names == other.token_names
     assert torch.equal(one.tokens, other.tokens)
-    torch.testing.assert_close(one.features, other.features)
+    torch.testing.assert_close(pictures_of(one).features, pictures_of(other).features)
 
 
 def test_declared_states_are_masks_and_are_counted_in_the_log(tiny, caplog):
