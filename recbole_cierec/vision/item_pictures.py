@@ -17,9 +17,10 @@ from torch import Tensor
 
 from recbole_cierec.distributed.world import one_first
 from recbole_cierec.files.digest import array_digest, file_digest
+from recbole_cierec.vision.feature_files import load_feature_file
 from recbole_cierec.vision.feature_norm import FeatureNorm
 from recbole_cierec.vision.feature_shards import WHOLE, Shard
-from recbole_cierec.vision.features import extract_features, load_feature_file
+from recbole_cierec.vision.features import extract_features
 from recbole_cierec.vision.regions import RegionMaps, extract_regions, load_region_file
 from recbole_cierec.vision.visual_encoder import VisualEncoder
 

@@ -91,7 +91,7 @@ def test_missing_shards_are_named_and_those_of_other_weights(tmp_path, caplog):
     caplog.clear()
     shard(1, tmp_path)
     text = caplog.text
-    assert "2 of 3 shards are missing still (1/3, 3/3)" in text
+    assert "2 of 3 shards are still missing (1/3, 3/3)" in text
     assert "shards of the same pictures by another network or other weights" in text
 
 
