@@ -7,7 +7,7 @@ is; all other keys (``epochs``, ``seed``, ``loss``, data, protocol) apply to bot
 ``pretrain: {key: value}`` sets keys of the stage. Its best epoch is kept as
 ``stage-MODEL-DIGEST.pth`` in ``checkpoint_dir``. The digest covers all that decides the result
 (settings, interactions, features), so that a later run that needs the same stage reads it instead
-of training it again; delete the file to train it anew. ``pretrained: PATH`` starts from that
+of training it again; delete the file to train it again. ``pretrained: PATH`` starts from that
 checkpoint instead.
 
 ``resume: auto`` resumes the main model if it has a checkpoint, else its stage; ``resume: PATH`` of

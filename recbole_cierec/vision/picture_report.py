@@ -1,4 +1,4 @@
-"""What a user is told about a picture store: its size, and every picture that cannot be used."""
+"""Reports on pictures that cannot be used: a list, an error, a warning."""
 
 from __future__ import annotations
 
