@@ -18,6 +18,7 @@ OPTIONAL = {
     "lightgbm": "RecBole's LightGBM",
     "matplotlib": "benchmarks/growth.py: figures",
     "python-louvain": "RecBole's NNCF",
+    "timm": "visual_encoder: timm/NAME",
     "wandb": "log_wandb",
     "xgboost": "RecBole's XGBoost",
 }
