@@ -20,7 +20,7 @@ nox.options.error_on_missing_interpreters = True
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # Uninstalled one after another in the session `missing`.
-PACKAGES = ("tensorboard", "wandb", "torchvision", "optuna", "matplotlib", "aiohttp")
+PACKAGES = ("tensorboard", "wandb", "torchvision", "timm", "optuna", "matplotlib", "aiohttp")
 ROOMS = (
     "tests/compat",
     "tests/converters",  # duckdb, zstandard, aiohttp, Pillow
@@ -28,6 +28,7 @@ ROOMS = (
     "tests/evaluation",  # scipy
     "--ignore=tests/distributed/test_two_processes.py",  # tests/compat has two processes as well
     "tests/vision/test_encoders.py",  # torchvision, safetensors
+    "tests/vision/test_timm_encoder.py",
     "tests/vision/test_finetune.py",
     "tests/cli/test_doctor.py",
     "tests/compat/test_lower_limits.py",

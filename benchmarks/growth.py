@@ -139,6 +139,7 @@ def pictures(data: Path, size: int, count: int, again: bool) -> list[dict]:
 
     from recbole_cierec.config.config import Config
     from recbole_cierec.data.dataset import create_dataset
+    from recbole_cierec.vision.item_pictures import pictures_of
 
     keys = {
         **SETTINGS, "data_path": str(data), "cache_dir": str(data / "cache"), "state": "error",
@@ -146,12 +147,12 @@ def pictures(data: Path, size: int, count: int, again: bool) -> list[dict]:
         "encoder_batch_size": 64, "item_vocabulary": "all",
     }  # fmt: skip
     name = end_to_end.make(data, size, count)
-    content = create_dataset(Config("VBPR", name, None, keys, {})).content
+    pictures = pictures_of(create_dataset(Config("VBPR", name, None, keys, {})).content)
     watch = Watch()
-    store = content.store
+    store = pictures.store
     if not again:
         watch.note("picture store", bytes=_bytes(data / "cache", "pictures"))
-    features = content.features
+    features = pictures.features
     assert len(store.pictures) == count == len(features) - 1, "a picture is missing"  # noqa: S101
     if again:
         watch.note("both, second start")

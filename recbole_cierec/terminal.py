@@ -43,6 +43,12 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def reason(error: BaseException, most: int = 160) -> str:
+    """An error's text on one line of at most ``most`` characters, for the message of another."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print text that may hold input, at once; ``stream`` is stdout by default."""
     print(printable(text), file=stream, flush=True)

@@ -70,7 +70,7 @@ def test_the_check_sees_each_offence(bad):
 
 
 REPLACING = {"os.replace", "os.rename", "os.remove", "os.unlink", "os.truncate", "shutil.rmtree"}
-# Where the rule is, and what removes folders that it has made itself under a name of its own.
+# Where the rule is, and what removes folders that it has made under its own names.
 MAY_REPLACE = {
     "files/atomic_write.py": {"os.replace"},
     "files/leftovers.py": {"os.unlink", "shutil.rmtree"},

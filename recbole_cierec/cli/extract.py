@@ -3,12 +3,12 @@
 ``python -m recbole_cierec extract --dataset=NAME [--model=CIERec] [--key=value ...]`` takes the
 flags of ``python -m recbole_cierec``; a run with the same keys then starts from the caches. With
 ``features_file`` it checks that file against the data set instead. For a model over regions (VECF)
-it is the region maps that are computed or checked.
+it computes or checks region maps.
 
 ``--nproc=4``, or torchrun, computes a part of the features in each of four processes.
-``--shard=3/16`` computes the third of sixteen parts, on machines that have ``cache_dir`` in common
-and need not know of one another: each runs a shard of its own with the same keys, a killed one is
-run again, and the last to end joins all into the file that one process would have written.
+``--shard=3/16`` computes the third of sixteen parts. The machines need only share ``cache_dir``:
+each runs its shard with the same keys, a killed one is run again, and the last to end joins all
+parts into the file that one process would have written.
 """
 
 from __future__ import annotations
@@ -36,28 +36,30 @@ def extract(argv: Sequence[str]) -> None:
 
 def extract_one(shard: Shard, **arguments: Any) -> None:
     """The part of one process."""
-    # After the command line was found good: these imports take seconds.
+    # Imported after the command line has been checked: these imports take seconds.
     from recbole_cierec.config.config import Config
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.logs import start_log
     from recbole_cierec.registry import get_model_class
+    from recbole_cierec.vision.item_pictures import pictures_of
 
     config = Config(**arguments)
     start_log(config)
     content = create_dataset(config).content
+    pictures = pictures_of(content)
     over_regions = getattr(get_model_class(config["model"]), "uses_regions", False)
     if shard.count > 1:
         if config["features_file"]:
-            raise ConfigError("--shard: features_file is there already; drop one of the two")
-        if content.extract(over_regions, shard) is None:
-            getLogger().info(f"Shard {shard} is done; the last one to end joins all")
+            raise ConfigError("--shard: features_file holds all features already; drop one of them")
+        if pictures.extract(over_regions, shard) is None:
+            getLogger().info(f"Shard {shard} is done; the last shard to end joins them all")
             return
     if over_regions:
-        size = f"{content.regions.size} for each of {content.regions.count} regions"
+        size = f"{pictures.regions.size} for each of {pictures.regions.count} regions"
     else:
-        size = content.features.shape[1]
-    origin = config["features_file"] or f"{config['visual_encoder']} in {content.cache_dir}"
-    known, items = int(content.has_picture.sum()), content.n_items - 1  # less RecBole's padding
+        size = str(pictures.features.shape[1])
+    origin = config["features_file"] or f"{config['visual_encoder']} in {pictures.cache_dir}"
+    known, items = int(pictures.has_picture.sum()), content.n_items - 1  # less RecBole's padding
     getLogger().info(f"Features from {origin}: {size} for each of {known} of {items} items")
 
 

@@ -20,6 +20,7 @@ OPTIONAL = {
     "matplotlib": "benchmarks/growth.py: figures",
     "python-louvain": "RecBole's NNCF",
     "tenacity": "convert images: further attempts",
+    "timm": "visual_encoder: timm/NAME",
     "wandb": "log_wandb",
     "xgboost": "RecBole's XGBoost",
 }

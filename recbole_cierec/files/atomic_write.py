@@ -1,4 +1,4 @@
-"""How files are written: completely or not at all, and never over a foreign file.
+"""Writing files: completely or not at all, and never over a foreign file.
 
 Only regular files are replaced. A device, pipe or folder of the same name is an error, and so is a
 file that the caller's ``check`` does not recognise. Symbolic links are followed.

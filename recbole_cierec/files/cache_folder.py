@@ -1,4 +1,4 @@
-"""Folders of a cache that appear whole or not at all."""
+"""Folders of a cache that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recbole_cierec.files.leftovers import TEMPORARY, claimed, clear_leftovers
 
 __all__ = ["build_folder", "clear_leftovers"]
 
-# What a rename says of a target that is there; a file system may say something else.
+# Errors of a rename to an existing target; some file systems raise others.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
@@ -34,11 +34,11 @@ def build_folder(
     Args:
         final: The folder to make; its parents are made too.
         prefix: Starts the names of temporary folders, and of the leftovers that are cleared.
-        is_valid: Tells whether what another process has put at ``final`` is whole; it is then
-            kept, and what was built here dropped.
+        is_valid: Whether the folder that another process has put at ``final`` is whole; it is
+            then kept, and the new one dropped.
 
     Yields:
-        The temporary folder, beside ``final`` so that the rename stays on one file system.
+        The temporary folder, next to ``final`` so that the rename stays on one file system.
 
     Raises:
         DataError: The folder cannot be written (no space, no permission).
@@ -63,20 +63,20 @@ def build_folder(
 
 
 def _sync(folder: Path) -> None:
-    """Bring the files to the disk before the rename, so that a power cut leaves no empty ones."""
+    """Flush the files to the disk before the rename, so that a power cut leaves no empty ones."""
     for path in folder.iterdir():
         with path.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
 
 
 def _publish(temporary: Path, final: Path, is_valid: Callable[[], bool] | None) -> None:
-    """Rename ``temporary`` to ``final``, moving away what is there unless it is valid."""
+    """Rename ``temporary`` to ``final``; an existing folder is replaced unless it is valid."""
     for _ in range(100):  # another process may publish between the two renames; it ends soon
         try:
             temporary.rename(final)
             return
         except OSError as error:
-            # Whether it was there cannot be asked now: another process may have moved it since.
+            # The target may exist no longer: another process may have moved it since.
             if error.errno not in _TAKEN and not os.path.lexists(final):
                 raise
         if is_valid is not None and is_valid():

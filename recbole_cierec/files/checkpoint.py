@@ -1,8 +1,9 @@
 """Checkpoints that survive a crash, run no code when read, and hold all that a run needs.
 
-Written to a temporary file, flushed to the disk and renamed, so that a reader finds the old file
-or the new one, never half of one. Read with ``weights_only=True``: everything in the file is a
-tensor or plain Python data; arrays and sparse matrices of RecBole's models are taken apart first.
+They are written to a temporary file, flushed to the disk and renamed, so that a reader finds the
+old file or the new one, never an incomplete one. They are read with ``weights_only=True``:
+everything in the file is a tensor or plain Python data; arrays and sparse matrices of RecBole's
+models are converted first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import scipy.sparse
@@ -45,7 +46,7 @@ _PARTS = {  # what TrainerMixin.state writes and others read
     "rng": dict,
 }
 _MAY_BE_NONE = ("best_valid_result", "other_parameter")  # else dicts
-# What zipfile and torch raise on files that are cut off, overwritten or something else altogether.
+# What zipfile and torch raise on files that are cut off, overwritten or of another kind.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -103,10 +104,11 @@ def from_plain(value: Any, device: torch.device | str = "cpu") -> Any:
 
 
 class _Sink:
-    """A stream that keeps the reason of a failed write, which torch replaces by its own words."""
+    """A stream that keeps the error of a failed write, which torch replaces by one of its own."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.error = stream, None
+        self.stream = stream
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         try:
@@ -123,13 +125,13 @@ def write_checkpoint(path: Path, state: dict) -> None:
     """Write ``state`` so that ``path`` is always a whole file.
 
     Raises:
-        CheckpointError: The disk is full or the folder cannot be written; what stood at ``path``
-            before still stands there.
+        CheckpointError: The disk is full or the folder cannot be written; an earlier file at
+            ``path`` is unchanged.
     """
     try:
         with replacing(path) as file:
             sink = _Sink(file)
-            torch.save({"format": FORMAT, **state}, sink)
+            torch.save({"format": FORMAT, **state}, cast(IO[bytes], sink))
     except OutputError as error:
         raise CheckpointError(str(error)) from error
     except RuntimeError as error:
@@ -142,7 +144,7 @@ def write_checkpoint(path: Path, state: dict) -> None:
 
 
 def read_checkpoint(path: Path) -> dict:
-    """The state in ``path``, in main memory: a GPU would hold it beside the model.
+    """The state in ``path``, in main memory: a GPU would hold it in addition to the model.
 
     Raises:
         CheckpointError: Missing, damaged, or not a checkpoint of this package. Nothing in the
@@ -191,10 +193,10 @@ def _incomplete(path: Path, part: str) -> CheckpointError:
 
 @contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """Within, parts of a checkpoint that do not fit what they are given to are one line.
+    """Turn errors of loading parts of a checkpoint into one line.
 
     Raises:
-        CheckpointError: In place of what torch and Python raise for them.
+        CheckpointError: In place of what torch and Python raise for parts that do not fit.
     """
     try:
         yield

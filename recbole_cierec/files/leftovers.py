@@ -119,7 +119,7 @@ def _drop(lock: BaseFileLock) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder or a regular file with our suffix, never anything else."""
+    """Remove a folder or a regular file with :data:`FILE_SUFFIX`, never anything else."""
     try:
         mode = path.lstat().st_mode
     except OSError:

@@ -1,4 +1,4 @@
-"""Large .npy files, written and read as streams, and .npz files whose claims are checked."""
+"""Large .npy files, written as streams, and .npz files, read with their claims checked."""
 
 from __future__ import annotations
 
@@ -14,48 +14,29 @@ from pathlib import Path
 
 import numpy as np
 
-_BYTES = 1 << 22  # bytes hashed in one go
 _LONGEST_REASON = 200  # characters; zipfile quotes names of up to 64 KiB
-# Unpacked, an .npz may be so many times as long as the file; deflate alone can do a thousand, but
-# ids and lists stay below 60.
+# An .npz may unpack to so many times its length; deflate allows a thousand, ids and lists need less
+# than 60.
 _MOST_UNPACKED = 200
 _LONGEST_END = 22 + 0xFFFF  # bytes of the last record of a zip file, with its comment
-_UNPACKED_AT_LEAST = 1 << 28  # allowed to any file
+_UNPACKED_AT_LEAST = 1 << 28  # allowed for any file
 
 
 def write_npy(path: Path, batches: Iterable[np.ndarray], shape: tuple[int, ...], dtype: str) -> str:
     """Write batches of rows as one .npy file and return its sha256 (hex).
 
-    Written, not mapped: a full disk is then an error, where a write to a map kills the process.
+    Written, not mapped: a full disk then raises OSError, while a write to a map kills the process.
     """
     header = io.BytesIO()
     form = {"descr": dtype, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, form)
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+        with np.errstate(over="ignore"):  # overflow gives infinity, which callers refuse
             for block in chain([header.getvalue()], (b.astype(dtype).tobytes() for b in batches)):
                 digest.update(block)
                 file.write(block)
     return digest.hexdigest()
-
-
-def digest_of(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def stamp_of(path: Path) -> tuple[int, ...] | None:
-    """What changes whenever a file does, alike for all who see it; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def npz_names(path: Path) -> set[str]:
@@ -64,25 +45,27 @@ def npz_names(path: Path) -> set[str]:
     Raises:
         OSError, ValueError: As :func:`read_npz`.
     """
-    return set(read_npz(path, ()))
+    return set(_read_npz(path, ()))
 
 
-def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray | None]:
-    """Read arrays of an .npz file that may be damaged or made to do harm.
+def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Read arrays of an .npz file that may be damaged or malicious.
 
-    Nothing is allocated before the sizes that it states are compared with its own.
+    Nothing is allocated before the stated sizes have been compared with the file's own.
 
     Args:
         path: The file.
-        wanted: Names of the arrays to read, where it has them; None: all. Others are None.
-
-    Returns:
-        Name to array.
+        wanted: Names of the arrays to read, as far as they exist; None: all.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It is no such file; the text is one line.
     """
+    return {name: array for name, array in _read_npz(path, wanted).items() if array is not None}
+
+
+def _read_npz(path: Path, wanted: Collection[str] | None) -> dict[str, np.ndarray | None]:
+    """All names, with the arrays of those that are wanted."""
     if path.exists() and not path.is_file():
         raise ValueError("it is not a regular file")
     try:
@@ -110,7 +93,7 @@ def _refuse_bombs(archive: zipfile.ZipFile, length: int) -> None:
 
 
 def _refuse_lost_members(archive: zipfile.ZipFile, path: Path) -> None:
-    """A damaged length in the directory can hide the entries behind it, which zipfile accepts."""
+    """A damaged length in the directory can hide the entries after it, which zipfile accepts."""
     with path.open("rb") as file:
         file.seek(-min(path.stat().st_size, _LONGEST_END), os.SEEK_END)
         _, _, stated = file.read().rpartition(b"PK\5\6")
@@ -130,7 +113,7 @@ def _read_member(
         shape, _, dtype = _HEADERS[version](stream)
         size = math.prod(shape) * dtype.itemsize
         if dtype.hasobject or not dtype.itemsize or size != info.file_size - stream.tell():
-            raise ValueError(f"{name} states {dtype} {shape}, which does not suit its length")
+            raise ValueError(f"{name} states {dtype} {shape}, which does not fit its length")
     if wanted is not None and name not in wanted:
         return None
     with archive.open(info) as stream:
@@ -138,7 +121,7 @@ def _read_member(
     if dtype.kind == "U" and array.size:
         codes = array.astype(dtype.newbyteorder("=")).reshape(-1).view(np.uint32)
         if codes.max() > sys.maxunicode:
-            raise ValueError(f"{name} holds numbers that are no characters")
+            raise ValueError(f"{name} holds numbers that are not characters")
     return array
 
 

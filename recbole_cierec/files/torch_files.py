@@ -1,4 +1,4 @@
-"""What to ask of a file before torch reads it."""
+"""A check of files before torch reads them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 def refuse_packed(path: Path) -> None:
     """Refuse a zip file whose members unpack to more bytes than it has.
 
-    torch packs nothing, but unpacks what it is given, and a packed file may hold a thousand times
-    its length.
+    torch never compresses, but does decompress, and a compressed file may hold a thousand times its
+    length.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It does.
+        ValueError: It is compressed.
         zipfile.BadZipFile: Its directory is damaged.
     """
     if not zipfile.is_zipfile(path):  # torch's format of before 2020

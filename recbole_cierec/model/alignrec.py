@@ -44,6 +44,7 @@ from recbole_cierec.model.base.scoring import ITEM_BLOCK
 from recbole_cierec.model.base.side import Rows, Side
 from recbole_cierec.model.base.two_phases import TwoPhases
 from recbole_cierec.model.base.visual_recommender import VisualRecommender
+from recbole_cierec.vision.item_pictures import pictures_of
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -94,9 +95,11 @@ class AlignRec(TwoPhases, VisualRecommender):
         self.register_load_state_dict_post_hook(lambda module, _: module._drop_graphs())
 
     def _set_content(self, config: Config, content: ItemContent, width: int) -> None:
-        for name in ("features", "tokens", "has_picture"):
-            self.register_buffer(name, getattr(content, name).clone(), persistent=False)
-        filled = content.has_picture | content.has_annotation
+        pictures = pictures_of(content)
+        self.register_buffer("features", pictures.features.clone(), persistent=False)
+        self.register_buffer("tokens", content.tokens.clone(), persistent=False)
+        self.register_buffer("has_picture", pictures.has_picture.clone(), persistent=False)
+        filled = pictures.has_picture | content.has_annotation
         self.register_buffer("filled", filled, persistent=False)
         heads = config["attention_heads"]
         if width % heads:

@@ -42,6 +42,7 @@ from recbole_cierec.model.base.layers import SLOPE, unit_linear
 from recbole_cierec.model.base.side import Rows, Side
 from recbole_cierec.model.base.two_phases import TwoPhases
 from recbole_cierec.model.base.visual_recommender import VisualRecommender
+from recbole_cierec.vision.item_pictures import pictures_of
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -76,7 +77,7 @@ class PiNet(TwoPhases, VisualRecommender):
         self.semantic_gate = InferenceGate(content_size, d, activation)
         content = dataset.content
         self.register_buffer("tokens", content.tokens, persistent=False)
-        known = content.has_annotation & content.has_picture & (self.seen > 0)
+        known = content.has_annotation & pictures_of(content).has_picture & (self.seen > 0)
         self.register_buffer("labelled", known, persistent=False)
         names = content.token_names[1:]
         self.head = TokenHead(content_size, len(names), gain)

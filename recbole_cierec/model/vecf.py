@@ -40,6 +40,7 @@ from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.pairwise import PairwiseRecommender
 from recbole_cierec.model.base.scoring import BLOCK_BYTES
 from recbole_cierec.model.base.side import Rows, Side, joined
+from recbole_cierec.vision.item_pictures import pictures_of
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -100,9 +101,10 @@ class VECF(PairwiseRecommender):
             raise ConfigError("vecf_loss: bce replaces the loss; set loss to bpr, or vecf_loss")
         self.user_embedding = self.table(self.n_users, d)  # p_u
         self.item_embedding = self.table(self.n_items, d)  # q_i
-        self.regions = content.regions  # f_k
+        pictures = pictures_of(content)
+        self.regions = pictures.regions  # f_k
         size, gain = self.regions.size, config["content_init_gain"]
-        self.register_buffer("has_picture", content.has_picture.float(), persistent=False)
+        self.register_buffer("has_picture", pictures.has_picture.float(), persistent=False)
         width = config["attention_size"]
         self.region_key = unit_linear(size, width, 1.0, bias=False)  # W_i
         self.user_key = nn.Linear(d, width, bias=False)  # W_u

@@ -1,18 +1,18 @@
-"""Models that start from another trained model, all by one command.
+"""Models that start from another trained model, in one command.
 
-The table of models names the stage (AMF starts from MF). It is trained first, on the same data,
-split, protocol and seed, with its own yaml. Of the user's keys those in the main model's yaml
-(``learning_rate``, ``reg_weight``, ...) are that model's alone, so that tuning it leaves its stage
-as it is; all others (``epochs``, ``seed``, ``loss``, data, protocol) apply to both; and
+The registry names the stage (AMF starts from MF). The stage is trained first, on the same data,
+split, protocol and seed, with its own yaml. Keys in the main model's yaml (``learning_rate``,
+``reg_weight``, ...) do not affect its stage, so that tuning the main model leaves the stage as it
+is; all other keys (``epochs``, ``seed``, ``loss``, data, protocol) apply to both; and
 ``pretrain: {key: value}`` sets keys of the stage. Its best epoch is kept as
 ``stage-MODEL-DIGEST.pth`` in ``checkpoint_dir``. The digest covers all that decides the result
 (settings, interactions, features), so that a later run that needs the same stage reads it instead
-of training it again; delete the file to train it anew. ``pretrained: PATH`` names a checkpoint
-to start from instead.
+of training it again; delete the file to train it again. ``pretrained: PATH`` starts from that
+checkpoint instead.
 
-``resume: auto`` goes on with whatever stopped: a stage that had not ended, else the model itself.
-What a model is at its start does not depend on whether its stage was trained now or read, because
-random generators are seeded again after the stage.
+``resume: auto`` resumes the main model if it has a checkpoint, else its stage; ``resume: PATH`` of
+a stopped stage resumes that stage. The main model starts the same whether its stage was trained in
+this run or read, because random generators are seeded again after the stage.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
@@ -37,7 +38,7 @@ from recbole_cierec.files.checkpoint import from_plain, peek_checkpoint, read_ch
 from recbole_cierec.registry import MODELS
 from recbole_cierec.trainer.resuming import data_of, newest_checkpoint, refuse_other_data
 
-# Of the run as a whole, so that a stage has none of its own.
+# These apply to the run as a whole; a stage has no values of its own.
 _RUN_KEYS = frozenset("model dataset resume pretrained pretrain stage_model log_wandb".split())
 
 
@@ -46,12 +47,12 @@ class Start:
     """How the main model begins.
 
     Attributes:
-        resume: The checkpoint of the main model to continue from, or ``auto``, or None.
-        weights: The ``state_dict`` of the trained stage; None where there is no stage to take.
-        data: Digests of the data that the stage was trained on.
+        resume: The checkpoint from which the main model resumes, or ``auto``, or None.
+        weights: The ``state_dict`` of the trained stage; None without a stage.
+        data: Digests of the stage's training data.
         source: Where the weights came from, for messages.
-        stages: What ``run`` says of the stage in its result: model, checkpoint (path or None) and
-            best_valid_score. Empty where none was taken.
+        stages: The entry ``stages`` in the result of ``run``: model, checkpoint (path or None) and
+            best_valid_score of the stage; empty without one.
     """
 
     resume: str | None = None
@@ -60,12 +61,12 @@ class Start:
     source: str = ""
     stages: tuple[dict[str, Any], ...] = ()
 
-    def fill(self, model: nn.Module, dataset: Any) -> nn.Module:
-        """Give the stage's weights, if there are any, to a new model; returns the model.
+    def fill(self, model: Any, dataset: Any) -> nn.Module:
+        """Load the stage's weights, if any, into a new model; returns the model.
 
         Raises:
-            CheckpointError: They are of another size, or come from other pictures or annotations
-                than the model has read from ``dataset``.
+            CheckpointError: They differ in size, or the stage was trained on other pictures or
+                annotations than the model has read from ``dataset``.
         """
         if self.weights is None:
             return model
@@ -81,10 +82,10 @@ class Start:
 
 
 def stage_model(config: Config) -> str | None:
-    """The model to train before that of ``config``; None for most.
+    """The name of the model to train before that of ``config``; None for most.
 
     Raises:
-        ConfigError: ``stage_model`` is not one that this model can start from.
+        ConfigError: The model cannot start from ``stage_model``.
     """
     entry = MODELS.get(config["model"])
     if entry is None or not entry.stages:
@@ -97,12 +98,14 @@ def stage_model(config: Config) -> str | None:
 
 
 def stage_config(config: Config, model: str) -> Config:
-    """The configuration of the stage: its yaml, the user's keys for both models, ``pretrain``, and
-    what the main model sets for it.
+    """The configuration of the stage.
+
+    In rising priority: its yaml, the user's keys that apply to both models, ``pretrain``, and the
+    keys that the main model determines.
 
     Raises:
-        ConfigError: ``pretrain`` names a key that the stage does not read, or one that the main
-            model sets for it.
+        ConfigError: ``pretrain`` names a key that the stage does not read, or that the main model
+            determines.
     """
     pretrain = dict(config["pretrain"] or {})
     fixed = config.model_class.stage_keys(config)
@@ -136,42 +139,38 @@ def stage_config(config: Config, model: str) -> Config:
             if f"does not read '{key}'" in note:
                 if key in pretrain:
                     raise ConfigError(note.replace("config_dict", "pretrain", 1))
-                made.final_config_dict.pop(key, None)  # of a third model: decides nothing here
+                made.final_config_dict.pop(key, None)  # a third model's key: no effect here
     return made
 
 
 def begin(config: Config, dataset: Any, prepare: Callable[..., Any], saved: bool = True) -> Start:
-    """Decide where a run begins, and train or read its stage if it needs one.
+    """Decide where a run begins, and train or read the stage if the model needs one.
 
     Args:
         config: The configuration of the main model.
-        dataset: The training data; a checkpoint named by ``pretrained`` must be of the same.
+        dataset: The training data; the checkpoint ``pretrained`` must be of the same.
         prepare: :func:`recbole_cierec.quick_start.prepare`.
         saved: Whether the stage may leave a checkpoint; without one its last epoch counts.
-
-    Returns:
-        The start; for a model without stage only ``resume``.
 
     Raises:
         UserError: The stage cannot be trained, or the checkpoint does not fit.
     """
-    model = stage_model(config)
+    model, resume = stage_model(config), config["resume"]
     if model is None:
-        return Start(config["resume"])
-    if config["resume"] not in (None, "auto") and not _is_of(config["resume"], model):
-        return Start(config["resume"])
-    main = _agree(lambda: _newest_main(config, model))
+        return Start(resume)
+    if resume == "auto":
+        own = _agree(lambda: _own_checkpoint(config, model))
+        if own:
+            return Start(own)
+    elif resume and peek_checkpoint(Path(resume))["model"] != model:
+        return Start(resume)
     if config["pretrained"]:
-        if main:
-            return Start(main)
         return _from_checkpoint(Path(config["pretrained"]), model, data_of(dataset))
-    if main and not _agree(lambda: _newer_stages(config, model, main)):
-        return Start(main)
-    return _Stage(config, model, prepare, data_of(dataset)).start(main, saved)
+    return _Stage(config, model, prepare, data_of(dataset)).start(saved)
 
 
 class _Stage:
-    """The stage of one run, made and not yet trained."""
+    """The stage of one run, prepared and not yet trained."""
 
     def __init__(
         self, config: Config, model: str, prepare: Callable[..., Any], data: dict[str, str]
@@ -194,50 +193,41 @@ class _Stage:
         trainer.saved_model_file = str(self.done.with_name(f"{stem}-{unique}.pth"))
         self._stopped = f"{stem}-*.last.pth"
 
-    def start(self, main: str | None, saved: bool) -> Start:
-        """The trained stage; or ``main``, where the main model had begun after it."""
-        what, path = _agree(lambda: self._find(main))
-        if what == "main":
-            return Start(path)
-        if what != "done":
-            self._train(path, saved)
-        if saved or what == "done":
-            start = _from_checkpoint(self.done, self.model, self.data)
-        else:
-            weights = {k: v.detach().cpu() for k, v in self.job.model.state_dict().items()}
-            stage = _told(self.model, None, self.job.trainer.best_valid_score)
-            source = f"{self.model} as trained in this run"
-            start = Start(None, weights, self.data, source, (stage,))
-        if what == "done":
+    def start(self, saved: bool) -> Start:
+        """The trained stage: read if it exists, else trained or resumed."""
+        done, stopped = _agree(self._find)
+        if done:
             getLogger().info(
                 f"Stage 1 of 2, {self.model}: {self.done} was trained with the same settings on "
                 "the same data and is used again"
             )
+        else:
+            self._train(stopped, saved)
+        if done or saved:
+            start = _from_checkpoint(self.done, self.model, self.data)
+        else:
+            weights = {k: v.detach().cpu() for k, v in self.job.model.state_dict().items()}
+            stage = _result_entry(self.model, None, self.job.trainer.best_valid_score)
+            source = f"{self.model} as trained in this run"
+            start = Start(None, weights, self.data, source, (stage,))
         del self.job
         gc.collect()
         torch.cuda.empty_cache()
         return start
 
-    def _find(self, main: str | None) -> tuple[str, str | None]:
-        """What to go on with, ``main``, ``done`` (the stage had ended) or ``stage``; its path."""
-        done, stopped = _newest([self.done]), None
+    def _find(self) -> tuple[bool, str | None]:
+        """Whether the stage has been trained already, and else the checkpoint to resume it from."""
+        if _newest_whole([self.done]):
+            return True, None
         named = self.main["resume"]
-        if named == "auto" and done is None:
-            stopped = _newest(self.done.parent.glob(self._stopped))
-        elif named not in (None, "auto"):  # a checkpoint of the stage itself
-            stopped = self._named(Path(named)) if done is None else None
-        newest = _newest([Path(path) for path in (main, done, stopped) if path])
-        if newest is None or newest == stopped:
-            return "stage", stopped and str(stopped)
-        return ("done", str(newest)) if newest == done else ("main", str(newest))
-
-    def _named(self, path: Path) -> Path:
-        if not path.match(self._stopped):
+        if named == "auto":
+            return False, _newest_whole(self.done.parent.glob(self._stopped))
+        if named and not Path(named).match(self._stopped):
             raise CheckpointError(
-                f"{path}: is not the stopped {self.model} of these settings and data; "
-                f"start from it by pretrained: {path}, or resume by auto"
+                f"{named}: is not the stopped {self.model} of these settings and data; "
+                f"start from it by pretrained: {named}, or resume by auto"
             )
-        return path
+        return False, named
 
     def _train(self, stopped: str | None, saved: bool) -> None:
         job, logger = self.job, getLogger()
@@ -256,12 +246,12 @@ class _Stage:
 
 
 def _digest(job: Any) -> str:
-    """Of all that decides a stage's result: settings, interactions, and what the model reads."""
+    """Over all that decides a stage's result: settings, interactions, and the content it reads."""
     text = f"{job.config.digest()} {sorted(data_of(job.loaders[0]._dataset).items())}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _told(model: str, checkpoint: Path | None, score: float) -> dict[str, Any]:
+def _result_entry(model: str, checkpoint: Path | None, score: float) -> dict[str, Any]:
     path = checkpoint and str(checkpoint)
     return {"model": model, "checkpoint": path, "best_valid_score": float(score)}
 
@@ -272,50 +262,36 @@ def _from_checkpoint(path: Path, model: str, data: dict[str, str]) -> Start:
     if state["model"] != model:
         raise CheckpointError(f"{path}: holds model {state['model']}, this run starts from {model}")
     refuse_other_data(path, state, data, "pretrain it on the same")
-    stage = _told(model, path, state["best_valid_score"])
+    stage = _result_entry(model, path, state["best_valid_score"])
     weights = from_plain(state["state_dict"])
     return Start(None, weights, state["data"], str(path), (stage,))
 
 
-def _is_of(path: str, model: str) -> bool:
-    return peek_checkpoint(Path(path))["model"] == model
-
-
-def _newest_main(config: Config, model: str) -> str | None:
-    """With ``resume: auto``: the main model's newest checkpoint; None if its stage has one.
+def _own_checkpoint(config: Config, model: str) -> str | None:
+    """The main model's newest checkpoint; None if only its stage has one.
 
     Raises:
         CheckpointError: Neither has any.
     """
-    if config["resume"] != "auto":
-        return None
-    folder = Path(config["checkpoint_dir"])
     try:
         return str(newest_checkpoint(config))
     except CheckpointError:
-        if config["pretrained"] or not any(folder.glob(f"stage-{model}-*.pth")):
+        stages = Path(config["checkpoint_dir"]).glob(f"stage-{model}-*.pth")
+        if config["pretrained"] or not any(stages):
             raise
     return None
 
 
-def _newer_stages(config: Config, model: str, main: str) -> bool:
-    """Whether any stage was saved after ``main``: perhaps the one of this run, which stopped."""
-    newest = _newest(Path(config["checkpoint_dir"]).glob(f"stage-{model}-*.pth"))
-    return newest is not None and newest.stat().st_mtime_ns > Path(main).stat().st_mtime_ns
-
-
-def _newest(paths: Iterable[Path]) -> Path | None:
-    """The newest of those that are there and whole."""
+def _newest_whole(paths: Iterable[Path]) -> str | None:
+    """The newest of the files that are whole checkpoints."""
     found = [path for path in paths if path.is_file()]
     for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        try:
+        with suppress(CheckpointError):
             read_checkpoint(path)
-        except CheckpointError:
-            continue  # as newest_checkpoint: a damaged file is passed over
-        return path
+            return str(path)
     return None
 
 
 def _agree(decide: Callable[[], Any]) -> Any:
-    """What the first process decides, in all of them: files may appear between two looks."""
+    """The first process's decision, in all processes: files may appear between two looks."""
     return of_first(None if world()[0] else decide())

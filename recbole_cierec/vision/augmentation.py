@@ -1,8 +1,8 @@
-"""Random changes of training pictures, on the device that computes, before they become floats.
+"""Random changes of training pictures, on the device that computes, before conversion to floats.
 
-What is drawn comes from torch's generator of the processor, one draw for all pictures of a batch:
-a run is the same on any device and with any ``encoder_batch_size``, and a checkpoint, which holds
-that generator, continues it bit for bit.
+Random numbers come from torch's CPU generator, in one draw for all pictures of a batch: a run is
+the same on any device and with any ``encoder_batch_size``, and resumes bit for bit from a
+checkpoint, which holds that generator.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-REACH = 8  # a picture moves by up to this part of its side
+REACH = 8  # a picture moves by up to 1/8 of its side
 
 
 class Moves(NamedTuple):
     """What happens to each of n pictures."""
 
     flip: Tensor  # bool [n], mirrored left to right
-    shift: Tensor | None  # int64 [n, 2], pixels down and to the right, before that
+    shift: Tensor | None  # int64 [n, 2], pixels down and to the right, before mirroring
 
     def split(self, size: int) -> list[Moves]:
-        """The moves of ``size`` pictures after the other."""
+        """Split into the moves of ``size`` pictures each."""
         flips = self.flip.split(size)
         shifts = [None] * len(flips) if self.shift is None else self.shift.split(size)
         return [Moves(f, s) for f, s in zip(flips, shifts, strict=True)]

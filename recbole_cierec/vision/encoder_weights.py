@@ -1,7 +1,7 @@
-"""Weights of an encoder: read from a file or torchvision's download, fitted into the network.
+"""Weights of an encoder: read from a file or torchvision's download, and copied into the network.
 
-No pickle is ever run: ``.pth`` goes through ``torch.load(weights_only=True)`` and ``.safetensors``
-is plain by design.
+No pickled code is ever run: ``.pth`` is read by ``torch.load(weights_only=True)``, and
+``.safetensors`` holds only data by design.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -20,25 +20,20 @@ from torch import Tensor, nn
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.files.torch_files import refuse_packed
+from recbole_cierec.terminal import reason
 
 # A training script wraps its weights in a dictionary under one of these names ...
 _WRAPPERS = ("state_dict", "model")
 # ... and DataParallel, DistributedDataParallel and torch.compile put a prefix before every key.
 _PREFIXES = ("module.", "_orig_mod.")
-# Files published before torchvision renamed these layers; torchvision itself still ships them.
+# In files published before torchvision renamed these layers; torchvision still ships them.
 _OLD_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"), r"\1\2"),
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
 )
-# Counters of BatchNorm, unused in eval mode and missing in old files: neither asked for nor hashed.
+# Counters of BatchNorm, unused in eval mode and missing in old files: not required, not hashed.
 _COUNTER = "num_batches_tracked"
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """Return an error's text on one line of at most ``limit`` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -81,7 +76,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
         return load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"encoder_weights {path}: not a readable safetensors file ({one_line(error)}): "
+            f"encoder_weights {path}: not a readable safetensors file ({reason(error)}): "
             "fetch it again"
         ) from error
 
@@ -90,7 +85,7 @@ def _read_pth(path: Path) -> Mapping[str, Any]:
     try:
         refuse_packed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the restricted unpickler fails in any way on arbitrary bytes
+    except Exception as error:  # the restricted unpickler fails in many ways on arbitrary bytes
         raise ConfigError(
             f"encoder_weights {path}: damaged, or holds more than plain tensors, so it is refused "
             "and nothing in it was run: save its state_dict() again, or use .safetensors"
@@ -104,7 +99,7 @@ def _read_pth(path: Path) -> Mapping[str, Any]:
 
 
 def download_weights(name: str) -> dict[str, Tensor]:
-    """Return torchvision's default weights of a network, from torch hub's folder or the net.
+    """torchvision's default weights of a network, from torch hub's folder or the internet.
 
     Args:
         name: A torchvision classification network.
@@ -121,27 +116,27 @@ def download_weights(name: str) -> dict[str, Tensor]:
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     present = file.exists()
     try:
-        # weights_only: a file that lies in the folder already may come from anywhere.
+        # weights_only: an existing file in the folder may come from anywhere.
         content = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True
         )
     except (OSError, HTTPException) as error:
         raise ConfigError(
             f"visual_encoder {name}: the download of its DEFAULT weights failed "
-            f"({one_line(error)}): set encoder_weights to a .pth or .safetensors file or to "
+            f"({reason(error)}): set encoder_weights to a .pth or .safetensors file or to "
             f"random, or put the file from {url} at {file}"
         ) from error
-    except Exception as error:  # a wrong hash, or whatever the unpickler meets in a damaged file
+    except Exception as error:  # a wrong hash, or what the unpickler raises on a damaged file
         blame = f"{file} is damaged" if present else "the download of its DEFAULT weights failed"
         raise ConfigError(
-            f"visual_encoder {name}: {blame} ({one_line(error)}): delete that file and run "
+            f"visual_encoder {name}: {blame} ({reason(error)}): delete that file and run "
             "again, or set encoder_weights to another file"
         ) from error
     return _unwrapped(content)
 
 
 def _unwrapped(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the named tensors inside the usual wrappers, with today's torchvision names."""
+    """The named tensors inside the usual wrappers, with torchvision's current names."""
     for wrapper in _WRAPPERS:
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -149,49 +144,54 @@ def _unwrapped(content: Mapping[str, Any]) -> dict[str, Tensor]:
     for prefix in _PREFIXES:
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return {_today(name): value for name, value in tensors.items()}
+    return {_renamed(name): value for name, value in tensors.items()}
 
 
-def _today(name: str) -> str:
+def _renamed(name: str) -> str:
     for pattern, replacement in _OLD_NAMES:
         name = pattern.sub(replacement, name)
     return name
 
 
-def fit_weights(trunk: nn.Module, tensors: Mapping[str, Tensor], head: str, source: str) -> None:
-    """Copy tensors into a trunk; each of the trunk's must be given, with its shape.
+def fit_weights(
+    trunk: nn.Module, tensors: Mapping[str, Tensor], head: Collection[str], source: str
+) -> None:
+    """Copy tensors into a trunk; all of the trunk's tensors must be given, with their shapes.
 
-    The removed classifier and parts the trunk does not know (auxiliary classifiers, a projector)
-    may be in the file. More layers in a part it does know are refused: a resnet34 holds every
-    tensor of a resnet18, and is none.
+    The removed classifier and parts unknown to the trunk (auxiliary classifiers, a projector) may
+    be in the file. Additional layers in a known part are refused: a resnet34 holds every tensor of
+    a resnet18.
 
     Args:
         trunk: The network without its classifier.
         tensors: What the file holds.
-        head: Name of the removed classifier, e.g. ``classifier.3``.
+        head: Names of removed classifiers, e.g. ``classifier.3``.
         source: The file as errors name it, e.g. ``"encoder_weights x.pth: resnet18"``.
 
     Raises:
         ConfigError: A tensor is missing, left over, or of another shape or kind.
     """
     own = hashed_tensors(trunk)
-    missing = [name for name in own if name not in tensors]
-    other = [n for n in own if n in tensors and not _same_form(own[n], tensors[n])]
     parts = {name.partition(".")[0] for name in own}
+    missing = [f"{name} is missing" for name in own if name not in tensors]
+    other = [
+        f"{name} is {_form(tensors[name])} instead of {_form(own[name])}"
+        for name in own
+        if name in tensors and not _same_form(own[name], tensors[name])
+    ]
     extra = [
-        name
+        f"{name} is left over"
         for name in tensors
         if name not in own
         and name.partition(".")[0] in parts
-        and not name.startswith(f"{head}.")
+        and not name.startswith(tuple(f"{part}." for part in head))
         and not name.endswith(_COUNTER)
     ]
-    if missing or other or extra:
-        first = _first_fault(own, tensors, missing, other, extra)
+    if faults := [*other, *missing, *extra]:
         raise ConfigError(
             f"{source}: these weights are not of this network: of its {len(own)} tensors "
             f"{len(missing)} are missing and {len(other)} differ in shape, {len(extra)} are left "
-            f"over (first: {first}): set visual_encoder to the network they belong to"
+            f"over (first: {faults[0]}): set visual_encoder to the network they belong to"
         )
     with torch.no_grad():
         for name, tensor in own.items():
@@ -206,34 +206,20 @@ def _same_form(own: Tensor, given: Tensor) -> bool:
     )
 
 
-def _first_fault(
-    own: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
-    missing: list[str],
-    other: list[str],
-    extra: list[str],
-) -> str:
-    if other:
-        name = other[0]
-        return f"{name} is {_form(given[name])} instead of {_form(own[name])}"
-    return f"{missing[0]} is missing" if missing else f"{extra[0]} is left over"
-
-
 def _form(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def hashed_tensors(trunk: nn.Module) -> dict[str, Tensor]:
-    """Return a trunk's parameters and buffers by name, but BatchNorm's counters."""
+    """A trunk's parameters and buffers by name, without BatchNorm's counters."""
     return {n: t for n, t in trunk.state_dict().items() if not n.endswith(_COUNTER)}
 
 
 def weights_digest(trunk: nn.Module, only: Container[str] | None = None) -> str:
-    """Return the sha256 (hex) over the names, shapes and bytes of a trunk's tensors.
+    """sha256 (hex) over the names, shapes and bytes of a trunk's tensors.
 
     Args:
-        trunk: The network.
-        only: Names of the tensors that count; None: all.
+        only: Names of the tensors to include; None: all.
     """
     digest = hashlib.sha256()
     for name, tensor in hashed_tensors(trunk).items():

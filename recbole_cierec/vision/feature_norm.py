@@ -1,8 +1,8 @@
-"""Bringing pooled network features to a scale that embeddings can live with.
+"""Normalisation of pooled network features to the scale of embeddings.
 
-Pooled features are positive, share a large mean and come in any scale (raw fc7 features reach
-100), so that an inner product with them starts saturated. The statistics are fitted once, on the
-frozen network, over all items with a picture; a network in the loop keeps the same affine map.
+Pooled features are positive, share a large mean and have any scale (raw fc7 features reach 100), so
+that inner products with them start saturated. The statistics are fitted once, on the frozen
+network, over all items with a picture; a fine-tuned network keeps the same affine map.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FeatureNorm:
 
     @classmethod
     def fit(cls, rows: Tensor, kind: str, dimensions: int | None = None) -> FeatureNorm:
-        """Fit on the rows [n, D] that exist.
+        """Fit on rows [n, D].
 
         Args:
             rows: Raw features of all items with a picture.
@@ -44,7 +44,7 @@ class FeatureNorm:
             dimensions: Keep this many principal components (None: all).
         """
         size = rows.shape[1]
-        # Changed in place: it is the largest table of a start.
+        # Changed in place: it may be the largest table in memory.
         work = rows.to(torch.float64, copy=True)
         unit_rows = kind in ("l2", "center")
         if unit_rows:
@@ -78,4 +78,4 @@ def _principal(work: Tensor, dimensions: int) -> Tensor:
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     vectors = vectors.flip(1)[:, :dimensions]
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    return vectors * torch.sign(largest)  # a sign of its own would differ between BLAS builds
+    return vectors * torch.sign(largest)  # else the sign would depend on the BLAS library

@@ -1,9 +1,9 @@
-"""Features computed in parts, by several processes or by machines that share nothing but a disk.
+"""Features computed in parts, by several processes or by machines that share only a disk.
 
-Each writes the rows of its shard into ``features-KEY.parts``; who finds all of them there joins
-them into ``features-KEY``, the file that one process would have written: shards begin where a batch
-of the encoder begins, so that every picture passes the network among the same others. The cache's
-manifest names all parts with their rows and checksums.
+Each writes the rows of its shard into ``features-KEY.parts``; the one that completes them joins all
+into ``features-KEY``, the file that one process would have written: shards begin where a batch of
+the encoder begins, so that every picture is encoded in the same batch. The cache's manifest names
+all parts with their rows and checksums.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.cache_folder import build_folder
-from recbole_cierec.files.npy import digest_of, write_npy
+from recbole_cierec.files.digest import file_digest
+from recbole_cierec.files.npy import write_npy
 
 _MANIFEST, _ROWS = "manifest.json", "rows.npy"
-_BYTES = 1 << 22  # copied in one go
+_BYTES = 1 << 22  # copied at a time
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """One of ``count`` parts, counted from 0."""
 
     index: int
@@ -39,7 +42,7 @@ class Shard(NamedTuple):
         return Shard(self.index * size + rank, self.count * size)
 
     def rows(self, n_rows: int, batch_size: int) -> range:
-        """Its rows: whole batches, but for the last one of all."""
+        """Its rows: whole batches, except for the last one of all."""
         batches = -(-n_rows // batch_size)
         first, last = (batches * k // self.count for k in (self.index, self.index + 1))
         return range(first * batch_size, min(last * batch_size, n_rows))
@@ -65,12 +68,12 @@ class Parts:
     """The parts of one cache.
 
     Args:
-        folder: Of the cache; the parts lie beside it.
+        folder: Of the cache; the parts are next to it.
         inputs: What the numbers depend on.
         shape: Of all rows.
         dtype: Of the numbers.
         batch_size: Rows computed at a time, the same for all parts.
-        own: The part of this process.
+        own: The shard of this process.
     """
 
     def __init__(
@@ -97,14 +100,18 @@ class Parts:
         return shard.rows(self.shape[0], self.batch_size)
 
     def add(self, batches: Iterable[np.ndarray], check: Callable[[np.ndarray], None]) -> None:
-        """Write the own part; ``check`` looks at its rows before they count.
+        """Write this process's part.
+
+        Args:
+            batches: Its rows.
+            check: Called with the written rows; raises if they cannot be used.
 
         Raises:
             DataError: It cannot be written.
         """
         rows = self.rows(self.own)
-        # Of two that compute the same part the first wins: while one replaced the other, a third
-        # that joins would find neither.
+        # If two processes compute the same part, the first wins: during a replacement, a third
+        # one that joins would find neither.
         own = self._of(self.own)
         with build_folder(own, is_valid=lambda: not self.fault(self.own)) as temporary:
             path = temporary / _ROWS
@@ -123,11 +130,11 @@ class Parts:
         }
 
     def missing(self) -> list[Shard]:
-        """Shards that nobody has finished yet."""
+        """Shards that are not finished."""
         return [s for s in self._shards() if not (self._of(s) / _MANIFEST).is_file()]
 
     def fault(self, shard: Shard) -> str:
-        """What is wrong with a part, in some words; "" if nothing is."""
+        """What is wrong with a part, in a few words; "" if nothing is."""
         folder = self._of(shard)
         try:
             manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
@@ -136,7 +143,7 @@ class Parts:
                 if manifest.get("batch_size") != self.batch_size:
                     return f"was made with encoder_batch_size {manifest.get('batch_size')}"
                 return "is of other pictures or weights"
-            if digest_of(folder / _ROWS) != manifest["sha256"]:
+            if file_digest(folder / _ROWS) != manifest["sha256"]:
                 return "is damaged"
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return "is missing or damaged"
@@ -159,8 +166,8 @@ class Parts:
         )
         return [{key: m[key] for key in ("shard", "rows", "sha256")} for m in manifests]
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All rows, in order, some at a time."""
+    def blocks(self) -> Generator[np.ndarray, None, None]:
+        """All rows, in order, in blocks."""
         for shard in self._shards():
             rows = np.load(self._of(shard) / _ROWS, mmap_mode="r", allow_pickle=False)
             step = max(1, _BYTES // max(1, rows[:1].nbytes))
@@ -182,10 +189,10 @@ class Parts:
 
 
 def drop_parts(folder: Path) -> None:
-    """Remove all parts of a cache, once the whole is there; who still writes one finds the whole.
+    """Remove all parts of a cache that is complete.
 
     Args:
-        folder: Of the whole.
+        folder: Of the cache.
     """
     shutil.rmtree(_parts_of(folder), ignore_errors=True)
 

@@ -1,14 +1,15 @@
-"""Features of pictures: computed once and cached on disk, or read from a ready-made file.
+"""What a network gives for each picture, computed once and cached on the disk.
 
-The cache is one for pooled features and for region maps (:mod:`recbole_cierec.vision.regions`).
+One cache serves pooled features, region maps (:mod:`recbole_cierec.vision.regions`) and the output
+of frozen layers (:mod:`recbole_cierec.vision.frozen_trunk`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Generator, Sequence
+import sys
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,29 +26,31 @@ from tqdm import tqdm
 from recbole_cierec.distributed.world import meet, of_first, world
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.cache_folder import build_folder
+from recbole_cierec.files.digest import file_digest, stamp_of
 from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
-from recbole_cierec.files.npy import digest_of, stamp_of, write_npy
+from recbole_cierec.files.npy import write_npy
+from recbole_cierec.vision.feature_files import refuse_not_finite
 from recbole_cierec.vision.feature_shards import WHOLE, Parts, Shard, drop_parts
 
 if TYPE_CHECKING:
-    from recbole_cierec.vision.encoders import VisualEncoder
     from recbole_cierec.vision.picture_store import PictureStore
+    from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 # Raise it when the code changes the numbers for the same pictures and weights.
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
-_MALFORMED = (OSError, ValueError, RecursionError)  # the last of JSON that is nested too deep
-_CHUNK = 1 << 24  # numbers looked at in one go
+_MALFORMED = (OSError, ValueError, RecursionError)  # the last: JSON nested too deep
+_LIBRARIES = ("torch", "torchvision", "timm")
 
 
 class Kind(NamedTuple):
-    """What is computed of each picture, and how it is kept."""
+    """What is computed for each picture, and how it is kept."""
 
     name: str  # of the cache's folder and file
     shape: tuple[int, ...]  # of one picture
     dtype: str
     encode: Callable[[Tensor], Tensor]  # uint8 [B, S, S, 3] -> [B, *shape]
-    inputs: dict[str, Any]  # what the numbers depend on beside pictures and weights
+    inputs: dict[str, Any]  # what the numbers depend on besides pictures and weights
     advice: str = "look at encoder_weights"  # where a number is not finite
 
 
@@ -61,18 +64,18 @@ def extract_features(
     progress: bool = True,
     shard: Shard = WHOLE,
 ) -> np.ndarray | None:
-    """Return the features of every picture of a store, from the cache where they are there.
+    """Return the features of every picture of a store, from the cache or into it.
 
-    The processes of a run, which all must call it, compute a part each.
+    All processes of a run must call it; each computes a part.
 
     Args:
         store: The pictures, uint8 [n_rows, S, S, 3].
-        encoder: The network; it is moved to ``device``, its train or eval mode is kept.
+        encoder: The network; it is moved to ``device`` and keeps its train or eval mode.
         cache_dir: Holds one folder ``features-KEY`` for each set of pictures and weights.
         batch_size: Pictures encoded at a time.
         device: Where to run the network.
-        progress: Show a progress bar, if a person is watching.
-        shard: The part that this run computes; others are left to other runs.
+        progress: Show a progress bar on a terminal.
+        shard: The part that this run computes; other runs compute the others.
 
     Returns:
         float32 [n_rows, out_dim], read-only, mapped from the disk; None while other shards are
@@ -89,7 +92,7 @@ def extract_features(
 
 @dataclass(frozen=True)
 class _Cache:
-    """A cache and what builds it."""
+    """One cache: its place, what it must hold, and what builds it."""
 
     kind: Kind
     store: PictureStore
@@ -111,14 +114,14 @@ class _Cache:
 
     @property
     def file(self) -> Path:
-        """Where the numbers are."""
+        """The file of numbers."""
         return self.folder / f"{self.kind.name}.npy"
 
     def find(self, trusted: tuple[int, ...] | None = None) -> np.ndarray | None:
-        """What is there already, if it is whole.
+        """The existing numbers, if they are whole.
 
         Args:
-            trusted: The stamp of a file whose numbers need not be checked again.
+            trusted: The stamp of a file whose checksum has been compared already.
         """
         if not self.folder.exists():
             return None
@@ -134,7 +137,7 @@ class _Cache:
         return features
 
     def is_whole(self) -> bool:
-        """Whether the cache is there and nothing is wrong with it."""
+        """Whether the cache exists and is undamaged."""
         try:
             _open(self.folder, self.kind, self.inputs, self.shape)
         except _MALFORMED:
@@ -159,9 +162,10 @@ class _Cache:
     def build(self, parts: Parts | None = None) -> np.ndarray:
         """Write the cache, from parts or by computing every row."""
         kind = self.kind
+        batches: Generator[np.ndarray, None, None]
         batches = self.encode(range(self.shape[0])) if parts is None else parts.blocks()
-        # Of two that build the first wins: the other machine has mapped its file, which would be
-        # gone from a disk in common if it were replaced.
+        # Of two builders the first wins: another machine may have mapped its file, which would
+        # vanish from a shared disk if it were replaced.
         with build_folder(self.folder, is_valid=self.is_whole) as temporary, closing(batches):
             path = temporary / self.file.name
             digest = write_npy(path, batches, self.shape, kind.dtype)
@@ -188,7 +192,7 @@ def cached(
     """Return what an encoder gives for each picture; see :func:`extract_features`.
 
     Args:
-        shard: None: this process computes everything, whatever other processes do.
+        shard: As there. None: this process computes everything, whatever other processes do.
 
     Returns:
         [n_rows, *kind.shape] of ``kind.dtype``, read-only, mapped from the disk; None while other
@@ -202,20 +206,23 @@ def cached(
     for place in (folder.parent, *folder.parent.glob("*.parts")):
         clear_leftovers(place, TEMPORARY)
     cache = _Cache(kind, store, encoder, batch_size, device, progress, inputs, folder)
-    in_parts = shard is not None and shard.within(*world()).count > 1
-    found = _find_together(cache) if in_parts else cache.find()
+    alone = shard is None or shard.within(*world()).count == 1
+    found = cache.find() if alone else _find_together(cache)
     if found is not None:
-        drop_parts(folder)  # left where a run was killed between joining and removing them
-    if in_parts:
+        drop_parts(folder)  # a run killed between joining and removing them has left some
+    if shard is not None and not alone:
         return _in_parts(cache, found, shard)
     return cache.build() if found is None else found
 
 
 def _find_together(cache: _Cache) -> np.ndarray | None:
-    """What is there, if it is whole: the first process checks the numbers, which may be many, and
-    the others only those of a file that is not the same, on a disk of their own."""
+    """The existing numbers, in all processes.
+
+    The first compares the checksum of the file, which may be large; the others do so only if they
+    see another file, on a disk of their own.
+    """
     first = world()[0] == 0
-    stamp = stamp_of(cache.file) if first else None  # as it was before the check
+    stamp = stamp_of(cache.file) if first else None  # before the check
     found = cache.find() if first else None
     checked = of_first(None if found is None else stamp)
     return found if first else cache.find(checked)
@@ -237,7 +244,7 @@ def _in_parts(cache: _Cache, found: np.ndarray | None, shard: Shard) -> np.ndarr
     found = _find_together(cache)
     if found is not None:
         return found
-    if shard.count == 1:  # machines without a common disk: each for itself
+    if shard.count == 1:  # machines without a shared disk: each computes everything
         return cache.build()
     if rank == 0:
         _log_missing(parts)
@@ -252,9 +259,9 @@ def _add_part(cache: _Cache, parts: Parts) -> None:
         with closing(cache.encode(rows)) as batches:
             parts.add(batches, partial(cache.check, first=rows.start))
     except DataError:
-        if not cache.is_whole():  # else others were quicker, and have removed all parts
+        if not cache.is_whole():  # else other machines were faster, and have removed all parts
             raise
-    if cache.is_whole():  # they were quicker while this part was written
+    if cache.is_whole():  # they were faster while this part was written
         drop_parts(cache.folder)
 
 
@@ -263,7 +270,7 @@ def _join(cache: _Cache, parts: Parts) -> None:
         parts.refuse_faults()
         cache.build(parts)
     except (DataError, OSError):
-        if not cache.is_whole():  # else another machine has joined and removed them meanwhile
+        if not cache.is_whole():  # else another machine has joined and removed the parts
             raise
     drop_parts(cache.folder)
 
@@ -271,7 +278,7 @@ def _join(cache: _Cache, parts: Parts) -> None:
 def _log_missing(parts: Parts) -> None:
     missing = parts.missing()
     names = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-    text = f"{parts.folder}: {len(missing)} of {parts.count} shards are missing still ({names})"
+    text = f"{parts.folder}: {len(missing)} of {parts.count} shards are still missing ({names})"
     others = ", ".join(map(str, parts.others()))
     if others:
         text += f"; {others} holds shards of the same pictures by another network or other weights"
@@ -279,12 +286,14 @@ def _log_missing(parts: Parts) -> None:
 
 
 def _inputs(store: PictureStore, encoder: VisualEncoder) -> dict[str, Any]:
-    """Return all that the numbers depend on; the cache's key is made of it."""
+    """All that the numbers depend on; the cache's key is their hash."""
+    own_code = {"encoder_source": encoder.source_digest} if encoder.source_digest else {}
     return {
+        **own_code,
         "format_version": FORMAT_VERSION,
         "store_digest": store.digest,
         "encoder": encoder.name,
-        # As they are now: a network trained since it was loaded gives other features.
+        # The current ones: a network trained since it was loaded gives other features.
         "weights_digest": encoder.digest(),
         "normalisation": [list(values) for values in encoder.normalisation],
     }
@@ -293,9 +302,7 @@ def _inputs(store: PictureStore, encoder: VisualEncoder) -> dict[str, Any]:
 def _manifest(
     inputs: dict[str, Any], store: PictureStore, encoder: VisualEncoder, kind: Kind, digest: str
 ) -> dict[str, Any]:
-    """Return what a reader of the cache may want to know, and what proves it whole."""
-    import torchvision  # an encoder is here, so torchvision is
-
+    """What a reader of the cache may want to know, and the checksum that proves it whole."""
     return {
         **inputs,
         "rows": len(store.pictures),
@@ -304,8 +311,7 @@ def _manifest(
         "image_size": int(store.pictures.shape[1]),
         "picture_store": store.folder.name,  # its manifest says how pictures were resized
         f"{kind.name}_sha256": digest,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        **{name: sys.modules[name].__version__ for name in _LIBRARIES if name in sys.modules},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -317,13 +323,13 @@ def _open(
     shape: tuple[int, ...],
     trusted: tuple[int, ...] | None = None,
 ) -> np.ndarray:
-    """Open a cache that is whole; raise OSError or ValueError saying what is wrong with it."""
+    """Map a whole cache; OSError or ValueError says what is wrong with a damaged one."""
     manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
     if not isinstance(manifest, dict) or any(manifest.get(k) != v for k, v in inputs.items()):
         raise ValueError(f"{_MANIFEST} describes something else")
     path = folder / f"{kind.name}.npy"
     known = trusted is not None and stamp_of(path) == trusted
-    if not known and digest_of(path) != manifest.get(f"{kind.name}_sha256"):
+    if not known and file_digest(path) != manifest.get(f"{kind.name}_sha256"):
         raise ValueError(f"{path.name} is not the file that was written")
     features = np.load(path, mmap_mode="r", allow_pickle=False)
     if features.shape != shape or features.dtype != np.dtype(kind.dtype):
@@ -339,10 +345,10 @@ def _encode(
     device: torch.device | str,
     progress: bool,
 ) -> Generator[np.ndarray, None, None]:
-    """Yield what ``encode`` gives for one batch of pictures after the other."""
+    """Yield what ``encode`` gives for each batch of pictures."""
     training = encoder.training
     encoder.eval().to(device)
-    # disable=None: no bar where the output is no terminal, and so no control codes in a file.
+    # disable=None: no bar unless on a terminal, so that no control codes get into a file.
     bar = tqdm(
         total=len(pictures),
         desc=f"Encode pictures with {encoder.name}",
@@ -352,7 +358,7 @@ def _encode(
     try:
         with bar:
             for start in range(0, len(pictures), batch_size):
-                # A copy: the map is read-only, which a tensor cannot be.
+                # A copy: a tensor cannot be read-only, as the map is.
                 batch = torch.from_numpy(np.array(pictures[start : start + batch_size]))
                 with torch.inference_mode():
                     features = encode(batch.to(device)).cpu().numpy()
@@ -360,91 +366,3 @@ def _encode(
                 bar.update(len(batch))
     finally:
         encoder.train(training)
-
-
-def load_feature_file(path: Path, ids: Sequence[str]) -> np.ndarray:
-    """Read ready-made features.
-
-    Args:
-        path: A .npy file, [n_rows, D] of a real number type; row k belongs to the k-th data line
-            of NAME.item.
-        ids: The item of each data line of NAME.item [n_rows].
-
-    Returns:
-        float32 [n_rows, D]; mapped from the disk, read-only, where the file is float32 already.
-
-    Raises:
-        DataError: The file is missing or no .npy file, holds Python objects or another shape, or a
-            number in it is not finite.
-    """
-    path = Path(path)
-    features = read_rows(path, len(ids))
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise DataError(
-            f"features_file {path}: has shape {features.shape}; give [rows of NAME.item, features]"
-        )
-    if features.dtype != np.float32:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that below
-            features = features.astype(np.float32)
-    refuse_not_finite(
-        features, f"features_file {path}", "correct or drop these items", ids.__getitem__
-    )
-    return features
-
-
-def read_rows(path: Path, n_rows: int) -> np.ndarray:
-    """Map a .npy file of real numbers with a row for each data line of NAME.item.
-
-    Raises:
-        DataError: It is anything else, in one line.
-    """
-    features = _read_npy(path)
-    if features.ndim and len(features) != n_rows:
-        raise DataError(
-            f"features_file {path}: has {len(features)} rows, but the .item file has {n_rows} "
-            "data lines; row k must belong to data line k"
-        )
-    if features.dtype.kind not in "fiu":
-        raise DataError(f"features_file {path}: holds {features.dtype}; save it as float32")
-    return features
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    """Map a .npy file; anything else is a DataError in one line."""
-    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
-        raise DataError(f"features_file {path}: cannot be read (it is not a regular file)")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(6)
-    except (OSError, ValueError) as error:  # ValueError: no possible name
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"features_file {path}: cannot be read ({reason})") from error
-    if magic != b"\x93NUMPY":
-        raise DataError(f"features_file {path}: is no .npy file; write it with numpy.save")
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy fails in many ways on a damaged header
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"features_file {path}: cannot be read ({reason}); write a plain array of float32 "
-            "with numpy.save"
-        ) from error
-
-
-def refuse_not_finite(
-    features: np.ndarray, what: str, advice: str, item_of: Callable[[int], str]
-) -> None:
-    """Raise a DataError that names the first rows with NaN or infinity, and whose they are."""
-    rows: list[int] = []
-    step = max(1, _CHUNK // max(1, features[:1].size))
-    for start in range(0, len(features), step):
-        finite = np.isfinite(features[start : start + step]).reshape(-1, features[:1].size)
-        finite = finite.all(axis=1)
-        rows += (start + np.flatnonzero(~finite)).tolist()
-    if rows:
-        named = ", ".join(f"{row} of item {item_of(row)}" for row in rows[:5])
-        named += ", ..." if len(rows) > 5 else ""
-        raise DataError(
-            f"{what}: {len(rows)} of {len(features)} rows hold NaN or infinity "
-            f"(counted from 0: {named}); {advice}"
-        )

@@ -1,16 +1,17 @@
-"""The network in the training loop: distinct pictures in blocks, as fast as the device allows.
+"""The network in the training loop: distinct pictures, block by block.
 
 The gradient is that of the whole batch, whatever the blocks. As many blocks as fit into
 ``encoder_memory`` keep what their backward pass needs; the others are computed again there, which
-costs another forward pass of those pictures and nothing else (measured: torch's checkpoints add
-nothing to it). The latest blocks are kept: their memory is free again when the recomputation of
-the earlier ones begins.
+costs one more forward pass of those pictures (measured: torch's checkpoints add nothing to it).
+The last blocks are kept: their memory is free again when the recomputation of the first begins.
 """
 
 from __future__ import annotations
 
 from logging import getLogger
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -18,53 +19,54 @@ from torch.utils.checkpoint import checkpoint
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.vision import augmentation
-from recbole_cierec.vision.encoders import VisualEncoder
 from recbole_cierec.vision.feature_shards import WHOLE, Shard
-from recbole_cierec.vision.frozen_stage import FrozenStage, extract_stage
+from recbole_cierec.vision.frozen_trunk import FrozenTrunk, extract_frozen
+from recbole_cierec.vision.item_pictures import ItemPictures
 from recbole_cierec.vision.row_source import RowSource, free_memory
+from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 COMPILER = "inductor"  # torch.compile's backend
-# Of the free memory, what the backward pass may take by default. A processor's memory is for
-# other programs too.
+# Share of the free memory that the backward pass may take by default; other programs use a
+# processor's memory too.
 MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
 
 
 class PictureNetwork:
-    """Runs an encoder on rows of a picture store; no module, it owns no parameters.
+    """Runs an encoder on rows of a picture store; not a module, as it owns no parameters.
 
     Args:
         encoder: The network, on the device of the model.
-        content: :class:`recbole_cierec.data.content.ItemContent`.
+        pictures: Of the data set's items.
         config: RecBole config with the keys ``encoder_*``, ``augmentation`` and
             ``picture_store_device``.
     """
 
-    def __init__(self, encoder: VisualEncoder, content, config) -> None:
-        self.encoder, self.content, self.config = encoder, content, config
+    def __init__(self, encoder: VisualEncoder, pictures: ItemPictures, config: Any) -> None:
+        self.encoder, self.pictures, self.config = encoder, pictures, config
         self.block = config["encoder_batch_size"]
         self.augmentation = config["augmentation"]
         self.place = config["picture_store_device"]
         encoder.to(memory_format=torch.channels_last)  # what convolutions compute in anyway
         encoder.use_bfloat16(config["encoder_precision"] == "bfloat16", config["device"])
-        self.stage: FrozenStage | None = None
+        self.frozen: FrozenTrunk | None = None
         if config["encoder_freeze_until"]:
-            self.stage = self._frozen_stage(config["encoder_freeze_until"])
+            self.frozen = self._frozen_trunk(config["encoder_freeze_until"])
         self._source: RowSource | None = None
-        self._stage_digest = ""
+        self._frozen_digest = ""  # of what the cached outputs were computed with
         self._kept: int | None = None  # pictures that keep what the backward pass needs
 
-    def _frozen_stage(self, name: str) -> FrozenStage:
-        if self.augmentation != "none" and self.with_stage_cache:
+    def _frozen_trunk(self, name: str) -> FrozenTrunk:
+        if self.augmentation != "none" and self.is_cached:
             raise ConfigError(
                 f"augmentation: {self.augmentation} changes the pictures at every step, so that "
                 f"the output of {name} cannot be cached; set encoder_stage_cache to none, or "
                 "augmentation to none"
             )
-        return FrozenStage(self.encoder, name, self.content.store.pictures.shape[1])
+        return FrozenTrunk(self.encoder, name, self.pictures.store.pictures.shape[1])
 
     @property
-    def with_stage_cache(self) -> bool:
-        """Whether a step starts from the cached output of the frozen stage."""
+    def is_cached(self) -> bool:
+        """Whether a step starts from the cached output of the frozen part."""
         kept = self.config["encoder_stage_cache"] != "none"
         return bool(self.config["encoder_freeze_until"]) and kept
 
@@ -92,39 +94,47 @@ class PictureNetwork:
     def _moves(self, count: int) -> list[augmentation.Moves]:
         if self.augmentation == "none" or not self.encoder.training:
             return []
-        size = self.content.store.pictures.shape[1]
+        size = self.pictures.store.pictures.shape[1]
         return augmentation.draw(count, size, self.augmentation).split(self.block)
 
     def _inputs(self, block: Tensor) -> Tensor:
-        """What the part that learns takes."""
-        uncached = self.stage is not None and not self.with_stage_cache
-        return self.stage.output(block) if uncached else block
+        """The input of the part that learns."""
+        if self.frozen is None or self.is_cached:
+            return block
+        return self.frozen.output(block)
 
     def _run(self, inputs: Tensor) -> Tensor:
-        return self.encoder(inputs) if self.stage is None else self.stage.features(inputs)
+        return self.encoder(inputs) if self.frozen is None else self.frozen.features(inputs)
 
     # -------------------------------------------------------------------------- inputs
 
     def open(self, device: torch.device) -> None:
-        """Get the inputs ready. All processes of a run must call it, and compute a part each of
-        what a frozen stage gives; left to the first step, each would compute all of it, and one
-        whose rows have no picture would wait for the others' gradients meanwhile."""
+        """Prepare the inputs; all processes of a run must call it, and share the work.
+
+        Left to the first step, each would compute all outputs of the frozen part, and a process
+        whose rows have no picture would wait for the others' gradients meanwhile.
+        """
         self._rows(device, WHOLE)
 
     def _rows(self, device: torch.device, shard: Shard | None = None) -> RowSource:
         if self._source is None:
-            cached = self.with_stage_cache
-            array = self._stage_rows(device, shard) if cached else self.content.store.pictures
+            cached = self._frozen_outputs(device, shard)
+            array = self.pictures.store.pictures if cached is None else cached
             self._source = RowSource(array, self.place)
         return self._source
 
-    def _stage_rows(self, device: torch.device, shard: Shard | None = None):
-        self._stage_digest = self.stage.digest()
-        return extract_stage(
-            self.stage,
-            self.content.store,
+    def _frozen_outputs(
+        self, device: torch.device, shard: Shard | None = None
+    ) -> np.ndarray | None:
+        """The cached output of the frozen part for every row of the store; None without a cache."""
+        if self.frozen is None or not self.is_cached:
+            return None
+        self._frozen_digest = self.frozen.digest()
+        return extract_frozen(
+            self.frozen,
+            self.pictures.store,
             kind=self.config["encoder_stage_cache"],
-            cache_dir=self.content.cache_dir,
+            cache_dir=self.pictures.cache_dir,
             batch_size=self.block,
             device=device,
             progress=self.config["show_progress"],
@@ -132,9 +142,9 @@ class PictureNetwork:
         )
 
     def weights_were_loaded(self) -> None:
-        """Drop the cached stage if it is of other weights than the network has now."""
-        if self._stage_digest and self.stage.digest() != self._stage_digest:
-            self._source, self._stage_digest = None, ""
+        """Drop the cached outputs if the frozen part has other weights now."""
+        if self.frozen is not None and self._frozen_digest not in ("", self.frozen.digest()):
+            self._source, self._frozen_digest = None, ""
 
     # -------------------------------------------------------------------------- memory
 
@@ -191,5 +201,5 @@ class PictureNetwork:
         return sum(storage.nbytes() for storage in held.values())
 
     def _compile(self) -> None:
-        learning = self.encoder.trunk if self.stage is None else self.stage.rest
+        learning = self.encoder.trunk if self.frozen is None else self.frozen.rest
         learning.compile(backend=COMPILER)

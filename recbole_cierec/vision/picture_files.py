@@ -1,7 +1,8 @@
 """Which picture files a data set names, and what they hold, found without decoding any.
 
 Contents are known by their SHA-256. Reading a million files at each start would be slow, so hashes
-are kept between runs and only files whose size, times or inode changed are read again.
+are kept between runs (:mod:`recbole_cierec.vision.picture_index`) and only files whose size, times
+or inode changed are read again.
 """
 
 from __future__ import annotations
@@ -10,32 +11,25 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
-from hashlib import sha256
-from logging import getLogger
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
 from recbole_cierec.errors import PictureError
-from recbole_cierec.files.atomic_write import replacing
-from recbole_cierec.files.npy import read_npz
+from recbole_cierec.files.digest import Stamp, file_digest, stamp
+from recbole_cierec.vision.picture_index import PictureIndex
 from recbole_cierec.vision.pictures import PictureSpec, check_file, describe_failure
 
 ADDRESS = "a web address, not a file"
 _IS_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-REFUSED = "refused"  # stands where the content hash of a usable file would
-TEMPORARY = "tmp-pictures-"  # prefix of whatever is not complete yet
-# A file that changes within the clock tick in which it was hashed keeps its time stamp; FAT ticks
-# every 2 s. Such young files are hashed again next time.
-_YOUNG_NS = 2_000_000_000
+REFUSED = "refused"  # in place of the content hash of a usable file
+TEMPORARY = "tmp-pictures-"  # starts the names of incomplete files and folders
 
-Stamp = tuple[int, int, int, int]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -54,19 +48,19 @@ class Pool:
 
     def map(
         self, function: Callable[[_In], _Out], items: Sequence[_In], title: str
-    ) -> Iterator[_Out]:
-        """Apply a function to all items, with only a few results unfinished or unread at any time.
+    ) -> Generator[_Out, None, None]:
+        """Apply a function to all items; only a few results wait to be read at any time.
 
         Args:
-            function: Called in the threads; what it raises, the iterator raises.
+            function: Called in the threads; the iterator raises what it raises.
             items: Its arguments.
-            title: Stands before the progress bar.
+            title: Of the progress bar.
 
         Yields:
             The results, in the order of the items.
         """
         executor = ThreadPoolExecutor(self.workers)
-        hidden = None if self.progress else True  # None: hidden unless on a terminal
+        hidden = None if self.progress else True  # None: shown on a terminal only
         bar = tqdm(total=len(items), desc=title, unit="file", disable=hidden, dynamic_ncols=True)
         waiting: deque[Future[_Out]] = deque()
         try:
@@ -120,7 +114,7 @@ def scan_files(
 
     Args:
         root: The picture folder.
-        paths: Relative paths; empty and repeated ones are passed over.
+        paths: Relative paths; empty and repeated ones are skipped.
         spec: Its ``max_pixels`` bounds the length of a file.
         cache_dir: Where hashes are kept between runs.
         pool: Threads that read.
@@ -129,7 +123,7 @@ def scan_files(
         What was found; unusable files are in ``reasons``, in the order of ``paths``.
     """
     distinct = list(dict.fromkeys(path for path in paths if path))
-    index, locator, scan = _HashIndex(cache_dir, root), _Locator(root), Scan()
+    index, locator, scan = PictureIndex(cache_dir, root, TEMPORARY), _Locator(root), Scan()
     files: dict[str, PictureFile] = {}
     for relative in distinct:
         try:
@@ -146,16 +140,16 @@ def scan_files(
     return scan
 
 
-def _hash_unknown(files: dict[str, PictureFile], index: _HashIndex, pool: Pool) -> dict[str, str]:
-    """Bring the index up to date; returns the files that cannot be read, with reasons."""
-    unknown = [file for file in files.values() if not index.knows(file)]
-    reasons = {}
+def _hash_unknown(files: dict[str, PictureFile], index: PictureIndex, pool: Pool) -> dict[str, str]:
+    """Update the index; returns the files that cannot be read, with reasons."""
+    unknown = [file for file in files.values() if not index.knows(file.relative, file.stamp)]
+    reasons: dict[str, str] = {}
     with closing(pool.map(_hash_file, unknown, "Hashing pictures")) as results:
         for file, result in zip(unknown, results, strict=True):
             if isinstance(result, PictureError):
                 reasons[file.relative] = result.reason
             else:
-                index.put(file, *result)
+                index.put(file.relative, file.stamp, *result)
     index.save()
     return reasons
 
@@ -166,7 +160,7 @@ class _Locator:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.real_root = os.path.realpath(root)
-        self._real_folders: dict[str, str] = {}  # resolving every file's folder anew is slow
+        self._real_folders: dict[str, str] = {}  # resolving each file's folder again is slow
 
     def locate(self, relative: str, spec: PictureSpec) -> PictureFile:
         """Find one regular, non-empty file; PictureError with the reason otherwise."""
@@ -185,7 +179,7 @@ class _Locator:
         except ValueError as error:  # NUL or characters that no file name can hold
             raise PictureError(relative, "not a possible file name") from error
         check_file(relative, status, spec)
-        return PictureFile(relative, path, stamp_of(status))
+        return PictureFile(relative, path, stamp(status))
 
     def _resolve(self, relative: str) -> str:
         hint = "set image_dir to a folder above both"
@@ -203,82 +197,10 @@ class _Locator:
         return path
 
 
-def stamp_of(status: os.stat_result) -> Stamp:
-    """What changes whenever a file does.
-
-    Args:
-        status: Its ``os.stat``.
-
-    Returns:
-        Size, mtime and ctime (ns), inode.
-    """
-    inode = status.st_ino & (2**63 - 1)  # some file systems use all 64 bits; kept as int64
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode
-
-
 def _hash_file(file: PictureFile) -> tuple[str, int] | PictureError:
     """Content hash, and when its reading began (ns); errors are returned, so that all are seen."""
     began = time.time_ns()
-    digest = sha256()
     try:
-        with open(file.path, "rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
+        return file_digest(file.path), began
     except OSError as error:
         return PictureError(file.relative, describe_failure(error))
-    return digest.hexdigest(), began
-
-
-class _HashIndex:
-    """Content hashes of earlier runs, valid as long as a file's stamp stays the same.
-
-    Kept as plain arrays in an .npz; one that cannot be read is ignored and written anew.
-    """
-
-    def __init__(self, cache_dir: Path, root: Path) -> None:
-        name = sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-        self.file = cache_dir / f"picture-hashes-{name}.npz"
-        self.content: dict[str, str] = {}
-        self._stamps: dict[str, Stamp] = {}
-        self._young: set[str] = set()
-        self._changed = False
-        with suppress(FileNotFoundError):
-            self._load()
-
-    def _load(self) -> None:
-        try:
-            arrays = read_npz(self.file)
-            names = arrays["names"].tobytes().decode("utf-8", "surrogatepass").split("\0")
-            stamps, hashes = arrays["stamps"], arrays["hashes"]
-            if stamps.shape != (len(names), 4) or hashes.shape != (len(names), 32):
-                raise ValueError("lengths differ")
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, LookupError) as error:
-            getLogger().warning("%s is damaged (%s): pictures are hashed anew", self.file, error)
-            return
-        self._stamps = dict(zip(names, map(tuple, stamps.tolist()), strict=True))
-        self.content = {name: row.tobytes().hex() for name, row in zip(names, hashes, strict=True)}
-
-    def knows(self, file: PictureFile) -> bool:
-        return self._stamps.get(file.relative) == file.stamp
-
-    def put(self, file: PictureFile, content: str, began: int) -> None:
-        self.content[file.relative], self._stamps[file.relative] = content, file.stamp
-        self._changed = True
-        if max(file.stamp[1:3]) > began - _YOUNG_NS:
-            self._young.add(file.relative)
-
-    def save(self) -> None:
-        names = [name for name in self.content if name not in self._young]
-        if not self._changed or not names:
-            return
-        encoded = "\0".join(names).encode("utf-8", "surrogatepass")
-        hashes = bytes.fromhex("".join(self.content[name] for name in names))
-        with replacing(self.file, TEMPORARY) as stream:
-            np.savez(
-                stream,
-                names=np.frombuffer(encoded, np.uint8),
-                stamps=np.array([self._stamps[name] for name in names], np.int64),
-                hashes=np.frombuffer(hashes, np.uint8).reshape(-1, 32),
-            )

@@ -34,7 +34,7 @@ _PIXEL_CHUNKS = (b"IDAT", b"fdAT")
 # proportional to the number of pixels, so small pictures may have more.
 _FEW_SCANS = 25
 _SCANNED_PIXELS = 2**30
-_SCAN = 0xDA  # behind 0xFF
+_SCAN = 0xDA  # after 0xFF
 # Pillow unpacks compressed BMPs in Python, at 0.1 us a pixel.
 _RLE_PIXELS = 2**24
 

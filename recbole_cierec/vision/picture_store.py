@@ -2,9 +2,9 @@
 
 A store is a folder ``pictures-KEY`` of the cache directory with ``pictures.npy`` and
 ``manifest.json``. The key is a hash of the contents of the picture files and of every parameter, so
-a changed file, size or policy names another folder and nothing stale can be read. A store is built
-under a temporary name and renamed when it is complete: there is no half a store under a final name,
-and of two processes that build the same one, the second uses what the first has made.
+that a changed file, size or policy leads to another folder and nothing stale can be read. A store
+is built under a temporary name and renamed when it is complete, so that no incomplete store has a
+final name; of two processes that build the same one, the second uses what the first has made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -28,28 +28,27 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from recbole_cierec.errors import ConfigError, DataError, PictureError
-from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.files.cache_folder import build_folder, clear_leftovers
+from recbole_cierec.files.digest import stamp_of
 from recbole_cierec.vision.picture_files import (
-    ADDRESS,
     TEMPORARY,
     PictureFile,
     Pool,
     Scan,
     scan_files,
-    stamp_of,
 )
+from recbole_cierec.vision.picture_report import complaint, list_bad, warn_of_bad
 from recbole_cierec.vision.pictures import DECODER_VERSION, PictureSpec, decode_picture
 
 STORE_VERSION = 1
 POLICIES = ("error", "skip", "blank")
 PIXELS, MANIFEST = "pictures.npy", "manifest.json"
-# Mid-grey becomes about zero after the usual normalisation, so a blank says as little as possible
+# Mid-grey is about zero after the usual normalisation, so that a blank carries little information
 # (white would look like the background of a product picture).
 BLANK_GREY = 128
-BLANK = "blank"  # stands in the manifest where a row's content hash would
+BLANK = "blank"  # in the manifest, in place of a row's content hash
 
-# What json, np.load and a manifest of another shape raise.
+# What json, np.load and a manifest of another form raise.
 _MALFORMED = (
     OSError,
     ValueError,
@@ -61,33 +60,24 @@ _MALFORMED = (
     RecursionError,
 )
 _MOST_WORKERS = 32  # each holds one file open
-_EXAMPLES = 3  # bad pictures named in a message
-_SHOWN = 200  # characters of a path
-_NONE_LEFT = "; NO picture is left, and what reads them learns nothing"
-_SET_FOLDER = "download them, or set image_dir to the folder where their paths start"
-_DOWNLOAD = (
-    "some paths are web addresses: download the pictures first, by python -m "
-    "recbole_cierec convert images --list=FILE --into=FOLDER (--help says what FILE "
-    "holds), and name the downloaded files in their place"
-)
-# Every row has a CRC in the manifest. On opening all are checked up to this many bytes (0.05 to
-# 0.3 s when the file is in the page cache); of a larger store evenly spread rows of as many bytes,
-# which finds truncation, zeroed stretches and a wrong file, though not every flipped bit.
+# Every row has a CRC in the manifest. On opening, all rows are checked up to this many bytes (0.05
+# to 0.3 s when the file is in the page cache); of a larger store, evenly spread rows of as many
+# bytes, which finds truncation, zeroed stretches and a wrong file, though not every flipped bit.
 _CHECKED_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class PictureStore:
-    """Decoded pictures and which item has which.
+    """Decoded pictures, and the row of each item.
 
     Args:
         pictures: uint8 [n_rows, S, S, 3], read-only, mapped from the file.
         rows: int64 [n_items], the row of each item's picture, -1 where it has none.
-        blank: bool [n_items], true where a grey blank stands for a bad picture.
+        blank: bool [n_items], true where a grey blank replaces a bad picture.
         digest: Hex hash of all contents and parameters.
         bad: (path, reason) of every picture that cannot be used.
-        folder: Where the store lies.
-        ids: External id of each item [n_items], where they are known.
+        folder: Of the store.
+        ids: External id of each item [n_items], if known.
     """
 
     pictures: np.memmap
@@ -117,7 +107,7 @@ def open_store(
     progress: bool = True,
     ids: Sequence[str] | None = None,
 ) -> PictureStore:
-    """Open the store of these pictures, building it where there is none yet.
+    """Open the store of these pictures; build it if there is none.
 
     Args:
         root: The picture folder; no file outside it is ever read.
@@ -126,7 +116,7 @@ def open_store(
         bad_image: ``error`` (list all bad pictures and stop), ``skip`` (such items have no
             picture) or ``blank`` (they share a grey one).
         cache_dir: Where stores are kept; made if missing.
-        workers: Threads that decode; default one for each core.
+        workers: Threads that decode; by default one a core.
         progress: Show progress bars (on a terminal only).
         ids: External id of each item, the first of which is RecBole's padding item. None: unknown,
             and no item is padding.
@@ -157,7 +147,7 @@ def open_store(
     except OSError as error:
         raise DataError(
             f"no picture store can be kept in cache_dir {cache_dir}: {error.strerror or error}; "
-            "mend that or set another cache_dir"
+            "correct that or set another cache_dir"
         ) from error
     if store is None:
         raise DataError(f"{job.folder} cannot be read back after it was written; check the disk")
@@ -172,7 +162,7 @@ def _cores() -> int:
 
 @dataclass(frozen=True)
 class _Job:
-    """What the store asked for must hold."""
+    """What the store must hold."""
 
     scan: Scan
     paths: list[str]
@@ -183,7 +173,7 @@ class _Job:
 
     @property
     def padding(self) -> int:
-        """How many of the first items are none."""
+        """How many of the first items are padding."""
         return 0 if self.ids is None else 1
 
     @cached_property
@@ -202,6 +192,11 @@ class _Job:
     @property
     def folder(self) -> Path:
         return self.cache_dir / f"pictures-{self.key[:16]}"
+
+    @property
+    def bad_list(self) -> Path:
+        """The text file that lists bad pictures."""
+        return self.cache_dir / f"bad-pictures-{self.key[:16]}.txt"
 
     def row_contents(self, damaged: dict[str, str]) -> list[str]:
         """Content of every row, given the contents (-> reason) that could not be decoded."""
@@ -222,7 +217,7 @@ class _Job:
 
 
 def _build(job: _Job, pool: Pool) -> None:
-    """Decode everything into a new store; one that another process makes meanwhile is kept."""
+    """Decode everything into a new store, or keep one that another process has made meanwhile."""
     needed = len(job.scan.sources) * job.spec.size**2 * 3
     free = shutil.disk_usage(job.cache_dir).free
     if needed > free:
@@ -236,12 +231,13 @@ def _build(job: _Job, pool: Pool) -> None:
         damaged, crcs = _write_pixels(temporary / PIXELS, job, pool)
         bad = job.bad(damaged)
         if bad and job.policy == "error":
-            raise DataError(_complaint(bad, len(job.scan.content), _list_bad(bad, job)))
+            raise DataError(complaint(bad, len(job.scan.content), list_bad(bad, job.bad_list)))
         _write_manifest(temporary / MANIFEST, job, damaged, crcs)
 
 
 def _write_pixels(file: Path, job: _Job, pool: Pool) -> tuple[dict[str, str], list[int]]:
-    """Write the .npy row by row: its memory is bounded, and a full disk is an error, not a SIGBUS.
+    """Write the .npy row by row, so that memory is bounded and a full disk raises OSError (a write
+    to a memory map would kill the process).
 
     Returns:
         Contents that cannot be decoded (-> reason), and the CRC of every row.
@@ -254,8 +250,8 @@ def _write_pixels(file: Path, job: _Job, pool: Pool) -> tuple[dict[str, str], li
         return _decode(source[1], job.spec)
 
     def append(pixels: np.ndarray, stream: BinaryIO) -> None:
-        stream.write(pixels)
-        crcs.append(zlib.crc32(pixels))
+        stream.write(pixels.data)
+        crcs.append(zlib.crc32(pixels.data))
 
     with (
         warnings.catch_warnings(),
@@ -277,16 +273,13 @@ def _write_pixels(file: Path, job: _Job, pool: Pool) -> tuple[dict[str, str], li
 
 
 def _decode(file: PictureFile, spec: PictureSpec) -> np.ndarray | PictureError:
-    """Decode a file that is still the one that was hashed; PictureError is returned, not raised."""
+    """Decode a file that has not changed since it was hashed; returns a PictureError."""
     result: np.ndarray | PictureError
     try:
         result = decode_picture(Path(file.path), spec)
     except PictureError as error:
         result = error
-    stamp = None
-    with suppress(OSError):
-        stamp = stamp_of(os.stat(file.path))
-    if stamp != file.stamp:
+    if stamp_of(file.path) != file.stamp:
         raise DataError(
             f"{file.relative} changed while it was read; run again when the picture folder is quiet"
         )
@@ -294,7 +287,7 @@ def _decode(file: PictureFile, spec: PictureSpec) -> np.ndarray | PictureError:
 
 
 def _npy_header(rows: int, size: int) -> bytes:
-    """Header of a .npy file, of one length whatever the number of rows."""
+    """Header of a .npy file; its length does not depend on the number of rows."""
     stream = BytesIO()
     shape = (rows, size, size, 3)
     np.lib.format.write_array_header_1_0(
@@ -326,7 +319,7 @@ def _write_manifest(file: Path, job: _Job, damaged: dict[str, str], crcs: list[i
 
 
 def _read(job: _Job) -> PictureStore | None:
-    """Map a store into memory; None if there is none or it is not whole."""
+    """Map a store into memory; None if it is missing or damaged."""
     try:
         manifest = json.loads((job.folder / MANIFEST).read_bytes())
         damaged = _check_manifest(manifest, job)
@@ -335,7 +328,7 @@ def _read(job: _Job) -> PictureStore | None:
     except FileNotFoundError:
         return None
     except _MALFORMED as error:
-        getLogger().warning("%s is damaged (%s) and will be built anew", job.folder, error)
+        getLogger().warning("%s is damaged (%s) and will be built again", job.folder, error)
         return None
     row_of = {content: row for row, content in enumerate(manifest["rows"])}
     contents = [job.scan.content[path] if path else None for path in job.paths]
@@ -347,7 +340,7 @@ def _read(job: _Job) -> PictureStore | None:
 
 
 def _check_manifest(manifest: dict[str, Any], job: _Job) -> dict[str, str]:
-    """Compare with what is asked for; returns the contents that could not be decoded."""
+    """Compare with what is needed; returns the contents that could not be decoded."""
     if manifest["key"] != job.key:
         raise ValueError("the manifest is that of another store")
     damaged = {
@@ -374,7 +367,7 @@ def _map_pixels(job: _Job, rows: list[str]) -> np.memmap:
 
 
 def _check_rows(pictures: np.memmap, file: Path, crcs: list[int]) -> None:
-    """Compare checksums, through read() as touched pages of the map would count as our memory."""
+    """Compare checksums, by read(): touched pages of a map count as memory of the process."""
     row_bytes = int(np.prod(pictures.shape[1:]))
     step = max(1, -(-pictures.nbytes // _CHECKED_BYTES))
     with open(file, "rb") as stream:
@@ -382,39 +375,6 @@ def _check_rows(pictures: np.memmap, file: Path, crcs: list[int]) -> None:
             stream.seek(pictures.offset + row * row_bytes)
             if zlib.crc32(stream.read(row_bytes)) != crcs[row]:
                 raise ValueError(f"the checksum of row {row} is wrong")
-
-
-# ---- telling -------------------------------------------------------------------------------------
-
-
-def _line(text: str) -> str:
-    """One line that any terminal and file can take, whatever characters a path holds."""
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return printable.encode("utf-8", "backslashreplace").decode()
-
-
-def _list_bad(bad: list[tuple[str, str]], job: _Job) -> Path:
-    """Write all bad pictures to a text file (path, tab, reason)."""
-    file = job.cache_dir / f"bad-pictures-{job.key[:16]}.txt"
-    with replacing(file, TEMPORARY) as stream:
-        for path, reason in bad:
-            stream.write(f"{_line(path)}\t{_line(reason)}\n".encode())
-    return file
-
-
-def _complaint(bad: list[tuple[str, str]], total: int, listed: Path) -> str:
-    shown = [f"{_line(path[:_SHOWN])}: {_line(reason)}" for path, reason in bad[:_EXAMPLES]]
-    examples = "; ".join(shown) + ("; ..." if len(bad) > _EXAMPLES else "")
-    advice = _download(bad) or "correct the files, or set bad_image to skip or blank"
-    return (
-        f"{len(bad):,} of {total:,} pictures cannot be used ({examples}); all are listed in "
-        f"{listed}; {advice}"
-    )
-
-
-def _download(bad: list[tuple[str, str]]) -> str:
-    """What to do where paths are web addresses; "" where none is."""
-    return _DOWNLOAD if any(reason == ADDRESS for _, reason in bad) else ""
 
 
 def _log(store: PictureStore, job: _Job) -> None:
@@ -427,15 +387,5 @@ def _log(store: PictureStore, job: _Job) -> None:
         store.folder,
     )
     if store.bad:
-        none_left = len(store.bad) == len(job.scan.content)
-        advice = _download(store.bad) or (_SET_FOLDER if none_left else "")
-        getLogger().warning(
-            "%d of %d pictures cannot be used, bad_image = %s (%s); they are listed in %s%s%s",
-            len(store.bad),
-            len(job.scan.content),
-            job.policy,
-            {"skip": "no picture", "blank": "a grey blank"}[job.policy],
-            _list_bad(store.bad, job),
-            _NONE_LEFT if none_left else "",
-            advice and f"; {advice}",
-        )
+        listed = list_bad(store.bad, job.bad_list)
+        warn_of_bad(store.bad, len(job.scan.content), job.policy, listed)

@@ -1,12 +1,12 @@
 """Decode one picture file to an RGB array of fixed size.
 
 The file comes from outside and may be anything, so every step is bounded: the kind and length of
-the file are looked at first, then the size in its header, and only then are pixels allocated; what
+the file are checked first, then the size in its header, and only then are pixels allocated; what
 Pillow reads meanwhile is limited (:mod:`recbole_cierec.vision.picture_limits`).
 Whatever the file holds, the result is a uint8 array or a :class:`PictureError`.
 
-Colour profiles are ignored: catalogue pictures are sRGB nearly always, and an encoder trained on
-pictures read without profiles expects the same.
+Colour profiles are ignored: catalogue pictures are nearly always sRGB, and encoders were trained on
+pictures read without profiles.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 RESIZE_MODES = ("squash", "crop", "pad")
 WHITE = (255, 255, 255)
 
-# A JPEG may be decoded at 1/2, 1/4 or 1/8 for little; half of the pixels each way are left for the
-# antialiasing filter, so that the result stays close to that of the full picture.
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+# A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size at little cost; twice the target size is kept
+# for the antialiasing filter, so that the result stays close to that of the full picture.
 _DRAFT_MARGIN = 2
 _REDUCING_GAP = 3.0
 # Faults of the machine, not of the picture: marking the picture bad would hide them.
@@ -115,7 +117,7 @@ def decode_picture(path: Path, spec: PictureSpec) -> np.ndarray:
     and transparent parts become white.
 
     Args:
-        path: The file; JPEG, PNG, WebP, GIF or BMP whatever its name says.
+        path: A JPEG, PNG, WebP, GIF or BMP file, whatever its name.
         spec: Size and limits.
 
     Returns:
@@ -123,8 +125,8 @@ def decode_picture(path: Path, spec: PictureSpec) -> np.ndarray:
 
     Raises:
         PictureError: The file cannot be read, is no whole picture, or is too large.
-        OSError, MemoryError: The machine is at fault (no memory, too many files open), so that
-            nothing is known about the picture.
+        OSError, MemoryError: The machine is at fault (no memory, too many open files), which says
+            nothing about the picture.
     """
     try:
         check_file(path, os.stat(path), spec)
@@ -214,7 +216,7 @@ _switch_before = False
 def _whole_files_only() -> Iterator[None]:
     """Keep Pillow's process-wide LOAD_TRUNCATED_IMAGES off while any thread decodes.
 
-    Other libraries switch it on; half a picture would then pass for a whole one.
+    Other libraries switch it on; half a picture would then count as a whole one.
     """
     global _switch_users, _switch_before
     with _switch_lock:
@@ -233,12 +235,12 @@ def _whole_files_only() -> Iterator[None]:
 
 def _decode(image: ImageFile.ImageFile, spec: PictureSpec) -> np.ndarray:
     target = _content_size(image.size, spec)
-    # draft() lets libjpeg decode at a fraction; the box is where the picture then lies, to parts
-    # of a pixel, so that sides which are no multiple of the fraction keep their proportions.
+    # draft() lets libjpeg decode at a fraction of the size; the box is the picture's place in that,
+    # in fractions of a pixel, so that sides that are no multiple keep their proportions.
     drafted = image.draft(None, (_DRAFT_MARGIN * target[0], _DRAFT_MARGIN * target[1]))
     image.load()
-    box = drafted[1] if drafted else (0, 0, *image.size)
-    turn = _TURNS.get(_orientation(image.info))
+    box: Box = drafted[1] if drafted else (0, 0, *image.size)
+    turn = _TURNS.get(_orientation(image.info) or 1)
     if spec.resize == "crop":
         box = _middle_square(box)
     picture = _to_rgb(image).resize(
@@ -252,14 +254,14 @@ def _decode(image: ImageFile.ImageFile, spec: PictureSpec) -> np.ndarray:
 
 
 def _content_size(size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:
-    """Width and height that the picture itself takes in the result, before it is turned."""
+    """Width and height of the picture itself in the result, before it is turned."""
     if spec.resize != "pad":
         return spec.size, spec.size
     width, height = (max(1, round(side * spec.size / max(size))) for side in size)
     return width, height
 
 
-def _middle_square(box: tuple[float, ...]) -> tuple[float, ...]:
+def _middle_square(box: Box) -> Box:
     _, _, width, height = box
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -275,11 +277,11 @@ def _pad(picture: Image.Image, size: int) -> Image.Image:
 def _orientation(info: Mapping[Any, Any]) -> int | None:
     """The orientation (1 to 8) that EXIF data or, failing these, XMP data name.
 
-    Not by Pillow's ``getexif``, which first copies what all entries point to (see
+    Pillow's ``getexif`` is avoided: it first copies what all entries point to (see
     :mod:`recbole_cierec.vision.picture_limits`).
 
     Args:
-        info: Of a picture that was read, since PNG may hold metadata behind the pixels.
+        info: Of a picture that has been read, since PNG may hold metadata after the pixels.
     """
     exif = info.get("exif")
     if exif is None and _HEXADECIMAL in info:  # ImageMagick's way: text of three lines, then bytes
@@ -299,6 +301,8 @@ def _exif_orientation(exif: bytes) -> int | None:
         exif = exif.removeprefix(b"Exif\0\0")
     order = _BYTE_ORDERS.get(exif[:4])
     found = None
+    if order is None:
+        return None
     try:
         start = struct.unpack_from(f"{order}I", exif, 4)[0]
         for entry in range(struct.unpack_from(f"{order}H", exif, start)[0]):

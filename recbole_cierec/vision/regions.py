@@ -1,8 +1,8 @@
 """Region maps: the last spatial map of an encoder for every picture, for attention over regions.
 
-A map is some fifty times as large as a pooled vector, so the maps stay on the disk as float16,
-mapped into memory, and only the items of a batch are read from them. Their principal components
-(``feature_dim``) are computed once and kept in memory, where they fit.
+A map is about fifty times as large as a pooled vector, so the maps stay on the disk as float16,
+mapped into memory, and only the items of a batch are read. Their principal components
+(``feature_dim``) are computed once and kept in memory if they fit.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ import torch
 from torch import Tensor
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.vision.feature_files import read_rows, refuse_not_finite
 from recbole_cierec.vision.feature_norm import FeatureNorm
 from recbole_cierec.vision.feature_shards import WHOLE, Shard
-from recbole_cierec.vision.features import Kind, cached, read_rows, refuse_not_finite
+from recbole_cierec.vision.features import Kind, cached
 
 if TYPE_CHECKING:
-    from recbole_cierec.vision.encoders import VisualEncoder
     from recbole_cierec.vision.picture_store import PictureStore
+    from recbole_cierec.vision.visual_encoder import VisualEncoder
 
-_SAMPLE = 16384  # regions on which the normalisation is fitted
+_SAMPLE = 16384  # regions to fit the normalisation on
 _KEPT_BYTES = 1 << 30  # of principal components in memory; 40,000 items at 7 x 7 x 128
 _BLOCK = 256  # pictures whose components are computed at a time
 
 
 class RegionMaps:
-    """Normalised region vectors of items, read when they are asked for.
+    """Normalised region vectors of items, read on demand.
 
     Args:
         maps: [n_rows, R, C] of a real type, in memory or mapped.
         rows: Row of each item, -1 for an item without picture.
-        norm: Key ``feature_norm``; a region is what a row is to pooled features.
+        norm: Key ``feature_norm``, applied to each region as to a row of pooled features.
         dimensions: Key ``feature_dim``.
 
     Attributes:
@@ -51,7 +52,7 @@ class RegionMaps:
         self.maps, self.rows = maps, torch.from_numpy(np.asarray(rows, dtype=np.int64))
         self.count = maps.shape[1]
         used = np.unique(rows[rows >= 0])
-        # Evenly over the pictures, and the same ones each time.
+        # Evenly spread over the pictures, and the same ones each time.
         wanted = min(len(used), max(1, _SAMPLE // self.count))
         sample = used[np.linspace(0, len(used) - 1, wanted).astype(np.int64)]
         self.norm = FeatureNorm.fit(self._read(sample).flatten(0, 1), norm, dimensions)
@@ -70,7 +71,7 @@ class RegionMaps:
         return out.index_copy(0, known.nonzero().squeeze(1).to(items.device), regions)
 
     def _all_components(self) -> Tensor | None:
-        """float32 [n_rows, R, k], or None where that is too much to keep."""
+        """float32 [n_rows, R, k], or None if that is too large to keep."""
         shape = (len(self.maps), self.count, self.size)
         if 4 * math.prod(shape) > _KEPT_BYTES:
             return None
@@ -87,7 +88,7 @@ class RegionMaps:
         return self.norm(raw.flatten(0, 1)).view(len(raw), self.count, self.size)
 
     def _read(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-        """float32 [len(rows), R, C]; what is half as wide travels to the device as it is."""
+        """float32 [len(rows), R, C]; float16 is converted on the device, to halve the transfer."""
         values = self.maps[rows]
         if values.dtype != np.float16:
             values = values.astype(np.float32)
@@ -105,31 +106,28 @@ def extract_regions(
     progress: bool = True,
     shard: Shard = WHOLE,
 ) -> np.ndarray | None:
-    """Return the region map of every picture of a store, from the cache where they are there.
+    """Return the region map of every picture of a store, from the cache or into it.
 
     Args:
         store: The pictures, uint8 [n_rows, S, S, 3].
-        encoder: The network; it is moved to ``device``, its train or eval mode is kept.
+        encoder: The network; it is moved to ``device`` and keeps its train or eval mode.
         cache_dir: Holds one folder ``regions-KEY`` for each set of pictures, weights and grid.
         batch_size: Pictures encoded at a time.
         device: Where to run the network.
         grid: Larger maps are averaged down to so many rows and columns.
-        progress: Show a progress bar, if a person is watching.
-        shard: The part that this run computes; others are left to other runs.
+        progress: Show a progress bar on a terminal.
+        shard: The part that this run computes; other runs compute the others.
 
     Returns:
         float16 [n_rows, R, C], read-only, mapped from the disk; None while other shards are
         missing.
 
     Raises:
-        ConfigError: The batch size is not positive.
+        ConfigError: The batch size is not positive, or the network has no map.
         DataError: A number does not fit float16, or the cache cannot be written.
     """
     side = store.pictures.shape[1]
-    encoder.to(device)
-    blank = torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)
-    with torch.inference_mode():
-        shape = tuple(encoder.region_map(blank, grid).shape[1:])
+    shape = encoder.to(device).region_shape(side, grid)
     encode = partial(encoder.region_map, grid=grid)
     kind = Kind("regions", shape, "<f2", encode, {"regions": "last map", "grid": grid})
     return cached(kind, store, encoder, cache_dir, batch_size, device, progress, shard)

@@ -1,8 +1,8 @@
-"""Rows of an array on the disk, brought to the device that computes with them.
+"""Rows of an array on the disk, moved to the device that computes with them.
 
-A store of pictures is read a batch at a time. Where it fits into the memory of a GPU it is copied
-there once; else a thread reads the next block while the device computes on this one, through
-page-locked memory, from which a GPU fetches by itself. A processor reads the mapped file.
+A store of pictures is read a batch at a time. If it fits into the memory of a GPU, it is copied
+there once; else a thread reads the next block while the device computes on the current one, through
+page-locked memory, from which a GPU copies asynchronously. On a CPU the mapped file is read.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from recbole_cierec.errors import ConfigError
 
-RESIDENT_SHARE = 0.5  # of a GPU's free memory, which a store may take without being asked to
-_CHUNK_BYTES = 1 << 28  # copied at a time when a whole store moves
-_CGROUPS = (  # limit, use, statistics, and among these the pages of files not used of late
+RESIDENT_SHARE = 0.5  # of a GPU's free memory, which a store may take with place auto
+_CHUNK_BYTES = 1 << 28  # copied at a time when a whole store is moved
+_CGROUPS = (  # limit, use, statistics, and in these the pages of files not used recently
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     (
         "memory/memory.limit_in_bytes",
@@ -37,8 +37,8 @@ class RowSource:
 
     Args:
         array: [n, ...], usually a read-only map.
-        place: ``host`` reads rows when they are asked for, ``device`` copies the whole array to
-            the device at the first use, ``auto`` does so on a GPU with room for it.
+        place: ``host`` reads rows on demand, ``device`` copies the whole array to the device at
+            the first use, ``auto`` does so on a GPU with enough free memory.
     """
 
     def __init__(self, array: np.ndarray, place: str = "auto") -> None:
@@ -47,21 +47,21 @@ class RowSource:
         self._whole: Tensor | None = None
 
     def blocks(self, wanted: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
-        """Yield the rows of one block after the other.
+        """Yield the rows of each block.
 
         Args:
             wanted: Row numbers of each block, on any device.
-            device: Where the rows are to be.
+            device: Of the result.
 
         Yields:
             Tensor [len(block), ...] on ``device``, in the array's type.
         """
         if self.is_resident(device):
-            for rows in wanted:
-                yield self._on(device).index_select(0, rows.to(device))
+            for block in wanted:
+                yield self._on(device).index_select(0, block.to(device))
             return
-        lists = [rows.cpu().numpy() for rows in wanted]
-        if device.type == "cpu":  # read ahead here, the pages would be read by the same processor
+        lists = [block.cpu().numpy() for block in wanted]
+        if device.type == "cpu":  # reading ahead would compete for the same processor
             for rows in lists:
                 yield torch.from_numpy(self._array[rows])
             return
@@ -73,31 +73,31 @@ class RowSource:
             for rows in [*lists, None]:
                 following = None if rows is None else self._start(reader, rows)
                 if coming is not None:
-                    # Its memory is not used again before the copy is done: torch sees to that.
+                    # torch does not reuse the block's memory before the copy is done.
                     yield coming.result().to(device, non_blocking=True)
                 coming = following
 
     def _start(self, reader: ThreadPoolExecutor, rows: np.ndarray) -> Future[Tensor]:
-        # Allocated here: another thread would do it for the first GPU, whichever this process has.
+        # Allocated here: in another thread the current GPU would be the first one.
         block = _locked_memory((len(rows), *self._array.shape[1:]), self._array.dtype)
         return reader.submit(self._read, rows, block)
 
     def _read(self, rows: np.ndarray, block: Tensor) -> Tensor:
-        # clip: without it numpy fills a buffer first; the numbers come from the store itself.
+        # clip: without it numpy fills a buffer first; all rows exist.
         np.take(self._array, rows, axis=0, out=block.numpy(), mode="clip")
         return block
 
     # ---------------------------------------------------------------- whole array on a device
 
     def is_resident(self, device: torch.device) -> bool:
-        """Whether the whole array is, or at the first use will be, on the device."""
+        """Whether the whole array is on the device, or will be at the first use."""
         if self._whole is not None or self._place == "device":
             return True
         if self._place == "host" or device.type != "cuda":
             return False
         free = free_memory(device)
         fits = self._array.nbytes <= RESIDENT_SHARE * free
-        self._place = "device" if fits else "host"  # decided once: later memory is full of us
+        self._place = "device" if fits else "host"  # decided once: later we have taken the memory
         getLogger().info(
             f"{self._array.nbytes / 2**20:,.0f} MiB of pictures, {free / 2**20:,.0f} MiB free on "
             f"{device}: kept {'there' if fits else 'on the disk and read in blocks'}"
@@ -128,29 +128,29 @@ class RowSource:
 
 
 def _locked_memory(shape: tuple[int, ...], dtype: np.dtype) -> Tensor:
-    """An empty tensor that a GPU can fetch from while both go on with other work."""
+    """An empty tensor that a GPU can copy from asynchronously."""
     kind = torch.from_numpy(np.empty(0, dtype)).dtype
     return torch.empty(shape, dtype=kind, pin_memory=torch.cuda.is_available())
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a program may still take on a device, those that torch keeps for it included."""
+    """Bytes that this program may still take on a device, those reserved by torch included."""
     if device.type == "cuda":
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + idle
-    # Here: RecBole needs psutil as well, but models without pictures should not wait for it.
+    # Here: models without pictures should not wait for this import.
     import psutil
 
     return min(psutil.virtual_memory().available, container_memory())
 
 
 def container_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that the limit of a container leaves free; without a limit, more than there are.
+    """Bytes that the limit of a container leaves free; without a limit, ``sys.maxsize``.
 
-    Its use counts the pages of files that were read, as of a mapped store; these give way.
+    Cached pages of files, such as a mapped store, count as used but can be reclaimed.
 
     Args:
-        root: Where Linux tells of control groups, in version 2 or 1.
+        root: Where Linux describes control groups, version 2 or 1.
     """
     for limit, use, statistics, files in _CGROUPS:
         try:

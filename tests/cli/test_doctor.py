@@ -223,7 +223,10 @@ def test_a_word_starts_the_command_of_that_name(name, capsys):
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("doctr", "did you mean 'doctor'?"), ("x", "known are run, extract, tune, compare, doctor, convert")],
+    [
+        ("doctr", "did you mean 'doctor'?"),
+        ("x", "known are run, extract, tune, compare, doctor, convert"),
+    ],
 )
 def test_an_unknown_word_names_the_nearest(word, hint, capsys):
     assert __main__.main([word]) == 2

@@ -126,12 +126,12 @@ def test_a_row_that_is_not_finite_is_named_with_its_item(folder, capsys, model, 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--visual_encoder=resnet19"], "nearest: resnet18"),
+        (["--visual_encoder=resnet19"], "did you mean 'resnet18'?"),
         (["--encoder_weights=nowhere.pth"], "neither DEFAULT, nor random, nor a file"),
         (["--visual_encodr=resnet18"], "visual_encoder"),
         (["--nproc=0"], "--nproc must be 1 or more"),
         (["--shard=4/3"], "--shard=4/3: give K/N, as 3/16"),
-        (["--shard=1/2", "--features_file=a.npy"], "features_file is there already"),
+        (["--shard=1/2", "--features_file=a.npy"], "features_file holds all features already"),
         (["resnet18"], "--key=value"),
     ],
 )

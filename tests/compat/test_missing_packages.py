@@ -29,6 +29,11 @@ NEEDED_BY = {  # package -> (command of `commands`, how its line begins, what it
         "visual_encoder squeezenet1_1 needs torchvision, which cannot be imported",
         "pip install torchvision, or set features_file",
     ),
+    "timm": (
+        "timm",
+        "visual_encoder timm/resnet10t needs timm, which cannot be imported",
+        "pip install 'recbole-cierec[timm]', or choose a network of torchvision",
+    ),
     "wandb": ("wandb", "log_wandb needs the package wandb", "pip install wandb"),
     "optuna": ("tune", "tune needs the package optuna", "pip install optuna"),
     "aiohttp": ("images", "downloads need aiohttp", "pip install 'recbole-cierec[images]'"),
@@ -54,6 +59,7 @@ def commands(tiny_folder, tmp_path_factory) -> dict[str, tuple[str, list[str]]]:
         "extract": (RUN, ["extract", "--model=VBPR", features, *run]),
         "compare": (RUN, ["compare", f"{folder}/a", f"{folder}/b"]),
         "pictures": (RUN, ["--model=VBPR", *network, f"--image_dir={pictures(folder)}", *train]),
+        "timm": (RUN, ["--model=VBPR", "--visual_encoder=timm/resnet10t", network[1], *train]),
         "wandb": (RUN, ["--model=MF", "--log_wandb=True", *train]),
         "tune": (
             RUN,

@@ -15,6 +15,7 @@ from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.data.sampling import prepare, seen_sampler
 from recbole_cierec.errors import DataError
+from recbole_cierec.vision.item_pictures import pictures_of
 
 TOP3 = {"topk": [3], "valid_metric": "Recall@3"}
 FAIR = ["CIERec", "MF", "BPR", "LightGCN", "Pop", "MultiVAE", "SASRec", "DIEN", "FM"]
@@ -95,7 +96,7 @@ def test_content_does_not_depend_on_the_order_of_rows(tiny, tiny_folder, in_tmp)
     other = dataset_of("CIERec", tiny(**keys))[1].content
     assert one.token_names == other.token_names
     assert torch.equal(one.tokens, other.tokens)
-    torch.testing.assert_close(one.features, other.features)
+    torch.testing.assert_close(pictures_of(one).features, pictures_of(other).features)
 
 
 def test_declared_states_are_masks_and_are_counted_in_the_log(tiny, caplog):
@@ -104,23 +105,24 @@ def test_declared_states_are_masks_and_are_counted_in_the_log(tiny, caplog):
     content, ids = dataset.content, dataset.field2token_id["item_id"]
     assert not content.has_annotation[[ids["i37"], ids["i38"], ids["i39"]]].any()
     assert content.has_annotation.sum() == dataset.item_num - 1 - 3
-    assert not content.has_picture[ids["i39"]]
-    assert not content.features[ids["i39"]].any()
-    assert content.features[ids["i38"]].any()
+    assert not pictures_of(content).has_picture[ids["i39"]]
+    assert not pictures_of(content).features[ids["i39"]].any()
+    assert pictures_of(content).features[ids["i38"]].any()
     (line,) = [r.getMessage() for r in caplog.records if "Item content" in r.getMessage()]
     assert "1 not in tiny.item" in line
     assert "3 without annotation" in line
     assert "2 without picture" in line  # i37 has an empty path, i39 no row
-    with_picture = {token for token, i in ids.items() if content.has_picture[i]}
+    with_picture = {token for token, i in ids.items() if pictures_of(content).has_picture[i]}
     assert with_picture == ids.keys() - {"[PAD]", "i39"}  # features_file has a row for i37
 
 
 def test_features_belong_to_the_item_of_their_line(tiny, tiny_folder):
     _, dataset = dataset_of("CIERec", tiny(feature_norm="none"))
     rows = np.load(tiny_folder / "tiny" / "features.npy")
+    features = pictures_of(dataset.content).features
     for token in ("i0", "i17", "i38"):
         item = dataset.field2token_id["item_id"][token]
-        np.testing.assert_array_equal(dataset.content.features[item].numpy(), rows[int(token[1:])])
+        np.testing.assert_array_equal(features[item].numpy(), rows[int(token[1:])])
 
 
 def with_cells(folder: Path, source: Path, cells: dict[str, str]) -> Path:

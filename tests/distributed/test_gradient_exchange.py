@@ -186,8 +186,8 @@ def test_two_processes_end_with_the_parameters_of_one(pair, in_tmp, case):
     assert apart(train(*cases[case]), first[case]) == {}
 
 
-def test_two_processes_compute_a_part_each_of_a_frozen_stage(pair):
-    (file,) = pair[0].glob("cache/stage-*/manifest.json")
+def test_two_processes_compute_a_part_each_of_the_frozen_outputs(pair):
+    (file,) = pair[0].glob("cache/frozen-*/manifest.json")
     assert [part["rows"] for part in json.loads(file.read_text())["parts"]] == [[0, 16], [16, 38]]
 
 

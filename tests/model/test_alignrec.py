@@ -12,6 +12,7 @@ from test_model_contract import full_scores, oracle_of, shake
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.alignrec import info_nce
 from recbole_cierec.model.base import graphs
+from recbole_cierec.vision.item_pictures import pictures_of
 
 
 def scores_of(model):
@@ -25,7 +26,7 @@ def test_guessing_costs_on_three_rows_are_those_by_hand(make):
     oracle = oracle_of(config, dataset, train, model)
     assert isinstance(oracle, AlignRecOracle)
     tokens = torch.tensor([[2, 5, 0], [3, 0, 0], [1, 4, 6]])
-    features = dataset.content.features[[3, 7, 9]]
+    features = pictures_of(dataset.content).features[[3, 7, 9]]
     picture = torch.tensor([True, True, False])
     # Row 0 hides token 5 and its picture, row 1 its only token, row 2 tokens 1 and 6.
     hidden = torch.tensor([[0, 1, 0], [1, 0, 0], [1, 0, 1]]).bool(), torch.tensor([1, 0, 0]).bool()
@@ -78,7 +79,7 @@ def test_the_content_stage_sends_gradients_to_the_encoder_alone(make):
 def test_the_content_stage_sees_only_items_of_the_training_part(make):
     _, dataset, _, model = make("AlignRec")
     content = dataset.content
-    filled = content.has_picture | content.has_annotation
+    filled = pictures_of(content).has_picture | content.has_annotation
     for item in range(model.n_items):
         wanted = bool(filled[item]) and bool(model.seen[item])
         assert (item in model.pretrain_items().tolist()) == wanted
@@ -178,7 +179,7 @@ def test_without_id_part_an_unseen_item_still_has_scores_of_its_own(make):
     _, dataset, _, model = make("AlignRec")
     shake(model)
     content = dataset.content
-    filled = content.has_picture | content.has_annotation
+    filled = pictures_of(content).has_picture | content.has_annotation
     scores = scores_of(model)
     unseen = [i for i in range(1, model.n_items) if not model.seen[i]]
     assert {bool(filled[i]) for i in unseen} == {True, False}

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from recbole_cierec import run
+from recbole_cierec.vision.item_pictures import pictures_of
 
 
 def model_of(keys, name="MF_Image"):
@@ -44,7 +45,7 @@ def test_features_are_those_of_the_network_by_hand(pictured):
     picture = np.asarray(Image.open(content.folder / "images" / "5.png"), dtype=np.float32) / 255
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     x = torch.tensor((picture - mean) / std).permute(2, 0, 1)[None].float()
-    network = content.encoder().eval()
+    network = pictures_of(content).encoder().eval()
     trunk = next(m for m in network.modules() if hasattr(m, "features"))
     with torch.no_grad():
         truth = trunk.features(x).mean((2, 3))

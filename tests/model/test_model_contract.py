@@ -26,6 +26,7 @@ from recbole.utils import init_seed
 
 from recbole_cierec.model.base import visual_recommender
 from recbole_cierec.registry import MODELS as REGISTERED
+from recbole_cierec.vision.item_pictures import pictures_of
 
 # Small, and without what is drawn at random in training.
 TOWERS = {"mlp_hidden_size": [7], "user_dropout": 0, "item_dropout": 0, "target_pairs": "batch"}
@@ -147,15 +148,16 @@ def oracle_of(config, dataset, train, model):
     options["interactions"] = list(zip(users, items, strict=True))
     if name == "VECF":
         options |= {k: config[k] for k in ("merge", "vecf_loss", "caption_weight")}
-        features = content.regions(torch.arange(model.n_items)).double().numpy()
+        features = pictures_of(content).regions(torch.arange(model.n_items)).double().numpy()
     else:
-        features = content.features.double().numpy()
+        features = pictures_of(content).features.double().numpy()
     oracle = ORACLES.get(name, Oracle)
     options |= {k: config[k] for k in getattr(oracle, "KEYS", ())}
     if name == "AlignRec":
         columns = (train.inter_feat[field].tolist() for field in ("user_id", "item_id"))
         options["pairs"] = list(zip(*columns, strict=True))
-    return oracle(model, features, content.has_picture.numpy(), tokens, counts > 0, **options)
+    pictured = pictures_of(content).has_picture.numpy()
+    return oracle(model, features, pictured, tokens, counts > 0, **options)
 
 
 def pairs(model):

@@ -10,6 +10,7 @@ from test_model_contract import batch, full_scores, oracle_of, shake
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.model.pinet import TokenHead, read_word_vectors
+from recbole_cierec.vision.item_pictures import pictures_of
 
 
 def test_ranking_never_reads_annotations(make):
@@ -44,7 +45,7 @@ def test_the_annotation_loss_of_three_rows_is_the_one_by_hand(make):
 def test_items_without_label_picture_or_training_are_no_evidence(make):
     _, dataset, _, model = make("PiNet")
     content = dataset.content
-    usable = content.has_annotation & content.has_picture & (model.seen > 0)
+    usable = content.has_annotation & pictures_of(content).has_picture & (model.seen > 0)
     assert torch.equal(model.labelled, usable)
     assert 0 < int(usable.sum()) < model.n_items - 1
     shake(model).train()

@@ -14,6 +14,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_cierec import run
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.vision.item_pictures import pictures_of
 
 
 @pytest.fixture
@@ -31,10 +32,17 @@ def oracle_of(config, dataset, train, model):
     content = dataset.content
     tokens = [[int(t) for t in row if t > 0] for row in content.tokens]
     counts = np.bincount(train.inter_feat["item_id"].numpy(), minlength=model.n_items)
-    maps = content.regions(torch.arange(model.n_items)).double().numpy()
+    maps = pictures_of(content).regions(torch.arange(model.n_items)).double().numpy()
+    pictured = pictures_of(content).has_picture.numpy()
     keys = {k: config[k] for k in ("merge", "vecf_loss", "caption_weight")}
     return VecfOracle(
-        model, maps, content.has_picture.numpy(), tokens, counts > 0, name="VECF", **keys
+        model,
+        maps,
+        pictured,
+        tokens,
+        counts > 0,
+        name="VECF",
+        **keys,
     )
 
 

@@ -166,14 +166,20 @@ def test_a_stage_that_had_ended_is_not_trained_again_on_resume(tiny, monkeypatch
     same(weights_of(whole), weights_of(rest))
 
 
-def test_an_old_run_of_the_model_does_not_hide_a_stage_that_stopped(tiny, monkeypatch):
-    run("AMF", "tiny", config_dict=tiny(epochs=1, **SMALL))
+def test_auto_resumes_the_model_if_it_has_a_checkpoint_else_its_stage(tiny, monkeypatch):
     keys = tiny(epochs=3, **SMALL)
     with monkeypatch.context() as patch:
         kill_before(patch, "MF", 2)
         with pytest.raises(Killed):
             run("AMF", "tiny", config_dict=keys)
+    shorter = run("AMF", "tiny", config_dict=tiny(epochs=1, **SMALL))
     seen = trained(monkeypatch)
+    rest = run("AMF", "tiny", config_dict={**keys, "resume": "auto"})
+    assert seen == [("AMF", 1), ("AMF", 2)]
+    assert rest["checkpoint"] == shorter["checkpoint"]
+    for file in Path("saved").glob("AMF-*"):
+        file.unlink()
+    seen.clear()
     run("AMF", "tiny", config_dict={**keys, "resume": "auto"})
     assert seen == [("MF", 2), ("AMF", 0), ("AMF", 1), ("AMF", 2)]
 

@@ -18,7 +18,8 @@ from torchvision import models
 from torchvision.transforms import functional as transforms
 
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.vision.encoders import HEADS, VisualEncoder
+from recbole_cierec.vision.torchvision_encoder import HEADS
+from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 WEIGHTS = {
     "mobilenet_v2": "mobilenet_v2_features_imagenet.safetensors",
@@ -181,7 +182,7 @@ def test_dropout_follows_training_mode(pictures):
     encoder = VisualEncoder("mobilenet_v3_small", "random").train()
     assert any(m.training for m in encoder.modules() if isinstance(m, nn.Dropout))
     state = torch.get_rng_state()
-    encoder._dry_run(96)  # shapes alone: draws nothing, so that a resumed run has the same bits
+    encoder.check_size(96)  # shapes alone: draws nothing, so that a resumed run has the same bits
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -13,12 +13,12 @@ import torch
 from test_features import extract, make_store
 
 from recbole_cierec.errors import ConfigError, DataError
-from recbole_cierec.files import npy as npy_files
-from recbole_cierec.files.npy import stamp_of
+from recbole_cierec.files import digest
+from recbole_cierec.files.digest import stamp_of
 from recbole_cierec.vision import features
-from recbole_cierec.vision.encoders import VisualEncoder
 from recbole_cierec.vision.feature_shards import Parts, Shard, read_shard
 from recbole_cierec.vision.regions import extract_regions
+from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 STORE = make_store(11)  # four batches of three, the last one short
 
@@ -91,7 +91,7 @@ def test_missing_shards_are_named_and_those_of_other_weights(tmp_path, caplog):
     caplog.clear()
     shard(1, tmp_path)
     text = caplog.text
-    assert "2 of 3 shards are missing still (1/3, 3/3)" in text
+    assert "2 of 3 shards are still missing (1/3, 3/3)" in text
     assert "shards of the same pictures by another network or other weights" in text
 
 
@@ -217,14 +217,14 @@ def test_the_first_process_checks_the_numbers_for_those_that_see_its_file(
         said.append(value)
         return stamps[told]
 
-    def digest_of(path):
+    def file_digest(path):
         checked.append(path)
-        return npy_files.digest_of(path)
+        return digest.file_digest(path)
 
     found = []
     monkeypatch.setattr(features, "world", lambda: (rank, 2))
     monkeypatch.setattr(features, "of_first", of_first)
-    monkeypatch.setattr(features, "digest_of", digest_of)
+    monkeypatch.setattr(features, "file_digest", file_digest)
     monkeypatch.setattr(features, "_in_parts", lambda cache, whole, shard: found.append(whole))
     extract(STORE, network(), tmp_path)
     assert checked == [file] * checks

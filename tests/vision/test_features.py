@@ -18,9 +18,10 @@ import torch
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.cache_folder import build_folder
 from recbole_cierec.files.leftovers import TEMPORARY
-from recbole_cierec.vision.encoders import VisualEncoder
+from recbole_cierec.vision.feature_files import load_feature_file
 from recbole_cierec.vision.feature_norm import KINDS, FeatureNorm
-from recbole_cierec.vision.features import extract_features, load_feature_file
+from recbole_cierec.vision.features import extract_features
+from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 
 @dataclass

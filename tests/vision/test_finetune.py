@@ -9,8 +9,8 @@ from torch import nn
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.vision import finetune, row_source
-from recbole_cierec.vision.encoders import VisualEncoder
 from recbole_cierec.vision.finetune import PictureNetwork
+from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 ITEMS = torch.arange(1, 30)
 
@@ -207,7 +207,7 @@ def test_a_gpu_that_only_imitates_bfloat16_is_one_line(monkeypatch):
     with pytest.raises(ConfigError, match="Old GPU does not compute in bfloat16; set it to float3"):
         encoder.use_bfloat16(True, "cuda:0")
     encoder.use_bfloat16(True, "cuda:1")
-    assert encoder.bfloat16
+    assert encoder.in_bfloat16
 
 
 def test_compiled_it_has_the_same_gradient_and_the_same_names(model_of, monkeypatch):

@@ -1,4 +1,4 @@
-"""Networks frozen up to a stage, with its output from the cache, against the same ones without."""
+"""Networks frozen up to a part, its output from the cache or not, against the same ones whole."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import nn
 from recbole_cierec import run
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.checkpoint import read_checkpoint
-from recbole_cierec.vision.encoders import VisualEncoder
-from recbole_cierec.vision.frozen_stage import FrozenStage, extract_stage
+from recbole_cierec.vision.frozen_trunk import FrozenTrunk, extract_frozen
+from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 ITEMS = torch.arange(1, 30)
-STAGE = "features.6"  # of squeezenet1_1, the network of the tiny pictures
+PART = "features.6"  # of squeezenet1_1, the network of the tiny pictures
 
 
 @pytest.fixture
 def model_of(pictured):
-    """``model_of(**keys)`` -> a model whose network is fine-tuned from :data:`STAGE` on."""
+    """``model_of(**keys)`` -> a model whose network is fine-tuned from :data:`PART` on."""
     from recbole_cierec.config.config import Config
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.registry import get_model_class
 
     def build(**keys):
-        own = {"encoder_training": "finetune", "encoder_freeze_until": STAGE}
+        own = {"encoder_training": "finetune", "encoder_freeze_until": PART}
         config = Config("MF_Image", "tiny", None, pictured(**{**own, **keys}), {})
         return get_model_class("MF_Image")(config, create_dataset(config).build()[0])
 
@@ -50,9 +50,9 @@ def first_layer(model) -> list[int]:
     return seen
 
 
-def refusal(name: str, stage: str, size: int = 64) -> str:
+def refusal(name: str, part: str, size: int = 64) -> str:
     with pytest.raises(ConfigError) as error:
-        FrozenStage(VisualEncoder(name, "random"), stage, size)
+        FrozenTrunk(VisualEncoder(name, "random"), part, size)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -61,7 +61,7 @@ def refusal(name: str, stage: str, size: int = 64) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"),
+    ("name", "part"),
     [
         ("resnet18", "conv1"),
         ("resnet18", "layer3"),
@@ -74,13 +74,13 @@ def refusal(name: str, stage: str, size: int = 64) -> str:
         ("regnet_y_400mf", "trunk_output.block2"),
     ],
 )
-def test_stage_and_rest_are_the_network_and_only_the_rest_learns(name, stage):
+def test_frozen_part_and_rest_are_the_network_and_only_the_rest_learns(name, part):
     encoder = VisualEncoder(name, "random", seed=2)
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=generator)
     with torch.no_grad():
         whole = encoder(pictures)
-    cut = FrozenStage(encoder, stage, 64)
+    cut = FrozenTrunk(encoder, part, 64)
     joined = cut.features(cut.output(pictures))
     torch.testing.assert_close(joined, whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
     joined.sum().backward()
@@ -88,22 +88,22 @@ def test_stage_and_rest_are_the_network_and_only_the_rest_learns(name, stage):
     learns = [p.requires_grad for p in encoder.trunk.parameters()]
     assert learns == sorted(learns)  # first the frozen ones
     last = order[learns.index(True) - 1]
-    assert last.startswith(f"{stage}.")
-    assert not any(n.startswith(f"{stage}.") for n in order[learns.index(True) :])
+    assert last.startswith(f"{part}.")
+    assert not any(n.startswith(f"{part}.") for n in order[learns.index(True) :])
     assert all(p.requires_grad == (p.grad is not None) for p in encoder.trunk.parameters())
 
 
-def test_an_unknown_stage_names_the_nearest():
+def test_an_unknown_part_names_the_nearest():
     line = refusal("resnet18", "layr3")
-    assert "encoder_freeze_until: resnet18 has no part 'layr3'; nearest: layer3" in line
+    assert "encoder_freeze_until: resnet18 has no part 'layr3'; did you mean 'layer3'?" in line
 
 
-@pytest.mark.parametrize("stage", ["layer2.0.conv1", "layer1.1.bn2"])
-def test_a_place_that_more_than_one_path_crosses_is_refused(stage):
-    assert f"resnet18 cannot be cut after {stage} (" in refusal("resnet18", stage)
+@pytest.mark.parametrize("part", ["layer2.0.conv1", "layer1.1.bn2"])
+def test_a_place_that_more_than_one_path_crosses_is_refused(part):
+    assert f"resnet18 cannot be cut after {part} (" in refusal("resnet18", part)
 
 
-def test_a_stage_after_which_nothing_learns_is_refused():
+def test_a_part_after_which_nothing_learns_is_refused():
     assert "nothing of resnet18 is left to train after layer4" in refusal("resnet18", "layer4")
 
 
@@ -121,9 +121,9 @@ def test_from_the_cache_features_and_gradients_are_those_without_it(model_of, ki
         found, truth = (m.eval().encoder(ITEMS) for m in (cached, plain))
     assert (found - truth).norm() < close * truth.norm()
     if kind == "float16":  # rounding turns some maxima and zeros of the rest, and its gradient
-        stage = plain.encoder.on_pictures.stage
-        exact = stage.output
-        stage.output = lambda pictures: exact(pictures).half()
+        part = plain.encoder.on_pictures.frozen
+        exact = part.output
+        part.output = lambda pictures: exact(pictures).half()
     a, b = gradient(cached), gradient(plain)
     assert a.keys() == b.keys()
     assert 0 < len(a) < len(list(cached.encoder.parameters()))
@@ -132,11 +132,11 @@ def test_from_the_cache_features_and_gradients_are_those_without_it(model_of, ki
         assert (a[name] - value).norm() < 1e-5 * value.norm(), name
 
 
-def test_the_cache_holds_the_stage_rounded_and_nothing_else(model_of):
+def test_the_cache_holds_the_output_rounded_and_nothing_else(model_of):
     model = model_of()
     runner = model.encoder.on_pictures
-    rows = runner._stage_rows(torch.device("cpu"))
-    pictures = torch.from_numpy(np.array(runner.content.store.pictures))
+    rows = runner._frozen_outputs(torch.device("cpu"))
+    pictures = torch.from_numpy(np.array(runner.pictures.store.pictures))
     layers = model.encoder.network.trunk.features[:7]
     with torch.no_grad():
         truth = layers(model.encoder.network._pixels(pictures)).permute(0, 2, 3, 1)
@@ -152,24 +152,24 @@ def test_a_step_does_not_run_the_frozen_part_and_a_second_run_not_at_all(model_o
     seen.clear()
     gradient(first)
     assert seen == []
-    (folder,) = Path("cache").glob("stage-*")
+    (folder,) = Path("cache").glob("frozen-*")
     before = folder.stat().st_mtime_ns
     second = model_of()
     seen = first_layer(second)
     gradient(second)
     assert seen == [1]  # a blank one, to know the shape
-    assert [path.stat().st_mtime_ns for path in Path("cache").glob("stage-*")] == [before]
+    assert [path.stat().st_mtime_ns for path in Path("cache").glob("frozen-*")] == [before]
 
 
-def test_stages_and_types_have_caches_of_their_own(model_of):
+def test_parts_and_types_have_caches_of_their_own(model_of):
     others = [{"encoder_stage_cache": "float32"}, {"encoder_freeze_until": "features.3"}]
     for keys in ({}, *others, {"encoder_precision": "bfloat16"}):
         gradient(model_of(**keys))
-    assert len(list(Path("cache").glob("stage-*"))) == 4
+    assert len(list(Path("cache").glob("frozen-*"))) == 4
     with torch.autocast("cpu", torch.bfloat16):  # a trainer's own makes no other cache
         shutil.rmtree("cache")
         gradient(model_of())
-    (file,) = Path("cache").glob("stage-*/stage.npy")
+    (file,) = Path("cache").glob("frozen-*/frozen.npy")
     values = torch.from_numpy(np.load(file)).float()
     assert not torch.equal(values, values.bfloat16().float())
 
@@ -199,9 +199,9 @@ def test_numbers_beyond_float16_are_refused_with_the_way_out(model_of):
     with torch.no_grad():
         model.encoder.network.trunk.features[0].weight.mul_(1e7)
     with pytest.raises(DataError, match=r"hold NaN or infinity .* encoder_stage_cache to float32"):
-        extract_stage(
-            runner.stage,
-            runner.content.store,
+        extract_frozen(
+            runner.frozen,
+            runner.pictures.store,
             kind="float16",
             cache_dir=Path("cache"),
             batch_size=8,
@@ -210,7 +210,7 @@ def test_numbers_beyond_float16_are_refused_with_the_way_out(model_of):
         )
 
 
-def test_augmentation_and_a_cached_stage_exclude_each_other(model_of):
+def test_augmentation_and_a_cached_output_exclude_each_other(model_of):
     with pytest.raises(ConfigError, match=r"augmentation: flip .* encoder_stage_cache to none"):
         model_of(augmentation="flip")
     model = model_of(augmentation="flip", encoder_stage_cache="none").train()
@@ -223,7 +223,7 @@ def test_augmentation_and_a_cached_stage_exclude_each_other(model_of):
 
 @pytest.mark.parametrize("cache", ["float16", "none"])
 def test_training_leaves_the_frozen_part_and_moves_the_rest(model_of, pictured, cache):
-    keys = {"encoder_training": "finetune", "encoder_freeze_until": STAGE, "epochs": 1}
+    keys = {"encoder_training": "finetune", "encoder_freeze_until": PART, "epochs": 1}
     start = model_of(encoder_stage_cache=cache)
     groups = start.parameter_groups()
     counted = sum(len(group["params"]) for group in groups)

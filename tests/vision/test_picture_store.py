@@ -26,7 +26,7 @@ from picture_folders import (
 from PIL import Image
 
 from recbole_cierec.errors import ConfigError, DataError
-from recbole_cierec.vision import picture_files
+from recbole_cierec.vision import picture_files, picture_index
 from recbole_cierec.vision.pictures import PictureSpec
 
 root = pytest.fixture(painted_folder)
@@ -268,7 +268,7 @@ def test_wrong_arguments_are_refused(root, cache, change, error):
 
 
 def test_second_opening_decodes_and_hashes_nothing(root, cache, decoded, monkeypatch):
-    monkeypatch.setattr(picture_files, "_YOUNG_NS", 0)
+    monkeypatch.setattr(picture_index, "_YOUNG_NS", 0)
     first = opened(root, TWENTY, cache)
     assert sorted(decoded) == sorted(TWENTY)
     decoded.clear()
@@ -281,7 +281,7 @@ def test_second_opening_decodes_and_hashes_nothing(root, cache, decoded, monkeyp
 
 
 def test_only_changed_files_are_hashed_again(root, cache, monkeypatch):
-    monkeypatch.setattr(picture_files, "_YOUNG_NS", 0)
+    monkeypatch.setattr(picture_index, "_YOUNG_NS", 0)
     opened(root, TWENTY, cache)
     hashed, hash_file = [], picture_files._hash_file
     monkeypatch.setattr(
@@ -303,7 +303,7 @@ def test_file_changed_within_a_clock_tick_of_its_hashing_is_hashed_again(root, c
 
 
 def test_changed_picture_is_never_served_stale(root, cache, monkeypatch):
-    monkeypatch.setattr(picture_files, "_YOUNG_NS", 0)
+    monkeypatch.setattr(picture_index, "_YOUNG_NS", 0)
     first = opened(root, TWENTY, cache)
     old = (root / "2.png").stat()
     time.sleep(0.02)  # past the tick of the kernel's clock

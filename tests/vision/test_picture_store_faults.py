@@ -26,7 +26,7 @@ from picture_folders import (
 )
 
 from recbole_cierec.errors import DataError
-from recbole_cierec.vision import picture_files, picture_store
+from recbole_cierec.vision import picture_index, picture_store
 from recbole_cierec.vision.pictures import PictureSpec
 
 REPOSITORY = Path(__file__).parents[2]
@@ -133,7 +133,7 @@ def test_large_store_is_checked_by_evenly_spread_rows(root, cache, decoded, monk
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 garbage", b"\x93NUMPY garbage", None])
 def test_damaged_hash_index_is_ignored(root, cache, decoded, monkeypatch, content):
-    monkeypatch.setattr(picture_files, "_YOUNG_NS", 0)
+    monkeypatch.setattr(picture_index, "_YOUNG_NS", 0)
     opened(root, TWENTY, cache)
     (index,) = cache.glob("picture-hashes-*.npz")
     if content is None:  # arrays of objects would be unpickled, and run what they like

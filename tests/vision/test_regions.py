@@ -13,9 +13,9 @@ import torch
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.vision import regions as regions_module
-from recbole_cierec.vision.encoders import VisualEncoder
 from recbole_cierec.vision.features import extract_features
 from recbole_cierec.vision.regions import RegionMaps, extract_regions, load_region_file
+from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 
 @dataclass

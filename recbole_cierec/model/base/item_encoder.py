@@ -1,6 +1,6 @@
 """From an item id to its unified embedding e_i (Eq. 2: E(f) -> e_i).
 
-Three ways, key ``encoder_training``: ``frozen`` looks up the cached features, ``adapter`` passes
+The key ``encoder_training`` says how: ``frozen`` looks up the cached features, ``adapter`` passes
 them through a linear map that starts as the identity, ``finetune`` runs the network itself on the
 pictures (:mod:`recbole_cierec.vision.finetune`). In each, an item without a picture has e_i = 0 and
 sends no gradient.
@@ -8,11 +8,14 @@ sends no gradient.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.vision.finetune import PictureNetwork
+from recbole_cierec.vision.item_pictures import Items, pictures_of
 
 MODES = ("frozen", "adapter", "finetune")
 
@@ -21,32 +24,39 @@ class ItemEncoder(nn.Module):
     """e_i for a batch of distinct items.
 
     Args:
-        content: :class:`recbole_cierec.data.content.ItemContent`.
+        content: The items of the data set.
         mode: One of :data:`MODES`.
         config: RecBole config; read where the network is fine-tuned.
+
+    Raises:
+        ConfigError: ``features_file`` with a network to fine-tune.
     """
 
-    def __init__(self, content, mode: str, config) -> None:
+    has_picture: Tensor
+    features: Tensor
+    picture_rows: Tensor
+
+    def __init__(self, content: Items, mode: str, config: Any) -> None:
         super().__init__()
-        self.mode = mode
-        self.register_buffer("has_picture", content.has_picture.clone(), persistent=False)
+        self.mode, pictures = mode, pictures_of(content)
+        self.register_buffer("has_picture", pictures.has_picture.clone(), persistent=False)
         if mode == "finetune":
             if config["features_file"]:
                 raise ConfigError(
                     "features_file: encoder_training finetune runs the network on the pictures "
                     "themselves; drop features_file, or set encoder_training to adapter"
                 )
-            self.norm = content.feature_norm
-            self.network = content.encoder()
-            self.on_pictures = PictureNetwork(self.network, content, config)
-            rows = torch.from_numpy(content.store.rows)
+            self.norm = pictures.feature_norm
+            self.network = pictures.encoder()
+            self.on_pictures = PictureNetwork(self.network, pictures, config)
+            rows = torch.from_numpy(pictures.store.rows)
             self.register_buffer("picture_rows", rows, persistent=False)
-            self.out_size = int(content.features.shape[1])
+            self.out_size = int(pictures.features.shape[1])
             self.register_load_state_dict_post_hook(
                 lambda module, _: module.on_pictures.weights_were_loaded()
             )
         else:
-            self.register_buffer("features", content.features, persistent=False)
+            self.register_buffer("features", pictures.features, persistent=False)
             self.out_size = int(self.features.shape[1])
         if mode == "adapter":
             self.adapter = nn.Linear(self.out_size, self.out_size)
@@ -60,25 +70,19 @@ class ItemEncoder(nn.Module):
 
     @property
     def draws(self) -> bool:
-        """Whether training draws for the pictures that are given: moves, dropout in the network."""
-        if self.mode != "finetune":
-            return False
-        # Here: its import takes longer than RecBole's, and models without a network do without.
-        from torchvision.ops import StochasticDepth
-
-        drops = (nn.modules.dropout._DropoutNd, StochasticDepth)
-        return self.on_pictures.augmentation != "none" or any(
-            isinstance(module, drops) and module.p > 0 for module in self.network.modules()
+        """Whether training draws random numbers for the given pictures: augmentation, dropout."""
+        return self.mode == "finetune" and (
+            self.on_pictures.augmentation != "none" or self.network.draws
         )
 
     def train(self, mode: bool = True) -> ItemEncoder:
-        """Switch mode, which all processes of a run do at the same time."""
+        """Switch mode; all processes of a run do so together, and share the inputs' computation."""
         if self.mode == "finetune":
             self.on_pictures.open(self.has_picture.device)
         return super().train(mode)
 
     def forward(self, items: Tensor) -> Tensor:
-        """items [m], best without repeats -> e [m, D]."""
+        """items [m], preferably distinct -> e [m, D]."""
         if self.mode == "finetune":
             return self._through_network(items)
         e = self.features.index_select(0, items)

@@ -1,0 +1,64 @@
+"""What is imported when: nothing of pictures where no picture is used."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "recbole_cierec"
+OF_PICTURES = ("torchvision", "PIL", "timm", "safetensors")
+RUN = """
+import json, sys
+from recbole_cierec.__main__ import main
+codes = [main(flags) for flags in json.loads(sys.argv[1])]
+print(json.dumps([codes, [name for name in json.loads(sys.argv[2]) if name in sys.modules]]))
+"""
+
+
+def test_models_without_a_network_import_no_library_of_pictures(tiny):
+    flags = [f"--{key}={value}" for key, value in tiny(dataset="tiny", epochs=1).items()]
+    runs = json.dumps([[f"--model={model}", *flags] for model in ("MF", "VBPR")])
+    command = [sys.executable, "-c", RUN, runs, json.dumps(OF_PICTURES)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert json.loads(ran.stdout.splitlines()[-1]) == [[0, 0], []]
+
+
+def imports_of(file: Path) -> set[str]:
+    """Modules that a file imports, inside functions too, but for type checkers alone."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(file.read_text("utf-8")))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("vision", ("recbole.", "recbole_cierec.data", "recbole_cierec.config")),
+        ("vision", ("recbole_cierec.model", "recbole_cierec.trainer", "recbole_cierec.cli")),
+        ("data", ("recbole_cierec.vision", "recbole_cierec.model")),
+        ("files", ("recbole.", "recbole_cierec.vision", "recbole_cierec.data")),
+    ],
+)
+def test_rooms_depend_one_way(room, forbidden):
+    files = sorted((PACKAGE / room).rglob("*.py"))
+    assert len(files) > 5
+    for file in files:
+        wrong = [name for name in imports_of(file) if name.startswith(forbidden)]
+        assert not wrong, f"{file.name} imports {wrong}"
