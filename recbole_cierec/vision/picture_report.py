@@ -18,7 +18,7 @@ _NONE_LEFT = "; NO picture is left, and models learn nothing from pictures"
 _SET_FOLDER = "download them, or set image_dir to the folder where their paths start"
 _DOWNLOAD = (
     "some paths are web addresses: download the pictures first, by python -m "
-    "recbole_cierec.dataset_converters images --list=FILE --into=FOLDER (--help says what FILE "
+    "recbole_cierec convert images --list=FILE --into=FOLDER (--help says what FILE "
     "holds), and name the downloaded files in their place"
 )
 
