@@ -12,8 +12,8 @@ OUTSIDE = {
     "recbole_cierec.properties": "properties",
     "recbole_cierec.dataset_converters": "dataset_converters",
 }
-CONVERTERS = "recbole_cierec.dataset_converters"
-BELOW = [f"{CONVERTERS}.{name}" for name in find_packages("dataset_converters")]
+INSIDE = find_packages("dataset_converters")
+BELOW = [f"recbole_cierec.dataset_converters.{name}" for name in INSIDE]
 
 setup(
     packages=[*find_packages(include=["recbole_cierec", "recbole_cierec.*"]), *OUTSIDE, *BELOW],

@@ -156,13 +156,13 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
             required=("user_id", "item_id", "rating"),
             separator="\t",
         )
-    codes = _array(space, prefix.with_name(f"{prefix.name}_ingre_code_file.npy"), (2,))
+    codes = _array(space, prefix.with_name(f"{prefix.name}_ingre_code_file.npy"))
     counts_path = prefix.with_name(f"{prefix.name}_id_ingre_num_file")
     counts = _ingredient_counts(space, counts_path)
     features = prefix.with_name(f"{prefix.name}_image_features_float.npy")
     options.features = features if features.is_file() else None
     has_features = options.features is not None
-    if has_features and len(_array(space, features, (2,))) != len(codes):
+    if has_features and len(_array(space, features)) != len(codes):
         raise DataError(f"{features}: does not have {len(codes)} rows, one for each item")
     rows = (
         (
@@ -182,15 +182,15 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
     space.notes.append("HAFR's lists of negatives are not used: candidates are drawn again")
 
 
-def _array(space: Workspace, path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Open a NumPy file without pickled objects."""
+def _array(space: Workspace, path: Path) -> np.ndarray:
+    """Open a matrix in a NumPy file, without pickled objects."""
     space.inputs.append(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read as numbers ({error})") from None
-    if array.ndim != shape[0]:
-        raise DataError(f"{path}: has {array.ndim} dimensions instead of {shape[0]}")
+    if array.ndim != 2:
+        raise DataError(f"{path}: has {array.ndim} dimensions instead of 2")
     return array
 
 

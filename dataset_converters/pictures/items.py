@@ -28,7 +28,8 @@ def attach_images(
 ) -> None:
     """Give items local pictures: by the id in a file's name, or by URL if img2dataset wrote them.
 
-    By URL, items whose picture is not there keep their address, so that it can still be downloaded.
+    By URL, items keep their address: icons are recognised by it, and missing pictures can still be
+    downloaded.
 
     Args:
         space: The workspace, with the table items.
@@ -40,15 +41,11 @@ def attach_images(
     Raises:
         DataError: The place cannot be read, or hardly any picture belongs to an item.
     """
-    key, what, others = "item_id", "items", "NULL::VARCHAR"
+    key, what, address = "item_id", "items", "NULL::VARCHAR"
     if is_img2dataset(space, place):
         _clean_addresses(space)  # as in the list that img2dataset was given
         load_fetched(space, place)
-        key, what, others = (
-            "image_url",
-            "addresses of items",
-            "CASE WHEN path IS NULL THEN image_url END",
-        )
+        key, what, address = "image_url", "addresses of items", "image_url"
         if not space.value("SELECT count(image_url) FROM items"):
             raise DataError(f"{place}: img2dataset's pictures are found by URL; no item has one")
     else:
@@ -64,7 +61,7 @@ def attach_images(
     )
     space.sought = where
     space.run(
-        f"CREATE OR REPLACE TABLE items AS SELECT items.* REPLACE (path AS image, {others} AS "
+        f"CREATE OR REPLACE TABLE items AS SELECT items.* REPLACE (path AS image, {address} AS "
         "image_url) FROM items LEFT JOIN (SELECT id, min(path) AS path FROM pictures GROUP BY id) "
         f"ON id = {key} ORDER BY items.rowid"
     )
@@ -83,7 +80,7 @@ def check_pictures(
     """
     _clean_addresses(space)
     tests = [f"regexp_matches(image_url, {quote('(?i)' + icon)})" for icon in icons]
-    file = "lower(coalesce(parse_filename(image), image_url))"
+    file = "lower(coalesce(image_url, parse_filename(image)))"
     tests += [f"contains({file}, {quote(text.lower())})" for text in options.no_picture]
     _drop_icons(space, " OR ".join(tests))
     items = space.value("SELECT count(*) FROM items")
@@ -137,7 +134,7 @@ def _warn_of_shared(space: Workspace, have: int) -> None:
     many = max(_LEAST_OF_MANY, _SHARE_OF_MANY * have)
     least = max(_LEAST_OF_FEW, min(_SHARE_OF_FEW * have, many))
     shared = space.run(
-        "SELECT coalesce(image, image_url) AS picture, count(DISTINCT item_id) AS n FROM items "
+        "SELECT coalesce(image_url, image) AS picture, count(DISTINCT item_id) AS n FROM items "
         f"WHERE picture IS NOT NULL GROUP BY picture HAVING n >= {least} "
         "ORDER BY n DESC, picture LIMIT 3"
     ).fetchall()

@@ -33,6 +33,30 @@ def test_lines_stay_exact_after_cells_with_line_breaks_and_rejected_rows(convert
     assert len(made.rows()) == 30_000 - 12
 
 
+@pytest.mark.parametrize("rows_behind", [0, 3, 1_200_000])
+def test_a_quote_that_is_never_closed_does_not_end_the_table_silently(convert, write, rows_behind):
+    rows = "".join(f"u{k},i{k},{k}\n" for k in range(rows_behind))
+    path = write("t.csv", f'a,b,c\nu,"i\ni",1\nu,9"i,2\nu,"i,3\n{rows}')
+    made = convert("table", "--interactions", path, *WORDS.split())
+    assert [row[1] for row in made.rows()] == ["i%0Ai", "9%22i"]
+    (entry,) = made.manifest["bad_records"]
+    reason = "is not a row (a quote is misplaced or never closed)"
+    assert entry["first"] == [{"line": 5, "reason": reason}]
+
+
+def test_text_in_a_cell_that_looks_like_rows_is_text(convert, write):
+    """Large enough for a reader of several threads to start in the middle of such a cell."""
+    cell = "".join(f"u{k},i{k},{k % 5}\n" for k in range(400))
+    rows = "".join(f'r{k},"{cell}",5\n' for k in range(15_000))
+    path = write("t.csv", f"a,b,c\n{rows}bad,row\n")
+    words = "--user-column a --item-column a --rating-column c --max-bad-share 1"
+    made = convert("table", "--interactions", path, *words.split(), "--threads", 4)
+    assert len(made.rows()) == 15_000
+    assert made.manifest["bad_records"][0]["first"] == [
+        {"line": 2 + 15_000 * 401, "reason": "has 2 cells instead of 3"}
+    ]
+
+
 def test_other_encodings_have_their_lines_too(convert, write):
     rows = ["a,b,c", "ä1,i,1", 'ä2,"i\ni",1', "ä3,i", "ä4,i,x"]
     path = write("t.csv", "\n".join(rows).encode("cp1252"))

@@ -66,16 +66,22 @@ def test_fetched_pictures_are_found_by_their_url(convert, words, tmp_path, form)
 
 
 def test_addresses_match_as_the_converters_list_them(convert, write, tmp_path):
-    """Blanks around an address are dropped in the list that img2dataset is given."""
-    meta = [{"asin": "i0", "category": ["a"], "imageURLHighRes": [f" {URLS[0]} "]}]
-    meta[0]["imageURLHighRes"] = [f"{URLS[0]} "]
+    """Blanks behind an address are dropped in the list that img2dataset is given."""
+    meta = {"asin": "i0", "category": ["a"], "imageURLHighRes": [f"{URLS[0]} "]}
     review = {"reviewerID": "u", "asin": "i0", "overall": 1, "unixReviewTime": 1, "vote": "1"}
     files = ["--reviews", write("r.json", json.dumps(review))]
-    files += ["--metadata", write("m.json", json.dumps(meta[0]))]
+    files += ["--metadata", write("m.json", json.dumps(meta))]
     fetched = write_fetched(tmp_path / "fetched", "files")
     made = convert("amazon", *files, "--images", fetched)
     ((_, _, path, _),) = made.rows("item")
     assert (made.folder / path).read_text() == f"picture of {URLS[0]}"
+
+
+def test_icons_are_recognised_by_the_address_of_a_fetched_picture(convert, words, tmp_path):
+    fetched = write_fetched(tmp_path / "fetched", "files")
+    made = convert(*words, "--images", fetched, "--no-picture", "example/2.")
+    assert [row[0] for row in made.rows("item") if row[2] is None] == ["i2"]
+    assert "items whose picture is a 'no image' icon: 1" in made.report
 
 
 def test_pictures_of_another_list_are_refused(convert, write, tmp_path):

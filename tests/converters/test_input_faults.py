@@ -188,6 +188,9 @@ def test_the_progress_of_a_long_statement_is_shown(tmp_path, monkeypatch):
         "amazon --reviews x --after yesterday",
         "amazon --reviews x --after 2015-01-01 --before 2014-01-01",
         "amazon --reviews x --bogus",
+        "amazon --reviews x --bo\x1bgus",
+        "images --list x",
+        "images --list x --into y --workers two",
         "amazon --reviews missing.json",
         "allrecipes",
         "allrecipes --folder missing",
@@ -415,25 +418,28 @@ def test_a_killed_dry_run_with_an_archive_leaves_nothing_behind_the_next_run(wri
     assert list(home.iterdir()) == []
 
 
-def test_both_ways_to_start_print_the_same_help(tmp_path):
+def test_all_ways_to_start_print_the_same_help(tmp_path):
     root = Path(__file__).resolve().parents[2]
     if not (root / "dataset_converters").is_dir():
         pytest.skip("needs a checkout")
-    texts = [
+    starts = [
+        (["dataset_converters"], root),
+        (["recbole_cierec.dataset_converters"], tmp_path),
+        (["recbole_cierec", "convert"], tmp_path),
+    ]
+    texts = {
         subprocess.run(
-            [sys.executable, "-m", module, "table", "--help"],
+            [sys.executable, "-m", *start, "table", "--help"],
             cwd=folder,
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-        for module, folder in (
-            ("dataset_converters", root),
-            ("recbole_cierec.dataset_converters", tmp_path),
-        )
-    ]
-    assert texts[0] == texts[1]
-    assert "--annotation-columns" in texts[0]
+        for start, folder in starts
+    }
+    (text,) = texts
+    assert text.startswith("usage: python -m recbole_cierec convert table ")
+    assert "--annotation-columns" in text
 
 
 def test_what_the_database_says_never_reaches_the_user(convert, write, tmp_path):
