@@ -108,6 +108,30 @@ def stop_log() -> None:
         handler.close()
 
 
+class _Once(logging.Filter):
+    """Passes a message once: every trial of a search repeats those about its settings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = record.getMessage() not in self._seen
+        self._seen.add(record.getMessage())
+        return new
+
+
+def warnings_on_terminal() -> None:
+    """Show only warnings on the terminal, each once; the log files have everything."""
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(PlainFormatter("%(levelname)s  %(message)s"))
+        handler.addFilter(_Once())
+        root.addHandler(handler)
+
+
 def _stream_formatter(stream: TextIO) -> logging.Formatter:
     if wants_color(stream):
         return _ColorFormatter(

@@ -318,7 +318,7 @@ def doctor(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; see :func:`recbole_cierec.cli.exit_codes.run_command` for the exit codes."""
+    """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(doctor, argv, lambda: __doc__)
 
 

@@ -156,13 +156,25 @@ def spawn(job: Any, arguments: dict[str, Any], keys: dict[str, Any]) -> dict[str
         _drain(queue, messages)
         for kind, message in messages:
             if kind != "result":
-                raise getattr(errors, kind, UserError)(message) from None
+                raise error_of(kind, message) from None
         raise
     finally:
         for process in context.processes:  # after SIGTERM or Ctrl-C they would run on
             process.terminate()
     _drain(queue, messages)
     return next((message for kind, message in messages if kind == "result"), None)
+
+
+def message_of(error: UserError) -> tuple[str, str]:
+    """The class name and the text of an error, to be sent to another process."""
+    # A PictureError or OutputError is made of a path and a reason; its text suffices.
+    whole = type(error) not in (errors.PictureError, errors.OutputError)
+    return type(error).__name__ if whole else "DataError", str(error)
+
+
+def error_of(kind: str, text: str) -> UserError:
+    """The error that :func:`message_of` was called with."""
+    return getattr(errors, kind, UserError)(text)
 
 
 def _drain(queue: Any, messages: list[tuple[str, Any]]) -> None:
@@ -175,9 +187,7 @@ def _child(rank: int, job: Any, arguments: dict[str, Any], queue: Any) -> None:
     try:
         result = job(**arguments)
     except UserError as error:
-        # A PictureError is made of two parts; its text is enough to say it again.
-        kind = type(error).__name__ if type(error) is not errors.PictureError else "DataError"
-        queue.put((kind, str(error)))  # before the group is left, on which the others fail
+        queue.put(message_of(error))  # before the group is left, on which the others fail
         getLogger().debug("process %d stops: %s", rank, error)
         sys.exit(2)
     finally:
