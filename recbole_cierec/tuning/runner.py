@@ -12,10 +12,10 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -142,12 +142,26 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, other_end = context.Pipe()
         self.process = context.Process(target=_work, args=(other_end, *self._arguments))
-        self.process.start()
+        with _interrupts_ignored():  # Ctrl-C reaches all processes; this one stops its workers
+            self.process.start()
         other_end.close()  # else the pipe would not end with the worker
 
     def stop(self) -> None:
         self.process.terminate()
         self.process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Within, a process that is started inherits that it ignores Ctrl-C from its first import on."""
+    if current_thread() is not main_thread():  # where signals cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _run_in_workers(search: Search, study: SharedStudy, count: int) -> None:
@@ -224,7 +238,6 @@ def _receive(search: Search, study: SharedStudy, worker: _Worker) -> None:
 
 def _work(pipe: Connection, arguments: dict[str, Any], threads: int) -> None:
     """What a worker does until its parent stops it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent stops its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     Thread(target=_end_with_parent, daemon=True).start()
     if "OMP_NUM_THREADS" not in os.environ:
