@@ -1,8 +1,8 @@
 """Imports packages and looks for devices, one JSON line on stdout for each thing it finds.
 
-:mod:`recbole_cierec.cli.doctor` runs this file in a process of its own, since a package built for
-another machine or another package may end the process that imports it. It imports nothing outside
-the standard library but what it is asked to.
+:mod:`recbole_cierec.cli.doctor` runs this file in a separate process, since importing a
+package built for another machine may crash it. It imports only the standard library and what it is
+asked to.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import sys
 from importlib import import_module
+from typing import Any
 
-MARK = "doctor: "  # packages may print lines of their own
+MARK = "doctor: "  # packages may print other lines
 
 
 def report(**facts: object) -> None:
@@ -30,13 +31,13 @@ def try_import(module: str) -> None:
     report(trying=module)
     try:
         import_module(module)
-    except BaseException as error:  # whatever it is, it is of that package, and is reported
+    except BaseException as error:  # any error is the package's, and reported
         report(module=module, error=words_of(error))
     else:
         report(module=module, error=None)
 
 
-def gpus_of(torch) -> tuple[list[str], str]:
+def gpus_of(torch: Any) -> tuple[list[str], str]:
     """GPUs with their memory, and if there are none the reason."""
     if not torch.cuda.is_available():
         if torch.version.cuda is None and torch.version.hip is None:

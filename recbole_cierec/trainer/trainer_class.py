@@ -1,4 +1,4 @@
-"""Which trainer a model has."""
+"""The trainer class of a model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def get_trainer_class(config: Any) -> type:
     """The trainer class to instantiate for a configuration.
 
     Args:
-        config: A :class:`recbole_cierec.config.config.Config` (``model`` and ``MODEL_TYPE`` are read).
+        config: The run's configuration; ``model`` and ``MODEL_TYPE`` are read.
 
     Returns:
-        Our trainer composed over the model's own: the table's, else RecBole's.
+        :class:`TrainerMixin` over the trainer that the registry names, else over RecBole's.
     """
     entry = MODELS.get(config["model"])
     if entry is not None and entry.trainer is not None:

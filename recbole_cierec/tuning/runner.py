@@ -153,7 +153,7 @@ class _Worker:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Within, a process that is started inherits that it ignores Ctrl-C from its first import on."""
+    """Processes started within the block ignore Ctrl-C, also while they import."""
     if current_thread() is not main_thread():  # where signals cannot be set
         yield
         return
@@ -173,11 +173,11 @@ def _run_in_workers(search: Search, study: SharedStudy, count: int) -> None:
             for worker in workers:
                 if worker.trial is None:
                     _hand_out(search, study, worker)
-            busy = [worker for worker in workers if worker.trial is not None]
-            ready = wait([worker.pipe for worker in busy], POLL)
-            for worker in busy:
-                if worker.pipe in ready:
-                    _receive(search, study, worker)
+            busy: dict[Any, tuple[_Worker, FrozenTrial]] = {
+                w.pipe: (w, w.trial) for w in workers if w.trial is not None
+            }
+            for pipe in wait(list(busy), POLL):
+                _receive(search, study, *busy[pipe])
     finally:
         for worker in workers:
             worker.stop()
@@ -211,8 +211,7 @@ def _hand_out(search: Search, study: SharedStudy, worker: _Worker) -> None:
         worker.pipe.send(settings)
 
 
-def _receive(search: Search, study: SharedStudy, worker: _Worker) -> None:
-    assert worker.trial is not None  # noqa: S101 (for mypy)
+def _receive(search: Search, study: SharedStudy, worker: _Worker, trial: FrozenTrial) -> None:
     try:
         kind, content = worker.pipe.recv()
     except (EOFError, OSError):
@@ -222,15 +221,15 @@ def _receive(search: Search, study: SharedStudy, worker: _Worker) -> None:
             raise UserError(
                 f"a worker ended with code {code}; repeat the command to resume"
             ) from None
-        _say(f"the process of trial {worker.trial.number} was killed (code {code}: memory?)")
-        study.interrupted(worker.trial)
+        _say(f"the process of trial {trial.number} was killed (code {code}: memory?)")
+        study.interrupted(trial)
         worker.trial = None
         worker.start()
         return
     if kind == "data":
         study.check_data(content)
     elif kind == "outcome":
-        _end(search, study, worker.trial, content)
+        _end(search, study, trial, content)
         worker.trial = None
     else:
         raise error_of(kind, content)
@@ -257,6 +256,6 @@ def _work(pipe: Connection, arguments: dict[str, Any], threads: int) -> None:
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None  # noqa: S101 (for mypy)
-    parent.join()
+    if parent is not None:
+        parent.join()
     os.kill(os.getpid(), signal.SIGTERM)

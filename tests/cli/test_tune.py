@@ -403,10 +403,10 @@ def test_a_trial_whose_process_always_dies_is_given_up(data, in_tmp, monkeypatch
 
 def test_an_error_of_the_program_in_a_worker_stops_the_search(data, in_tmp, monkeypatch):
     search, study = begun(data)
-    worker = SimpleNamespace(trial=study.claim(), process=SimpleNamespace(join=int, exitcode=1))
+    worker = SimpleNamespace(process=SimpleNamespace(join=int, exitcode=1))
     worker.pipe = SimpleNamespace(recv=lambda: open("absent"))
     with pytest.raises(UserError, match="a worker ended with code 1; repeat the command"):
-        runner._receive(search, study, worker)
+        runner._receive(search, study, worker, study.claim())
 
 
 def test_the_terminal_shows_once_what_every_trial_logs(data, in_tmp, capfd):
