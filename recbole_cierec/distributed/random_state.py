@@ -19,7 +19,7 @@ def loader_generators(train_data: Any) -> list[torch.Generator]:
 
 
 def rng_state(generators: Sequence[torch.Generator] = ()) -> dict:
-    """State of every random generator that training draws from, loaders' ``generators`` included."""
+    """State of every random generator that training draws from, and of the loaders'."""
     of_numpy: Any = np.random.get_state()
     kind, keys, position, has_gauss, cached = of_numpy
     version, internal, gauss = random.getstate()
