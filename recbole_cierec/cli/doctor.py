@@ -318,7 +318,7 @@ def doctor(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code (see :func:`run_command`)."""
+    """Run one command line; :func:`~recbole_cierec.cli.exit_codes.run_command` has the exit codes."""
     return run_command(doctor, argv, lambda: __doc__)
 
 

@@ -77,7 +77,10 @@ def load_state(optimizer: Optimizer, state: dict) -> None:
         ValueError: A part of the state is missing or of another form.
     """
     before = [_settings(group) for group in optimizer.param_groups]
+    initialised = set(optimizer.state)  # Adagrad's parameters have state before the first step
     optimizer.load_state_dict(state)
+    if not initialised <= set(optimizer.state):
+        raise ValueError("lacks the state of some parameters")
     if [_settings(group) for group in optimizer.param_groups] != before:
         raise ValueError("settings of another kind of optimizer")
     if len({frozenset(kept) for kept in optimizer.state.values()}) > 1:
@@ -97,7 +100,8 @@ def _settings(group: dict) -> dict:
     """Settings that are equal for all optimizers of a kind: schedules change numbers, and kernels
     differ."""
     apart = {"params", "initial_lr"} | {k for k in _KERNEL if group.get(k) in (None, True, False)}
-    return {k: _is_number(v) or v for k, v in group.items() if k not in apart}
+    found = {k: list(v) if isinstance(v, tuple) else v for k, v in group.items()}
+    return {k: _is_number(v) or v for k, v in found.items() if k not in apart}
 
 
 def _is_number(value: object) -> bool:

@@ -294,5 +294,5 @@ def test_actions_rewards_and_q_reach_tensorboard(tiny, in_tmp):
 )
 def test_state_in_another_form_is_refused_when_it_is_read(changed):
     gate = GradientGate([0.2, 0.6, 1.0], "reinforce", 0.01, seed=0)
-    with pytest.raises(ValueError, match="actions|reward"):
+    with pytest.raises(ValueError, match=r"actions|reward"):
         gate.load_state_dict({**gate.state_dict(), **changed})
