@@ -39,7 +39,7 @@ def compare(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; :func:`~recbole_cierec.cli.exit_codes.run_command` has the exit codes."""
+    """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(compare, argv, lambda: __doc__)
 
 

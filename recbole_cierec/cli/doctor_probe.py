@@ -21,13 +21,13 @@ def report(**facts: object) -> None:
 
 
 def words_of(error: BaseException, limit: int = 200) -> str:
-    """An error on one line; of long texts, such as numpy's, the beginning."""
+    """An error on one line; long texts, such as numpy's, are cut."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def try_import(module: str) -> None:
-    """Import a module and report how that went; before it, that it is being tried."""
+    """Report that a module is being tried, import it, and report the result."""
     report(trying=module)
     try:
         import_module(module)
@@ -38,7 +38,7 @@ def try_import(module: str) -> None:
 
 
 def gpus_of(torch: Any) -> tuple[list[str], str]:
-    """GPUs with their memory, and if there are none the reason."""
+    """GPUs with their memory; if there are none, the reason."""
     if not torch.cuda.is_available():
         if torch.version.cuda is None and torch.version.hip is None:
             return [], "this torch is built without CUDA"
@@ -76,7 +76,7 @@ def memory() -> None:
 
 
 def libraries() -> None:
-    """Report the libraries for threads and linear algebra that were loaded by now."""
+    """Report the loaded libraries for threads and linear algebra."""
     from threadpoolctl import threadpool_info
 
     for library in threadpool_info():
@@ -92,7 +92,7 @@ def main(path: list[str], modules: list[str]) -> None:
     """Import all modules, then look for devices.
 
     Args:
-        path: Where Python finds modules, as in the process that asks.
+        path: ``sys.path`` of the calling process.
         modules: Their names.
     """
     sys.path[:] = path

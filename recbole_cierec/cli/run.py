@@ -36,7 +36,7 @@ other commands (each has --help):
   python -m recbole_cierec extract      pictures and features of a data set ahead of runs
   python -m recbole_cierec tune         search of hyper-parameters on the validation part
   python -m recbole_cierec compare      whether finished runs differ, tested over users
-  python -m recbole_cierec doctor       whether the installation is sound; for bug reports
+  python -m recbole_cierec doctor       check of the installation, for bug reports
 """
 _SHORT = {"-m": "--model", "-d": "--dataset"}
 
@@ -106,5 +106,5 @@ def _run(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; :func:`~recbole_cierec.cli.exit_codes.run_command` has the exit codes."""
+    """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(_run, argv, usage)

@@ -86,7 +86,7 @@ def _tune(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; :func:`~recbole_cierec.cli.exit_codes.run_command` has the exit codes."""
+    """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(_tune, argv, lambda: USAGE)
 
 
