@@ -1,7 +1,7 @@
-"""The log of a run: one file and one stream, and nothing left over from the run before.
+"""The log of a run: one file and one stream, closed before the next run.
 
-RecBole's ``init_logger`` cannot start a second log in one process, names the files of two runs in
-one second alike, and writes colour codes into pipes.
+RecBole's ``init_logger`` cannot start a second log in one process, gives the files of two runs in
+one second the same name, and writes colour codes into pipes.
 """
 
 from __future__ import annotations
@@ -31,42 +31,41 @@ _ours: list[logging.Handler] = []
 
 
 def _clean(record: logging.LogRecord) -> logging.LogRecord:
-    """A copy whose message holds no control codes: RecBole's colours go, all others are shown."""
+    """A copy without control codes in its message: RecBole's colours removed, others escaped."""
     clean = copy.copy(record)
     clean.msg, clean.args = printable(_COLOR.sub("", record.getMessage())), None
     return clean
 
 
 class PlainFormatter(logging.Formatter):
-    """Formats without terminal control codes, leaving the record as it is."""
+    """Formats without terminal control codes; does not change the record."""
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(_clean(record))
 
 
 class _ColorFormatter(colorlog.ColoredFormatter):
-    """The level decides the colour of a line; nothing in its message can change it."""
+    """Colours a line by its level; the message cannot change the colour."""
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(_clean(record))
 
 
 def wants_color(stream: TextIO) -> bool:
-    """Whether a stream is a terminal whose user has not said NO_COLOR."""
+    """Whether a stream is a terminal and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def start_log(config: Any) -> Path | None:
-    """Start the log of a run and close that of the run before it.
+    """Start the log of a run and close that of the previous run.
 
-    As with RecBole a program that has set up its own logging keeps its stream; the file comes on
-    top of it.
+    As with RecBole, a program that has set up logging keeps its stream; the file is added to it.
 
     Args:
         config: The run's configuration (``state``, ``model``, ``dataset``, ``local_rank``).
 
     Returns:
-        The log file; None in all but the first of several processes.
+        The log file; None except in the first of several processes.
 
     Raises:
         ConfigError: The working folder cannot be written.
@@ -86,8 +85,8 @@ def start_log(config: Any) -> Path | None:
             handlers.append(logging.FileHandler(path, encoding="utf-8"))
         except OSError as error:
             raise ConfigError(
-                f"{path.parent}: the log cannot be written ({error.strerror or error}); start from "
-                "a folder that can, since log/ and log_tensorboard/ are made where a run starts"
+                f"{path.parent}: the log cannot be written ({error.strerror or error}); start the "
+                "run in a writable folder, where log/ and log_tensorboard/ are made"
             ) from error
         handlers[-1].setFormatter(
             PlainFormatter("%(asctime)-15s %(levelname)s  %(message)s", "%a %d %b %Y %H:%M:%S")
@@ -101,11 +100,35 @@ def start_log(config: Any) -> Path | None:
 
 
 def stop_log() -> None:
-    """Close and remove the handlers that :func:`start_log` installed; a host's own stay."""
+    """Close and remove the handlers that :func:`start_log` added, and no others."""
     while _ours:
         handler = _ours.pop()
         logging.getLogger().removeHandler(handler)
         handler.close()
+
+
+class _Once(logging.Filter):
+    """Passes a message once: every trial of a search repeats those about its settings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = record.getMessage() not in self._seen
+        self._seen.add(record.getMessage())
+        return new
+
+
+def warnings_on_terminal() -> None:
+    """Show only warnings on the terminal, each once; the log files have everything."""
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setLevel(logging.WARNING)
+        handler.setFormatter(PlainFormatter("%(levelname)s  %(message)s"))
+        handler.addFilter(_Once())
+        root.addHandler(handler)
 
 
 def _stream_formatter(stream: TextIO) -> logging.Formatter:
@@ -119,7 +142,7 @@ def _stream_formatter(stream: TextIO) -> logging.Formatter:
 
 
 def _log_path(config: Any) -> Path:
-    # The random part keeps two runs of the same second apart.
+    # The random part distinguishes two runs in the same second.
     name = "-".join(
         (
             config["model"],
@@ -136,7 +159,7 @@ def result_table(result: Mapping[str, float]) -> str:
 
     Args:
         result: Metrics, keyed as ``recall@10`` for all users, ``recall@10_cold`` for a group, and
-            with ``_std`` behind for standard deviations over repeats, which get a row of their own.
+            with the suffix ``_std`` for standard deviations over repeats, which get a separate row.
 
     Returns:
         Lines of text; a group without a value shows ``-``.

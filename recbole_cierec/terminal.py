@@ -1,7 +1,7 @@
-"""Text for terminals and logs: control characters of the input are shown, never sent.
+"""Text for terminals and logs, with control characters of the input escaped.
 
-The name of a file, a data set or a key may hold an escape sequence, which a terminal would obey, or
-a line break, which would forge a line of the log.
+The name of a file, a data set or a key may contain an escape sequence, which a terminal would obey,
+or a line break, which would forge a line of the log.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def one_line(text: object) -> str:
 
 
 def shown(value: object, most: int = 60) -> str:
-    """The ``repr`` of a value for a message, cut where it is long."""
+    """The ``repr`` of a value for a message, shortened to ``most`` characters."""
     text = repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
@@ -50,5 +50,5 @@ def reason(error: BaseException, most: int = 160) -> str:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print text that may hold input, at once; ``stream`` is stdout by default."""
+    """Print text that may contain input, and flush; ``stream`` is stdout by default."""
     print(printable(text), file=stream, flush=True)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recbole_cierec.cli import tune
-from recbole_cierec.tuning import trial
+from recbole_cierec.tuning import runner, tune
 
 SEARCHED = "learning_rate: [0.0, 0.05, 0.1, 0.2]\nreg_weight: [0.0, 0.01]\n"
 FIXED = {"epochs": 4, "embedding_size": 8, "train_batch_size": 64, "init_std": 0.01}
 
 
 def write_two_tastes(folder: Path, turn: int = 0) -> None:
-    """24 users of two tastes, 12 items each; a user has 8 items of his taste, in the order
+    """24 users of two tastes, 12 items each; a user has 8 items of their taste, in the order
     training, validation, test. ``turn`` changes the items of the test part alone."""
     home = folder / "tastes"
     home.mkdir(parents=True)
@@ -34,10 +33,10 @@ def flags_of(data: Path, **extra) -> dict[str, str]:
     return {key: str(value) for key, value in keys.items()}
 
 
-def search(data: Path, model="MF", dataset="tastes", trials=5, processes=1, flags=None, **words):
+def search(data: Path, model="MF", dataset="tastes", trials=5, processes=1, flags=None, **options):
     flags = flags_of(data, **(flags or {}))
-    words = {"search": str(data / "space.yaml"), "out": Path("out"), "flags": flags, **words}
-    return tune.tune(model, dataset, trials, processes, **words)
+    options = {"search": str(data / "space.yaml"), "out": Path("out"), "flags": flags, **options}
+    return tune(model, dataset, trials, processes, **options)
 
 
 def arguments(data: Path, **own) -> list[str]:
@@ -49,7 +48,7 @@ def fake(monkeypatch, score=None, error: BaseException | None = None) -> list[di
     """Trials without training: the score is a function of the settings; which were run."""
     asked: list[dict] = []
 
-    def run_trial(plan, settings, check_data):
+    def run_trial(search, settings, check_data):
         asked.append(settings)
         if error is not None:
             raise error
@@ -58,5 +57,5 @@ def fake(monkeypatch, score=None, error: BaseException | None = None) -> list[di
             return {"settings": settings, "valid": None, "reason": "none"}
         return {"settings": settings, "valid": value, "epochs": 4, "best_epoch": 3}
 
-    monkeypatch.setattr(trial, "run_trial", run_trial)
+    monkeypatch.setattr(runner, "run_trial", run_trial)
     return asked

@@ -1,6 +1,6 @@
 """Do runs differ, over users?  ``python -m recbole_cierec compare BASELINE RUN [RUN ...]``
 
-Each is a ``*.users.npz`` file that a run left in ``saved/``, or a folder, whose newest one counts.
+Each is a ``*.users.npz`` file that a run left in ``saved/``, or a folder, whose newest one is read.
 The table gives means, the difference, its 95 % bootstrap interval, and the p-values of a paired
 t-test and Wilcoxon's test, corrected by Holm over the table.
 ``--metrics=recall@10,ndcg@10`` chooses the metrics.
@@ -18,7 +18,7 @@ from recbole_cierec.terminal import say
 
 
 def compare(argv: Sequence[str]) -> None:
-    """Print the table that a command line asks for."""
+    """Print the table for a command line."""
     from recbole_cierec.evaluation.per_user import read_per_user
     from recbole_cierec.evaluation.significance import significance_table
 
@@ -27,7 +27,9 @@ def compare(argv: Sequence[str]) -> None:
         if word.startswith("--metrics="):
             metrics = word.split("=", 1)[1].split(",")
         elif word.startswith("--"):
-            raise ConfigError(f"command line: unknown flag {word}; known is --metrics=NAME,NAME")
+            raise ConfigError(
+                f"command line: unknown flag {word}; the only flag is --metrics=NAME,NAME"
+            )
         else:
             paths.append(Path(word))
     if len(paths) < 2:
@@ -37,7 +39,7 @@ def compare(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns its exit code (:mod:`recbole_cierec.cli.exit_codes`)."""
+    """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(compare, argv, lambda: __doc__)
 
 

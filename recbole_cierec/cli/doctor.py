@@ -1,8 +1,8 @@
-"""Is this installation sound?  ``python -m recbole_cierec doctor [--data_path=DIR ...]``
+"""Does this installation work?  ``python -m recbole_cierec doctor [--data_path=DIR ...]``
 
-Prints versions, what is patched of RecBole, devices, threads, the folders that a run writes to and
-optional packages, for yourself and for bug reports. Exit code 0 where all that is needed is there,
-else 2. Nothing is downloaded and nothing is kept on the disk.
+Prints versions, patches of RecBole, devices, threads, the folders that a run writes to and optional
+packages, for yourself and for bug reports. The exit code is 0 if nothing is missing or broken, else
+2. Nothing is downloaded, and no file is left behind.
 ``--data_path=``, ``--checkpoint_dir=`` and ``--cache_dir=`` name the folders of your runs.
 """
 
@@ -38,9 +38,9 @@ from recbole_cierec.compat.requirements import (
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.terminal import say
 
-# Looked at even where the list of requirements cannot be read.
+# Checked even if the list of requirements cannot be read.
 _ALWAYS = ("recbole", "torch", "numpy", "pandas", "scipy", "torchvision", "pyyaml", "packaging")
-# What a run imports of RecBole and of this package, with all that these import in turn.
+# The modules that a run imports; they import all others.
 _RUN = ("recbole.trainer", "recbole_cierec.quick_start")
 _FOLDERS = {"checkpoint_dir": "saved", "cache_dir": "cache", "data_path": "dataset"}
 _WRITTEN = ("log", "log_tensorboard")
@@ -54,16 +54,16 @@ class Findings:
     """What the other process found.
 
     Args:
-        errors: Module to the error of its import; None: it can be imported.
-        facts: All else, by name.
-        libraries: Rows of libraries and their threads.
+        errors: Module -> the error of its import; None: it can be imported.
+        facts: Everything else, by name.
+        libraries: Names of libraries and their numbers of threads.
     """
 
     errors: dict[str, str | None] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     libraries: list[tuple[str, str]] = field(default_factory=list)
 
-    def take(self, line: dict[str, Any]) -> None:
+    def add(self, line: dict[str, Any]) -> None:
         """Add one line of the other process."""
         if "module" in line:
             self.errors[line["module"]] = line["error"]
@@ -74,20 +74,13 @@ class Findings:
 
 
 def probe(modules: Sequence[str]) -> Findings:
-    """Import modules in another process, and again without one that ends it.
-
-    Args:
-        modules: Their names, in order.
-
-    Returns:
-        What was found.
-    """
+    """Import modules in another process; if one of them crashes it, again without that one."""
     found = Findings()
     left = list(modules)
     while left:
         end = _probe_once(left, found)
         left = [module for module in left if module not in found.errors]
-        if left:  # it died of the first of these
+        if left:  # the first of these crashed it
             found.errors[left.pop(0)] = end
         elif end:
             found.facts["probe"] = end
@@ -95,7 +88,7 @@ def probe(modules: Sequence[str]) -> Findings:
 
 
 def _probe_once(modules: Sequence[str], found: Findings) -> str:
-    """One process; returns how it ended if that was not well."""
+    """Import in one process; returns how it failed, if it did."""
     code = f"import runpy; runpy.run_path({doctor_probe.__file__!r}, run_name='__main__')"
     command = [sys.executable, "-c", code, json.dumps(sys.path), *modules]
     end = ""
@@ -110,7 +103,7 @@ def _probe_once(modules: Sequence[str], found: Findings) -> str:
         end = f"the process that imported it did not end in {_SECONDS} seconds"
     for line in output.decode(errors="replace").splitlines():
         if line.startswith(doctor_probe.MARK):
-            found.take(json.loads(line.removeprefix(doctor_probe.MARK)))
+            found.add(json.loads(line.removeprefix(doctor_probe.MARK)))
     return end
 
 
@@ -118,7 +111,7 @@ def _probe_once(modules: Sequence[str], found: Findings) -> str:
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Rows of cells as lines of columns; the last column may be of any width."""
+    """Rows of cells as lines of aligned columns; the last column is not padded."""
     rows = [[str(cell) for cell in row] for row in rows]
     columns = max(map(len, rows), default=1) - 1
     widths = [max(len(row[k]) for row in rows if len(row) > k) for k in range(columns)]
@@ -178,10 +171,10 @@ def _reached(version: str, since: str) -> bool:
 
 
 def container_cpus(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """How many CPUs the limit of a container allows; None: it has none.
+    """The CPUs that the container's limit allows; None: there is no limit.
 
     Args:
-        root: Where Linux keeps control groups, in version 2 or 1.
+        root: The folder of Linux's control groups, version 2 or 1.
     """
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
@@ -205,7 +198,7 @@ def _devices(found: Findings) -> Iterator[list]:
     if gpus:
         yield from (["GPU" if k == 0 else "", name] for k, name in enumerate(gpus))
     else:
-        reason = found.facts.get("no_gpu") or found.facts.get("probe") or "torch was not asked"
+        reason = found.facts.get("no_gpu") or found.facts.get("probe") or "torch cannot be imported"
         yield ["GPU", f"none: {reason}"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -220,14 +213,7 @@ def _threads(found: Findings) -> Iterator[tuple[str, str]]:
 
 
 def place(folder: Path) -> tuple[bool, str]:
-    """Whether files can be made in a folder, or in the one above where it would be made.
-
-    Args:
-        folder: A folder, which need not exist.
-
-    Returns:
-        Whether that worked, and a few words.
-    """
+    """Whether a folder is writable, or can be made if it does not exist; and a few words."""
     above = folder
     while not os.path.lexists(above) and above != above.parent:
         above = above.parent
@@ -237,14 +223,16 @@ def place(folder: Path) -> tuple[bool, str]:
         free = shutil.disk_usage(above).free / _GIB
     except OSError as error:
         return False, f"cannot be written ({error.strerror or error})"
-    return True, f"writable, {free:.1f} GiB free" + ("" if above == folder else "; not there yet")
+    return True, f"writable, {free:.1f} GiB free" + (
+        "" if above == folder else "; does not exist yet"
+    )
 
 
 def _places(folders: dict[str, str], problems: list[str]) -> Iterator[list]:
     for name in (*_WRITTEN, *folders):
         folder = Path(folders.get(name, name)).expanduser()
         fine, words = place(Path.cwd() / folder)
-        # Data that is there is only read.
+        # Existing data is only read.
         if not fine and not (name == "data_path" and folder.is_dir()):
             cure = f"set {name} to another" if name in folders else "start from another folder"
             problems.append(f"{folder}: {words}; {cure}")
@@ -271,19 +259,19 @@ def _optional(listed: list[Requirement], found: Findings) -> Iterator[list]:
 
 
 def examine(folders: dict[str, str]) -> tuple[str, list[str]]:
-    """Look at everything.
+    """Check everything.
 
     Args:
         folders: ``checkpoint_dir``, ``cache_dir`` and ``data_path``.
 
     Returns:
-        The report, and the problems that keep runs from working.
+        The report, and the problems that stop runs.
     """
     problems: list[str] = []
     listed = _requirements(problems)
     needed = [package for package in listed if not package.extra]
-    there = [p.name for p in needed] + [n for n in OPTIONAL if n not in {p.name for p in needed}]
-    found = probe([*(module_of(name) for name in there if installed(name)), *_RUN])
+    names = [p.name for p in needed] + [n for n in OPTIONAL if n not in {p.name for p in needed}]
+    found = probe([*(module_of(name) for name in names if installed(name)), *_RUN])
     sections = {
         "Versions": _versions(needed, found, problems),
         f"Patches of RecBole, here {installed('recbole')} (lines of 1.2.1)": _patches(),
@@ -303,7 +291,9 @@ def doctor(argv: Sequence[str]) -> None:
         key, _, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or key not in folders or not value:
             known = ", ".join(f"--{name}=DIR" for name in folders)
-            raise ConfigError(f"command line: '{word}' is not a flag of doctor; known are {known}")
+            raise ConfigError(
+                f"command line: '{word}' is not a flag of doctor; the flags are {known}"
+            )
         folders[key] = value
     text, problems = examine(folders)
     say(text)
@@ -318,7 +308,7 @@ def doctor(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns its exit code (:mod:`recbole_cierec.cli.exit_codes`)."""
+    """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(doctor, argv, lambda: __doc__)
 
 

@@ -1,8 +1,8 @@
 """Imports packages and looks for devices, one JSON line on stdout for each thing it finds.
 
-:mod:`recbole_cierec.cli.doctor` runs this file in a process of its own, since a package built for
-another machine or another package may end the process that imports it. It imports nothing outside
-the standard library but what it is asked to.
+:mod:`recbole_cierec.cli.doctor` runs this file in a separate process, since importing a
+package built for another machine may crash it. It imports only the standard library and what it is
+asked to.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import sys
 from importlib import import_module
+from typing import Any
 
-MARK = "doctor: "  # packages may print lines of their own
+MARK = "doctor: "  # packages may print other lines
 
 
 def report(**facts: object) -> None:
@@ -20,24 +21,24 @@ def report(**facts: object) -> None:
 
 
 def words_of(error: BaseException, limit: int = 200) -> str:
-    """An error on one line; of long texts, such as numpy's, the beginning."""
+    """An error on one line; long texts, such as numpy's, are cut."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def try_import(module: str) -> None:
-    """Import a module and report how that went; before it, that it is being tried."""
+    """Report that a module is being tried, import it, and report the result."""
     report(trying=module)
     try:
         import_module(module)
-    except BaseException as error:  # whatever it is, it is of that package, and is reported
+    except BaseException as error:  # any error is the package's, and reported
         report(module=module, error=words_of(error))
     else:
         report(module=module, error=None)
 
 
-def gpus_of(torch) -> tuple[list[str], str]:
-    """GPUs with their memory, and if there are none the reason."""
+def gpus_of(torch: Any) -> tuple[list[str], str]:
+    """GPUs with their memory; if there are none, the reason."""
     if not torch.cuda.is_available():
         if torch.version.cuda is None and torch.version.hip is None:
             return [], "this torch is built without CUDA"
@@ -75,7 +76,7 @@ def memory() -> None:
 
 
 def libraries() -> None:
-    """Report the libraries for threads and linear algebra that were loaded by now."""
+    """Report the loaded libraries for threads and linear algebra."""
     from threadpoolctl import threadpool_info
 
     for library in threadpool_info():
@@ -91,7 +92,7 @@ def main(path: list[str], modules: list[str]) -> None:
     """Import all modules, then look for devices.
 
     Args:
-        path: Where Python finds modules, as in the process that asks.
+        path: ``sys.path`` of the calling process.
         modules: Their names.
     """
     sys.path[:] = path

@@ -1,4 +1,4 @@
-"""How every command of this package ends: one line and a code, whatever the user gave it."""
+"""How every command ends: an exit code, and one line for an error of the user."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def run_command(
         usage: The text for ``--help``.
 
     Returns:
-        The exit code: 0, 2 for an error that the user can mend (its line goes to stderr), 130
-        after Ctrl-C, 141 where the reader of the output has gone (``| head``). SIGTERM raises
-        ``SystemExit(143)``, so that files are closed on the way out.
+        The exit code: 0; 2 for an error that the user can correct (one line on stderr); 130 after
+        Ctrl-C; 141 if the reader of the output has ended (``| head``). SIGTERM raises
+        ``SystemExit(143)``, so that files are closed.
     """
     argv = sys.argv[1:] if argv is None else argv
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -45,7 +45,7 @@ def run_command(
         sys.stdout.flush()  # here, and not at exit, where Python would print a traceback
         return code
     except BrokenPipeError:
-        _let_go()
+        _discard_output()
         return BROKEN_PIPE
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -87,13 +87,13 @@ def _refused(line: str) -> int:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """torch has a class of its own for GPUs only, and importing torch takes seconds."""
+    """By name, since importing torch takes seconds; it has an error class for GPUs only."""
     gpu = type(error).__name__ == "OutOfMemoryError"
     return gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
-def _let_go() -> None:
-    """Send what is still buffered nowhere: Python flushes again when it exits."""
+def _discard_output() -> None:
+    """Discard what is still buffered: Python flushes again when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # a stream without a file, as in a notebook

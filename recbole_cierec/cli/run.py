@@ -36,7 +36,7 @@ other commands (each has --help):
   python -m recbole_cierec extract      pictures and features of a data set ahead of runs
   python -m recbole_cierec tune         search of hyper-parameters on the validation part
   python -m recbole_cierec compare      whether finished runs differ, tested over users
-  python -m recbole_cierec doctor       whether the installation is sound; for bug reports
+  python -m recbole_cierec doctor       check of the installation, for bug reports
 """
 _SHORT = {"-m": "--model", "-d": "--dataset"}
 
@@ -57,12 +57,12 @@ def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
         argv: The arguments, without the program's name.
 
     Returns:
-        Keyword arguments; all flags but those of the launch are in ``cmd_line``.
+        Keyword arguments; ``cmd_line`` holds all flags except those of the launch.
 
     Raises:
-        ConfigError: For a malformed command line.
+        ConfigError: The command line is malformed.
     """
-    # Here: the doctor must start where a package is missing.
+    # Imported here so that ``doctor`` starts even if a package is missing.
     from recbole_cierec.config.yaml import parse_command_line
 
     words: list[str] = []
@@ -99,12 +99,12 @@ def _files(text: str) -> list[str]:
 
 def _run(argv: Sequence[str]) -> None:
     arguments = split_arguments(argv)
-    # After the command line was found good: this import takes seconds.
+    # This import takes seconds, so the command line is checked first.
     from recbole_cierec.quick_start import run
 
     run(**arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns its exit code (:mod:`recbole_cierec.cli.exit_codes`)."""
+    """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(_run, argv, usage)

@@ -1,4 +1,4 @@
-"""Packages that only some keys and some models of RecBole need: a line says which is missing."""
+"""One clear line for a missing package that only some keys or models need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recbole_cierec.errors import ConfigError
 from recbole_cierec.terminal import one_line
 
 _OWN = {"recbole", "recbole_cierec", "dataset_converters"}
-PIP_NAMES = {  # where a package is installed by another name than it is imported by
+PIP_NAMES = {  # import name -> pip name, where they differ
     "PIL": "pillow",
     "community": "python-louvain",
     "faiss": "faiss-cpu",
@@ -24,11 +24,8 @@ PIP_NAMES = {  # where a package is installed by another name than it is importe
 def lacking(error: ImportError) -> str | None:
     """What to install after a failed import.
 
-    Args:
-        error: What the import raised.
-
     Returns:
-        A line; None where the module is of RecBole or of this project, which is a fault.
+        A line; None if the module belongs to RecBole or this project, which is a bug.
     """
     module = (error.name or "").split(".")[0]
     if not module or module in _OWN:
@@ -44,13 +41,13 @@ def lacking(error: ImportError) -> str | None:
 
 @contextmanager
 def named_where_missing(needed_by: str) -> Iterator[None]:
-    """Within, a package that is missing is one line.
+    """Report a missing package in one line.
 
     Args:
         needed_by: The subject of that line: what is being made or run.
 
     Raises:
-        ConfigError: In place of an ImportError of a package of neither RecBole nor this project.
+        ConfigError: Instead of the ImportError of a package other than RecBole and this project.
     """
     try:
         yield
@@ -62,12 +59,12 @@ def named_where_missing(needed_by: str) -> Iterator[None]:
 
 
 def require(module: str, attribute: str, needed_by: str) -> None:
-    """Import a package now, before any work is done that would be lost without it.
+    """Import a package before any work that would be lost without it.
 
     Args:
         module: The package.
-        attribute: A name that it must have: a folder of the same name, such as the one that wandb
-            writes its runs to, can be imported as well.
+        attribute: A name that it must have. A mere folder of the package's name, such as the one
+            that wandb writes its runs to, can be imported as well.
         needed_by: What needs it, for the message.
 
     Raises:
@@ -78,7 +75,7 @@ def require(module: str, attribute: str, needed_by: str) -> None:
             found = import_module(module)
     except ConfigError:
         raise
-    except Exception as error:  # whatever a half-installed package runs into
+    except Exception as error:  # a half-installed package may raise anything
         words = one_line(f"{type(error).__name__}: {error}")
         line = lacking(ImportError(words, name=module))
         raise ConfigError(f"{needed_by} {line}") from error

@@ -1,8 +1,8 @@
-"""What of RecBole this package replaces by sub-classes, why, and until when.
+"""What this package replaces of RecBole by subclasses, why, and until when.
 
-The table is read without RecBole, torch or numpy, which may be what is broken. The subclasses
-live in the room that uses them (``config/compat.py``, ``data/compat.py``, ...) with the full
-reasons; ``tests/compat/test_patches.py`` keeps both alike.
+The table imports neither RecBole nor torch nor numpy, any of which may be broken. The subclasses
+are in the subpackages that use them (``config/compat.py``, ``data/compat.py``, ...) with the full
+reasons; ``tests/compat/test_patches.py`` keeps both consistent.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class Patch:
     """One work-around.
 
     Args:
-        target: Where it is, as ``module:name`` inside this package.
+        target: Its place in this package, as ``module:name``.
         places: The lines of RecBole 1.2.1 that it replaces, as ``file:lines``.
         breaks: What happens without it.
-        until: What must change in RecBole before it can go.
-        package: The package whose version broke RecBole; empty: it is so with any packages.
-        since: The first such version.
+        until: What must change in RecBole before it can be removed.
+        package: The package that broke RecBole; empty: RecBole is broken with any packages.
+        since: The first version that broke it.
     """
 
     target: str
@@ -45,7 +45,7 @@ PATCHES = (
             "data/dataset/dataset.py:652",
         ),
         "np.float and other names that numpy no longer has",
-        "RecBole uses no such name any more",
+        "RecBole no longer uses such names",
         "numpy",
         "1.24",
     ),
@@ -60,7 +60,7 @@ PATCHES = (
     Patch(
         "config.compat:ConfigCompat._init_device",
         ("config/configurator.py:476-516",),
-        "no several processes on CPUs; use_gpu: False is ignored",
+        "several processes on CPUs fail; use_gpu: False is ignored",
         "RecBole picks the backend by the device and honours ``use_gpu``",
     ),
     Patch(
@@ -79,7 +79,7 @@ PATCHES = (
         "data.compat:DatasetCompat._load_feat",
         ("data/dataset/dataset.py:501", "dataset.py:486"),
         "an empty cell of a sequence raises AttributeError",
-        "both are mended in RecBole",
+        "RecBole fixes both",
         "pandas",
         "3.0",
     ),
@@ -94,7 +94,7 @@ PATCHES = (
     Patch(
         "trainer.compat:TrainerCompat.__init__",
         ("trainer/trainer.py:60-64", "utils/utils.py:51"),
-        "no several processes on CPUs; they race for the folder of checkpoints",
+        "several processes on CPUs fail, or race for the checkpoint folder",
         "RecBole leaves out ``device_ids`` on the CPU, and passes ``exist_ok``",
     ),
     Patch(
@@ -126,14 +126,14 @@ PATCHES = (
     Patch(
         "compat.recbole_models:_UsersLeft",
         ("line.py:83",),
-        "LINE draws for ever where every user has an item",
-        "RecBole looks before it draws",
+        "LINE never stops drawing where every user has an item",
+        "RecBole checks before it draws",
     ),
     Patch(
         "compat.recbole_models:_Staged",
         ("s3rec.py:120",),
         "S3Rec and RaCT start from any file, and RaCT logs a traceback",
-        "RecBole mends its message; the checks stay ours",
+        "RecBole fixes its message; the checks stay ours",
     ),
     Patch(
         "compat.warnings:KNOWN_WARNINGS",

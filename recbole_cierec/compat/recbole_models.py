@@ -4,8 +4,8 @@ Most are for scipy: seven models build their adjacency matrix through
 ``scipy.sparse.dok_matrix._update``, a private method that scipy 1.13 dropped (AttributeError):
 lightgcn.py:111, ngcf.py:110, ncl.py:131, gcmc.py:174, spectralcf.py:123 under
 recbole/model/general_recommender; kgin.py:356, mcclk.py:425 under
-recbole/model/knowledge_aware_recommender. Each gets a subclass with that one method written anew;
-it yields the same matrix, in the same order of entries, so results do not change.
+recbole/model/knowledge_aware_recommender. Each gets a subclass that replaces this one
+method and yields the same matrix, with the entries in the same order, so results do not change.
 
 Goes when: RecBole builds these matrices in another way.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,6 +23,21 @@ import torch
 
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError
 from recbole_cierec.files.checkpoint import read_checkpoint
+
+if TYPE_CHECKING:  # RecBole has no types: attributes of its models are Any
+    from recbole.model.abstract_recommender import AbstractRecommender
+else:
+    AbstractRecommender = object
+
+
+class _ModelPatch(AbstractRecommender):
+    """Mixed in before a model class of RecBole.
+
+    Attributes:
+        hook: The method that it replaces; empty: it is needed whatever the model replaces.
+    """
+
+    hook = ""
 
 
 def _bipartite(interactions: sp.coo_matrix, n_users: int, n_others: int) -> sp.csr_matrix:
@@ -36,8 +51,8 @@ def _bipartite(interactions: sp.coo_matrix, n_users: int, n_others: int) -> sp.c
     users, others = interactions.row, interactions.col + n_users
     rows, columns = np.concatenate([users, others]), np.concatenate([others, users])
     size = n_users + n_others
-    # Each edge once, where it first appears: RecBole has them in this order, unsorted, and sums
-    # over neighbours equal its sums to the last bit only in the same order.
+    # Keep each edge where it first appears, unsorted, as RecBole does: sums over neighbours are
+    # equal to the last bit only in the same order.
     _, first = np.unique(rows.astype(np.int64) * size + columns, return_index=True)
     first.sort()
     places = rows[first], columns[first]
@@ -54,7 +69,7 @@ def _to_tensor(matrix: sp.spmatrix) -> torch.Tensor:
     return torch.sparse_coo_tensor(places, values, matrix.shape, check_invariants=False)
 
 
-class _SymmetricMatrix:
+class _SymmetricMatrix(_ModelPatch):
     """LightGCN, NGCF, NCL, GCMC: D^-1/2 A D^-1/2, with RecBole's 1e-7 added to the degrees."""
 
     hook = "get_norm_adj_mat"
@@ -66,7 +81,7 @@ class _SymmetricMatrix:
         return _to_tensor(scaling @ graph @ scaling)
 
 
-class _Laplacian:
+class _Laplacian(_ModelPatch):
     """SpectralCF: I - D^-1 A, with RecBole's 1e-7 added to the degrees."""
 
     hook = "get_laplacian_matrix"
@@ -77,7 +92,7 @@ class _Laplacian:
         return self.get_eye_mat(self.n_users + self.n_items) - _to_tensor(scaling @ graph)
 
 
-class _KnowledgeMatrix:
+class _KnowledgeMatrix(_ModelPatch):
     """KGIN, MCCLK: D^-1/2 A D^-1/2 ("bi") or D^-1 A ("si") over users and entities."""
 
     hook = "get_norm_inter_matrix"
@@ -96,13 +111,13 @@ class _KnowledgeMatrix:
         return _to_tensor(between).to(self.device), _to_tensor(scaled).to(self.device)
 
 
-class _UsersLeft:
-    """LINE: an end to its draws.
+class _UsersLeft(_ModelPatch):
+    """LINE: stop where its draws would never end.
 
-    Reason: general_recommender/line.py:83 draws users until one lacks the item, without end
-    where every user has it.
+    Reason: general_recommender/line.py:83 draws users until one lacks the item, even if every user
+    has it.
 
-    Goes when: RecBole looks before it draws.
+    Goes when: RecBole checks before it draws.
     """
 
     hook = "get_used_ids"
@@ -118,17 +133,15 @@ class _UsersLeft:
         return used
 
 
-class _Staged:
-    """S3Rec, RaCT: a stage starts from a checkpoint of the stage before.
+class _Staged(_ModelPatch):
+    """S3Rec, RaCT: each stage starts from a checkpoint of the previous one.
 
     Reason: sequential_recommender/s3rec.py:120 and general_recommender/ract.py:75, 84 load
-    ``pre_model_path`` without a look at what it is, and ract.py:76, 85 log with an argument that
-    has no place in the message, of which the logging module prints a traceback.
+    ``pre_model_path`` unchecked, and ract.py:76, 85 log an argument without a place in the message,
+    for which the logging module prints a traceback.
 
-    Goes when: RecBole patches its message; the checks stay ours.
+    Goes when: RecBole fixes its message; the checks stay ours.
     """
-
-    hook = ""
 
     def __init__(self, config: Any, dataset: Any) -> None:
         name, stage = config["model"], config["train_stage"]
@@ -146,7 +159,7 @@ class _Staged:
 
     @logger.setter
     def logger(self, value: logging.Logger) -> None:
-        """RecBole sets the root logger, which is what is read above."""
+        """RecBole sets the root logger, which the getter returns anyway."""
 
 
 class _JoiningLogger(logging.LoggerAdapter):
@@ -159,7 +172,7 @@ def _check_pretrained(config: Any, dataset: Any, first: str) -> None:
     if not path:
         raise ConfigError(
             f"pre_model_path: train_stage {config['train_stage']} of {name} starts from the "
-            f"checkpoint of a run with an earlier train_stage ({first} is the first); name it"
+            f"checkpoint of a run with an earlier train_stage (first: {first}); set it to that file"
         )
     state = read_checkpoint(Path(path))
     if state["model"] != name:
@@ -167,26 +180,26 @@ def _check_pretrained(config: Any, dataset: Any, first: str) -> None:
     digest = getattr(dataset, "digest", None)
     if digest is not None and state["data"].get("interactions") != digest():
         raise CheckpointError(
-            f"{path}: was trained on other data or another split than this run has; "
+            f"{path}: was trained on other data or another split than this run's; "
             "pretrain it on the same"
         )
 
 
 _GENERAL = "recbole.model.general_recommender"
 _KNOWLEDGE = "recbole.model.knowledge_aware_recommender"
-STAGES = {  # of RecBole's models that are pretrained by runs of their own, in their order
+STAGES = {  # in order, of RecBole's models that separate runs pretrain
     "S3Rec": ("pretrain", "finetune"),
     "RaCT": ("actor_pretrain", "critic_pretrain", "finetune"),
 }
 
 # (module, class) of RecBole -> its patch, with any packages
-LASTING_PATCHES: dict[tuple[str, str], type] = {
+LASTING_PATCHES: dict[tuple[str, str], type[_ModelPatch]] = {
     (f"{_GENERAL}.line", "LINE"): _UsersLeft,
     (f"{_GENERAL}.ract", "RaCT"): _Staged,
     ("recbole.model.sequential_recommender.s3rec", "S3Rec"): _Staged,
 }
 # (module, class) of RecBole -> its patch where scipy is too new
-MODEL_PATCHES: dict[tuple[str, str], type] = {
+MODEL_PATCHES: dict[tuple[str, str], type[_ModelPatch]] = {
     (f"{_GENERAL}.lightgcn", "LightGCN"): _SymmetricMatrix,
     (f"{_GENERAL}.ngcf", "NGCF"): _SymmetricMatrix,
     (f"{_GENERAL}.ncl", "NCL"): _SymmetricMatrix,
@@ -205,8 +218,7 @@ def patch_model(model_class: type) -> type:
         model_class: Any model class.
 
     Returns:
-        A subclass of the same name if the class needs a patch, for one because it builds its matrix
-        by a method of RecBole that the installed scipy breaks; else the class itself. The same
+        A subclass of the same name if the class needs a patch, else the class itself. The same
         class each time.
     """
     patches = (
@@ -219,7 +231,7 @@ def patch_model(model_class: type) -> type:
         if patch is not None:
             if patch in model_class.__mro__:
                 return model_class
-            # A subclass of RecBole's model that has a method of its own needs none.
+            # A user's subclass may have replaced the method that is broken.
             if patch.hook and getattr(model_class, patch.hook) is not getattr(base, patch.hook):
                 return model_class
             names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}

@@ -1,4 +1,4 @@
-"""What ``pyproject.toml`` asks for, as pip recorded it when this package was installed."""
+"""The requirements in ``pyproject.toml``, as pip recorded them at installation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from recbole_cierec.compat.optional_packages import PIP_NAMES
 
 DISTRIBUTION = "recbole-cierec"
-# What packages are for that only one feature needs; some are in an extra of pyproject.toml.
+# Packages that only one feature needs; some are in an extra of pyproject.toml.
 OPTIONAL = {
     "aiohttp": "convert images: downloads pictures",
     "aiolimiter": "convert images: rates of requests",
@@ -33,8 +33,8 @@ class Requirement:
 
     Args:
         name: As for ``pip install``.
-        limits: The versions that are allowed, such as ``>=2.4``; may be empty.
-        extra: The extra that it belongs to; empty: every installation needs it.
+        limits: Allowed versions, such as ``>=2.4``; may be empty.
+        extra: The extra that lists it; empty: every installation needs it.
     """
 
     name: str
@@ -48,7 +48,7 @@ def module_of(package: str) -> str:
 
 
 def installed(package: str) -> str | None:
-    """The version that is installed; None if there is none."""
+    """The installed version; None if there is none."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -56,10 +56,10 @@ def installed(package: str) -> str | None:
 
 
 def requirements() -> list[Requirement]:
-    """The requirements that hold for the running Python, with those of all extras.
+    """The requirements for the running Python, including those of all extras.
 
     Raises:
-        PackageNotFoundError: This package runs from a checkout without being installed.
+        PackageNotFoundError: This package is not installed but runs from a checkout.
         ImportError: The package ``packaging`` is missing or broken.
     """
     from packaging.requirements import Requirement as Parsed

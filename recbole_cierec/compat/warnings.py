@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Harmless, and nothing that a user could act on: (message, category, module).
+# Harmless, and no user could act on them: (message, category, module).
 KNOWN_WARNINGS = (
     # trainer/trainer.py:235, torch 2.4 renamed GradScaler; goes when RecBole takes the new name.
     (r"`torch.cuda.amp.GradScaler", FutureWarning, r"recbole\."),

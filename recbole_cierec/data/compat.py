@@ -73,7 +73,7 @@ class DatasetCompat:
         "'float' object has no attribute 'split'". And dataset.py:486 reads with pandas' default
         rules, see :mod:`recbole_cierec.data.atomic`.
 
-        Goes when: both are mended in RecBole; the checks of atomic.py stay ours.
+        Goes when: RecBole fixes both; the checks of atomic.py stay ours.
 
         Args:
             filepath: The file.

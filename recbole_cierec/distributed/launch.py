@@ -1,4 +1,4 @@
-"""Several processes for one run: started here, or joined when torchrun has started them."""
+"""Starts the processes of a run, or joins those that torchrun has started."""
 
 from __future__ import annotations
 
@@ -14,19 +14,12 @@ from recbole_cierec.errors import ConfigError, UserError
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _POLL_SECONDS = 1.0
-# Of a run, or of its loader, on this machine: more can only be a slip, and would exhaust it.
+# Of a run, or of its loader, on this machine: more can only be a mistake, and would exhaust it.
 MOST_PROCESSES = max(16, 4 * (os.cpu_count() or 1))
 
 
 def torchrun_keys(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The configuration keys of the world that torchrun has made, if it has.
-
-    Args:
-        environ: The environment.
-
-    Returns:
-        RecBole's keys for one process of that world; empty outside of torchrun.
-    """
+    """RecBole's keys for this process of torchrun; empty if torchrun did not start it."""
     if not all(name in environ for name in _TORCHRUN):
         return {}
     local_rank = int(environ["LOCAL_RANK"])
@@ -42,17 +35,14 @@ def torchrun_keys(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
 
 
 def choose_port(port: str | int, *, alone: bool) -> str:
-    """The port to meet at: the given one, or a free one if it is taken and nobody else needs it.
+    """The port of the process group: the given one, or a free one if it is taken.
 
     Args:
-        port: The port asked for.
-        alone: Whether all processes run on this machine.
-
-    Returns:
-        The port's number.
+        port: The requested port.
+        alone: Whether all processes run on this machine; else other machines use the same port.
 
     Raises:
-        ConfigError: If it is no port.
+        ConfigError: It is no port.
     """
     try:
         number = int(port)
@@ -63,7 +53,7 @@ def choose_port(port: str | int, *, alone: bool) -> str:
         raise ConfigError(f"port '{port}' is not a number from 1 to 65535") from error
     except OSError:
         if not alone:
-            return str(port)  # the first machine may rightly hold it
+            return str(port)  # the first machine may be using it already
     with socket.socket() as probe:
         probe.bind(("", 0))
         return str(probe.getsockname()[1])
@@ -81,11 +71,11 @@ def launch(
     port: str | int,
     group_offset: int,
 ) -> Any:
-    """Run a job in this process, in new ones, or in the one of torchrun's world that this is.
+    """Run a job in this process, which torchrun may have started, or in new ones.
 
     Args:
-        job: A function of the package; ``config_dict`` among its arguments is for the
-            configuration, which joins the other processes.
+        job: A function of the package. Its argument ``config_dict`` goes to the configuration,
+            which joins the process group.
         arguments: Its keyword arguments.
         nproc: Processes on this machine.
         world_size: Processes on all machines; 0 or less: ``nproc``.
@@ -97,7 +87,7 @@ def launch(
         The job's result; None on a machine without the first process.
 
     Raises:
-        ConfigError: ``nproc`` is far more than this machine has processors.
+        ConfigError: ``nproc`` far exceeds the processors of this machine.
     """
     if nproc > MOST_PROCESSES:
         raise ConfigError(f"nproc must be {MOST_PROCESSES} or less on this machine, not {nproc}")
@@ -113,7 +103,7 @@ def launch(
 
 
 def run_and_leave(job: Any, arguments: dict[str, Any]) -> Any:
-    """Run a job and leave the process group that it may have joined."""
+    """Run a job, then leave the process group that it may have joined."""
     try:
         return job(**arguments)
     finally:
@@ -136,10 +126,10 @@ def spawn(job: Any, arguments: dict[str, Any], keys: dict[str, Any]) -> dict[str
         keys: ``world_size``, ``ip``, ``port``, ``nproc`` and ``offset``.
 
     Returns:
-        The result of the first process; None on a machine that does not hold it.
+        The result of the first process; None on the other machines.
 
     Raises:
-        UserError: The first one that a process raised, in its own class.
+        UserError: The first that a process raised, as an error of the same class.
     """
     import torch.multiprocessing as mp
 
@@ -151,18 +141,30 @@ def spawn(job: Any, arguments: dict[str, Any], keys: dict[str, Any]) -> dict[str
         while not context.join(_POLL_SECONDS):
             _drain(queue, messages)  # a full pipe would block the child
     except (mp.ProcessExitedException, mp.ProcessRaisedException):
-        # Where one stops on an error, another may raise one of its own, for want of the first. It
-        # may end before it; what the first has to say is in the queue by then.
+        # When one process stops on an error, others fail because it is gone, and may end first. By
+        # then its error is in the queue.
         _drain(queue, messages)
         for kind, message in messages:
             if kind != "result":
-                raise getattr(errors, kind, UserError)(message) from None
+                raise error_of(kind, message) from None
         raise
     finally:
         for process in context.processes:  # after SIGTERM or Ctrl-C they would run on
             process.terminate()
     _drain(queue, messages)
     return next((message for kind, message in messages if kind == "result"), None)
+
+
+def message_of(error: UserError) -> tuple[str, str]:
+    """The class name and the text of an error, to be sent to another process."""
+    # A PictureError or OutputError is made of a path and a reason; its text suffices.
+    whole = type(error) not in (errors.PictureError, errors.OutputError)
+    return type(error).__name__ if whole else "DataError", str(error)
+
+
+def error_of(kind: str, text: str) -> UserError:
+    """The error that :func:`message_of` was called with."""
+    return getattr(errors, kind, UserError)(text)
 
 
 def _drain(queue: Any, messages: list[tuple[str, Any]]) -> None:
@@ -175,9 +177,7 @@ def _child(rank: int, job: Any, arguments: dict[str, Any], queue: Any) -> None:
     try:
         result = job(**arguments)
     except UserError as error:
-        # A PictureError is made of two parts; its text is enough to say it again.
-        kind = type(error).__name__ if type(error) is not errors.PictureError else "DataError"
-        queue.put((kind, str(error)))  # before the group is left, on which the others fail
+        queue.put(message_of(error))  # before leaving the group, which makes the others fail
         getLogger().debug("process %d stops: %s", rank, error)
         sys.exit(2)
     finally:

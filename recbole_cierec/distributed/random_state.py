@@ -19,10 +19,11 @@ def loader_generators(train_data: Any) -> list[torch.Generator]:
 
 
 def rng_state(generators: Sequence[torch.Generator] = ()) -> dict:
-    """State of every random generator that training draws from, ``generators`` of loaders too."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    """State of every random generator that training draws from, and of the loaders'."""
+    of_numpy: Any = np.random.get_state()
+    kind, keys, position, has_gauss, cached = of_numpy
     version, internal, gauss = random.getstate()
-    state = {
+    state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         "python": [version, list(internal), gauss],
@@ -41,8 +42,8 @@ def set_rng_state(state: dict, generators: Sequence[torch.Generator] = ()) -> No
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     if "cuda" in state and torch.cuda.is_available():
-        # One for each GPU that was visible, of which there may be fewer now.
-        there = state["cuda"][: torch.cuda.device_count()]
-        torch.cuda.set_rng_state_all([s.cpu() for s in there])
+        # One for each GPU that was visible; there may be fewer now.
+        visible = state["cuda"][: torch.cuda.device_count()]
+        torch.cuda.set_rng_state_all([s.cpu() for s in visible])
     for generator, known in zip(generators, state["loaders"], strict=bool(generators)):
         generator.set_state(known.cpu())

@@ -1,4 +1,4 @@
-"""Which of a run's processes this one is, and how they wait for one another."""
+"""The rank of this process in its run, and how processes wait for each other."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# A process waits while another computes features for hours; training's own time-outs are minutes.
+# Processes may wait for hours while one computes features; the time-outs of training are minutes.
 PATIENCE = timedelta(days=30)
-# The group of all processes, and the patient one of the same processes. Weak: torch keeps both
-# until they are destroyed, and a group that is kept longer can abort the process at its exit.
+# The group of all processes, and the patient one of the same processes. Weak, because torch keeps
+# both until they are destroyed, and a group that is kept longer can abort the process at its exit.
 _groups: list[weakref.ref[dist.ProcessGroup]] = []
 
 
@@ -26,21 +26,22 @@ def world() -> tuple[int, int]:
 
 
 def _patient_group() -> dist.ProcessGroup:
-    """A group of all processes that waits for :data:`PATIENCE`; one for the life of their group.
+    """A group of all processes that waits for :data:`PATIENCE`, made once.
 
-    A new one each time would be freed right behind its work: a run with torch 2.4 stopped there
-    for good. In older torch the destructor keeps the interpreter's lock while it waits for the
-    group's threads (pytorch pull request 154976).
+    A new one for each wait would be freed right after it, where a run with torch 2.4 hung: in older
+    torch the destructor keeps the interpreter's lock while it waits for the group's threads
+    (pytorch pull request 154976).
     """
-    everyone = dist.group.WORLD
-    if not _groups or _groups[0]() is not everyone:  # the first time, or in another run
-        patient = dist.new_group(timeout=PATIENCE, backend="gloo")
-        _groups[:] = weakref.ref(everyone), weakref.ref(patient)
-    return _groups[1]()
+    everyone: Any = dist.group.WORLD
+    patient = _groups[1]() if _groups and _groups[0]() is everyone else None
+    if patient is None:  # the first time, or in another run
+        made: Any = dist.new_group(timeout=PATIENCE, backend="gloo")
+        patient, _groups[:] = made, (weakref.ref(everyone), weakref.ref(made))
+    return patient
 
 
-def meet(fine: bool = True) -> bool:
-    """Wait for all processes, each of which must call it; returns whether all are fine."""
+def wait_for_all(fine: bool = True) -> bool:
+    """Wait until all processes have called this; returns whether ``fine`` holds in all of them."""
     if world()[1] == 1:
         return fine
     agreed = torch.tensor([int(fine)])
@@ -49,20 +50,20 @@ def meet(fine: bool = True) -> bool:
 
 
 def of_first(value: Any) -> Any:
-    """The first process's value in all, each of which must call it."""
+    """The first process's value, in all processes; each must call this."""
     if world()[1] == 1:
         return value
-    told = [value]
-    dist.broadcast_object_list(told, src=0, group=_patient_group())
-    return told[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=_patient_group())
+    return values[0]
 
 
 @contextmanager
 def one_first() -> Iterator[None]:
-    """The first process goes through the block before the others, which find what it has made."""
+    """The first process runs the block before the others, which find what it has made."""
     rank, size = world()
     if rank:
-        meet()
+        wait_for_all()
     yield
     if size > 1 and not rank:
-        meet()
+        wait_for_all()

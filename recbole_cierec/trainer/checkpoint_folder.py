@@ -5,21 +5,21 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from recbole_cierec.distributed.world import meet, of_first, world
+from recbole_cierec.distributed.world import of_first, wait_for_all, world
 from recbole_cierec.errors import CheckpointError
 from recbole_cierec.files.atomic_write import TEMPORARY
 
 
 def writes_in(folder: Path, first_here: bool) -> bool:
-    """Whether this process writes the run's files in ``folder``; all processes must ask.
+    """Whether this process writes the run's files in ``folder``; all processes must call it.
 
-    The first of all does. On a machine that does not see its files the first one there does too,
-    since every process reads the best epoch and resumes; where machines share a disk, two that
-    write and rename the same files would get in each other's way.
+    The first process writes. On a machine that does not see its files, the first one there writes
+    too, since every process reads the best epoch and resumes. Machines that share a disk need one
+    writer: two would rename each other's files.
 
     Args:
-        folder: Where the files will be.
-        first_here: Whether this is the first process of its machine.
+        folder: The folder of the checkpoints.
+        first_here: Whether this is the first process on its machine.
 
     Raises:
         CheckpointError: The folder cannot be written.
@@ -30,16 +30,16 @@ def writes_in(folder: Path, first_here: bool) -> bool:
     sign = folder / of_first(f"{TEMPORARY}{uuid.uuid4().hex[:12]}")
     if rank == 0:
         make_folder(folder, sign)
-    meet()
+    wait_for_all()
     seen = sign.exists()
-    meet()
+    wait_for_all()
     if rank == 0:
         sign.unlink(missing_ok=True)
     return rank == 0 or (first_here and not seen)
 
 
 def make_folder(folder: Path, sign: Path | None = None) -> None:
-    """Make the folder of checkpoints, and the file ``sign`` in it.
+    """Make the folder of the checkpoints, and the file ``sign`` in it.
 
     Raises:
         CheckpointError: It cannot be made.
@@ -56,7 +56,7 @@ def make_folder(folder: Path, sign: Path | None = None) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder of checkpoints and a file in it, which is removed again.
+    """Make the folder of the checkpoints, and check that a file can be written in it.
 
     Raises:
         CheckpointError: It cannot be made, or nothing can be written in it.

@@ -1,10 +1,9 @@
-"""A batch's loss read without making the host wait for the device.
+"""A batch's loss, read without making the host wait for the device.
 
-RecBole's loop asks for the loss as a number before the backward pass, twice: to add it up and to
-look whether it is one. On a GPU each answer waits until the forward pass is done, and meanwhile
-nothing is queued behind it. Here the sum stays on the device until the epoch's end, and the number
-for the check is copied while the backward pass is being queued; it is looked at right before the
-optimizer steps, so that nothing is ever updated with a loss that is not finite.
+RecBole's loop reads the loss twice before the backward pass: to add it up and to check for NaN. On
+a GPU each read waits for the forward pass, while nothing more is queued. Here the sum stays on the
+device until the epoch ends. The value for the check is copied while the backward pass is queued and
+checked right before the optimizer steps, so nothing is updated with a loss that is not finite.
 """
 
 from __future__ import annotations
@@ -13,23 +12,28 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from recbole.data.interaction import Interaction
 from torch import Tensor
+
+Losses = Tensor | tuple[Tensor, ...]  # of a batch
+Totals = float | tuple[float, ...]  # of an epoch
+LossFunction = Callable[[Interaction], Losses]
 
 
 class DeferredLoss(Tensor):
-    """A loss whose ``item()``, which RecBole adds up, is a number still on its device."""
+    """A loss whose ``item()``, which RecBole adds up, stays on its device."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
-    def item(self) -> Tensor:
+    def item(self) -> Tensor:  # type: ignore[override]
         # float64, as Python's numbers are: the sum has the same bits.
         return self.detach().double()
 
 
-def deferred(loss_func: Callable) -> Callable:
+def deferred(loss_func: LossFunction) -> LossFunction:
     """``loss_func`` with deferred losses."""
 
-    def compute(interaction):
+    def compute(interaction: Interaction) -> Losses:
         losses = loss_func(interaction)
         if isinstance(losses, tuple):
             return tuple(loss.as_subclass(DeferredLoss) for loss in losses)
@@ -38,23 +42,23 @@ def deferred(loss_func: Callable) -> Callable:
     return compute
 
 
-def settled(total):
-    """An epoch's sum of losses as plain numbers."""
+def settled(total: Losses) -> Totals:
+    """An epoch's sum of deferred losses as plain numbers."""
     if isinstance(total, tuple):
         return tuple(float(part) for part in total)
     return float(total)
 
 
 class Pending(NamedTuple):
-    """A loss on its way to the host, and where it belongs."""
+    """A loss that is being copied to the host."""
 
     value: Tensor
-    arrival: torch.cuda.Event | None  # None: it is there
+    arrival: torch.cuda.Event | None  # None: it has arrived
     at: tuple[int, int]  # epoch and batch
 
 
 def send(loss: Tensor, at: tuple[int, int]) -> Pending:
-    """Start copying a loss to the host; its device goes on working."""
+    """Start copying a loss to the host; its device continues to work."""
     if not loss.is_cuda:
         return Pending(loss.detach().cpu(), None, at)
     value = loss.detach().to("cpu", non_blocking=True)
@@ -64,17 +68,17 @@ def send(loss: Tensor, at: tuple[int, int]) -> Pending:
 
 
 def receive(pending: Pending) -> Tensor:
-    """Wait for a loss sent."""
+    """Wait for a loss that was sent."""
     if pending.arrival is not None:
         pending.arrival.synchronize()
     return pending.value
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether no number is NaN or infinite; one pass over each tensor, one answer of the device.
+    """Whether no number is NaN or infinite; one pass over each tensor, one read from the device.
 
-    Sums keep NaN and infinity. A sum of finite numbers that overflows counts as infinite: its
-    numbers are beyond 1e30 and of no use in single precision.
+    Sums keep NaN and infinity. A sum that overflows counts as infinite: its numbers exceed 1e30,
+    which single precision cannot use.
     """
     if not tensors:
         return True

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 
-from recbole_cierec.trainer.deferred_loss import Pending, receive, send
+from recbole_cierec.trainer.deferred_loss import LossFunction, Pending, Totals, receive, send
 from recbole_cierec.trainer.gradient_gate import GradientGate
 from recbole_cierec.trainer.trainer import TrainerMixin
 
@@ -15,14 +17,14 @@ BRANCHES = ("visual", "semantic")
 
 
 class GatedTrainer(TrainerMixin, Trainer):
-    """Owns the gates: picks the scales before a batch, rewards the last choice after it."""
+    """Picks the gates' scales before a batch, and rewards the previous choice after it."""
 
-    def __init__(self, config, model) -> None:
+    def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         self.gates: dict[str, GradientGate] = {}
         self._fixed: dict[str, float] = {}
         self._seen: dict[str, list[float]] = defaultdict(list)
-        self._reward: Pending | None = None  # the branches' losses of the batch before
+        self._reward: Pending | None = None  # the branches' losses of the last batch
         mode = config["gr_mode"] if getattr(model, "use_gradient_gate", False) else "off"
         if mode == "fixed":
             self._fixed = dict(zip(BRANCHES, config["gr_fixed_scales"], strict=True))
@@ -38,7 +40,13 @@ class GatedTrainer(TrainerMixin, Trainer):
                 "e_i; use adapter or finetune"
             )
 
-    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+    def _train_epoch(
+        self,
+        train_data: Any,
+        epoch_idx: int,
+        loss_func: LossFunction | None = None,
+        show_progress: bool = False,
+    ) -> Totals:
         if loss_func is None:  # not in PiNet's phase 1
             if self._fixed:
                 self.model.gradient_scales = self._fixed
@@ -47,7 +55,7 @@ class GatedTrainer(TrainerMixin, Trainer):
         self._log_gates(epoch_idx)
         return losses
 
-    def _gated_loss(self, interaction):
+    def _gated_loss(self, interaction: Interaction) -> torch.Tensor:
         self._settle()
         for name, gate in self.gates.items():
             self.model.gradient_scales[name] = gate.choose()
@@ -66,7 +74,7 @@ class GatedTrainer(TrainerMixin, Trainer):
         return losses
 
     def _settle(self) -> None:
-        """Let the gates learn from the last batch, whose backward pass did not wait for it."""
+        """Let the gates learn from the last batch; its backward pass did not wait for them."""
         if self._reward is None:
             return
         losses, self._reward = receive(self._reward).tolist(), None
@@ -84,9 +92,9 @@ class GatedTrainer(TrainerMixin, Trainer):
             self.logger.info(f"epoch {epoch_idx} gradient gates [{text}]")
         self._seen.clear()
 
-    def extra_state(self) -> dict:
+    def extra_state(self) -> dict[str, Any]:
         return {name: gate.state_dict() for name, gate in self.gates.items()}
 
-    def load_extra_state(self, state: dict) -> None:
+    def load_extra_state(self, state: dict[str, Any]) -> None:
         for name, gate in self.gates.items():
             gate.load_state_dict(state[name])

@@ -4,12 +4,12 @@ For each branch (visual, semantic) a small network picks, once a batch, one of f
 the gradient that flows from the branch back into e_i. Its state is the previous action; its
 reward J^(t) = exp(-L^(t+1)) needs the loss of the next batch, so it learns one batch late.
 
-As the paper gives it, the loss -log sigma(s_max * J) always falls when the probability of the
-chosen action rises, whatever the reward: J > 0. ``paper`` is that; ``reinforce`` samples an
-action and compares its reward with the running mean, so that it can learn which scale helps;
-``fixed`` uses given scales; ``off`` leaves gradients alone.
+The paper's loss -log sigma(s_max * J) falls whenever the probability of the chosen action rises,
+whatever the reward, because J > 0. ``paper`` implements this. ``reinforce`` samples an action and
+compares its reward with the running mean, so it can learn which scale helps. ``fixed`` uses given
+scales; ``off`` does not scale gradients.
 
-docs/models.md shows what the gates learn: nothing, so that the seed decides what ``paper`` does.
+docs/models.md shows that the gates learn nothing: the seed decides what ``paper`` does.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class GradientGate:
         scales: The actions: factors on the gradient.
         mode: ``paper`` or ``reinforce``.
         learning_rate: Of Adam (the paper: 1e-5 to 5e-3).
-        seed: Of the network's start and of the sampled actions; the run's own random numbers
-            are left alone, so that a gate changes gradients and nothing else.
+        seed: Of the network's initial weights and of the sampled actions. The run's random numbers
+            are not touched, so a gate changes only gradients.
     """
 
     def __init__(self, scales: list[float], mode: str, learning_rate: float, seed: int) -> None:
         self.scales, self.mode = list(scales), mode
         self.generator = torch.Generator().manual_seed(seed)
         n = len(self.scales)
-        self.network = skip_init(nn.Linear, n, n)  # torch's own start draws from the run's stream
+        self.network = skip_init(nn.Linear, n, n)  # torch's init draws from the run's stream
         with torch.no_grad():
             for parameter in self.network.parameters():
                 parameter.uniform_(-(n**-0.5), n**-0.5, generator=self.generator)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
         self.action = n - 1  # the state before the first batch: full gradient
         self.mean_reward: float | None = None
-        # (state, action) of the current batch, and of the one whose reward is due now
+        # (state, action) of the current batch, and of the one whose reward is due
         self._current: list[int] | None = None
         self._due: list[int] | None = None
 
@@ -88,7 +88,7 @@ class GradientGate:
         return {"reward": reward, "q": float(probability.detach()), "scale": self.scales[action]}
 
     def state_dict(self) -> dict:
-        """Everything between two batches, so that a resumed run chooses as the whole one."""
+        """Complete state between two batches, for an exact resume."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -102,13 +102,13 @@ class GradientGate:
         """Inverse of :meth:`state_dict`.
 
         Raises:
-            ValueError: An action is none of this gate.
+            ValueError: The state is not of a gate with these scales.
         """
         current, reward = state["current"], state["mean_reward"]
         pair = isinstance(current, list) and len(current) == 2
         actions = [state["action"], *(current if pair else ())]
         known = range(len(self.scales))
-        # Not only equal: 4.0, True and a tensor equal whole numbers and fail when they are used.
+        # Check the type as well: 4.0, True and a tensor equal integers, but fail when used.
         if not (pair or current is None) or not all(type(k) is int and k in known for k in actions):
             raise ValueError(
                 f"actions {[state['action'], current]} of a gate with {known.stop} scales"

@@ -1,13 +1,15 @@
-"""Optimizers that spend no time on what a batch does not touch, nor read memory twice.
+"""Optimizers that skip what a batch does not touch, or pass over memory only once.
 
-A batch meets some thousand rows of the id tables. Adagrad leaves a row without gradient where it
-is, so that :class:`RowAdagrad` steps on the rows of a sparse gradient alone, to the same bits as
-torch's dense step. In Adam every row moves by its moments, met or not; there the step is torch's
-fused one, a single pass over memory, whose last bits differ from the plain one's: that is what the
-key ``optimizer_kernel`` chooses.
+A batch touches some thousand rows of the id tables. Adagrad does not move a row without gradient,
+so :class:`RowAdagrad` updates only the rows of a sparse gradient, bit for bit as torch's dense
+step. Adam moves every row by its moments; there torch's fused step makes a single pass over memory.
+Its last bits differ from the plain step's, so the key ``optimizer_kernel`` chooses between them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +21,10 @@ _KERNEL = ("fused", "foreach")  # settings that choose one
 
 
 class RowAdagrad(Adagrad):
-    """Adagrad with torch's own arithmetic, on the rows of sparse gradients only."""
+    """Adagrad with torch's arithmetic, on the rows of sparse gradients only."""
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -63,16 +65,16 @@ def _distinct_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def load_state(optimizer: Optimizer, state: dict) -> None:
-    """Give an optimizer the state of one of the same kind, on the same parameters.
+    """Load the state of an optimizer of the same kind, on the same parameters.
 
-    torch takes anything of the right nesting, and stops in the middle of a step.
+    torch accepts anything of the right nesting, and fails later in the middle of a step.
 
     Args:
-        optimizer: Any of torch's that keeps of each parameter numbers and tensors of its size.
-        state: What ``state_dict`` gave.
+        optimizer: Any of torch whose state is numbers, and tensors shaped as their parameter.
+        state: From ``state_dict``.
 
     Raises:
-        ValueError: A part of it is missing or of another form.
+        ValueError: A part of the state is missing or of another form.
     """
     before = [_settings(group) for group in optimizer.param_groups]
     initialised = set(optimizer.state)  # Adagrad's parameters have state before the first step
@@ -89,14 +91,14 @@ def load_state(optimizer: Optimizer, state: dict) -> None:
             if name == "step":
                 fits = shape == () and _is_number(value)
             else:
-                fits = value is None or _is_alike(value, parameter)
+                fits = value is None or _matches(value, parameter)
             if not fits:
-                raise ValueError(f"{name} of a parameter {list(parameter.shape)} does not suit it")
+                raise ValueError(f"{name} of a parameter {list(parameter.shape)} does not match it")
 
 
 def _settings(group: dict) -> dict:
-    """What two groups of the same kind of optimizer have in common: all but its numbers, which
-    schedules change, and the kernel."""
+    """Settings that are equal for all optimizers of a kind: schedules change numbers, and kernels
+    differ."""
     apart = {"params", "initial_lr"} | {k for k in _KERNEL if group.get(k) in (None, True, False)}
     found = {k: list(v) if isinstance(v, tuple) else v for k, v in group.items()}
     return {k: _is_number(v) or v for k, v in found.items() if k not in apart}
@@ -108,16 +110,17 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_alike(value: object, parameter: Tensor) -> bool:
-    own = isinstance(value, Tensor) and value.shape == parameter.shape
-    return own and value.is_floating_point()
+def _matches(value: object, parameter: Tensor) -> bool:
+    if not isinstance(value, Tensor):
+        return False
+    return value.shape == parameter.shape and value.is_floating_point()
 
 
 def quick(optimizer: Optimizer, kernel: str) -> Optimizer:
-    """The same optimizer, not yet used, in its quickest form.
+    """The fastest form of an optimizer that has not been used yet.
 
     Args:
-        optimizer: Any; one of another kind than those above comes back as it is.
+        optimizer: Any; one of another kind than those above is returned unchanged.
         kernel: One of :data:`KERNELS`.
     """
     groups = [dict(group) for group in optimizer.param_groups]
@@ -126,5 +129,6 @@ def quick(optimizer: Optimizer, kernel: str) -> Optimizer:
     if type(optimizer) in FUSED and kernel == "fused":
         for group in groups:
             group |= {"fused": True, "foreach": None}
-        return type(optimizer)(groups, fused=True)
+        kind: Any = type(optimizer)
+        return kind(groups, fused=True)
     return optimizer

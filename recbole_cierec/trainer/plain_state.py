@@ -1,8 +1,8 @@
-"""What a model keeps outside its parameters and buffers, and changes in training.
+"""State of a model outside its parameters and buffers.
 
-RecBole's models count updates for annealing (MultiVAE), keep losses by diffusion step (DiffRec) or
-cluster centres (NCL) as plain attributes, which ``state_dict`` leaves out. Attributes that differ
-from those of the model as it was built go into the checkpoint, so that a resumed run goes on alike.
+RecBole's models keep counters for annealing (MultiVAE), losses by diffusion step (DiffRec) and
+cluster centres (NCL) as plain attributes, which ``state_dict`` leaves out. Attributes that training
+changed go into the checkpoint, so that a resumed run continues exactly.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from recbole_cierec.files.checkpoint import from_plain, to_plain
 
 _SCALARS = (bool, int, float, str, type(None))
-_LEFT_OUT = {"training", "device"}  # set by whoever uses the model
+_LEFT_OUT = {"training", "device"}  # set by the caller
 
 
 class PlainState:
     """Public attributes of a model's modules that are data: numbers, texts, tensors, arrays, and
     lists and dictionaries of these.
 
-    What ``other_parameter_name`` lists has a place of its own in RecBole's checkpoints, and what
-    starts with an underscore is private to the module, such as a cache.
+    Left out is what ``other_parameter_name`` lists, which RecBole's checkpoints hold separately,
+    and what starts with an underscore, such as a cache.
 
     Args:
         model: The model as built, before any training.
@@ -34,11 +34,11 @@ class PlainState:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        # The values are kept, so that no new object can have the identity of one of them.
+        # The values are kept, so that no new object can get the id of one of them.
         self._built = {key: (_stamp(value), value) for key, value in _attributes(model)}
 
     def changed(self) -> dict[str, Any]:
-        """Attribute path (``module.name``) to value, of all that changed since the start."""
+        """Attributes that changed since the start, as ``module.name`` -> value."""
         return {
             key: to_plain(value)
             for key, value in _attributes(self._model)
@@ -46,7 +46,7 @@ class PlainState:
         }
 
     def restore(self, state: dict[str, Any], device: torch.device | str) -> None:
-        """Set the attributes that :meth:`changed` gave; tensors go to ``device``.
+        """Set the attributes that :meth:`changed` returned; tensors go to ``device``.
 
         Raises:
             AttributeError: The model has no such module.
@@ -56,7 +56,7 @@ class PlainState:
             path, _, name = key.rpartition(".")
             module, value = self._model.get_submodule(path), from_plain(plain, device)
             old = getattr(module, name, None)
-            # A zero may stand for a tensor that training makes, as in RaCT.
+            # A zero can be the placeholder of a tensor that training makes, as in RaCT.
             placeholder = _form(old) == "a number" and old == 0 and isinstance(value, Tensor)
             if old is not None and not placeholder and _form(old) != _form(value):
                 raise ValueError(f"{key} is {_form(value)}, not {_form(old)}")
@@ -90,7 +90,7 @@ def _form(value: Any) -> str:
 
 
 def _stamp(value: Any) -> Any:
-    """Equal for values of which the second is the first, unchanged."""
+    """Equal for two values if the second is the first, unchanged."""
     if isinstance(value, Tensor):
         return id(value), value._version
     if isinstance(value, np.ndarray):

@@ -1,8 +1,8 @@
-"""RecBole's models that are pretrained by a run of their own: S3Rec and RaCT.
+"""RecBole's models that a separate run pretrains: S3Rec and RaCT.
 
-Their trainer writes the pretrained model with its configuration pickled, in files that cannot be
-read again safely. Here they are checkpoints like all others, and a run that pretrains ends with
-one, also where ``save_step`` does not divide ``pretrain_epochs``.
+RecBole's trainer writes the pretrained model with a pickled configuration, which cannot be read
+safely. Here such files are checkpoints like all others, and a run that pretrains ends with one,
+also where ``save_step`` does not divide ``pretrain_epochs``.
 """
 
 from __future__ import annotations
@@ -11,25 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from recbole_cierec.files.checkpoint import write_checkpoint
+from recbole_cierec.trainer.checkpoints import CheckpointMixin
 
 LAST_STAGE = "finetune"
 
 
-class PretrainingMixin:
-    """Over a ``PretrainTrainer`` that has the mixin of all trainers."""
+class PretrainingMixin(CheckpointMixin):
+    """Over RecBole's ``PretrainTrainer``."""
+
+    pretrain_epochs: int
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         if model.train_stage != LAST_STAGE:
-            self.epochs = self.pretrain_epochs  # decides whether a resumed run has ended
+            self.epochs = self.pretrain_epochs  # so that a resumed run knows its end
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """Called every ``save_step`` epochs. RecBole also names the run's files after it."""
+        """Called every ``save_step`` epochs."""
         if self._saving and self.writes:
             write_checkpoint(Path(saved_model_file), self.state(epoch))
 
     def pretrain(self, train_data: Any, verbose: bool = True, show_progress: bool = False) -> Any:
-        """Train, and leave the model of the last epoch under RecBole's name for it."""
+        """Train, and keep the model of the last epoch under RecBole's name for it."""
         result = super().pretrain(train_data, verbose, show_progress)
         stem = f"{self.config['model']}-{self.config['dataset']}-{self.pretrain_epochs}"
         path, before = Path(self.checkpoint_dir, f"{stem}.pth"), self.last_file
@@ -39,7 +42,7 @@ class PretrainingMixin:
             before.unlink(missing_ok=True)  # the caller writes the last state under the new name
             self.logger.info(
                 f"{self.config['model']} is pretrained ({self.model.train_stage}); the next stage "
-                f"starts from --pre_model_path={path} with another --train_stage. What follows "
-                "tests the pretrained model"
+                f"starts from --pre_model_path={path} with another --train_stage. The pretrained "
+                "model is tested next"
             )
         return result

@@ -1,4 +1,4 @@
-"""What RecBole's loops raise for settings that do not go together, as one line."""
+"""One clear line for what RecBole's loops raise where settings do not match."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from recbole_cierec.errors import ConfigError
 
 
 @contextmanager
-def plain_words(config: Mapping[str, Any]) -> Iterator[None]:
-    """Within, columns that no loader made and optimizers that do not suit are told as such.
+def clear_errors(config: Mapping[str, Any]) -> Iterator[None]:
+    """Name the key behind a missing column or an unsuitable optimizer.
 
     Args:
         config: RecBole's configuration.
 
     Raises:
-        ConfigError: In their place; every other error passes.
+        ConfigError: Instead of RecBole's error; every other error passes.
     """
     model, label = config["model"], config["LABEL_FIELD"]
     absent = {
@@ -26,7 +26,7 @@ def plain_words(config: Mapping[str, Any]) -> Iterator[None]:
             "remove this key"
         ),
         label: (
-            f"{model} reads the column {label}, which is not there; load it, set threshold "
+            f"{model} reads the column {label}, which is missing; load it, set threshold "
             "(threshold: {rating: 3}), or let negatives be drawn (train_neg_sample_args, and a "
             "mode other than labeled)"
         ),
@@ -46,13 +46,13 @@ def plain_words(config: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _lines(model: str) -> dict[str, str]:
-    """What torch says, and what it means here."""
+    """Part of torch's message -> what it means here."""
     return {
         "SparseAdam": (
-            f"learner: sparse_adam takes sparse gradients only, and {model} has others; take adam"
+            f"learner: sparse_adam takes only sparse gradients, and {model} has others; use adam"
         ),
         "selected index k out of range": (
-            f"{model} ranks more items within itself than there are; lower the key that says how "
-            "many (reranker_CAN_NUM of GRU4RecCPR and SASRecCPR), or take more data"
+            f"{model} re-ranks more items than the data set has; lower their number "
+            "(reranker_CAN_NUM of GRU4RecCPR and SASRecCPR), or use more data"
         ),
     }

@@ -1,4 +1,4 @@
-"""Which trainer a model has."""
+"""The trainer class of a model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def get_trainer_class(config: Any) -> type:
     """The trainer class to instantiate for a configuration.
 
     Args:
-        config: A :class:`recbole_cierec.config.Config`.
+        config: The run's configuration; ``model`` and ``MODEL_TYPE`` are read.
 
     Returns:
-        This package's trainer composed over the model's own: the table's, else RecBole's. A model
-        outside the package has that of its nearest parent that is a model of either.
+        :class:`TrainerMixin` over the trainer that the registry names, else over RecBole's. A
+        model outside the package has that of its nearest parent in the registry or in RecBole.
     """
     parents = getattr(getattr(config, "model_class", None), "__mro__", ())
     name = next((known for parent in parents if (known := known_name(parent))), config["model"])

@@ -1,5 +1,9 @@
 """Search of hyper-parameters, behind ``python -m recbole_cierec tune``.
 
-``ranges`` says what is drawn from, ``board`` what the processes of a study share, ``trial`` what
-one trial is, ``report`` what is left of it all.
+``ranges`` reads what is searched, ``search`` defines a search, ``study`` keeps its trials,
+``trial`` trains one, ``runner`` hands them out, ``report`` writes the results.
 """
+
+from recbole_cierec.tuning.runner import tune
+
+__all__ = ["tune"]

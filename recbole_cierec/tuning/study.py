@@ -1,47 +1,35 @@
-"""What all processes of a study share: its trials in an Optuna storage, each run by one of them.
+"""The trials of a study, kept in a file and shared by all processes that run them.
 
-The storage is by default Optuna's journal, a file to which every change is appended as one line.
-Which process has a trial is decided by the order of lines, so that no two get the same one; with
-SQLite, where Optuna cannot lock a row, three processes together claimed 9 of 60 trials twice. A
-process that is killed (``kill -9``, power) leaves a line that is whole or the beginning of one,
-which is cut off when the journal is opened next.
-
-All trials are made first, waiting, with the numbers 0 to N-1; what is above N is never run, so
-there are exactly N however many processes and machines take part. A trial is run by who moved it
-from waiting to running and has written its token into it. Who holds a trial says every
-:data:`BEAT` seconds that it lives. One whose process is gone (on this machine: at once; on
-another: after :data:`STALE` seconds of silence) goes back to waiting and is run again, with its
-settings. If the silent process was only asleep, its result is dropped, because the token is not
-its own any more.
+The file is Optuna's journal: each change is one line appended to it, also on a network disk. All N
+trials are enqueued first, with the numbers 0 to N-1. Whoever locks an unfinished trial may run it.
+The kernel releases the lock of a process that ends, however it ends, so an interrupted trial can be
+run again immediately, and a suspended process keeps its own.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import time
 import uuid
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psutil
+from filelock import FileLock, Timeout
 
 from recbole_cierec.compat.optional_packages import require
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.atomic_write import refuse_other_kinds
+from recbole_cierec.files.leftovers import TEMPORARY
 
+if TYPE_CHECKING:
+    from optuna.storages import JournalStorage
+    from optuna.trial import FrozenTrial
+
+Row = dict[str, Any]
 _JOURNAL = b'{"op_code"'  # how Optuna's journals begin
-BEAT = 20.0
-STALE = 120.0
-POLL = 2.0
-STARTS = 5  # a trial whose process dies so often is given up: it may be what kills it
-_DONE = ("complete", "failed")
+STARTS = 5  # give a trial up after so many starts: it may be what kills its process
 
 
 def _optuna() -> Any:
@@ -53,318 +41,235 @@ def _optuna() -> Any:
     return optuna
 
 
-def here() -> str:
-    """This machine, boot and process namespace: where a process id means something."""
-    parts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        try:
-            parts.append(os.readlink(path) if path.endswith("pid") else Path(path).read_text()[:8])
-        except OSError:
-            parts.append(f"{uuid.getnode():x}")  # not Linux
-    return "/".join(parts)
-
-
-def _alive(pid: int, started: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        # The number may be another process's by now; start times are exact to some 10 ms.
-        same = abs(process.create_time() - started) < 5.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def cut_torn_line(path: Path) -> None:
-    """Remove what a process wrote of a line before it died; nothing was promised by it."""
-    from optuna.storages.journal import JournalFileOpenLock
-
-    if not path.is_file():
-        return
-    lock = JournalFileOpenLock(str(path))
-    lock.acquire()
-    try:
-        with path.open("rb+") as file:
-            end = file.seek(0, os.SEEK_END)
-            whole = end
-            while whole and (file.seek(whole - 1), file.read(1))[1] != b"\n":
-                whole -= 1
-            if whole < end:
-                getLogger().warning(f"{path}: the last line is not whole and was cut off")
-                file.truncate(whole)
-    finally:
-        lock.release()
-
-
-def _refuse_other_files(path: Path) -> None:
-    """Appending to a file, or cutting off its torn last line, would damage any other kind."""
-    refuse_other_kinds(path)
-    if path.is_file():
-        with path.open("rb") as file:
-            begin = file.read(len(_JOURNAL))
-        if not _JOURNAL.startswith(begin):  # fewer bytes: the first line was torn
-            raise ValueError("it is not the journal of a study; name another --storage")
-
-
-def open_storage(where: str) -> Any:
-    """An Optuna storage at a URL, or the journal in a file.
+def open_journal(path: Path) -> JournalStorage:
+    """The Optuna storage in a file, which is made if it is absent.
 
     Raises:
-        ConfigError: It cannot be opened.
+        ConfigError: It cannot be opened, or is no journal.
     """
-    optuna = _optuna()
-    from sqlalchemy.exc import SQLAlchemyError
+    _optuna()
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     try:
-        if "://" in where:
-            return optuna.storages.RDBStorage(where)
-        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-        _refuse_other_files(Path(where))
-        Path(where).parent.mkdir(parents=True, exist_ok=True)
-        cut_torn_line(Path(where))
-        lock = JournalFileOpenLock(where)
-        return optuna.storages.JournalStorage(JournalFileBackend(where, lock_obj=lock))
-    except (SQLAlchemyError, ImportError, OSError, ValueError, KeyError) as error:
+        refuse_other_kinds(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = JournalFileOpenLock(str(path))
+        if path.is_file():
+            with path.open("rb") as file:
+                begin = file.read(len(_JOURNAL))
+            if not _JOURNAL.startswith(begin):  # shorter: the first line is torn
+                raise ValueError("it is not the journal of a study; name another --storage")
+            lock.acquire()
+            try:
+                _cut_torn_line(path)
+            finally:
+                lock.release()
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"{where}: cannot be opened as the storage of a study: {reason}"
+            f"{path}: cannot be opened as the storage of a study: {reason}"
         ) from error
 
 
-class Board:
+def _cut_torn_line(path: Path) -> None:
+    """Remove the incomplete line of a process that was killed while it wrote."""
+    with path.open("rb+") as file:
+        text = file.read()
+        complete = text.rfind(b"\n") + 1
+        if complete < len(text):
+            getLogger().warning(f"{path}: the last line is incomplete and was removed")
+            file.truncate(complete)
+
+
+class SharedStudy:
     """The trials of one study.
 
     Args:
-        where: A URL or the path of a journal.
+        path: The journal.
         name: The study's name in it.
         count: N, trials in all.
-        settings: What makes the study what it is, for :meth:`check`; plain values.
-        bigger: Whether the best score is the highest.
+        settings: What defines the study; plain values. They must not change while it lasts.
+        maximize: Whether the best score is the highest.
+
+    Raises:
+        ConfigError: The storage cannot be opened, or the study was begun with other settings.
     """
 
     def __init__(
-        self, where: str, name: str, count: int, settings: dict[str, Any], bigger: bool
+        self, path: Path, name: str, count: int, settings: dict[str, Any], maximize: bool
     ) -> None:
-        self.where, self.name, self.count, self.bigger = where, name, count, bigger
+        self.path, self.name, self.count, self.maximize = path, name, count, maximize
         self.settings = json.loads(json.dumps(settings, default=str))
-        self.storage = open_storage(where)
-        self.study = _optuna().create_study(
+        self._optuna = _optuna()
+        self._states = self._optuna.trial.TrialState
+        self.storage = open_journal(path)
+        self.study = self._optuna.create_study(
             study_name=name,
             storage=self.storage,
-            direction="maximize" if bigger else "minimize",
+            direction="maximize" if maximize else "minimize",
             load_if_exists=True,
         )
-        self.token, self._silent = "", {}
-        self._id = self.storage.get_study_id_from_name(name)
-        process = psutil.Process()
-        self._me = {"host": here(), "pid": process.pid, "started": process.create_time()}
+        self._locks: dict[int, FileLock] = {}  # of the trials that this process runs
+        self._locks_work = _can_lock(path.parent)
+        if not self._locks_work:
+            getLogger().warning(f"{path}: this disk has no locks; run one tune command at a time")
         self.check()
 
-    # -------------------------------------------------------------------------- the study
-
     def check(self) -> None:
-        """Refuse to go on with a study that was begun with other settings.
+        """Refuse to continue a study that was begun with other settings.
 
         Raises:
-            ConfigError: It was; the line names the first difference.
+            ConfigError: Names the first difference.
         """
         known = self.study.user_attrs.get("settings")
         if known is None or all(trial.state.name == "WAITING" for trial in self._trials()):
             self.study.set_user_attr("settings", self.settings)
-            known = self.study.user_attrs["settings"]  # another one may have been first
-        for part in {**known, **self.settings}:
-            then, now = known.get(part), self.settings.get(part)
-            if then == now:
-                continue
-            what = part
-            if isinstance(then, dict) and isinstance(now, dict):
-                what = next(key for key in {**then, **now} if then.get(key) != now.get(key))
-                then, now = then.get(what, "not given"), now.get(what, "not given")
-            where = f"{self.where}: the study {self.name}"
-            end = "use another --name or --out, or the settings it was begun with"
-            if part == "digest":
-                raise ConfigError(f"{where} was begun with other defaults than hold now; {end}")
-            raise ConfigError(f"{where} was begun with {what} {then}, which now is {now}; {end}")
+            known = self.study.user_attrs["settings"]  # another process may have been first
+        # The digest last: any other difference says more.
+        for what in sorted({**known, **self.settings}, key=lambda what: what == "digest"):
+            then, now = (kept.get(what, "not given") for kept in (known, self.settings))
+            if then != now:
+                change = f"{what} {then}, which now is {now}"
+                if what == "digest":
+                    change = "other defaults than hold now"
+                raise ConfigError(
+                    f"{self.path}: the study {self.name} was begun with {change}; "
+                    "use another --name or --out, or the settings it was begun with"
+                )
 
     def check_data(self, digest: str) -> None:
         """Refuse to mix trials on different data.
 
         Raises:
-            DataError: The first trial had others.
+            DataError: The first trial had other data.
         """
         known = self.study.user_attrs.get("data")
         if known is None:
             self.study.set_user_attr("data", digest)
         elif known != digest:
             raise DataError(
-                f"{self.where}: the data of the study {self.name} have changed since it began; "
+                f"{self.path}: the data of the study {self.name} have changed since it began; "
                 "use another --name or --out"
             )
 
     def fill(self) -> None:
-        """Make the waiting trials that are missing."""
+        """Enqueue the trials that are missing."""
         for _ in range(len(self._trials()), self.count):
             self.study.enqueue_trial({})
 
-    def _trials(self) -> list[Any]:
-        return self.storage.get_all_trials(self._id, deepcopy=False)[: self.count]
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)[: self.count]
 
     # ------------------------------------------------------------------------- one trial
 
-    def claim(self) -> Any:
-        """Take the first waiting trial; wait for those of others, lest one of these dies.
+    def claim(self) -> FrozenTrial | None:
+        """The first unfinished trial that no process runs; None if there is none now."""
+        self.check()
+        for trial in self._trials():
+            if trial.state.is_finished() or not self._lock(trial.number):
+                continue
+            trial = self._trials()[trial.number]  # as its last process left it
+            starts = trial.user_attrs.get("starts", 0)
+            if trial.state.is_finished():
+                self._unlock(trial.number)
+            elif starts >= STARTS:
+                reason = f"its process died {STARTS} times (memory?)"
+                self.finish(trial, {"valid": None, "reason": reason})
+            else:
+                self.note(trial, "starts", starts + 1)
+                if trial.state == self._states.WAITING:
+                    self.storage.set_trial_state_values(trial._trial_id, self._states.RUNNING)
+                return trial
+        return None
 
-        Returns:
-            Optuna's frozen trial; None when all are finished.
-        """
-        optuna, told = _optuna(), False
-        while True:
-            self.check()
-            self._free_the_dead()
-            trials = self._trials()
-            for trial in trials:
-                if trial.state == optuna.trial.TrialState.WAITING and self._take(trial):
-                    return trial
-            others = [trial for trial in trials if not trial.state.is_finished()]
-            if not others:
-                return None
-            if not told:
-                getLogger().info(f"{len(others)} trials are still run by other processes")
-            told = True
-            time.sleep(POLL)
-
-    def _take(self, trial: Any) -> bool:
-        optuna = _optuna()
-        try:
-            state = optuna.trial.TrialState.RUNNING
-            if not self.storage.set_trial_state_values(trial._trial_id, state):
-                return False
-        except optuna.exceptions.UpdateFinishedTrialError:
+    def _lock(self, number: int) -> bool:
+        if number in self._locks:
             return False
-        self.token = uuid.uuid4().hex
-        starts = trial.user_attrs.get("starts", 0) + 1
-        self.note(trial, "starts", starts)
-        self.note(trial, "owner", {"token": self.token, **self._me})
+        lock = FileLock(f"{self.path}.{number}.lock")
+        if self._locks_work:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return False
+        self._locks[number] = lock
         return True
 
-    def note(self, trial: Any, key: str, value: Any) -> None:
-        """Keep something with a trial, for whoever reads the study."""
+    def _unlock(self, number: int, finished: bool = True) -> None:
+        lock = self._locks.pop(number)
+        if finished:  # else another process may be about to lock this very file
+            with suppress(OSError):
+                Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+    def note(self, trial: FrozenTrial, key: str, value: Any) -> None:
+        """Keep a value with a trial, for readers of the study."""
         self.storage.set_trial_user_attr(trial._trial_id, key, value)
 
-    def _is_mine(self, trial: Any) -> bool:
-        now = self.storage.get_trial(trial._trial_id)
-        owner = now.user_attrs.get("owner", {})
-        return owner.get("token") == self.token and now.state.name == "RUNNING"
-
-    def _free_the_dead(self) -> None:
-        optuna = _optuna()
-        for trial in self._trials():
-            if trial.state != optuna.trial.TrialState.RUNNING or not self._is_dead(trial):
-                continue
-            if trial.user_attrs.get("starts", 0) >= STARTS:
-                reason = f"its process died {STARTS} times (memory?)"
-                self._end(trial, "failed", {"reason": reason})
-            else:
-                getLogger().warning(f"trial {trial.number} had been stopped and is run again")
-                self._to_waiting(trial)
-
-    def _is_dead(self, trial: Any) -> bool:
-        owner = trial.user_attrs.get("owner")
-        if owner and owner["host"] == self._me["host"]:
-            return not _alive(owner["pid"], owner["started"])
-        sign = json.dumps([owner, trial.user_attrs.get("beat")])
-        last, since = self._silent.get(trial.number, (None, 0.0))
-        if sign != last:
-            self._silent[trial.number] = (sign, time.monotonic())
-            return False
-        return time.monotonic() - since > STALE
-
-    def _to_waiting(self, trial: Any) -> None:
-        optuna = _optuna()
-        try:
-            # Nobody's until the next owner is noted, lest it is freed once more for the old one.
-            self.note(trial, "owner", {"token": uuid.uuid4().hex, "host": ""})
-            waiting = optuna.trial.TrialState.WAITING
-            self.storage.set_trial_state_values(trial._trial_id, waiting)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            return  # it had ended in the meantime
-
-    @contextmanager
-    def held(self, trial: Any) -> Iterator[None]:
-        """Say regularly that the trial is run; give it back if it ends without a result."""
-        stop = Event()
-
-        def beat() -> None:
-            count = 0
-            while not stop.wait(BEAT):
-                count += 1
-                try:
-                    self.note(trial, "beat", [self.token[:8], count])
-                except (OSError, _optuna().exceptions.OptunaError) as error:
-                    getLogger().warning(f"{self.where}: {error}")
-
-        thread = Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        except BaseException:
-            if self._is_mine(trial):
-                self.note(trial, "starts", trial.user_attrs.get("starts", 0))  # it was no death
-                self._to_waiting(trial)
-            raise
-        finally:
-            stop.set()
-            thread.join()
-
-    def set_params(self, trial: Any, params: dict[str, Any], distributions: dict) -> None:
-        """Tell Optuna the settings that a trial has, where the ranges hold them."""
-        for key, value in params.items():
-            if key not in trial.distributions:
-                inner = distributions[key].to_internal_repr(value)
-                self.storage.set_trial_param(trial._trial_id, key, inner, distributions[key])
-
-    def finish(self, trial: Any, outcome: dict[str, Any]) -> bool:
-        """Write a trial's result, if it still is this process's.
+    def finish(self, trial: FrozenTrial, outcome: Row) -> None:
+        """Write a trial's result.
 
         Args:
-            trial: What :meth:`claim` gave.
-            outcome: ``valid``, the score, or None and a ``reason``; whatever else is to be kept.
-
-        Returns:
-            Whether it was taken.
+            trial: From :meth:`claim`.
+            outcome: ``valid``, the score, or None and a ``reason``; anything else to be kept.
         """
-        if not self._is_mine(trial):
-            getLogger().warning(f"trial {trial.number} was taken over; this result is dropped")
-            return False
-        self._end(trial, "failed" if outcome["valid"] is None else "complete", outcome)
-        return True
+        value = outcome["valid"]
+        state = self._states.FAIL if value is None else self._states.COMPLETE
+        values = None if value is None else [value]
+        try:
+            self.note(trial, "outcome", outcome)
+            self.storage.set_trial_state_values(trial._trial_id, state, values)
+        except self._optuna.exceptions.UpdateFinishedTrialError:  # run twice for want of locks
+            getLogger().warning(f"trial {trial.number} has a result; this one is dropped")
+        self._unlock(trial.number)
 
-    def _end(self, trial: Any, state: str, outcome: dict[str, Any]) -> None:
-        optuna = _optuna()
-        self.note(trial, "outcome", outcome)
-        value = outcome.get("valid")
-        kind = optuna.trial.TrialState.FAIL if state == "failed" else None
-        self.study.tell(trial.number, value, state=kind, skip_if_finished=True)
+    def interrupted(self, trial: FrozenTrial) -> None:
+        """Let a trial whose process died be claimed again."""
+        self._unlock(trial.number, finished=False)
+
+    def release(self) -> None:
+        """Return all trials that were claimed and not finished; these starts do not count."""
+        for number in list(self._locks):
+            trial = self._trials()[number]
+            self.note(trial, "starts", trial.user_attrs["starts"] - 1)
+            self.storage.set_trial_state_values(trial._trial_id, self._states.WAITING)
+            self._unlock(number, finished=False)
 
     # --------------------------------------------------------------------------- results
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Trials that have ended, by number: ``trial``, ``state`` and what was kept of them."""
-        rows = []
-        for trial in self._trials():
-            if trial.state.is_finished():
-                done = trial.state.name == "COMPLETE"
-                rows.append({"trial": trial.number, "state": _DONE[not done]})
-                rows[-1] |= trial.user_attrs.get("outcome", {})
-                rows[-1].setdefault("settings", trial.user_attrs.get("settings"))
-        return rows
+    def rows(self) -> list[Row]:
+        """Finished trials by number: ``trial``, ``state``, ``settings`` and their outcome."""
+        return [
+            {
+                "trial": trial.number,
+                "state": "complete" if trial.state == self._states.COMPLETE else "failed",
+                "settings": trial.user_attrs.get("settings"),
+                **trial.user_attrs.get("outcome", {}),
+            }
+            for trial in self._trials()
+            if trial.state.is_finished()
+        ]
 
     def left(self) -> int:
         """How many trials have not ended."""
-        return self.count - len(self.rows())
+        return self.count - sum(trial.state.is_finished() for trial in self._trials())
 
-    def best(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """The row with the best score; the first one of equals."""
+    def best(self, rows: list[Row]) -> Row | None:
+        """The row with the best score; the first of equals."""
         done = [row for row in rows if row["state"] == "complete"]
-        sign = -1 if self.bigger else 1
+        sign = -1 if self.maximize else 1
         return min(done, key=lambda row: (sign * row["valid"], row["trial"]), default=None)
+
+
+def _can_lock(folder: Path) -> bool:
+    """Whether files in a folder can be locked, which some network disks do not support."""
+    lock = FileLock(folder / f"{TEMPORARY}{uuid.uuid4().hex[:12]}.lock")
+    try:
+        lock.acquire(timeout=0)
+        lock.release()
+    except (OSError, NotImplementedError):  # some versions of filelock raise Timeout, an OSError
+        return False
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+    return True

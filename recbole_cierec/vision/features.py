@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_cierec.distributed.world import meet, of_first, world
+from recbole_cierec.distributed.world import of_first, wait_for_all, world
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.cache_folder import build_folder
 from recbole_cierec.files.digest import file_digest, stamp_of
@@ -230,17 +230,17 @@ def _find_together(cache: _Cache) -> np.ndarray | None:
 
 def _in_parts(cache: _Cache, found: np.ndarray | None, shard: Shard) -> np.ndarray | None:
     """Compute this process's part of a run's shard; the last of all joins them."""
-    if meet(found is not None):
+    if wait_for_all(found is not None):
         return found
     rank, size = world()
     own = shard.within(rank, size)
     parts = Parts(cache.folder, cache.inputs, cache.shape, cache.kind.dtype, cache.batch_size, own)
     if found is None:
         _add_part(cache, parts)
-    meet()
+    wait_for_all()
     if rank == 0 and not parts.missing():
         _join(cache, parts)
-    meet()
+    wait_for_all()
     found = _find_together(cache)
     if found is not None:
         return found

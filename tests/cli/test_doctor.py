@@ -175,7 +175,7 @@ def test_places_that_cannot_be_written_are_problems_but_data_may_be_read_only(
 @pytest.mark.parametrize("word", ["--model=MF", "--cache_dir", "--cache_dir=", "saved", "--data=x"])
 def test_other_flags_are_refused(word, capsys):
     assert doctor.main([word]) == 2
-    assert "is not a flag of doctor; known are --checkpoint_dir=DIR" in capsys.readouterr().err
+    assert "is not a flag of doctor; the flags are --checkpoint_dir=DIR" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 from optuna.trial import TrialState
 from tune_helpers import FIXED, SEARCHED, arguments, fake, flags_of, search, write_two_tastes
 
-from recbole_cierec import run
+from recbole_cierec import run, tuning
 from recbole_cierec.cli import tune
 from recbole_cierec.cli.run import split_arguments
 from recbole_cierec.config.config import Config
@@ -27,8 +27,9 @@ from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.errors import ConfigError, DataError, UserError
 from recbole_cierec.files.checkpoint import read_checkpoint
 from recbole_cierec.trainer.trainer import TrainerMixin
-from recbole_cierec.tuning import study as board
-from recbole_cierec.tuning import trial
+from recbole_cierec.tuning import runner, trial
+from recbole_cierec.tuning import study as studies
+from recbole_cierec.tuning.search import Search
 
 SAME = ("trial", "state", "settings", "valid", "metrics", "epochs", "best_epoch")
 
@@ -46,7 +47,7 @@ def seen(rows: list[dict]) -> list[dict]:
 
 
 def stored(path="out/tastes-MF.journal", name="tastes-MF"):
-    return optuna.load_study(study_name=name, storage=board.open_storage(path)).trials
+    return optuna.load_study(study_name=name, storage=studies.open_journal(Path(path))).trials
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_what_is_in_the_test_part_changes_nothing(in_tmp, data, whole):
     assert texts[0] != texts[1]
     rows = search(data, trials=3, flags={"data_path": in_tmp / "other"})["rows"]
     for ours, theirs in zip(rows, whole, strict=False):
-        for name in ("recall@10", "ndcg@10"):  # cold and warm users are told by the test part
+        for name in ("recall@10", "ndcg@10"):  # the test part decides who is a cold user
             assert ours["metrics"][name] == theirs["metrics"][name]
 
 
@@ -204,7 +205,7 @@ def test_a_trial_says_what_a_run_with_its_settings_says(
         return plain(self, *args, **kwargs)
 
     monkeypatch.setattr(TrainerMixin, "_train_epoch", train_epoch)
-    result = tune.tune(model, "tiny", 3, flags=flags, search="space.yaml", out=Path("out"))
+    result = tuning.tune(model, "tiny", 3, flags=flags, search="space.yaml", out=Path("out"))
     assert len(result["rows"]) >= 2
     if model == "AMF":
         assert epochs["MF"] == 2  # one stage for all trials
@@ -222,6 +223,19 @@ def test_a_trial_says_what_a_run_with_its_settings_says(
 # ---------------------------------------------------------------------- stopped, shared, exact
 
 
+def search_of(data: Path, trials=2, **options) -> Search:
+    space = str(data / "space.yaml")
+    flags = flags_of(data, **options.pop("flags", {}))
+    return Search("MF", "tastes", [], flags, trials, search=space, out="out", **options)
+
+
+def begun(data: Path, trials=2) -> tuple[Search, studies.SharedStudy]:
+    search = search_of(data, trials)
+    study = search.study()
+    study.fill()
+    return search, study
+
+
 @pytest.mark.slow
 def test_a_search_killed_in_a_trial_goes_on_and_ends_as_the_whole_one(data, in_tmp, whole):
     words = [sys.executable, "-m", "recbole_cierec.cli.tune", *arguments(data, trials=5)]
@@ -230,16 +244,16 @@ def test_a_search_killed_in_a_trial_goes_on_and_ends_as_the_whole_one(data, in_t
     journal = Path("out/tastes-MF.journal")
     try:
         for _ in range(30000):
-            owners = journal.read_text().count('"owner"') if journal.is_file() else 0
-            if owners == 3 or child.poll() is not None:
+            starts = journal.read_text().count('"starts"') if journal.is_file() else 0
+            if starts == 3 or child.poll() is not None:
                 break
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
     finally:
         child.kill()
         assert child.wait() == -signal.SIGKILL
-    states = [one.state for one in stored()]
-    assert states == [TrialState.COMPLETE] * 2 + [TrialState.RUNNING] + [TrialState.WAITING] * 2
+    done = [one.state == TrialState.COMPLETE for one in stored()]
+    assert done == [True] * 2 + [False] * 3
     with journal.open("a") as file:  # and had it died in the middle of a line
         file.write('{"op_code": 8, "worker_')
     rows = search(data)["rows"]
@@ -248,56 +262,57 @@ def test_a_search_killed_in_a_trial_goes_on_and_ends_as_the_whole_one(data, in_t
 
 
 @pytest.mark.slow
-def test_two_processes_share_exactly_n_trials_with_the_results_of_one(data, in_tmp, whole):
+def test_workers_share_exactly_n_trials_with_the_results_of_one_process(
+    data, in_tmp, whole, monkeypatch, capsys
+):
+    """The first trial that is handed out kills its worker; another one runs it again."""
+    used: list[tuple[int, int]] = []
+    plain = runner._hand_out
+
+    def hand_out(search, study, worker):
+        plain(search, study, worker)
+        if worker.trial is not None:
+            used.append((worker.trial.number, worker.process.pid))
+            if len(used) == 1:
+                os.kill(worker.process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(runner, "_hand_out", hand_out)
     result = search(data, processes=2)
     assert seen(result["rows"]) == seen(whole)
-    trials = stored()
-    assert [one.user_attrs["starts"] for one in trials] == [1] * 5
-    assert len({one.user_attrs["owner"]["pid"] for one in trials}) == 2
-    assert os.getpid() not in {one.user_attrs["owner"]["pid"] for one in trials}
+    assert [one.user_attrs["starts"] for one in stored()] == [2, 1, 1, 1, 1]
+    assert len({pid for _, pid in used}) == 3
+    assert sorted(number for number, _ in used) == [0, 0, 1, 2, 3, 4]
+    assert "the process of trial 0 was killed (code -9" in capsys.readouterr().err
 
 
-def test_processes_take_the_gpus_in_turn_before_they_ask_for_any(data, in_tmp, monkeypatch):
+def test_workers_take_the_gpus_in_turn_before_they_ask_for_any(data, in_tmp, monkeypatch):
     seen: list[str] = []  # what a process sees on its first question, it sees for good
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(
         "torch.cuda.is_available", lambda: not seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
     )
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    flags = flags_of(data, gpu_id="0, 1", use_gpu=True)
-    plan = trial.Plan("MF", "tastes", [], flags, 4, search=str(data / "space.yaml"))
-    given: list[dict] = []
-
-    def process(target, args, name):
-        given.append(args[0])
-        return SimpleNamespace(start=int, join=int, pid=None, exitcode=0)
-
-    context = SimpleNamespace(SimpleQueue=lambda: SimpleNamespace(empty=lambda: True))
-    context.Process = process
-    monkeypatch.setattr(tune.multiprocessing, "get_context", lambda method: context)
-    tune._workers(plan, None, 3)
+    plan = search_of(data, flags={"gpu_id": "0, 1", "use_gpu": True})
     firsts = []
-    for words in given:
+    for given in runner._with_gpus(plan, 3):
         seen.clear()
-        assert trial.Plan(**words).base.digest() == plan.base.digest()
+        assert Search(**given).base.digest() == plan.base.digest()
         firsts.append(seen[0])
     assert firsts == ["0", "1", "0"]
 
 
 def test_two_that_begin_a_study_at_once_still_run_n_trials(data, in_tmp, monkeypatch):
     asked = fake(monkeypatch, lambda settings: settings["learning_rate"])
-    words = dict(model="MF", dataset="tastes", files=[], flags=flags_of(data), trials=4)
-    words |= {"search": str(data / "space.yaml"), "out": Path("out")}
-    plans = [trial.Plan(**words) for _ in range(2)]
-    boards = [plan.board() for plan in plans]
+    searches = [search_of(data, 4) for _ in range(2)]
+    both = [search.study() for search in searches]
     for _ in range(4):  # each sees too few trials and makes the missing one
-        boards[0].study.enqueue_trial({})
-        boards[1].study.enqueue_trial({})
-    for plan, one in zip(plans, boards, strict=True):
-        tune.work(plan, one)
+        for study in both:
+            study.study.enqueue_trial({})
+    for one, study in zip(searches, both, strict=True):
+        runner._run_here(one, study)
     assert len(asked) == 4
-    assert len(boards[1].rows()) == 4
-    assert boards[1].left() == 0
+    assert len(both[1].rows()) == 4
+    assert both[1].left() == 0
 
 
 def test_more_trials_go_on_after_those_that_are_there(data, in_tmp, whole):
@@ -318,76 +333,83 @@ def test_a_search_that_is_stopped_gives_its_trial_back(data, in_tmp, monkeypatch
     assert stored()[0].user_attrs["starts"] == 0
 
 
-def begun(data: Path):
-    plan = trial.Plan("MF", "tastes", [], flags_of(data), 2, search=str(data / "space.yaml"),
-                      out=Path("out"))  # fmt: skip
-    one = plan.board()
-    one.fill()
-    return plan, one
-
-
-def test_a_silent_process_elsewhere_loses_its_trial_and_a_living_one_does_not(
-    data, in_tmp, monkeypatch
-):
-    monkeypatch.setattr(board, "STALE", 0.2)
-    monkeypatch.setattr(board, "POLL", 0.05)
-    asked = fake(monkeypatch, lambda settings: 0.5)
-    plan, there = begun(data)
-    there._me["host"] = "elsewhere"
-    held = there.claim()
-    _, here = begun(data)
-    for beat in range(6):  # it speaks, so it is left alone for longer than STALE
-        there.note(held, "beat", beat)
-        here._free_the_dead()
-        time.sleep(0.06)
-    assert stored()[0].state == TrialState.RUNNING
-    tune.work(plan, here)
-    assert len(asked) == 2
-    assert here.left() == 0
-    assert stored()[0].user_attrs["starts"] == 2
-    assert not there.finish(held, {"settings": {}, "valid": 0.9})  # woken up too late
-    assert [row["valid"] for row in here.rows()] == [0.5, 0.5]
-
-
-def dead_owner() -> dict:
-    return {"token": "x", "host": board.here(), "pid": 2**22 + 1, "started": 0.0}
-
-
-def test_a_trial_of_a_dead_process_is_not_freed_again_while_it_is_being_taken(
-    data, in_tmp, monkeypatch
-):
+def test_a_trial_is_claimed_once_until_its_process_has_ended(data, in_tmp):
     (_, one), (_, other) = begun(data), begun(data)
-    one.note(one.claim(), "owner", dead_owner())
-    plain = one.note
+    first = one.claim()
+    assert (first.number, other.claim().number) == (0, 1)
+    assert other.claim() is None  # both are run
+    assert one.claim() is None
+    one.interrupted(first)  # as the kernel does where a process ends
+    assert other.claim().number == 0
+    assert stored()[0].user_attrs["starts"] == 2
 
-    def note(trial, key, value):
-        other._free_the_dead()  # before anything is said of the trial
-        plain(trial, key, value)
 
-    monkeypatch.setattr(one, "note", note)
-    assert one.claim().number == 0
-    assert stored()[0].state == TrialState.RUNNING
-    assert other.claim().number == 1
+def test_a_trial_that_ends_between_the_look_and_the_lock_is_not_run_again(
+    data, in_tmp, monkeypatch
+):
+    (_, one), (_, other) = begun(data, 1), begun(data, 1)
+    trial, plain = one.claim(), other._lock
+
+    def lock(number):
+        one.finish(trial, {"settings": {}, "valid": 0.5})
+        return plain(number)
+
+    monkeypatch.setattr(other, "_lock", lock)
+    assert other.claim() is None
+    assert other.left() == 0
+    assert not list(Path("out").glob("*.lock"))
+
+
+def test_where_a_disk_has_no_locks_a_trial_may_run_twice_and_counts_once(
+    data, in_tmp, monkeypatch, caplog
+):
+    monkeypatch.setattr(studies, "_can_lock", lambda folder: False)
+    (_, one), (_, other) = begun(data), begun(data)
+    assert "has no locks; run one tune command at a time" in caplog.text
+    trials = one.claim(), other.claim()
+    assert [trial.number for trial in trials] == [0, 0]
+    one.finish(trials[0], {"settings": {}, "valid": 0.5})
+    other.finish(trials[1], {"settings": {}, "valid": 0.9})
+    assert [row["valid"] for row in other.rows()] == [0.5]
+    assert "trial 0 has a result" in caplog.text
+
+
+def test_a_disk_is_asked_whether_it_has_locks(tmp_path, monkeypatch):
+    assert studies._can_lock(tmp_path)
+
+    def acquire(self, timeout):
+        raise NotImplementedError("no flock")
+
+    monkeypatch.setattr(studies.FileLock, "acquire", acquire)
+    assert not studies._can_lock(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_trial_whose_process_always_dies_is_given_up(data, in_tmp, monkeypatch):
     asked = fake(monkeypatch, lambda settings: 0.5)
-    dead = dead_owner()
-    plan, one = begun(data)
-    for _ in range(board.STARTS):
-        taken = one.claim()
+    search, study = begun(data)
+    for _ in range(studies.STARTS):
+        taken = study.claim()
         assert taken.number == 0
-        one.note(taken, "owner", dead)
-        one.note(taken, "settings", {"learning_rate": 0.05})
-    tune.work(plan, one)
-    first, second = one.rows()
+        study.note(taken, "settings", {"learning_rate": 0.05})
+        study.interrupted(taken)
+    runner._run_here(search, study)
+    first, second = study.rows()
     assert len(asked) == 1
     assert (first["state"], second["state"]) == ("failed", "complete")
     assert "died 5 times" in first["reason"]
     assert first["settings"] == {"learning_rate": 0.05}
 
 
-def test_the_terminal_is_told_once_what_every_trial_says_in_its_log(data, in_tmp, capfd):
+def test_an_error_of_the_program_in_a_worker_stops_the_search(data, in_tmp, monkeypatch):
+    search, study = begun(data)
+    worker = SimpleNamespace(process=SimpleNamespace(join=int, exitcode=1))
+    worker.pipe = SimpleNamespace(recv=lambda: open("absent"))
+    with pytest.raises(UserError, match="a worker ended with code 1; repeat the command"):
+        runner._receive(search, study, worker, study.claim())
+
+
+def test_the_terminal_shows_once_what_every_trial_logs(data, in_tmp, capfd):
     (in_tmp / "base.yaml").write_text("gr_mode: off\n")  # of another model
     root = logging.getLogger()
     kept, root.handlers = root.handlers, []  # as in a program without logging of its own
@@ -426,8 +448,8 @@ def test_a_study_of_other_settings_is_refused_in_one_line(data, in_tmp, monkeypa
     assert len(asked) == 2
 
 
-def test_a_study_without_any_trial_takes_the_mended_settings(data, in_tmp, monkeypatch):
-    """An error before the first trial, a broken picture say, is mended by another key."""
+def test_a_study_without_any_trial_takes_the_corrected_settings(data, in_tmp, monkeypatch):
+    """An error before the first trial, a broken picture say, is corrected by another key."""
     fake(monkeypatch, error=DataError("3 of 9 pictures cannot be used"))
     with pytest.raises(DataError):
         search(data, trials=2)
@@ -449,15 +471,6 @@ def test_other_data_under_the_same_name_are_refused(in_tmp, data):
     assert [one.state for one in stored()] == [TrialState.COMPLETE, TrialState.WAITING]
 
 
-def test_a_database_serves_as_storage_too(data, in_tmp, monkeypatch):
-    asked = fake(monkeypatch, lambda settings: settings["reg_weight"])
-    url = "sqlite:///study.db"
-    search(data, trials=2, storage=url)
-    rows = search(data, trials=4, storage=url)["rows"]
-    assert len(asked) == len(rows) == 4
-    assert not list(Path("out").glob("*.journal"))
-
-
 def test_user_errors_of_a_worker_are_those_of_the_search(data, in_tmp):
     with pytest.raises(UserError, match="no such data set folder"):
         search(data, dataset="absent", trials=1, processes=2)
@@ -467,6 +480,6 @@ def test_smaller_is_better_where_the_metric_says_so(data, in_tmp):
     rows = [{"trial": k, "state": "complete", "valid": v} for k, v in enumerate([3.0, 1.0, 1.0])]
     one = begun(data)[1]
     assert one.best(rows)["trial"] == 0
-    one.bigger = False
+    one.maximize = False
     assert one.best(rows)["trial"] == 1
     assert one.best([]) is None

@@ -20,12 +20,12 @@ STAGED = {"embedding_size": 6, "epochs": 1, "pretrain": {"epochs": 4, "learning_
 WORKER = """
 import json, sys
 from recbole_cierec import run
-from recbole_cierec.trainer import trainer
-wrote, write = [], trainer.write_checkpoint
+from recbole_cierec.trainer import checkpoints
+wrote, write = [], checkpoints.write_checkpoint
 def note(path, state):
     wrote.append(path.name)
     write(path, state)
-trainer.write_checkpoint = note
+checkpoints.write_checkpoint = note
 result = run("AMF", "tiny", config_dict=json.loads(sys.argv[1]))
 print(json.dumps({"wrote": wrote, "stage": result["stages"][0]["checkpoint"],
                   "checkpoint": result["checkpoint"]}))

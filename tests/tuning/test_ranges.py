@@ -139,10 +139,10 @@ def test_a_wrong_range_is_one_line_with_its_file(data, in_tmp, capsys, text, wor
         ({"search": "none.yaml"}, ["none.yaml: there is no such"]),
         ({"nproc": 2}, ["--nproc is not for tune", "--processes"]),
         ({"resume": "auto"}, ["--resume is not for tune"]),
-        ({"name": "a/b"}, ["--name is no path"]),
+        ({"name": "a/b"}, ["--name must not be a path", "--out"]),
         ({"learning_rate": 0.1, "reg_weight": 0.1}, ["nothing is left to search"]),
         ({"dataset": "absent"}, ["absent", "no such data set folder"]),
-        ({"storage": "no://where"}, ["no://where: cannot be opened"]),
+        ({"storage": "sqlite:///a.db"}, ["--storage must be a file", "sqlite:///a.db"]),
         ({"storage": "/proc/x/y.journal"}, ["/proc/x/y.journal: cannot be opened"]),
     ],
 )

@@ -1,0 +1,189 @@
+"""Checkpoints of a trainer: the complete state after an epoch, written and restored."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import StepLR
+
+from recbole_cierec.distributed.random_state import rng_state, set_rng_state
+from recbole_cierec.distributed.world import world
+from recbole_cierec.errors import CheckpointError, NonFiniteLossError
+from recbole_cierec.files.checkpoint import (
+    fitting,
+    from_plain,
+    read_checkpoint,
+    to_plain,
+    write_checkpoint,
+)
+from recbole_cierec.trainer.compat import TrainerCompat
+from recbole_cierec.trainer.deferred_loss import all_finite
+from recbole_cierec.trainer.optimizers import load_state
+from recbole_cierec.trainer.plain_state import PlainState
+from recbole_cierec.trainer.resuming import (
+    newest_checkpoint,
+    refuse_other_run,
+    warn_of_differences,
+)
+
+
+class CheckpointMixin(TrainerCompat):
+    """Safe checkpoints, from which a run resumes exactly.
+
+    ``saved_model_file`` holds the best epoch, :attr:`last_file` the last complete one.
+    """
+
+    def __init__(self, config: Any, model: torch.nn.Module) -> None:
+        super().__init__(config, model)
+        self._name_files()
+        self._plain = PlainState(model)
+        self.schedulers: dict[str, StepLR] = {}
+        self.stopped_early = False
+        self.writes = world()[0] == 0  # whether this process writes the run's files
+        self._saving = True
+        self._valid_result: dict[str, float] | None = None
+        self._resumed: tuple[Path, dict[str, Any]] | None = None  # until training continues
+        self._generators: list[torch.Generator] = []  # of the training loader
+        self._data: dict[str, str] = {}  # digests of the training data
+
+    def _name_files(self) -> None:
+        """RecBole names files by the second; two runs in one second would share them."""
+        stem = Path(self.saved_model_file).with_suffix("")
+        name = [f"{stem}-{uuid.uuid4().hex[:6]}"]
+        if torch.distributed.is_initialized():
+            torch.distributed.broadcast_object_list(name)
+        self.saved_model_file = f"{name[0]}.pth"
+
+    @property
+    def last_file(self) -> Path:
+        """The state at the end of the last complete epoch."""
+        return Path(self.saved_model_file).with_suffix(".last.pth")
+
+    def _optimizers(self) -> dict[str, Optimizer]:
+        """By attribute name; an optimizer with two names (RecVAE swaps its two) counts once."""
+        named = sorted((n, v) for n, v in vars(self).items() if isinstance(v, Optimizer))
+        return dict(sorted({id(v): (n, v) for n, v in named}.values()))
+
+    def _refuse_numbers(self, what: str) -> NoReturn:
+        kept = self.last_file if self.last_file.is_file() else "none yet"
+        raise NonFiniteLossError(
+            f"{self.config['model']}: {what}. Lower learning_rate or set clip_grad_norm. "
+            f"Last good checkpoint: {kept}"
+        )
+
+    # ------------------------------------------------------------------------- writing
+
+    def state(self, epoch: int) -> dict[str, Any]:
+        """Everything that a run needs to continue after ``epoch`` as if never interrupted.
+
+        Raises:
+            NonFiniteLossError: A parameter is not finite, which makes the state worthless.
+        """
+        for name, parameter in self.model.named_parameters():
+            if not all_finite([parameter.detach()]):
+                self._refuse_numbers(
+                    f"{name} has numbers that are not finite after epoch {epoch}; no checkpoint "
+                    "of it is written"
+                )
+        return {
+            "model": getattr(self.config, "model_spelling", self.config["model"]),
+            "dataset": self.config["dataset"],
+            "data": self._data,
+            "config": to_plain(dict(self.config.final_config_dict)),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "stopped_early": self.stopped_early,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": to_plain(self.best_valid_result),
+            "train_loss": to_plain(self.train_loss_dict),
+            "state_dict": to_plain(dict(self.model.state_dict())),
+            "other_parameter": to_plain(self.model.other_parameter()),
+            "plain_state": self._plain.changed(),
+            "optimizers": {k: v.state_dict() for k, v in self._optimizers().items()},
+            "schedulers": {k: to_plain(v.state_dict()) for k, v in self.schedulers.items()},
+            "extra": to_plain(self.extra_state()),
+            "rng": rng_state(self._generators),
+        }
+
+    def extra_state(self) -> dict[str, Any]:
+        """State that a subclass adds (the gates)."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`extra_state`."""
+
+    def _save_last(self, epoch: int) -> None:
+        if self._saving and self.writes:
+            write_checkpoint(self.last_file, self.state(epoch))
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        """RecBole calls this when validation improved, before it keeps the result."""
+        if not self.writes or (epoch < 0 < self.epochs):  # -1: nothing left to train
+            return
+        path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
+        known, self.best_valid_result = self.best_valid_result, self._valid_result
+        write_checkpoint(path, self.state(epoch))
+        self.best_valid_result = known
+        if verbose:
+            self.logger.info(f"Saving current: {path}")
+
+    # ------------------------------------------------------------------------- reading
+
+    def resume_checkpoint(self, resume_file: str | Path) -> None:
+        """Resume from a checkpoint (``auto``: the newest with this model, data set and settings).
+
+        Raises:
+            CheckpointError: It is missing, damaged, or of another model, data set or size.
+        """
+        path = newest_checkpoint(self.config) if resume_file == "auto" else Path(resume_file)
+        state = read_checkpoint(path)
+        refuse_other_run(path, state, self.config)
+        with fitting(path):
+            self._load_weights(path, state)
+            warn_of_differences(path, state, self.config)
+            self._load_training_state(state)
+        self.start_epoch = state["epoch"] + 1
+        self.cur_step = state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        best = state["best_valid_result"]
+        self.best_valid_result = None if best is None else OrderedDict(best)  # as RecBole keeps it
+        self.train_loss_dict = state["train_loss"]
+        self.saved_model_file = str(path).replace(".last.pth", ".pth")
+        self._resumed = path, state
+        self.logger.info(f"Resuming {path} after epoch {state['epoch']}")
+
+    def _load_training_state(self, state: dict[str, Any]) -> None:
+        """Everything but the weights: optimizers, schedulers, gates, attributes of the model."""
+        for name, optimizer in self._optimizers().items():
+            if name in state["optimizers"]:
+                load_state(optimizer, state["optimizers"][name])
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][name])
+        self.load_extra_state(from_plain(state["extra"]))
+        self._plain.restore(state["plain_state"], self.device)
+
+    def _load_weights(self, path: Path, state: dict[str, Any]) -> None:
+        ours = self.model.state_dict()
+        theirs = from_plain(state["state_dict"])
+        for name in sorted(ours.keys() | theirs.keys()):
+            there, here = theirs.get(name), ours.get(name)
+            if there is None or here is None or there.shape != here.shape:
+                shapes = ["absent" if x is None else str(list(x.shape)) for x in (there, here)]
+                raise CheckpointError(
+                    f"{path}: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in this run; "
+                    "use the data and the settings it was trained with"
+                )
+        self.model.load_state_dict(theirs)
+        others = from_plain(state["other_parameter"], self.device) or {}
+        self.model.load_other_parameter({k: v for k, v in others.items() if v is not None})
+
+    def _restore_rng(self, path: Path, state: dict[str, Any]) -> None:
+        """Called when training continues: what is built until then draws random numbers."""
+        with fitting(path):
+            set_rng_state(state["rng"], self._generators)
+        self._resumed = None

@@ -1,0 +1,177 @@
+"""What defines a search: its model, data set and ranges, and from these the settings of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recbole_cierec.config.config import COMMAND_LINE, Config
+from recbole_cierec.config.schema import PLACE_KEYS
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.tuning.ranges import (
+    Choice,
+    Interval,
+    Space,
+    defaults,
+    draws,
+    range_files,
+    read_space,
+    size,
+)
+from recbole_cierec.tuning.study import SharedStudy
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
+
+SAMPLERS = ("random", "tpe")
+MOST_TRIALS = 10**6
+FIRST_RANDOM = 10  # tpe learns from as many trials drawn at random
+
+
+def whole_number(key: str, value: int | str, most: int) -> int:
+    """A number from 1 to ``most``, as such or as the text of a command line.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    text = str(value)[:20]
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise ConfigError(f"--{key} must be from 1 to {most}, not '{text}'")
+    return int(text)
+
+
+@dataclass
+class Search:
+    """A search as the user defines it.
+
+    Attributes:
+        model: The model's name; None: as for ``run``.
+        dataset: The data set's name; None: as for ``run``.
+        files: The user's yaml files.
+        flags: Fixed keys, with their values as text, as on a command line.
+        trials: Trials in all.
+        sampler: ``random`` or ``tpe``.
+        search: A file of ranges; None: the package's.
+        out: The folder for all results.
+        name: The study's name; empty: DATASET-MODEL.
+        storage: The file that keeps the trials; empty: NAME.journal in ``out``.
+        base: The configuration of trial 0.
+        space: The ranges.
+        first: The settings of trial 0, the defaults.
+        count: ``trials``, or how many different settings there are, if that is less.
+
+    Raises:
+        ConfigError: A key, a value or a range is wrong.
+    """
+
+    model: str | None
+    dataset: str | None
+    files: Sequence[str] = ()
+    flags: Mapping[str, str] = field(default_factory=dict)
+    trials: int | str = 20
+    sampler: str = "random"
+    search: str | None = None
+    out: str | Path = "saved/tune"
+    name: str = ""
+    storage: str | Path = ""
+    base: Config = field(init=False, repr=False)
+    space: Space = field(init=False, repr=False)
+    first: dict[str, Any] = field(init=False, repr=False)
+    count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trials = whole_number("trials", self.trials, MOST_TRIALS)
+        if self.sampler not in SAMPLERS:
+            known = ", ".join(SAMPLERS)
+            raise ConfigError(f"--sampler must be one of {known}, not '{self.sampler}'")
+        if Path(self.name).name != self.name:
+            raise ConfigError(
+                f"--name must not be a path ('{self.name}'); use --out for the folder"
+            )
+        if "://" in str(self.storage):
+            raise ConfigError(f"--storage must be a file, not '{self.storage}'")
+        self.base = Config(self.model, self.dataset, list(self.files), None, dict(self.flags))
+        self.model, self.dataset = self.base.model_spelling, self.base["dataset"]
+        self.name = self.name or f"{self.dataset}-{self.base['model']}"
+        self.storage = self.storage or Path(self.out, f"{self.name}.journal")
+        fixed = [key for key, origin in self.base.origins.items() if origin == COMMAND_LINE]
+        files = [Path(self.search)] if self.search else range_files(self.base)
+        self.space = read_space(self.base, files, fixed)
+        self.first = defaults(self.space, self.base)
+        self.count = int(min(self.trials, size(self.space, self.first)))
+
+    def arguments(self) -> dict[str, Any]:
+        """What makes the same search in another process."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+
+    @property
+    def stages(self) -> Path:
+        """Where pretrained models are kept while the study lasts."""
+        return Path(self.out, f"{self.name}-stages")
+
+    def study(self) -> SharedStudy:
+        """The study, opened or begun."""
+        base, given = self.base, self.base.external_config_dict
+        settings = {
+            **{key: base[key] for key in sorted(given.keys() - PLACE_KEYS)},
+            **{f"range of {key}": range_.plain() for key, range_ in self.space.items()},
+            "model": self.model,
+            "dataset": self.dataset,
+            "metric": base["valid_metric"],
+            "sampler": self.sampler,
+            "digest": base.digest(),
+        }
+        maximize = bool(base["valid_metric_bigger"])
+        return SharedStudy(Path(self.storage), self.name, self.count, settings, maximize)
+
+    def config(self, settings: Mapping[str, Any]) -> Config:
+        """The configuration of a trial."""
+        keys = {} if "show_progress" in self.base.origins else {"show_progress": False}
+        flags = {**self.flags, "checkpoint_dir": str(self.stages)}
+        return Config(self.model, self.dataset, list(self.files), {**keys, **settings}, flags)
+
+    def settings(self, study: SharedStudy, trial: FrozenTrial) -> dict[str, Any]:
+        """The settings of a claimed trial: the defaults for trial 0, others from the sampler.
+
+        A trial that is run again keeps its settings.
+        """
+        import optuna
+
+        seed, number = self.base["seed"], trial.number
+        if self.sampler == "tpe" and number > FIRST_RANDOM:
+            seed = int(sha256(f"{seed}/{number}".encode()).hexdigest()[:8], 16)
+            study.study.sampler = optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=1, constant_liar=True
+            )
+            asked = optuna.trial.Trial(study.study, trial._trial_id)
+            return {key: _suggested(asked, key, range_) for key, range_ in self.space.items()}
+        settings = draws(self.space, seed, number + 1, self.first)[number]
+        # Tell Optuna the settings, as far as the ranges hold them.
+        held = {key: value for key, value in settings.items() if self.space[key].holds(value)}
+        study.study.sampler = optuna.samplers.PartialFixedSampler(
+            {key: _encoded(self.space[key], value) for key, value in held.items()},
+            optuna.samplers.RandomSampler(),
+        )
+        asked = optuna.trial.Trial(study.study, trial._trial_id)
+        for key in held:
+            _suggested(asked, key, self.space[key])
+        return settings
+
+
+def _encoded(range_: Choice | Interval, value: Any) -> Any:
+    """As Optuna keeps it: lists and mappings as text."""
+    if isinstance(range_, Choice) and isinstance(value, list | dict):
+        return repr(value)
+    return value
+
+
+def _suggested(trial: Trial, key: str, range_: Choice | Interval) -> Any:
+    if isinstance(range_, Choice):
+        names = [_encoded(range_, value) for value in range_.values]
+        return range_.values[names.index(trial.suggest_categorical(key, names))]
+    if range_.whole:
+        return trial.suggest_int(key, int(range_.low), int(range_.high), log=range_.log)
+    return trial.suggest_float(key, range_.low, range_.high, log=range_.log)
