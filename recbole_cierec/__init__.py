@@ -25,6 +25,10 @@ else:
     numpy_aliases()
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import ``run`` and ``load`` only when they are asked for (PEP 562)."""
     if name in ("run", "load"):
