@@ -120,7 +120,7 @@ def test_a_model_of_recbole_does_not_leave_torch_tracing_every_operation(monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr("recbole.utils.get_model", traced)
-        patch.setattr("recbole_cierec.compat.recbole.patch_model", lambda kind: kind)
+        patch.setattr("recbole_cierec.compat.recbole_models.patch_model", lambda kind: kind)
         get_model_class("SASRec")
     assert not torch.is_anomaly_enabled()
 
