@@ -52,8 +52,7 @@ class GuardedLoopMixin(CheckpointMixin):
     ) -> Totals:
         self._at = (epoch_idx, 0)
         loop = super()._train_epoch
-        # RecBole's plain loop on a device that works while the host queues more for it.
-        self._deferring = self.device.type == "cuda" and loop.__func__ is Trainer._train_epoch
+        self._deferring = self._may_defer(loop)
         if self._deferring:
             loop = self._train_deferred
         if self._group is not None:
@@ -62,6 +61,10 @@ class GuardedLoopMixin(CheckpointMixin):
                 self._group, loop, train_data, epoch_idx, loss_func, show_progress
             )
         return loop(train_data, epoch_idx, loss_func, show_progress)
+
+    def _may_defer(self, loop: Any) -> bool:
+        """Whether RecBole's plain loop runs on a device that works while the host continues."""
+        return self.device.type == "cuda" and loop.__func__ is Trainer._train_epoch
 
     def _train_deferred(
         self, train_data: Any, epoch_idx: int, loss_func: LossFunction | None, show_progress: bool

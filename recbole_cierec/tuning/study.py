@@ -104,6 +104,7 @@ class SharedStudy:
         self.settings = json.loads(json.dumps(settings, default=str))
         self._optuna = _optuna()
         self._states = self._optuna.trial.TrialState
+        self._finished = self._optuna.exceptions.UpdateFinishedTrialError
         self.storage = open_journal(path)
         self.study = self._optuna.create_study(
             study_name=name,
@@ -204,8 +205,9 @@ class SharedStudy:
         lock.release()
 
     def note(self, trial: FrozenTrial, key: str, value: Any) -> None:
-        """Keep a value with a trial, for readers of the study."""
-        self.storage.set_trial_user_attr(trial._trial_id, key, value)
+        """Keep a value with an unfinished trial, for readers of the study."""
+        with suppress(self._finished):
+            self.storage.set_trial_user_attr(trial._trial_id, key, value)
 
     def finish(self, trial: FrozenTrial, outcome: Row) -> None:
         """Write a trial's result.
@@ -217,10 +219,10 @@ class SharedStudy:
         value = outcome["valid"]
         state = self._states.FAIL if value is None else self._states.COMPLETE
         values = None if value is None else [value]
+        self.note(trial, "outcome", outcome)
         try:
-            self.note(trial, "outcome", outcome)
             self.storage.set_trial_state_values(trial._trial_id, state, values)
-        except self._optuna.exceptions.UpdateFinishedTrialError:  # run twice for want of locks
+        except self._finished:  # it was run twice for want of locks
             getLogger().warning(f"trial {trial.number} has a result; this one is dropped")
         self._unlock(trial.number)
 
@@ -232,8 +234,9 @@ class SharedStudy:
         """Return all trials that were claimed and not finished; these starts do not count."""
         for number in list(self._locks):
             trial = self._trials()[number]
-            self.note(trial, "starts", trial.user_attrs["starts"] - 1)
-            self.storage.set_trial_state_values(trial._trial_id, self._states.WAITING)
+            self.note(trial, "starts", trial.user_attrs.get("starts", 1) - 1)
+            with suppress(self._finished):
+                self.storage.set_trial_state_values(trial._trial_id, self._states.WAITING)
             self._unlock(number, finished=False)
 
     # --------------------------------------------------------------------------- results

@@ -301,7 +301,7 @@ def test_a_working_folder_that_cannot_be_written_is_one_line(in_tmp, monkeypatch
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(ConfigError, match=r"^log/M: .*Read-only file system.*start from a folder"):
+    with pytest.raises(ConfigError, match=r"^log/M: .*Read-only file system.*start the run in"):
         logs.start_log({"state": "info", "model": "M", "dataset": "d", "local_rank": 0})
 
 
