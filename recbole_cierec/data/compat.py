@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,11 @@ from recbole_cierec.data.atomic import (
 )
 from recbole_cierec.data.columns import check_header, refuse_padding
 from recbole_cierec.errors import DataError
+
+if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they use
+    from recbole.data.dataset import Dataset as _Base
+else:
+    _Base = object
 
 
 class _CellSeries(pd.Series):
@@ -53,7 +58,7 @@ class FeatureFrame(pd.DataFrame):
         return _CellSeries
 
 
-class DatasetCompat:
+class DatasetCompat(_Base):
     """For ``recbole.data.dataset.Dataset`` and its sub-classes."""
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:

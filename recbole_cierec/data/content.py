@@ -8,6 +8,7 @@ so that models without content pay nothing. What networks make of the pictures i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from logging import getLogger
 from pathlib import Path
@@ -43,7 +44,7 @@ class ItemContent:
         pictures: Set by :func:`recbole_cierec.vision.item_pictures.pictures_of`.
     """
 
-    def __init__(self, config: Any, item_ids: np.ndarray) -> None:
+    def __init__(self, config: Any, item_ids: Sequence[str]) -> None:
         self.config, self.item_ids = config, item_ids
         self.n_items = len(item_ids)
         self.folder = Path(config["data_path"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from recbole_cierec.data.cold_dataset import ColdSequenceMixin, ColdSplitMixin
 from recbole_cierec.data.column_keys import Files
 from recbole_cierec.data.compat import DatasetCompat
 from recbole_cierec.data.content import ItemContent
-from recbole_cierec.data.fast_interaction import Table
+from recbole_cierec.data.fast_interaction import FastInteraction
 from recbole_cierec.data.recbole_errors import as_data_errors
 from recbole_cierec.errors import DataError, nearest
 
@@ -36,6 +37,8 @@ class ContentMixin(DatasetCompat):
     """What we add to any RecBole data set: content, one vocabulary, clear refusals."""
 
     content: ItemContent
+    inter_feat: Any  # RecBole's
+    item_feat: Any
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)
@@ -115,8 +118,8 @@ class ContentMixin(DatasetCompat):
             raise DataError(f"{self.dataset_path}: holds one item only, so there is none to rank")
         self.content = ItemContent(self.config, self.field2id_token[self.iid_field])
 
-    def _dataframe_to_interaction(self, data: pd.DataFrame) -> Table:
-        return Table(super()._dataframe_to_interaction(data).interaction)
+    def _dataframe_to_interaction(self, data: pd.DataFrame) -> FastInteraction:
+        return FastInteraction(super()._dataframe_to_interaction(data).interaction)
 
     def build(self) -> list:
         order = self.config["eval_args"]["order"]
@@ -164,7 +167,7 @@ def _with_content(base: type) -> type:
     return type(base.__name__, (ContentMixin, cold, base), {"__doc__": base.__doc__})
 
 
-def dataset_class(config) -> type:
+def dataset_class(config: Any) -> type:
     """The class for a configuration: RecBole's choice by model and model type, with content."""
     if config["model"] in OWN_TO_MODEL:
         return _with_content(OWN_TO_MODEL[config["model"]])
@@ -175,7 +178,7 @@ def dataset_class(config) -> type:
     return by_type.get(config["MODEL_TYPE"], VisualDataset)
 
 
-def _make_demo(config) -> None:
+def _make_demo(config: Any) -> None:
     """Draw the embedded demo data where they are missing, once for all processes."""
     from recbole_cierec.data.demo import ensure_demo
 
@@ -185,7 +188,7 @@ def _make_demo(config) -> None:
         torch.distributed.barrier()
 
 
-def create_dataset(config) -> Dataset:
+def create_dataset(config: Any) -> Dataset:
     """The data set of ``config``, filtered and remapped.
 
     Unlike RecBole's function of that name it never unpickles an earlier data set that happens

@@ -7,15 +7,17 @@ number, for each column anew.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 
 
-class Table(Interaction):
+class FastInteraction(Interaction):
     """An :class:`Interaction` whose rows may be asked for by numbers of any kind at no detour."""
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
             return self.interaction[index]
         if isinstance(index, (list, range, np.ndarray)):
@@ -24,9 +26,9 @@ class Table(Interaction):
         columns = self.interaction.items()
         if isinstance(index, torch.Tensor) and index.dtype == torch.int64:
             # RecBole counts rows from the start, and this form has no negative numbers to heed.
-            return Table({name: column.index_select(0, index) for name, column in columns})
-        return Table({name: column[index] for name, column in columns})
+            return FastInteraction({k: column.index_select(0, index) for k, column in columns})
+        return FastInteraction({name: column[index] for name, column in columns})
 
     def repeat(self, sizes: int) -> Interaction:
         """RecBole repeats a batch once for each negative, mostly one, and then only adds to it."""
-        return Table(self.interaction) if sizes == 1 else super().repeat(sizes)
+        return FastInteraction(self.interaction) if sizes == 1 else super().repeat(sizes)

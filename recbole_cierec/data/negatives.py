@@ -8,6 +8,7 @@ only the question "which of these pairs are taken?" is answered for all rows at 
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class QuickSampler(Sampler):
     used_pairs: UsedPairs
     seen: np.ndarray | None  # items to draw from, ascending; None: all
 
-    def sample_by_key_ids(self, key_ids, num: int) -> torch.Tensor:
+    def sample_by_key_ids(self, key_ids: Any, num: int) -> torch.Tensor:
         users = np.tile(np.asarray(key_ids), num)
         items = self.sampling(len(users))
         left = self.used_pairs.taken(users, items)
@@ -122,7 +123,7 @@ class QuickSampler(Sampler):
         self._alias = items, own, np.where(other < 0, items, other)
 
 
-def quick_sampler(sampler, seen: np.ndarray | None = None):
+def quick_sampler(sampler: Any, seen: np.ndarray | None = None) -> QuickSampler:
     """A copy of RecBole's sampler that asks for all rows at once, and may draw fewer items.
 
     Args:
@@ -130,7 +131,7 @@ def quick_sampler(sampler, seen: np.ndarray | None = None):
         seen: Ids of the items that may be drawn; None: all.
     """
     quick = QuickSampler.__new__(QuickSampler)  # RecBole's constructor would count all pairs again
-    vars(quick).update(vars(sampler))
+    quick.__dict__.update(vars(sampler))
     quick.used_pairs = UsedPairs(sampler.used_ids, sampler.item_num)
     quick.seen = seen
     if sampler.distribution == "popularity":
@@ -138,12 +139,12 @@ def quick_sampler(sampler, seen: np.ndarray | None = None):
     return quick
 
 
-def seen_items(train_dataset) -> np.ndarray:
+def seen_items(train_dataset: Any) -> np.ndarray:
     """Items with a training interaction, ascending."""
     return np.unique(np.asarray(train_dataset.inter_feat[train_dataset.iid_field]))
 
 
-def refuse_endless(sampler, name: str, seen: np.ndarray | None = None) -> None:
+def refuse_endless(sampler: Any, name: str, seen: np.ndarray | None = None) -> None:
     """Refuse data from which a sampler would draw forever: a user has all that it draws from.
 
     RecBole draws until an item is new to the user. Its own check compares the user's items with

@@ -6,6 +6,9 @@ it is 8 for each phase. Every draw is RecBole's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from recbole.sampler import Sampler
 
@@ -33,7 +36,8 @@ class UsedItems:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, user) -> set[int] | list[set[int]]:
+    def __getitem__(self, user: Any) -> Any:
+        """The set of one user, or a list of sets for a list or an array of users."""
         if user is None:  # RecBole's loader asks for the user before the first one
             return set()
         if np.ndim(user):
@@ -41,7 +45,7 @@ class UsedItems:
         items = self.pairs[self.starts[user] : self.starts[user + 1]] - user * self.n_items
         return set(items.tolist())
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[set[int]]:
         return map(self.__getitem__, range(len(self)))
 
 

@@ -10,6 +10,7 @@ their share of it: their update is that of one process.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ class TrainLoader(TrainDataLoader):
 
     share: Share | None = None  # of the batch that was given out last; None in one process
 
-    def __init__(self, config, dataset, sampler, shuffle: bool = False) -> None:
+    def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
         alone, config["single_spec"] = config["single_spec"], True
         try:
             super().__init__(config, dataset, sampler, shuffle=shuffle)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +29,12 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 class _AtTheEnd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, zero: Tensor, callback: Callable[[], None]) -> Tensor:
+    def forward(ctx: Any, zero: Tensor, callback: Callable[[], None]) -> Tensor:
         ctx.callback = callback
         return zero.view_as(zero)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
         # As torch's own wrappers do: there is no public hook for the end of a backward pass.
         Variable._execution_engine.queue_callback(ctx.callback)
         return None, None
@@ -56,8 +57,9 @@ class ProcessGroup:
         self.model, self.device = model, device
         self.rank, self.size = world()
         self.weight = 1.0  # of this process's loss on the batch at hand
-        # The batch context of one process, in our models.
-        self._alone = model.batch if hasattr(model, "draws_per_row") else None
+        # Only this package's models have a batch context.
+        self._visual: Any = model if hasattr(model, "draws_per_row") else None
+        self._alone = None if self._visual is None else self._visual.batch
         self._common: torch.Generator | None = None  # of what is equal in all processes
         self._by_row: set[int] | None = None  # tables whose gradients are sparse
 
@@ -75,8 +77,8 @@ class ProcessGroup:
                 processes have their own rows and equally many.
         """
         self.weight = 1.0 if share is None else share.weight
-        if self._alone is not None:
-            model, items = self.model, [self.model.ITEM_ID, self.model.NEG_ITEM_ID]
+        if self._visual is not None:
+            model, items = self._visual, [self._visual.ITEM_ID, self._visual.NEG_ITEM_ID]
             shared = share and SharedBatch(share, model.USER_ID, items, self._common)
             model.batch = shared or self._alone
         return self.weight
@@ -129,7 +131,8 @@ class ProcessGroup:
     def exchange(self, loss: Tensor) -> Tensor:
         """Put the mean over processes in place of every gradient; returns that of the loss []."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        counts = None
+        # Rows of sparse gradients [processes, parameters]; on a GPU all gradients are dense.
+        counts = torch.zeros(self.size, len(parameters), dtype=torch.int64)
         if self.device.type == "cpu":
             counts = self._row_counts(parameters)
             used = (counts >= 0).any(0).tolist()  # no process has a gradient of the others
@@ -138,13 +141,14 @@ class ProcessGroup:
         for parameter in (p for p in parameters if p.grad is None):
             # On a GPU this is what torch's wrapper leads to as well: to ask would be to wait.
             parameter.grad = self._no_gradient(parameter)
-        by_row = [k for k, p in enumerate(parameters) if p.grad.is_sparse]
-        dense = [p.grad for p in parameters if not p.grad.is_sparse]
+        gradients = [p.grad for p in parameters if p.grad is not None]  # by now all have one
+        by_row = [k for k, gradient in enumerate(gradients) if gradient.is_sparse]
+        dense = [gradient for gradient in gradients if not gradient.is_sparse]
         large = [g for g in dense if g.numel() >= LARGE and g.is_contiguous()]
         kept = {id(g) for g in large}
-        waiting = [dist.all_reduce(gradient, async_op=True) for gradient in large]
+        waiting: list[Any] = [dist.all_reduce(gradient, async_op=True) for gradient in large]
         if by_row:
-            joined = exchange_rows([parameters[k].grad for k in by_row], counts[:, by_row])
+            joined = exchange_rows([gradients[k] for k in by_row], counts[:, by_row])
         loss = self._reduce_small(loss, [g for g in dense if id(g) not in kept])
         if by_row:
             for k, gradient in zip(by_row, joined(), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from recbole.evaluator.collector import DataStruct
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_cierec.errors import NonFiniteLossError
 from recbole_cierec.evaluation.compat import CollectorCompat
 from recbole_cierec.evaluation.plan import EvaluationPlan, Lists, View
 
@@ -85,8 +87,9 @@ class PlanCollector(CollectorCompat):
     """
 
     plan: EvaluationPlan | None = None
+    data_struct: DataStruct
 
-    def __init__(self, config) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.k = max(config["topk"])
         self.needs_items = self.register.need("rec.items")
@@ -97,7 +100,9 @@ class PlanCollector(CollectorCompat):
         self._common = self.data_struct  # counts of the training data
         self._structs: Collected = Collected()
 
-    def eval_batch_collect(self, scores_tensor, interaction, positive_u, positive_i) -> None:
+    def eval_batch_collect(
+        self, scores_tensor: Tensor, interaction: Any, positive_u: Any, positive_i: Any
+    ) -> None:
         if not self.ranking:
             super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
         elif self.plan is not None and self.plan.sampled:
@@ -106,7 +111,9 @@ class PlanCollector(CollectorCompat):
             for view in self.plan.views if self.plan is not None else [View("")]:
                 self._collect_view(view, scores_tensor, interaction, positive_u, positive_i)
 
-    def _collect_view(self, view: View, scores, interaction, positive_u, positive_i) -> None:
+    def _collect_view(
+        self, view: View, scores: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
         """All items are candidates, or those of the view."""
         keys = self._row_keys(interaction, len(scores), positive_i)
         positive_u, positive_i = positive_u.to(scores.device), positive_i.to(scores.device)
@@ -116,7 +123,7 @@ class PlanCollector(CollectorCompat):
             kept = exists[positive_i]
             rows, positive_u = torch.unique(positive_u[kept], return_inverse=True)
             scores, positive_i = scores[rows], positive_i[kept]
-            keys = tuple(key[rows.cpu()] for key in keys)
+            keys = keys[0][rows.cpu()], keys[1][rows.cpu()]
         if not len(scores):
             return
         top = torch.topk(scores, self.k, dim=-1).indices
@@ -128,7 +135,9 @@ class PlanCollector(CollectorCompat):
         lengths = self._group_lengths(len(scores), positive_u, positive_i)
         self._keep(keys, group, lengths, top)
 
-    def _collect_lists(self, scores, interaction, rows: Tensor, segments: list[Segment]) -> None:
+    def _collect_lists(
+        self, scores: Tensor, interaction: Any, rows: Tensor, segments: list[Segment]
+    ) -> None:
         """Each row has its own candidates."""
         self._refuse_nan(scores)
         users, _ = self._row_keys(interaction, len(scores), None)
@@ -155,7 +164,9 @@ class PlanCollector(CollectorCompat):
                 shown = torch.from_numpy(items).long().gather(1, places)
             self._keep((users[has], users[has]), group, lengths, shown)
 
-    def _row_keys(self, interaction, n: int, positive_i) -> tuple[Tensor, Tensor]:
+    def _row_keys(
+        self, interaction: Any, n: int, positive_i: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Users [n], and what tells rows apart when processes have some of them twice."""
         users = interaction[self.config["USER_ID_FIELD"]].cpu()
         if len(users) != n:  # RecBole's sampled candidates: a row of pairs each, a user's together
@@ -180,8 +191,6 @@ class PlanCollector(CollectorCompat):
 
     def _refuse_nan(self, scores: Tensor) -> None:
         if bool(torch.isnan(scores).any()):
-            from recbole_cierec.errors import NonFiniteLossError
-
             raise NonFiniteLossError(
                 f"{self.config['model']}: scores are not numbers; lower learning_rate"
             )
@@ -194,7 +203,9 @@ class PlanCollector(CollectorCompat):
             self._structs[key] = struct
         self.data_struct = self._structs[key]
 
-    def _keep(self, keys, group: Tensor, lengths: Tensor, top: Tensor | None) -> None:
+    def _keep(
+        self, keys: tuple[Tensor, Tensor], group: Tensor, lengths: Tensor, top: Tensor | None
+    ) -> None:
         users, rows = keys
         total = lengths.sum(1, keepdim=True)
         hits = torch.cat([(group > 0).to(torch.int32), total.to(torch.int32)], dim=1)

@@ -40,7 +40,7 @@ class PlanEvaluator(Evaluator):
 
     plan: EvaluationPlan | None = None
 
-    def __init__(self, config) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.shares: dict[str, float] = {}
         self.users = np.empty(0, dtype=np.int64)
@@ -60,9 +60,9 @@ class PlanEvaluator(Evaluator):
             named = {f"{metric}_{view}" if view else metric: v for metric, v in part.items()}
             repeats.setdefault(repeat, OrderedDict()).update(named)
         for result in repeats.values():
-            for view in self.plan.views[1:] if self.plan is not None else []:
-                for metric in self._plain:  # nobody has a positive there
-                    result.setdefault(f"{metric}_{view.name}", float("nan"))
+            for other in self.plan.views[1:] if self.plan is not None else []:
+                for metric in self._plain:  # no user has a positive in the view
+                    result.setdefault(f"{metric}_{other.name}", float("nan"))
         self.per_user = {name: v / len(repeats) for name, v in self.per_user.items()}
         return _mean(list(repeats.values()), self.config["metric_decimal_place"])
 
@@ -180,7 +180,8 @@ def gathered(mine: Collected | DataStruct) -> Collected:
     rows = {key: {k: v for k, v in s._data_dict.items() if k in ROWS} for key, s in structs.items()}
     everyone: list[dict] = [{} for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(everyone, rows)
-    common = next(iter(structs.values()), mine)._data_dict  # the same in all processes
+    source: DataStruct = next(iter(structs.values()), mine)
+    common = source._data_dict  # the same in all processes
     whole = Collected()
     for key in dict.fromkeys(key for part in everyone for key in part):
         parts = [part[key] for part in everyone if key in part]

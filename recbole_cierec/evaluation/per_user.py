@@ -12,12 +12,17 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.files.npy import read_npz
+
+if TYPE_CHECKING:
+    from recbole_cierec.evaluation.evaluator import PlanEvaluator
+    from recbole_cierec.evaluation.plan import EvaluationPlan
 
 SUFFIX = ".users.npz"
 
@@ -41,7 +46,9 @@ class UserResults:
     path: Path
 
 
-def save_per_user(checkpoint: Path, evaluator, dataset, config) -> Path | None:
+def save_per_user(
+    checkpoint: Path, evaluator: PlanEvaluator, dataset: Any, config: Any
+) -> Path | None:
     """Write the last evaluation's values by user.
 
     Args:
@@ -65,20 +72,21 @@ def save_per_user(checkpoint: Path, evaluator, dataset, config) -> Path | None:
         | {"eval_args": {k: str(v) for k, v in config["eval_args"].items()}},
     }
     names = dataset.field2id_token[dataset.uid_field]
-    arrays = {
+    arrays: dict[str, Any] = {
         "users": np.asarray(names, dtype=np.str_)[evaluator.users],
         "about": np.array(json.dumps(about)),
         **evaluator.per_user,
     }
-    for name, mask in evaluator.plan.user_groups.masks(evaluator.users).items():
-        arrays[f"group/{name}"] = mask
+    if evaluator.plan.user_groups is not None:
+        for name, mask in evaluator.plan.user_groups.masks(evaluator.users).items():
+            arrays[f"group/{name}"] = mask
     path = checkpoint.with_suffix("").with_suffix(SUFFIX)
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)
     return path
 
 
-def evaluated_digest(dataset, plan) -> str:
+def evaluated_digest(dataset: Any, plan: EvaluationPlan) -> str:
     """sha256 over what was ranked: ids, positives and, in ``userN`` mode, the candidate lists.
 
     It is the same for models of all kinds, whose parts hold the same interactions differently, and

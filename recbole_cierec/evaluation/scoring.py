@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ PAIRS = 65536  # pairs at a time where a model can score nothing else
 
 
 def candidate_batch(
-    trainer, plan: EvaluationPlan, interaction, rows: Tensor
+    trainer: Any, plan: EvaluationPlan, interaction: Any, rows: Tensor
 ) -> tuple[Tensor, Tensor, list[Segment]]:
     """Scores of a batch of users over their candidates.
 
@@ -37,7 +39,7 @@ def candidate_batch(
     return scores.masked_fill_(items == 0, -np.inf), rows, segments
 
 
-def _of_any_model(trainer, interaction, items: Tensor) -> Tensor:
+def _of_any_model(trainer: Any, interaction: Any, items: Tensor) -> Tensor:
     """Full scores where the model has them, a few users at a time as they are many; else
     RecBole's predict on the pairs."""
     step = max(1, trainer.config["eval_batch_size"] // trainer.tot_item_num)
@@ -57,7 +59,7 @@ def _of_any_model(trainer, interaction, items: Tensor) -> Tensor:
         return torch.cat(parts).view(items.shape)
 
 
-def _pairs(trainer, interaction, rows: Tensor, items: Tensor) -> Tensor:
+def _pairs(trainer: Any, interaction: Any, rows: Tensor, items: Tensor) -> Tensor:
     pairs = interaction[rows]
     pairs.update(trainer.item_tensor[items])  # with the columns that a model reads of an item
     return trainer.model.predict(pairs).view(-1)

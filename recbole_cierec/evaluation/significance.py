@@ -83,7 +83,7 @@ def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray
 
 def _refuse_other_ground(run: UserResults, base: UserResults) -> None:
     both = f"{run.path} and {base.path}"
-    apart = _differences(*(side.about.get("protocol") for side in (run, base)))
+    apart = _differences(run.about.get("protocol"), base.about.get("protocol"))
     if apart:
         said = "; ".join(f"{key} is {ours} and {theirs}" for key, ours, theirs in apart)
         raise DataError(f"{both} do not compare: not the same protocol, {said}")

@@ -29,6 +29,7 @@ graph. An unseen item without picture and annotation scores 0 for everybody.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from logging import getLogger
 from typing import TYPE_CHECKING
 
@@ -160,7 +161,7 @@ class AlignRec(TwoPhases, VisualRecommender):
             self._graphs = {k: graphs.to_torch(v, self.seen.device) for k, v in self._matrices()}
         return self._graphs
 
-    def _matrices(self):
+    def _matrices(self) -> Iterator[tuple[str, scipy.sparse.spmatrix]]:
         taken = self._taken
         users = graphs.normalised(taken, graphs.degrees(taken, 1), graphs.degrees(taken, 0))
         yield "users", users.tocsr()

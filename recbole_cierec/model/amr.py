@@ -139,11 +139,11 @@ class AMR(VisualRecommender):
 
         Nothing is stored on the features, so that no gradient is left over from a batch before.
         """
-        sides = [item.vector, item.bias]
+        sides = [item.vector, item.required_bias]
         g_vector, g_bias = torch.autograd.grad(loss, sides, retain_graph=True)
         return g_vector @ self.projection.weight + g_bias.unsqueeze(1) * self.visual_bias.weight
 
     def perturbed(self, item: Side, noise: Tensor) -> Side:
         """The items' side for features moved by ``noise`` [m, D]: all of it is linear in them."""
         vector = item.vector + self.projection(noise)
-        return item.moved(vector, item.bias + self.visual_bias(noise).squeeze(1))
+        return item.moved(vector, item.required_bias + self.visual_bias(noise).squeeze(1))

@@ -34,7 +34,7 @@ from recbole_cierec.model.base.gates import (
 )
 from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.side import PairScores, Side
-from recbole_cierec.model.base.user_gate_ranking import UserGateRanking
+from recbole_cierec.model.base.user_gate_ranking import FixedRanking, UserGateRanking
 from recbole_cierec.model.base.visual_recommender import VisualRecommender
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class CIERec(VisualRecommender):
             self._set_backbone(config, content_size, gain)
         self.gradient_scales = {"visual": 1.0, "semantic": 1.0}
         self._alignment: Tensor | float = 0.0
-        self._ranking: UserGateRanking | None = None
+        self._ranking: FixedRanking | UserGateRanking | None = None
 
     def _set_semantic(self, config: Config, dataset: VisualDataset, gain: float) -> None:
         content_size = self.encoder.out_size
@@ -142,8 +142,8 @@ class CIERec(VisualRecommender):
         p = user.vector
         v = self.visual_gate(p, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
         f = self.fusion(item.vector, v, item["s"])  # Eq. 7
-        score = user.bias + item.bias + (p * f).sum(-1)  # Eq. 8
-        norm = f.square().sum(-1) + item.bias.square()
+        score = user.required_bias + item.required_bias + (p * f).sum(-1)  # Eq. 8
+        norm = f.square().sum(-1) + item.required_bias.square()
         if self.with_vbpr:
             score = score + (user["content"] * item["content"]).sum(-1)
             norm = norm + item["content"].square().sum(-1)
@@ -160,18 +160,22 @@ class CIERec(VisualRecommender):
         scores = self._item_ranking(item).scores(user.vector)
         if self.with_vbpr:
             scores = scores + user["content"] @ item["content"].T
-        return scores + user.bias.unsqueeze(1) + item.bias
+        return scores + user.required_bias.unsqueeze(1) + item.required_bias
 
     def list_scores(self, user: Side, item: Side, items: Tensor) -> Tensor:
         scores = self._item_ranking(item).of_lists(user.vector, items)
         if self.with_vbpr:
             scores = scores + torch.einsum("bd,bcd->bc", user["content"], item["content"][items])
-        return scores + user.bias.unsqueeze(1) + item.bias[items]
+        return scores + user.required_bias.unsqueeze(1) + item.required_bias[items]
 
-    def _item_ranking(self, item: Side) -> UserGateRanking:
+    def _item_ranking(self, item: Side) -> FixedRanking | UserGateRanking:
         if self._ranking is not None:
             return self._ranking
-        ranking = UserGateRanking(self.fusion, self.visual_gate if self.use_gates else None, item)
+        ranking: FixedRanking | UserGateRanking
+        if self.use_gates:
+            ranking = UserGateRanking(self.fusion, self.visual_gate, item)
+        else:
+            ranking = FixedRanking(self.fusion, item)
         if not self.training:  # then the items are all items, and stay as they are
             self._ranking = ranking
         return ranking

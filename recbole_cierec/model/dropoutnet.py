@@ -254,10 +254,10 @@ class Tower(nn.Module):
             rows = torch.tanh(self._normalised(layer(rows), norm))
         return self.out(rows)
 
-    def _normalised(self, rows: Tensor, norm: nn.BatchNorm1d | nn.SyncBatchNorm) -> Tensor:
-        # A single row has no variance. SyncBatchNorm, which RecBole makes of it for several GPUs,
+    def _normalised(self, rows: Tensor, norm: nn.Module) -> Tensor:
+        # A single row has no variance. SyncBatchNorm, which RecBole puts here for several GPUs,
         # counts the rows of all of them.
-        if self.training and len(rows) == 1 and not isinstance(norm, nn.SyncBatchNorm):
+        if self.training and len(rows) == 1 and isinstance(norm, nn.BatchNorm1d):
             return F.batch_norm(
                 rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
             )

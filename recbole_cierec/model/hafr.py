@@ -30,13 +30,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_cierec.model.base.layers import unit_linear
+from recbole_cierec.model.base.layers import added, unit_linear
 from recbole_cierec.model.base.pairwise import PairwiseRecommender, masked_softmax
 from recbole_cierec.model.base.side import Side
 
 if TYPE_CHECKING:
     from recbole.config import Config
 
+    from recbole_cierec.data.content import ItemContent
     from recbole_cierec.data.dataset import VisualDataset
 
 
@@ -66,7 +67,7 @@ class HAFR(PairwiseRecommender):
         self.output = nn.Linear(d, 1, bias=False)  # h
         self.dropout = config["dropout_prob"]
 
-    def _set_tokens(self, content, d: int, width: int) -> None:
+    def _set_tokens(self, content: ItemContent, d: int, width: int) -> None:
         self.register_buffer("tokens", content.tokens, persistent=False)
         self.token_embedding = self.table(len(content.token_names), d)  # c_k
         if self.attend_tokens:
@@ -121,7 +122,8 @@ class HAFR(PairwiseRecommender):
             there.append(item["tokens"][..., 0] > 0)
         logits = [self.component_weight(torch.tanh(user["key"] + key)).squeeze(-1) for key in keys]
         shares = masked_softmax(torch.stack(logits, -1), torch.stack(there, -1))  # [..., 2 or 3]
-        return sum(s.unsqueeze(-1) * z for s, z in zip(shares.unbind(-1), components, strict=True))
+        weighted = zip(shares.unbind(-1), components, strict=True)
+        return added(share.unsqueeze(-1) * z for share, z in weighted)
 
     def _ingredients(self, user: Side, item: Side) -> Tensor:
         """g_ui [..., d]; without attention the mean, free of the user."""

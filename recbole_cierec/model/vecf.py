@@ -45,6 +45,7 @@ from recbole_cierec.vision.item_pictures import pictures_of
 if TYPE_CHECKING:
     from recbole.config import Config
 
+    from recbole_cierec.data.content import ItemContent
     from recbole_cierec.data.dataset import VisualDataset
 
 
@@ -69,9 +70,10 @@ class SigmoidScorer(nn.Module):
         super().__init__()
         self.user = nn.Linear(size, WIDTH)
         self.item = nn.Linear(size, WIDTH, bias=False)
-        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS - 1))
+        layers = [nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS - 1)]
+        self.layers = nn.ModuleList(layers)
         self.output = nn.Linear(WIDTH, 1, bias=False)
-        for layer in self.layers:  # torch's default start would end in a constant
+        for layer in layers:  # torch's default start would end in a constant
             nn.init.normal_(layer.weight, std=4.0 / WIDTH**0.5)
 
     def forward(self, p: Tensor, q: Tensor) -> Tensor:
@@ -120,8 +122,9 @@ class VECF(PairwiseRecommender):
         with self.random_stream("caption"):
             self._set_caption(config, content)
 
-    def _set_caption(self, config, content) -> None:
-        self.caption_weight, self.caption = config["caption_weight"], None
+    def _set_caption(self, config: Config, content: ItemContent) -> None:
+        self.caption_weight = config["caption_weight"]
+        self.caption: CaptionDecoder | None = None
         if self.caption_weight and len(content.token_names) > 1:
             self.register_buffer("tokens", content.tokens, persistent=False)
             n_tokens = len(content.token_names)

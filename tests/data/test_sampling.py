@@ -15,7 +15,7 @@ from recbole.data.utils import create_samplers
 
 from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
-from recbole_cierec.data.fast_interaction import Table
+from recbole_cierec.data.fast_interaction import FastInteraction
 from recbole_cierec.data.negatives import UsedPairs, quick_sampler
 from recbole_cierec.data.sampler import CompactSampler
 from recbole_cierec.data.sampling import _samplers, prepare, seen_sampler
@@ -178,7 +178,7 @@ def test_a_user_with_every_item_leaves_no_negative(tiny):
     config = Config("MF", "tiny", None, tiny(), {})
     train, valid, test = create_dataset(config).build()
     items = torch.arange(1, train.item_num)
-    train.inter_feat = Table({"user_id": torch.full_like(items, 2), "item_id": items})
+    train.inter_feat = FastInteraction({"user_id": torch.full_like(items, 2), "item_id": items})
     with pytest.raises(DataError, match=r"^tiny: 1 user\(s\) have interacted with all items"):
         CompactSampler(["train", "valid", "test"], [train, valid, test])
 
@@ -232,7 +232,7 @@ def test_every_pairwise_model_gets_the_loader_and_the_sampler(tiny):
         train, *_ = prepare(config, create_dataset(config))
         assert type(train) is TrainLoader
         assert hasattr(train._sampler, "used_pairs")
-        assert isinstance(train._dataset.inter_feat, Table)
+        assert isinstance(train._dataset.inter_feat, FastInteraction)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_every_pairwise_model_gets_the_loader_and_the_sampler(tiny):
 )  # fmt: skip
 def test_a_table_is_cut_as_an_interaction_is(index):
     columns = {"a": torch.arange(6), "b": torch.randn(6, 3)}
-    old, new = Interaction(columns)[index], Table(columns)[index]
+    old, new = Interaction(columns)[index], FastInteraction(columns)[index]
     assert len(old) == len(new)
     for name in columns:
         assert torch.equal(old[name], new[name])
@@ -253,7 +253,7 @@ def test_a_table_is_cut_as_an_interaction_is(index):
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_table_repeats_as_an_interaction_does_and_stays_as_it_was(times):
     columns = {"a": torch.arange(6), "b": torch.randn(6, 3)}
-    table = Table(columns)
+    table = FastInteraction(columns)
     old, new = Interaction(columns).repeat(times), table.repeat(times)
     new.update(Interaction({"c": torch.zeros(6 * times)}))
     assert table.columns == ["a", "b"]

@@ -249,7 +249,7 @@ def test_recboles_bpr_without_biases_will_do(make):
 
 def test_loss_softmax_is_the_stages(tiny, make):
     config, *_, model = make("DropoutNet", loss="softmax")
-    assert "it is that of the model before it" in " ".join(config.notes)
+    assert "it is the loss of the model that is trained first" in " ".join(config.notes)
     assert model.softmax is None
     assert stage_config(config, "MF")["loss"] == "softmax"
     keys = tiny(loss="softmax", target_pairs="batch", epochs=1)

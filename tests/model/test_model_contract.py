@@ -24,7 +24,7 @@ from oracle_vecf import VecfOracle
 from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 
-from recbole_cierec.model.base import visual_recommender
+from recbole_cierec.model.base import scoring
 from recbole_cierec.registry import MODELS as REGISTERED
 from recbole_cierec.vision.item_pictures import pictures_of
 
@@ -332,8 +332,8 @@ def test_without_any_word_on_the_encoder_nothing_is_said_of_it(make, caplog, nam
 @pytest.mark.parametrize("dense_ratio", [50, 0])
 def test_candidate_lists_are_scored_as_pairs(make, monkeypatch, name, keys, dense_ratio):
     """In a small catalogue (all of a user's scores at once) and in a large one (pair by pair)."""
-    monkeypatch.setattr(visual_recommender, "DENSE_RATIO", dense_ratio)
-    monkeypatch.setattr(visual_recommender, "PAIR_FLOATS", 300)  # several blocks
+    monkeypatch.setattr(scoring, "DENSE_RATIO", dense_ratio)
+    monkeypatch.setattr(scoring, "PAIR_FLOATS", 300)  # several blocks
     *_, model = make(name, **keys)
     shake(model)
     generator = torch.Generator().manual_seed(4)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_cierec.model.base.layers import EPS, SLOPE, unit_linear
+from recbole_cierec.model.base.layers import EPS, SLOPE, added, unit_linear
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -40,11 +40,11 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
     return x if scale == 1.0 else _ScaleGradient.apply(x, scale)
 
 
-class InferenceGate(nn.Module):
-    """Eq. 4: c_i = normalise(e_i * delta(e_i || g_s)), free of the user.
+class ContentGate(nn.Module):
+    """The part of both gates that the user does not change.
 
-    A constant g_s concatenated before a linear layer adds W_g g_s to its bias; it is kept as its
-    own parameter, as in the paper.
+    A constant g concatenated before a linear layer adds W_g g to its bias; it stays a separate
+    parameter, as in the paper.
     """
 
     def __init__(self, content_size: int, gate_size: int, activation: str = "linear") -> None:
@@ -64,13 +64,17 @@ class InferenceGate(nn.Module):
     def activate(self, argument: Tensor) -> Tensor:
         return torch.sigmoid(argument) if self.activation == "sigmoid" else argument
 
+
+class InferenceGate(ContentGate):
+    """Eq. 4: c_i = normalise(e_i * delta(e_i || g_s)), the same for every user."""
+
     def forward(self, e: Tensor) -> Tensor:
         """e [I, D] -> c [I, D], rows of unit norm (zero rows stay zero)."""
         return F.normalize(e * self.activate(self.item_part(e)), eps=EPS)
 
 
-class VisualGate(InferenceGate):
-    """Eq. 3: v = MLP_v(normalise(e_i * delta(p_u || e_i || g_v))), which sees the user."""
+class VisualGate(ContentGate):
+    """Eq. 3: v = MLP_v(normalise(e_i * delta(p_u || e_i || g_v))), which depends on the user."""
 
     def __init__(
         self,
@@ -117,7 +121,7 @@ class SemanticEncoder(nn.Module):
         self.sequence = annotation_encoder == "sequence"
         self.cell = nn.LSTMCell(content_size * (2 if self.concat else 1), size)
         nn.init.normal_(self.cell.weight_ih, std=gain)  # unit-norm inputs: see unit_linear
-        self.tokens = None
+        self.tokens: nn.Embedding | None = None
         if n_tokens:
             self.tokens = nn.Embedding(n_tokens, content_size, padding_idx=0)
             nn.init.normal_(self.tokens.weight[1:], std=content_size**-0.5)
@@ -136,31 +140,35 @@ class SemanticEncoder(nn.Module):
         if self.concat:
             return self._one_step(c, tokens, known)
         state = self.cell(c)
-        if self.tokens is None or tokens is None:
+        if self.tokens is None or tokens is None or known is None:
             return state[0]
         if self.sequence:
-            return self._token_steps(state, tokens * known.unsqueeze(1))
-        after = self.cell(self.mean_token(tokens), state)[0]
+            return self._token_steps(self.tokens, state, tokens * known.unsqueeze(1))
+        after = self.cell(_mean_vector(self.tokens, tokens), state)[0]
         return torch.where(known.unsqueeze(1), after, state[0])
 
-    def mean_token(self, tokens: Tensor) -> Tensor:
-        """s_hat [I, D]: the mean vector of the real tokens, zero where there is none."""
-        total = self.tokens(tokens).sum(1)
-        return total / (tokens > 0).sum(1, keepdim=True).clamp(min=1)
-
-    def _one_step(self, c: Tensor, tokens: Tensor | None, known: Tensor) -> Tensor:
-        s_hat = torch.zeros_like(c) if tokens is None else self.mean_token(tokens)
+    def _one_step(self, c: Tensor, tokens: Tensor | None, known: Tensor | None) -> Tensor:
+        s_hat = torch.zeros_like(c)
+        if self.tokens is not None and tokens is not None:
+            s_hat = _mean_vector(self.tokens, tokens)
         if known is not None:
             s_hat = s_hat * known.unsqueeze(1)
         return self.cell(torch.cat([c, s_hat], 1))[0]
 
-    def _token_steps(self, state: tuple[Tensor, Tensor], tokens: Tensor) -> Tensor:
+    def _token_steps(
+        self, table: nn.Embedding, state: tuple[Tensor, Tensor], tokens: Tensor
+    ) -> Tensor:
         h, memory = state
         for column in tokens.unbind(1):
-            new_h, new_memory = self.cell(self.tokens(column), (h, memory))
+            new_h, new_memory = self.cell(table(column), (h, memory))
             real = (column > 0).unsqueeze(1)
             h, memory = torch.where(real, new_h, h), torch.where(real, new_memory, memory)
         return h
+
+
+def _mean_vector(table: nn.Embedding, tokens: Tensor) -> Tensor:
+    """s_hat [I, D]: the mean vector of the real tokens, zero for an item without any."""
+    return table(tokens).sum(1) / (tokens > 0).sum(1, keepdim=True).clamp(min=1)
 
 
 class Fusion(nn.Module):
@@ -180,13 +188,12 @@ class Fusion(nn.Module):
         super().__init__()
         self.kind = kind
         outputs = {"mlp": size, "sum": 0, "gated": parts * size}[kind]
-        self.maps = nn.ModuleList()
-        if outputs:
-            self.maps.extend(nn.Linear(size, outputs, bias=k == 0) for k in range(parts))
-            nn.init.zeros_(self.maps[0].bias)
-        if kind == "mlp":
-            for part in self.maps:  # the argument starts as the sum of the parts
-                nn.init.eye_(part.weight)
+        maps = [nn.Linear(size, outputs, bias=k == 0) for k in range(parts if outputs else 0)]
+        for layer in maps[:1]:
+            nn.init.zeros_(layer.bias)
+        for layer in maps if kind == "mlp" else ():
+            nn.init.eye_(layer.weight)  # the argument starts as the sum of the parts
+        self.maps = nn.ModuleList(maps)
 
     def fixed(self, q: Tensor, s: Tensor) -> Tensor:
         """What (q, s) [..., d] add to the argument; for ``sum`` the sum itself."""
@@ -203,7 +210,7 @@ class Fusion(nn.Module):
             return F.leaky_relu(argument, SLOPE)
         parts = [q, s] if v is None else [q, v, s]
         gates = torch.sigmoid(argument).chunk(len(parts), -1)
-        return sum(gate * part for gate, part in zip(gates, parts, strict=True))
+        return added(gate * part for gate, part in zip(gates, parts, strict=True))
 
     def forward(self, q: Tensor, v: Tensor | None, s: Tensor) -> Tensor:
         """q, v, s [..., d] -> f [..., d]."""

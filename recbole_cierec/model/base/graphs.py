@@ -10,7 +10,9 @@ from torch import Tensor
 BLOCK_BYTES = 64 * 2**20  # of the largest block of similarities
 
 
-def interaction_matrix(users: Tensor, items: Tensor, shape: tuple[int, int]):
+def interaction_matrix(
+    users: Tensor, items: Tensor, shape: tuple[int, int]
+) -> scipy.sparse.csr_matrix:
     """Who has taken what: csr [U, I] of ones, repeated interactions once."""
     ones = np.ones(len(users), dtype=np.float64)
     matrix = scipy.sparse.coo_matrix((ones, (users.numpy(), items.numpy())), shape=shape).tocsr()
@@ -18,18 +20,20 @@ def interaction_matrix(users: Tensor, items: Tensor, shape: tuple[int, int]):
     return matrix
 
 
-def normalised(matrix, left: np.ndarray, right: np.ndarray):
+def normalised(
+    matrix: scipy.sparse.spmatrix, left: np.ndarray, right: np.ndarray
+) -> scipy.sparse.spmatrix:
     """Entry (i, j) divided by sqrt(left_i * right_j): D^-1/2 A D^-1/2 with the given degrees."""
     scales = [1.0 / np.sqrt(np.maximum(degrees, 1.0)) for degrees in (left, right)]
     return scipy.sparse.diags(scales[0]) @ matrix @ scipy.sparse.diags(scales[1])
 
 
-def degrees(matrix, axis: int) -> np.ndarray:
+def degrees(matrix: scipy.sparse.spmatrix, axis: int) -> np.ndarray:
     """Sums over the columns (axis 1) or the rows (axis 0)."""
     return np.asarray(matrix.sum(axis=axis)).ravel()
 
 
-def to_torch(matrix, device: torch.device | str = "cpu") -> Tensor:
+def to_torch(matrix: scipy.sparse.spmatrix, device: torch.device | str = "cpu") -> Tensor:
     """A scipy matrix as a float32 sparse tensor."""
     coo = matrix.tocoo()
     index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
@@ -76,7 +80,7 @@ def nearest(vectors: Tensor, sources: Tensor, count: int) -> Tensor:
     return found
 
 
-def neighbour_matrix(neighbours: np.ndarray):
+def neighbour_matrix(neighbours: np.ndarray) -> scipy.sparse.csr_matrix:
     """Csr [n, n] of ones from row numbers [n, k], -1 standing for none."""
     n, k = neighbours.shape
     there = neighbours.ravel() >= 0

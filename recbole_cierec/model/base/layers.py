@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +18,11 @@ def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
     if positive.shape != negative.shape or positive.dim() != 1:
         raise ValueError(f"scores must be [B] and [B], got {positive.shape}, {negative.shape}")
     return F.softplus(negative - positive).mean()
+
+
+def added(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one or more tensors of one shape."""
+    return reduce(torch.add, terms)
 
 
 def squared_norm(tensors: list[Tensor]) -> Tensor | float:

@@ -48,8 +48,8 @@ class PairwiseRecommender(VisualRecommender):
 
     def pair_scores(self, user: Side, item: Side) -> PairScores:
         score, vector = self.user_view(user, item)
-        norm = vector.square().sum(-1) + item.bias.square()
-        return PairScores(score + user.bias + item.bias, norm)
+        norm = vector.square().sum(-1) + item.required_bias.square()
+        return PairScores(score + user.required_bias + item.required_bias, norm)
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
         pairs = max(1, _block_bytes(item) // (4 * self.pair_width))

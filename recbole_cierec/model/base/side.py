@@ -35,6 +35,13 @@ class Side:
     def __len__(self) -> int:
         return len(self.vector)
 
+    @property
+    def required_bias(self) -> Tensor:
+        """The bias [n], of a model that has biases."""
+        if self.bias is None:
+            raise ValueError("this model has no biases; set has_biases = True in its class")
+        return self.bias
+
     def tensors(self) -> list[Tensor]:
         """All tensors, the vector first."""
         return [self.vector, *([] if self.bias is None else [self.bias]), *self.more.values()]

@@ -12,8 +12,12 @@ from torch import Tensor
 if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
 
+    from recbole_cierec.model.base.visual_recommender import VisualRecommender as _Base
+else:
+    _Base = object
 
-class TwoPhases:
+
+class TwoPhases(_Base):
     """A mixin, before ``VisualRecommender`` among the base classes."""
 
     # Beginnings of the names of all tensors that the first phase leaves behind; ``pretrained``
@@ -33,7 +37,7 @@ class TwoPhases:
 
     def pretrain_groups(self) -> list[dict[str, Any]]:
         """Parameter groups of the first phase's optimizer; by default all of the model's."""
-        return self.parameter_groups()  # type: ignore[attr-defined]
+        return self.parameter_groups()
 
     def end_pretraining(self) -> None:
         """Called once, between the phases. It may not draw random numbers."""

@@ -34,25 +34,44 @@ CANCELLED = 1e-6  # |x|^2 below this share of its terms, in float64, is computed
 CANCELLED_SINGLE = 0.05  # likewise in float32
 
 
-class UserGateRanking:
-    """What ranking keeps of the items of a CIERec model.
+class FixedRanking:
+    """Rankings of a CIERec model without gates, whose f_i is the same for every user.
 
     Args:
         fusion: Eq. 7.
-        gate: Eq. 3; None: the model has no gates.
-        item: Its side of all I items; the vector is q.
+        item: The side of all I items; its vector is q.
     """
 
-    def __init__(self, fusion: Fusion, gate: VisualGate | None, item: Side) -> None:
+    def __init__(self, fusion: Fusion, item: Side) -> None:
+        self.vectors = fusion(item.vector, None, item["s"])  # [I, d]
+
+    def scores(self, p: Tensor) -> Tensor:
+        """p [B, d] -> p . f_i for all items [B, I]."""
+        return p @ self.vectors.T
+
+    def of_lists(self, p: Tensor, items: Tensor) -> Tensor:
+        """p [B, d], a list of items for each user [B, C] -> p . f_i [B, C]."""
+        return torch.einsum("bd,bcd->bc", p, self.vectors[items])
+
+
+class UserGateRanking:
+    """Rankings of a CIERec model with gates, and what they keep of the items.
+
+    Args:
+        fusion: Eq. 7.
+        gate: Eq. 3.
+        item: The side of all I items; its vector is q.
+    """
+
+    def __init__(self, fusion: Fusion, gate: VisualGate, item: Side) -> None:
         self.fusion, self.gate, self.item = fusion, gate, item
         self.fixed = self.fusion.fixed(item.vector, item["s"])  # [I, d]
-        if self.gate is None:
-            self.vectors = self.fusion.finish(self.fixed, item.vector, None, item["s"])
-        elif self.gate.activation == "linear":
+        self.maps: Tensor | None = None
+        if self.gate.activation == "linear":
             items, d = self.fixed.shape
-            fits = items * 2 * d * d * self.fixed.element_size() <= MAPS_BYTES
-            self.maps = self._prepare_maps() if fits else None
-            if not fits:
+            if items * 2 * d * d * self.fixed.element_size() <= MAPS_BYTES:
+                self.maps = self._prepare_maps()
+            else:
                 self._prepare_expansion()
 
     def _prepare_maps(self) -> Tensor:
@@ -80,10 +99,8 @@ class UserGateRanking:
 
     def scores(self, p: Tensor) -> Tensor:
         """p [B, d] -> p . f_ui for all items [B, I]."""
-        if self.gate is None:
-            return p @ self.vectors.T
-        if self.gate.activation == "linear" and self.maps is not None:
-            return self._mapped(p)
+        if self.maps is not None:
+            return self._mapped(p, self.maps)
         score = self._expanded if self.gate.activation == "linear" else self._literal
         items, d = self.fixed.shape
         users = max(1, BLOCK_BYTES // (items * d * p.element_size()))
@@ -91,10 +108,8 @@ class UserGateRanking:
 
     def of_lists(self, p: Tensor, items: Tensor) -> Tensor:
         """p [B, d], a list of items for each user [B, C] -> p . f_ui [B, C]."""
-        if self.gate is None:
-            return torch.einsum("bd,bcd->bc", p, self.vectors[items])
-        if self.gate.activation == "linear" and self.maps is not None:
-            return self._mapped_lists(p, items)
+        if self.maps is not None:
+            return self._mapped_lists(p, items, self.maps)
         return self._literal_lists(p, items)
 
     def _literal_lists(self, p: Tensor, items: Tensor) -> Tensor:
@@ -118,18 +133,18 @@ class UserGateRanking:
             parts.append(torch.einsum("bcd,bd->bc", f, some))
         return torch.cat(parts)
 
-    def _mapped(self, p: Tensor) -> Tensor:
+    def _mapped(self, p: Tensor, maps: Tensor) -> Tensor:
         """All items for all of p, items in blocks."""
         d = p.shape[1]
         step = max(1, 2 * CACHE_BYTES // (len(p) * 2 * d * p.element_size()))
         parts = []
         for items in torch.arange(len(self.fixed), device=p.device).split(step):
-            made = p @ self.maps[items].view(-1, d).T  # [B, m * 2 d]
+            made = p @ maps[items].view(-1, d).T  # [B, m * 2 d]
             made = made.view(len(p), len(items), -1).transpose(0, 1)  # [m, B, 2 d]
             parts.append(self._of_maps(items, p.expand(len(items), -1, -1), made))
         return torch.cat(parts).T
 
-    def _mapped_lists(self, p: Tensor, items: Tensor) -> Tensor:
+    def _mapped_lists(self, p: Tensor, items: Tensor, maps: Tensor) -> Tensor:
         """The pairs of one item are scored together, as one matrix product over its users."""
         flat = items.reshape(-1)
         order = flat.argsort()
@@ -148,7 +163,7 @@ class UserGateRanking:
             real = inside < counts[chosen].unsqueeze(1)  # [g, w]
             pairs = order[(first[chosen].unsqueeze(1) + inside).clamp(max=len(flat) - 1)]
             users = p[pairs // items.shape[1]]  # [g, w, d]
-            made = torch.bmm(users, self.maps[which[chosen]].transpose(1, 2))
+            made = torch.bmm(users, maps[which[chosen]].transpose(1, 2))
             scores[pairs[real]] = self._of_maps(which[chosen], users, made)[real]
             start = stop
         return scores.view(items.shape)

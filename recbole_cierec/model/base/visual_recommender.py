@@ -8,7 +8,7 @@ defaults: the user's id vector (:meth:`~VisualRecommender.user_side`), an inner 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 from zlib import crc32
@@ -215,7 +215,9 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         """The loss without L2, and the items' squared lengths summed over the batch."""
-        return (self._bpr if self.softmax is None else self._shared_softmax)(user, item, rows)
+        if self.softmax is None:
+            return self._bpr(user, item, rows)
+        return self._shared_softmax(self.softmax, user, item, rows)
 
     def _bpr(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         items = torch.stack([rows.positive, rows.negative])  # [2, B]
@@ -225,7 +227,9 @@ class VisualRecommender(Scoring, GeneralRecommender):
         self.branch_losses = {n: bpr_loss(*x.detach()) for n, x in pairs.branches.items()}
         return loss, norm
 
-    def _shared_softmax(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _shared_softmax(
+        self, softmax: SharedSoftmax, user: Side, item: Side, rows: Rows
+    ) -> tuple[Tensor, Tensor]:
         """Of the shared negatives each row counts the mean length."""
         users = user.take(rows.user)
         own = self.pair_scores(users, item.take(rows.positive))
@@ -233,7 +237,6 @@ class VisualRecommender(Scoring, GeneralRecommender):
         norm = self.norms(own, item, rows.positive).sum()
         norm = norm + self.norms(shared, item, rows.negative).mean() * len(rows.user)
         items = rows.items[rows.positive], rows.items[rows.negative]
-        softmax: Callable[..., Tensor] = self.softmax  # type: ignore[assignment]
         loss = softmax(own.score, shared.score, *items)
         self.branch_losses = {
             name: softmax(score.detach(), shared.branches[name].detach(), *items)
