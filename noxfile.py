@@ -1,9 +1,9 @@
 """Tests on old and new packages: ``nox`` runs all sessions, ``nox -s oldest`` one of them.
 
 Needs nox (``pip install nox``) and the Pythons on the PATH. An environment takes about 6 GB and is
-deleted when its session ends well (``NOX_KEEP=1`` keeps it). Sessions run the quick tests of the
-rooms that other packages come into; the whole test suite runs on the newest packages (README). The
-table of docs/compatibility.md holds the last results.
+deleted when its session succeeds (``NOX_KEEP=1`` keeps it). Sessions run the quick tests of the
+parts that use other packages; the whole test suite runs on the newest packages (README). The
+table in docs/compatibility.md has the last results.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def _versions(session: nox.Session) -> None:
 
 
 def _leave(session: nox.Session) -> None:
-    """Free the disk."""
+    """Delete the environment."""
     if not os.environ.get("NOX_KEEP"):
         shutil.rmtree(session.virtualenv.location)
 
 
 @nox.session(python=PYTHONS)
 def newest(session: nox.Session) -> None:
-    """The newest packages that a Python can have."""
+    """The newest packages that each Python supports."""
     session.install("-e", ".[test]")
     _versions(session)
     _test(session, *QUICK, *ROOMS)
@@ -73,7 +73,7 @@ def newest(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """The lower limits of pyproject.toml, all at once."""
     constraints = Path(session.create_tmp()) / "constraints.txt"
-    # By nox's own Python, which has what the script imports.
+    # With nox's own Python, which has the packages that the script imports.
     script = str(Path("tests", "lower_limits.py").resolve())
     text = session.run(sys.executable, script, external=True, silent=True)
     constraints.write_text(text or "", encoding="utf-8")
@@ -85,7 +85,7 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def missing(session: nox.Session) -> None:
-    """Each of some packages uninstalled: what needs it says so, the rest works."""
+    """Uninstall one package at a time: what needs it names it, everything else works."""
     session.install("-e", ".[test,bench]", "wandb")
     _versions(session)
     pip = ("python", "-m", "pip")

@@ -3,11 +3,12 @@
     python benchmarks/ablation.py --data_path=DIR [--models=BPR,MF,VBPR --rounds=3]
         [--what=parts,steps,shares] [--out=benchmarks/runs/ablation.jsonl]
 
-On the set of benchmarks/training.py (made where it is missing). ``parts``: pairs a second through
-the trainer's own epoch, of the package as it is and with one part at a time given back to RecBole
-or torch, each in a process of its own, in turns; ``all`` gives back every part at once. ``steps``:
-look-up, backward pass and optimizer step of one id table [rows, 64] and a batch of 2,048 ids, by
-kind of optimizer. ``shares``: where an epoch's time goes. Processor seconds, best of rounds.
+On the data of benchmarks/training.py (generated if missing). ``parts``: pairs per second through
+the trainer's own epoch, with the package unchanged and with one part at a time replaced by that of
+RecBole or torch, each in a separate process, taking turns; ``all`` replaces every part at once.
+``steps``: look-up, backward pass and optimizer step of one id table [rows, 64] and a batch of 2,048
+ids, by kind of optimizer. ``shares``: where an epoch spends its time. Processor seconds, best of
+all rounds.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ STEPS = 12
 SHARED = ("BPR", "BPR, plain kernel", "MF", "VBPR", "CIERec")  # of training.py
 
 
-# ------------------------------------------------------------------- parts that are given back
+# ---------------------------------------------------------------------- parts that are replaced
 
 
 def give_back(part: str) -> dict:
-    """Put RecBole's or torch's own in the place of a part; returns the keys that it needs."""
+    """Replace a part by RecBole's or torch's; returns the keys that this needs."""
     from recbole.data.dataloader import TrainDataLoader
     from recbole.data.interaction import Interaction
     from recbole.data.utils import create_samplers
@@ -61,7 +62,7 @@ def give_back(part: str) -> dict:
 
 
 def speed(name: str, data: Path) -> dict:
-    """Pairs a second of ``MODEL`` or ``MODEL-PART``, in this process."""
+    """Pairs per second of ``MODEL`` or ``MODEL-PART``, in this process."""
     model, _, part = name.partition("-")
     keys: dict = {}
     for one in PARTS[model] if part == "all" else [part] if part else []:
@@ -80,7 +81,7 @@ def parts(models: list[str], rounds: int, data: Path) -> list[dict]:
         for name in names * rounds:
             got = child("speed", name, data, __file__)["pairs_per_s"]
             best[name] = max(best.get(name, 0), got)
-    print("| | given back | pairs/s | of the whole |\n|---|---|---|---|")
+    print("| | replaced part | pairs/s | of the whole |\n|---|---|---|---|")
     rows = []
     for name, pairs in best.items():
         model, _, part = name.partition("-")
@@ -113,7 +114,7 @@ def step_seconds(rows: int, sparse: bool, optimizer_of: Callable) -> float:
 def steps() -> list[dict]:
     from recbole_cierec.trainer.optimizers import RowAdagrad
 
-    # As in a run: having freed so much, the C library keeps what smaller tensors leave.
+    # As in a run: after freeing this much memory, the C library keeps what smaller tensors free.
     torch.zeros(7 << 20)
     kinds = {
         "RowAdagrad": (True, RowAdagrad),
@@ -121,7 +122,7 @@ def steps() -> list[dict]:
         "Adam, fused": (False, lambda p: Adam(p, fused=True)),
         "Adam, plain": (False, Adam),
     }
-    print("| ms a step, by rows | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))
+    print("| ms per step, by rows | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))
     found = []
     for rows in TABLES:
         took = {kind: 1e3 * step_seconds(rows, *how) for kind, how in kinds.items()}
@@ -135,7 +136,7 @@ def steps() -> list[dict]:
 
 
 class Clock:
-    """Processor seconds by name, of functions that it wraps."""
+    """Processor seconds by name, of the functions that it wraps."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -155,7 +156,7 @@ class Clock:
 
 
 class Counted(First):
-    """Batches of an epoch whose making is timed."""
+    """Batches of an epoch; times how long it takes to create them."""
 
     def __init__(self, loader, count: int, clock: Clock) -> None:
         super().__init__(loader, count)
@@ -193,7 +194,7 @@ def shares(rounds: int, data: Path) -> list[dict]:
         best = min(runs, key=lambda run: run["ms_per_batch"])
         found = {k: round(v, 3) for k, v in best.items()}
         text = ", ".join(f"{k} {v:.0%}" for k, v in found.items() if k != "ms_per_batch")
-        print(f"{name}: {best['ms_per_batch']:.2f} ms a batch: {text}")
+        print(f"{name}: {best['ms_per_batch']:.2f} ms per batch: {text}")
         rows.append({"what": "shares", "row": name, "rounds": rounds, **found})
     return rows
 

@@ -4,19 +4,20 @@ Usage::
 
     python benchmarks/compare_stacks.py --other /path/to/old/python [--models BPR LightGCN]
 
-``--other`` is a Python 3.8 to 3.11 with plain RecBole and packages that it was written for::
+``--other`` is a Python 3.8 to 3.11 with plain RecBole and the packages it was written for::
 
     pip install recbole==1.2.1 "numpy<2" "pandas<3" "scipy<1.13" "setuptools<82" hyperopt==0.2.5
 
 and the torch of the Python that runs this script. It may be another torch, such as ``"torch<2.6"``,
-the last one that reads RecBole's checkpoints (none is written here); but if that torch draws other
-random bits for dropout, as 2.5 does, then the metrics of models with dropout are left out.
+the last one that reads RecBole's checkpoints (none is written here). If that torch draws other
+random bits for dropout, as 2.5 does, the metrics of models with dropout are left out.
 
-It runs RecBole's own ``run_recbole`` there and no code of ours (``--plain``); the Python that
-runs this script uses ``recbole_cierec`` with the keys that restore RecBole's protocol. Each model
-is trained for an epoch or two on the ml-100k that comes with RecBole, on the CPU with one thread.
-Compared are a digest of the prepared data (vocabularies, splits, features) and the metrics on the
-validation and test parts. Exit code 1 if a digest differs or a metric by more than its tolerance.
+The other Python runs RecBole's own ``run_recbole`` without this package (``--plain``); the Python
+that runs this script uses ``recbole_cierec`` with the keys that restore RecBole's protocol. Each
+model is trained for an epoch or two on the ml-100k of RecBole, on the CPU with one thread. The
+script compares a digest of the prepared data (vocabularies, splits, features) and the metrics on
+the validation and test parts. Exit code 1 if a digest differs, or a metric by more than its
+tolerance.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PACKAGES = ("recbole", "numpy", "pandas", "scipy", "torch", "recbole_cierec")
 DECIMALS = 6
 TOLERANCE = {"ItemKNN": 5e-4}
 DROPOUT = ("NGCF", "NeuMF", "MultiVAE", "DeepFM", "SASRec")
-# RecBole 1.2.0 (on Python 3.12 and later) is not 1.2.1: its NGCF drops messages in evaluation too.
+# RecBole 1.2.0 (on Python 3.12 and later) is not 1.2.1: NGCF has dropout in evaluation too.
 CHANGED = ("NGCF",)
 
 RANKING = {
@@ -77,7 +78,7 @@ NEXT_ITEM = {
     "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
     "train_neg_sample_args": None,
 }
-# model -> what differs from RecBole's defaults
+# model -> keys that differ from RecBole's defaults
 CASES = {
     "Pop": {**RANKING, "epochs": 1},
     "ItemKNN": {**RANKING, "epochs": 1},
@@ -101,7 +102,7 @@ SHARED = {
     "train_batch_size": 2048,
     "normalize_all": True,  # RecBole's yaml for ml-100k
 }
-# What our overall.yaml sets otherwise than RecBole.
+# Keys that our overall.yaml sets differently from RecBole.
 RECBOLE_PROTOCOL = {
     "train_negatives": "all",
     "item_vocabulary": "all",
@@ -125,7 +126,7 @@ def digest(parts: list) -> str:
         )
     tables = [part.inter_feat for part in parts] + [train.user_feat, train.item_feat]
     for number, table in enumerate(tables):
-        # A table with nothing but ids says nothing, and may be there or not.
+        # A table of ids only adds no information, and may or may not exist.
         if table is not None and len(table.columns) > 1:
             for field in sorted(table.columns):
                 values = table[field].contiguous().numpy()

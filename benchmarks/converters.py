@@ -3,8 +3,8 @@
     python benchmarks/converters.py --reviews=20000000 --metadata=2000000 --folder=DIR
     python benchmarks/converters.py --reviews=20000000 --metadata=2000000 --folder=DIR --only=polars
 
-Generates DIR/reviews.jsonl and DIR/meta.jsonl (seeded; kept for the next time; 11 GB, and as much
-again is needed for the conversion). Each part runs in a process of its own and prints one JSON line
+Generates DIR/reviews.jsonl and DIR/meta.jsonl (seeded; kept for later runs; 11 GB, and the
+conversion needs as much again). Each part runs in a separate process and prints one JSON line
 with seconds, processor seconds and peak memory:
 
 * ``convert``: both files to atomic files, with duplicates dropped and the 5-core,
@@ -12,7 +12,7 @@ with seconds, processor seconds and peak memory:
 * ``pandas``: those reviews with json and pandas,
 * ``polars``: those reviews with Polars' streaming engine.
 
-Polars is no dependency: that part runs only when it is asked for.
+Polars is not a dependency: its part runs only if ``--only`` names it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _metadata_block(rng: np.random.Generator, first: int, size: int) -> Iterator
 
 
 def generate(folder: Path, reviews: int, metadata: int) -> None:
-    """Write the two files, unless they are there in this size."""
+    """Write the two files, unless they exist in this size."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / "generated.json"
     facts = {"seed": SEED, "reviews": reviews, "metadata": metadata}
@@ -122,7 +122,7 @@ def generate(folder: Path, reviews: int, metadata: int) -> None:
 
 
 def convert(arguments: argparse.Namespace) -> None:
-    """Both files, by the command that a user has."""
+    """Both files, by the package's command."""
     folder = arguments.folder
     _command(arguments, folder / "reviews.jsonl", "--metadata", str(folder / "meta.jsonl"))
 
@@ -142,7 +142,7 @@ def _command(arguments: argparse.Namespace, reviews: Path, *more: str) -> None:
 
 
 def read_with_pandas(arguments: argparse.Namespace) -> None:
-    """The usual few lines: every record a dictionary, then a frame."""
+    """The usual few lines: each record as a dictionary, then a data frame."""
     import pandas as pd
 
     with (arguments.folder / "tenth" / "reviews.jsonl").open() as file:
@@ -182,7 +182,7 @@ def _run(arguments: argparse.Namespace) -> dict:
     jobs[arguments.one](arguments)
     seconds = round(perf_counter() - start, 1)
     used, library = resource.getrusage(resource.RUSAGE_SELF), PARTS[arguments.one]
-    # Not ru_maxrss, which starts with what the process that started this one had.
+    # Not ru_maxrss, which includes the memory of the parent process.
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(line.split()[1] for line in status if line.startswith("VmHWM"))
     return {
@@ -195,7 +195,7 @@ def _run(arguments: argparse.Namespace) -> dict:
 
 
 def _measured(arguments: argparse.Namespace, what: str) -> dict:
-    """Run a part in a process of its own."""
+    """Run a part in a separate process."""
     sizes = [f"--{key}={getattr(arguments, key)}" for key in ("reviews", "memory", "threads")]
     command = [sys.executable, __file__, f"--folder={arguments.folder}", *sizes, f"--one={what}"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

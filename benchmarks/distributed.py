@@ -3,10 +3,11 @@
     python benchmarks/distributed.py --data_path=DIR [--rounds=3 --what=VBPR;CIERec]
         [--out=benchmarks/runs/distributed.jsonl]
 
-``DIR/synthetic`` is made where it is missing. One and two processes take turns ``--rounds`` times
-on batches of the same size, which two processes share (gloo). Timed is the trainer's own epoch:
-whole epochs, or some batches of CIERec. ``wall`` is the clock, ``cpu`` the first process's own
-seconds, both of the fastest epoch; ``waiting`` is what is left: exchanges, and the other process.
+``DIR/synthetic`` is generated if missing. One and two processes take turns ``--rounds`` times
+on batches of the same size, which two processes share (gloo). The trainer's own epoch is timed:
+whole epochs, or some batches of CIERec. ``wall`` is wall time and ``cpu`` the first process's
+processor time, both of the fastest epoch; ``waiting`` is the difference: gradient exchange, and
+waiting for the other process.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class FirstShared(First):
 
 
 def measure(name: str, data: Path, rank: int, world: int, port: int) -> dict:
-    """Seconds of a row's epoch, as this process sees it."""
+    """Seconds of a row's epoch, measured in this process."""
     model, keys, count = ROWS[name]
     if world > 1:
         keys = keys | {"local_rank": rank, "offset": 0, "nproc": world, "world_size": world}
@@ -58,7 +59,7 @@ def measure(name: str, data: Path, rank: int, world: int, port: int) -> dict:
 
 
 def timed(name: str, data: Path, world: int) -> dict:
-    """The row of ``world`` processes, each started anew."""
+    """The row of ``world`` new processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

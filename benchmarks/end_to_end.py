@@ -3,13 +3,13 @@
     python benchmarks/end_to_end.py --data_path=DIR [--size=64 --model=MF_Image --device=cpu]
         [--only=finetune,bfloat16] [--out=benchmarks/runs/end-to-end.jsonl]
 
-``DIR/pictures-SIZE`` is made where it is missing: 2,000 pictures drawn from a seed, as PNG files,
-with 2,000 users and 20,000 pairs. One step is a batch of training as a user's run has it: sampled
-pairs, their distinct pictures through the network, loss, backward pass and optimizer. The floor is
-torchvision's resnet18 without its classifier, forward and backward over as many pictures that are
-there as normalised floats, in the best of its forms: whole batch or blocks, both memory layouts,
-BatchNorm in training or not. All take turns in one process; a time is the least of ``--runs``, of
-processor time on a CPU with one thread and of the clock on a GPU.
+``DIR/pictures-SIZE`` is generated if missing: 2,000 random pictures from a seed, as PNG files,
+with 2,000 users and 20,000 pairs. One step is a training batch as in a run: sampled pairs, their
+distinct pictures through the network, loss, backward pass and optimizer. The reference is
+torchvision's resnet18 without its classifier, forward and backward over the same number of
+normalised float pictures in memory, in the best of its forms: whole batch or blocks, both memory
+layouts, BatchNorm in training or not. All take turns in one process; each time is the minimum over
+``--runs``, processor time on a CPU with one thread and wall time on a GPU.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WAYS: dict[str, dict] = {
 
 
 def make(into: Path, size: int, count: int = PICTURES, seed: int = 0) -> str:
-    """Write the data set of ``count`` pictures unless it is there; returns its name."""
+    """Write the data set of ``count`` pictures unless it exists; returns its name."""
     name = f"pictures-{size}"
     home = into / name
     if (home / f"{name}.inter").is_file():
@@ -73,7 +73,7 @@ def make(into: Path, size: int, count: int = PICTURES, seed: int = 0) -> str:
 
 
 class First:
-    """The first batches of a loader, each pass sampled anew."""
+    """The first batches of a loader, sampled again in each pass."""
 
     def __init__(self, loader, count: int) -> None:
         self.loader, self.count, self.shuffle = loader, count, False
@@ -86,7 +86,7 @@ class First:
 
 
 def ours(arguments: argparse.Namespace, name: str, keys: dict) -> tuple[Callable, Callable]:
-    """A training step on one batch, and a function that gives its distinct pictures."""
+    """A training step on one batch, and a function that returns its distinct pictures."""
     settings = {
         "data_path": str(arguments.data_path), "cache_dir": str(arguments.data_path / "cache"),
         "visual_encoder": "resnet18", "encoder_weights": "random", "image_size": arguments.size,
@@ -94,8 +94,8 @@ def ours(arguments: argparse.Namespace, name: str, keys: dict) -> tuple[Callable
         "embedding_size": 64, "show_progress": False, "state": "error",
         "use_gpu": arguments.device != "cpu", **FINETUNE, **keys,
     }  # fmt: skip
-    # `reproducibility` is a user's, True: else cuDNN would try its kernels anew for each size of a
-    # batch's last block, which the bare network's blocks do not change.
+    # `reproducibility` keeps its default, True: else cuDNN would benchmark its kernels again for
+    # each size of a batch's last block, while the blocks of the bare network have one size.
     config = Config(arguments.model, name, None, settings, {})
     job = prepare(config, saved=False)
     counts: list[int] = []
@@ -149,8 +149,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for key, default in (("size", 64), ("batch", 192), ("block", 64), ("runs", 3)):
         parser.add_argument(f"--{key}", type=int, default=default)
-    parser.add_argument("--only", default="", help="ways, by comma; none: all but compiled")
-    parser.add_argument("--floors", default="", help="bare forms that this text is in")
+    parser.add_argument(
+        "--only", default="", help="ways, separated by commas; default: all except compiled"
+    )
+    parser.add_argument(
+        "--floors", default="", help="only bare forms whose name contains this text"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -176,7 +180,7 @@ def main() -> None:
 def report(arguments: argparse.Namespace, speeds: dict[str, float], count: int) -> None:
     """Print the table, and append its rows to ``--out``."""
     floor = max(speed for title, speed in speeds.items() if title.startswith("bare"))
-    print(f"{arguments.model}, {arguments.size} px, about {count} distinct pictures a batch")
+    print(f"{arguments.model}, {arguments.size} px, about {count} distinct pictures per batch")
     print("| | pictures/s | of the best bare form |\n|---|---|---|")
     common = {
         "model": arguments.model, "size": arguments.size, "device": arguments.device,

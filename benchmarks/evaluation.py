@@ -2,11 +2,12 @@
 
     python benchmarks/evaluation.py --data_path=DIR [--what=user500,full,cierec] [--runs=3]
 
-``DIR/synthetic`` is made where it is missing. Models are not trained: speed does not depend on it.
-Each time is the best of ``--runs`` passes, of scoring, ranking and metrics; candidate lists are
-drawn before, once a run of a program, and their time is given apart. The floor is bare torch with
-the same users, items and candidates: matrix product, gather, ranks and Recall, nothing kept.
-CIERec's literal form is Eq. 3 as it stands, the gate's whole linear map for every pair.
+``DIR/synthetic`` is generated if missing. Models are not trained, since training does not affect
+the speed. Each time is the best of ``--runs`` passes, of scoring, ranking and metrics; candidate
+lists are drawn once, before the first pass, and their time is printed separately. The reference is
+bare torch with the same users, items and candidates: matrix product, gather, ranks and Recall,
+nothing stored. CIERec's direct form evaluates Eq. 3 with the gate's whole linear map for every
+pair.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ def best(runs: int, work) -> float:
 
 def evaluate(job) -> None:
     job.model.train()
-    job.model.eval()  # forget what was kept of the items
+    job.model.eval()  # drop the cached parts of the items
     job.trainer.evaluate(job.loaders[2], load_best_model=False)
 
 
 def floor(job) -> None:
-    """What any evaluation of MF over these candidates has to compute."""
+    """The least that an evaluation of MF over these candidates must compute."""
     plan, model = job.loaders[2].plan, job.model
     p, q = model.user_embedding.weight.detach(), model.item_embedding.weight.detach()
     recalls = []
@@ -87,10 +88,10 @@ def user500(data: Path, runs: int) -> None:
     drawing = best(1, job.loaders[2].plan.lists)
     users = len(job.loaders[2].plan.users)
     print(f"users {users}; loading, splitting, drawing {seconds:.2f} s, merging {drawing:.2f} s")
-    print(f"| bare torch floor, user500 | {best(runs, lambda: floor(job)):.2f} |")
+    print(f"| bare torch, user500 | {best(runs, lambda: floor(job)):.2f} |")
     print(f"| MF user500, all and groups | {best(runs, lambda: evaluate(job)):.2f} |")
     job.loaders[2].plan.user_groups = None
-    print(f"| MF user500, all alone | {best(runs, lambda: evaluate(job)):.2f} |")
+    print(f"| MF user500, all users only | {best(runs, lambda: evaluate(job)):.2f} |")
     memory()
     job, seconds = job_of("MF", data, "user500", eval_repeats=5)
     drawing = best(1, job.loaders[2].plan.lists)
@@ -116,7 +117,7 @@ def full(data: Path, runs: int) -> None:
 
 
 def literal(model, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-    """Scores of aligned pairs by Eq. 3 and 7 as they stand; s and e are given."""
+    """Scores of aligned pairs directly by Eq. 3 and 7; s and e are given."""
     side = model.all_items()
     p, e = model.user_embedding(users), side["e"][items]
     gate = model.visual_gate
@@ -135,7 +136,7 @@ def cierec(data: Path, runs: int) -> None:
 
 @torch.no_grad()
 def cierec_of(job, runs: int) -> None:
-    """Times of one batch of users, and of all users by their ratio; the literal form by 16."""
+    """Times of one batch of users, scaled to all users; of the direct form for 16 users."""
     model, plan = job.model, job.loaders[2].plan
     size, everyone = model.encoder.out_size, len(plan.users)
     for what, batch_size in (("user500", job.loaders[2].step), ("full", 40)):
@@ -148,7 +149,7 @@ def cierec_of(job, runs: int) -> None:
             ours = partial(model.candidate_scores, batch, items)
         else:
             ours = partial(model.full_sort_predict, batch)
-        preparing = best(1, ours)  # what is kept of the items is made here
+        preparing = best(1, ours)  # computes the cached parts of the items
         fast = best(runs, ours)
         got = ours().reshape(-1)
         repeated = users[:16].repeat_interleave(items.shape[1])
@@ -161,7 +162,7 @@ def cierec_of(job, runs: int) -> None:
         error = (got[: len(double)] - double).abs().max()
         fast, naive = fast * everyone / batch_size, naive * everyone / 16
         print(
-            f"| CIERec {what}, D = {size} | {fast:.0f} | literal {naive:.0f} | "
+            f"| CIERec {what}, D = {size} | {fast:.0f} | direct {naive:.0f} | "
             f"{naive / fast:.1f} times | items prepared in {preparing:.1f} s | error {error:.1e} |"
         )
 

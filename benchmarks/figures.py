@@ -3,8 +3,8 @@
     python benchmarks/figures.py --dataset=hm-week
 
 Reads the rows in benchmarks/runs/DATASET-results.jsonl and DATASET-cold.jsonl and writes
-docs/figures/DATASET.svg; needs matplotlib (``pip install 'recbole-cierec[bench]'``). One seed a
-row: distances below what seeds vary say nothing.
+docs/figures/DATASET.svg; needs matplotlib (``pip install 'recbole-cierec[bench]'``). Each row has
+one seed: differences smaller than the variation between seeds mean nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = ("CIERec",)
-# Labels of points that lie close together, in points from their point.
+# Offsets of the labels of points that are close together, in typographic points.
 OFFSETS = {
     "BPR": (-18, 5),
     "ItemKNN": (2, -12),
@@ -32,7 +32,7 @@ LABELS = {"CIERec:backbone=VBPR": "CIERec (VBPR)", "CIERec": "CIERec (MF)"}
 
 
 def scores(path: Path, metric: str) -> dict[str, float]:
-    """The metric of each model by BPR or its own loss, in percent."""
+    """The metric of each model, with BPR or its fixed loss, in percent."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     plain = [row for row in rows if "loss=softmax" not in row["model"]]
     return {row["model"]: 100 * row["test"][metric] for row in plain if metric in row["test"]}

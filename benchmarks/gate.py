@@ -2,12 +2,12 @@
 
     python benchmarks/gate.py [--seeds=60 --batches=400 --rate=0.001 --out=FILE]
 
-``paper`` and ``reinforce``: a run of CIERec for each seed, with the actions of both gates at every
-batch. They are compared with those of the same gates left untrained (``paper``), and with the
-losses that followed (``reinforce``). ``scales``: an epoch under ``gr_mode: fixed``, to see what a
-common factor and what a ratio of the two scales does to the adapter.
+``paper`` and ``reinforce``: a run of CIERec for each seed, which records the actions of both gates
+at every batch. They are compared with the actions of the same gates without training (``paper``),
+and with the losses that followed (``reinforce``). ``scales``: an epoch under ``gr_mode: fixed``,
+which shows the effect of a common factor and of a ratio of the two scales on the adapter.
 
-Eight minutes; a minute with ``--seeds=6``. Seconds are of processor time.
+Takes eight minutes, or one with ``--seeds=6``. Seconds are processor time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from recbole_cierec.config.config import Config
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.trainer.gated_trainer import BRANCHES
 
-SETTLED = 10  # batches after which an action may be "one for good"
+SETTLED = 10  # batches after which an action may count as final
 FIXED = {"as they are": [1.0, 1.0], "common factor": [0.2, 0.2], "ratio": [1.0, 0.2]}
 
 
 def trained(batches: int, **keys):
-    """A job that has trained for at least so many batches, and the history of each gate."""
+    """A job trained for at least ``batches`` batches, and the history of each gate."""
     common = {"train_batch_size": 128, "show_progress": False, "state": "error", **keys}
     with quiet_recbole():
         job = prepare(Config("CIERec", "demo", None, common, {}), saved=False)
@@ -51,7 +51,7 @@ def chances(gate) -> np.ndarray:
 
 
 def watch(gate) -> dict:
-    """Keeps the gate's untrained network, and from now on its actions and losses by batch."""
+    """Records the gate's untrained network, and from now on its actions and losses by batch."""
     seen = {"first": gate.action, "untrained": chances(gate), "actions": [], "losses": []}
     choose, learn = gate.choose, gate.learn
 
@@ -69,7 +69,7 @@ def watch(gate) -> dict:
 
 
 def untrained_actions(seen: dict) -> list[int]:
-    """The actions of the gate as it started, each the likeliest after the one before."""
+    """The actions of the untrained gate, each the most likely after the previous one."""
     action, actions = seen["first"], []
     for _ in seen["actions"]:
         action = int(seen["untrained"][action].argmax())
@@ -78,7 +78,7 @@ def untrained_actions(seen: dict) -> list[int]:
 
 
 def paper(seeds: range, batches: int, rate: float) -> dict:
-    """How far the gates of Eq. 6 leave the path of their start."""
+    """How far the actions of the gates of Eq. 6 differ from those of untrained gates."""
     equal, constant, ratios = 0, 0, Counter()
     for seed in seeds:
         job, history = trained(batches, seed=seed, gr_mode="paper", gr_learning_rate=rate)
@@ -95,7 +95,7 @@ def paper(seeds: range, batches: int, rate: float) -> dict:
 
 
 def reinforce(seeds: range, batches: int, rate: float) -> dict:
-    """Losses of the batch after each action, less their trend, and what became likely."""
+    """Mean loss of the batch after each action, without the trend, and the most likely scales."""
     residuals: dict[int, list[float]] = {}
     likeliest = Counter()
     for seed in seeds:
@@ -120,7 +120,7 @@ def reinforce(seeds: range, batches: int, rate: float) -> dict:
 
 
 def scales() -> dict:
-    """Difference from the run with both scales at 1, of what an epoch does to the adapter."""
+    """Change of the adapter in an epoch, compared with the run with both scales at 1."""
     adapters = {}
     for name, pair in FIXED.items():
         job, _ = trained(1, seed=2020, gr_mode="fixed", gr_fixed_scales=pair)
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     a = parser.parse_args()
     torch.set_num_threads(1)
-    # Every other one: the second gate of a seed starts as the first of the next.
+    # Every second seed: the second gate of a seed starts as the first gate of the next seed.
     seeds = range(0, 2 * a.seeds, 2)
     work = {
         "paper": lambda: paper(seeds, a.batches, a.rate),

@@ -3,12 +3,12 @@
     python benchmarks/growth.py --data_path=DIR [--out=benchmarks/runs/growth.jsonl]
         [--only=load,train] [--figures=docs/figures]
 
-Each axis has three sizes while the others stay; the sets come from benchmarks/synthetic.py, seed 0,
-512 features an item, d = 64. Each point is a process of its own with one thread. Rows that
-``--out`` has are kept, so the command can be stopped and run again; with all of them there it only
-prints the laws and draws the figures (``pip install 'recbole-cierec[bench]'``). A law is the slope
-through the three points in log-log; a cost is the difference of the outer two points. Times are
-processor seconds, memory is the process's peak above what it held after its imports.
+Each axis has three sizes while the others stay; benchmarks/synthetic.py generates the data, seed 0,
+512 features per item, d = 64. Each point is a separate process with one thread. Rows already in
+``--out`` are kept, so the command can be stopped and run again; if all exist it only prints the
+laws and draws the figures (``pip install 'recbole-cierec[bench]'``). A law is the slope through
+the three points in log-log scale; a cost is the difference of the outer two points. Times are
+processor seconds, memory is the process's peak above its memory after the imports.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PICTURE_STAGES = ("picture store", "features", "both, second start")
 
 
 class Watch:
-    """Processor time, clock and peak memory since it was made, and of each stage."""
+    """Processor time, wall time and peak memory, in total and of each stage."""
 
     def __init__(self) -> None:
         self.base, self.rows = self._peak(), []
@@ -69,7 +69,7 @@ class Watch:
         self.cpu, self.clock = process_time(), perf_counter()
 
     def note(self, stage: str, scale: float = 1.0, **more) -> None:
-        """End a stage; ``scale``: the whole of it is so many times what was done."""
+        """End a stage; ``scale``: the whole stage takes this many times the measured part."""
         cpu, wall = process_time() - self.cpu, perf_counter() - self.clock
         mib = (self._peak() - self.base) / 1024
         row = {"stage": stage, "cpu_s": round(cpu * scale, 4), "wall_s": round(wall * scale, 4)}
@@ -78,7 +78,7 @@ class Watch:
 
 
 def forget(folder: Path) -> None:
-    """Take a set's files out of the system's page cache, as after a start of the machine."""
+    """Drop the data's files from the system's page cache, as after a restart of the machine."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -134,7 +134,7 @@ def evaluate(data: Path, mode: str) -> list[dict]:
 
 
 def pictures(data: Path, size: int, count: int, again: bool) -> list[dict]:
-    """Store and features of drawn PNG pictures by ResNet18 with random weights."""
+    """Store and features of random PNG pictures by ResNet18 with random weights."""
     import end_to_end
 
     from recbole_cierec.config.config import Config
@@ -169,7 +169,7 @@ def _bytes(folder: Path, kind: str) -> int:
 
 
 def jobs() -> list[tuple[str, dict]]:
-    """What is to be measured: the process, and the sizes of its set."""
+    """What to measure: the process, and the sizes of its data."""
     sizes = [REST] + [
         {**REST, axis: n} for axis, values in AXES.items() for n in values if n != REST[axis]
     ]
@@ -204,7 +204,7 @@ def drawn(at: dict, data: Path) -> list[str]:
 
 
 def run(command: list[str]) -> str:
-    """What a script prints; raises RuntimeError with its last line of error."""
+    """The output of a script; raises RuntimeError with the last line of its error output."""
     command = [sys.executable, "-W", "ignore", *command]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
@@ -213,13 +213,13 @@ def run(command: list[str]) -> str:
 
 
 def measure(data: Path, out: Path, only: list[str]) -> list[dict]:
-    """Rows of all points; those that are missing are measured, each in a process of its own."""
+    """Rows of all points; missing ones are measured, each in a separate process."""
     rows = [json.loads(line) for line in out.open()] if out.is_file() else []
     done = [(row["work"], row["at"]) for row in rows]
     for work, at in jobs():
         if (work, at) in done or not any(work.startswith(name) for name in only):
             continue
-        if "users" in at:  # drawn elsewhere: its peak would hide that of what is measured
+        if "users" in at:  # generated in another process, whose peak would hide the measured one
             run([str(Path(__file__).with_name("synthetic.py")), *drawn(at, data)])
         command = [__file__, f"--data_path={data}", "--child=" + json.dumps([work, at])]
         found = json.loads(run(command).splitlines()[-1])
@@ -248,7 +248,7 @@ def series(rows: list[dict], stage: str, fixed: dict, axis: str, value: str) -> 
 
 
 def law(sizes: list, values: list) -> str:
-    """The slope in log-log, and its name."""
+    """The slope in log-log scale, and its name."""
     if len(sizes) < 2:
         return "-"
     slope = np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-3)), 1)[0]
@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--data_path", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/runs/growth.jsonl"))
     parser.add_argument("--only", default="load,train,evaluate,pictures", help="what to measure")
-    parser.add_argument("--figures", type=Path, help="a folder; none: not drawn")
+    parser.add_argument("--figures", type=Path, help="folder for the figures; default: no figures")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     a = parser.parse_args()
     torch.set_num_threads(1)

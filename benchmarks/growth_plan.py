@@ -1,10 +1,10 @@
-"""What a catalogue of any size would cost, by the figures of benchmarks/growth.py.
+"""Estimates of time and memory for data of any size, from the rows of benchmarks/growth.py.
 
     python benchmarks/growth_plan.py [--users=50e6 --items=10e6 --interactions=1e9]
         [--rows=benchmarks/runs/growth.jsonl]
 
-A cost grows by what growth.py measured for each user, item, interaction or picture more; training
-and ranking take the speed at the largest set that was measured. Times are hours of one core.
+A cost grows with each user, item, interaction or picture as growth.py measured it; training and
+ranking have the speed of the largest measured data. Times are hours of one core.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from growth import AXES, FEATURES, PICTURES, REST, STAGES, series
 
-D, FLOAT, TRAINED = 64, 4, 0.8  # d, bytes, and the share of the interactions that is trained on
+D, FLOAT, TRAINED = 64, 4, 0.8  # d, bytes, and the training part's share of the interactions
 REGIONS = 7 * 7 * 512 * 2  # bytes of a picture's region map: ResNet18 at 224 px, float16
 SPLIT = list(STAGES)[2]
 WHOLE = "MF, user500"  # from loading over training to the last candidate list
@@ -23,19 +23,19 @@ GIB, HOUR = 2.0**30, 3600.0
 
 
 def each(rows: list[dict], stage: str, axis: str, value: str) -> float:
-    """What one more of ``axis`` adds: seconds or bytes."""
+    """Seconds or bytes per additional element of ``axis``."""
     sizes, values = series(rows, stage, REST, axis, value)
     more = (values[-1] - values[0]) / (sizes[-1] - sizes[0])
     return more * (2**20 if value == "mib" else 1)
 
 
 def slowest(rows: list[dict], model: str) -> float:
-    """Pairs a second in the worst of the sets."""
+    """Pairs per second, the lowest of all data sizes."""
     return min(row["pairs_per_s"] for row in rows if row["stage"] == f"{model}, an epoch")
 
 
 def of_pictures(rows: list[dict], size: int) -> dict[str, float]:
-    """Of one picture: bytes in store and features, and seconds to make both."""
+    """Of one picture: bytes in store and features, and seconds to compute both."""
     count = PICTURES[size][-1]
     found = {row["stage"]: row for row in rows if row["at"] == {"size": size, "pictures": count}}
     store, features = found["picture store"], found["features"]
@@ -48,7 +48,7 @@ def of_pictures(rows: list[dict], size: int) -> dict[str, float]:
 
 
 def plan(rows: list[dict], users: float, items: float, interactions: float) -> list[tuple]:
-    """(what, amount, unit) of all that is asked about."""
+    """(quantity, amount, unit) of each line of the table."""
     sizes = dict(zip(AXES, (users, items, interactions), strict=True))
     table = []
     peaks = {SPLIT: "memory of loading and split", WHOLE: "at the peak of MF's run"}

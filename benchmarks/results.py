@@ -5,12 +5,12 @@
         --models=Pop,BPR,MF,VBPR --out=benchmarks/runs/hm-week-results.jsonl
 
 For each model the trial with the best validation score is written to
-properties/tuned/DATASET/MODEL.yaml and run with its checkpoint, in a process of its own so that the
-peak memory is its own. A model that was not searched runs with ``--like=MODEL`` settings or its
-defaults. Rows already in ``--out`` are kept; the table is printed at the end. ``--users=DIR`` keeps
-each run's results by user as DIR/NAME.users.npz, for ``python -m recbole_cierec compare``.
-Seconds are of processor time, so that other work on the machine counts little; "s an epoch" is the
-whole fit, validations included, divided by its epochs.
+properties/tuned/DATASET/MODEL.yaml and run with its checkpoint, in a separate process, so that the
+peak memory is that of the model. A model that was not searched runs with the settings of
+``--like=MODEL`` or its defaults. Rows already in ``--out`` are kept; the table is printed at the
+end. ``--users=DIR`` writes each run's results by user to DIR/NAME.users.npz, for
+``python -m recbole_cierec compare``. Seconds are processor time, so that other work on the machine
+has little effect; "s an epoch" is the whole fit, validations included, divided by its epochs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def best_settings(search: Path, name: str) -> dict:
 
 
 def tuned_file(dataset: str, name: str, settings: dict) -> Path:
-    """Write the settings as a yaml that --config_files takes."""
+    """Write the settings to a YAML file for --config_files."""
     model, fixed = split_name(name)
     stem = file_stem("_".join([model, *(str(value) for value in fixed.values())]))
     path = TUNED / dataset / f"{stem}.yaml"
@@ -112,7 +112,9 @@ def main() -> None:
     done = {(row["model"], row["seed"]) for row in map(json.loads, known)}
     for name in filter(None, arguments.models.split(",")):
         if (name, arguments.seed) in done:
-            print(f"{name}: kept as it is in {arguments.out}; give another --out to train it anew")
+            print(
+                f"{name}: already in {arguments.out} and kept; give another --out to train it again"
+            )
         elif code := subprocess.run([sys.executable, *sys.argv, f"--one={name}"]).returncode:
             sys.exit(code)
     rows = [json.loads(line) for line in arguments.out.read_text().splitlines()]

@@ -1,10 +1,10 @@
-"""Whether every model resumes exactly: two epochs and two more against four, bit for bit.
+"""Check that every model resumes exactly: two epochs and two more equal four, bit for bit.
 
     python benchmarks/resume_walk.py [--models=BPR,DiffRec] [--out=FILE.jsonl]
 
-Walks over all models of the package and of RecBole on a small drawn data set that has item features
-and a knowledge graph, so that as many as possible can train, and compares parameters, optimizers,
-plain state, random states, losses and metrics of both runs. A row a model: ``equal``, ``differs``
+Trains all models of the package and of RecBole on small synthetic data with item features and a
+knowledge graph, so that as many as possible can train, and compares parameters, optimizers, plain
+state, random states, losses and metrics of both runs. One row per model: ``equal``, ``differs``
 (and where), or why it does not train here.
 """
 
@@ -51,12 +51,12 @@ GRAPH = {
     }
 }
 _FEW = {"reranker_CAN_NUM": 20}
-SMALL = {  # for models whose defaults ask for more items or time than there are
+SMALL = {  # for models whose defaults need more items or time than available
     "GRU4RecCPR": _FEW,
     "SASRecCPR": _FEW,
     "LDiffRec": {"n_cate": 1, "in_dims": [8], "out_dims": [], "dims_dnn": [8]},
     "NCL": {"num_clusters": 5},
-    # Their first stage, whose length `epochs` does not say.
+    # Their first stage, whose length does not depend on `epochs`.
     "RaCT": {"metrics_k": 10, "pretrain_epochs": 1},
     "S3Rec": {"pretrain_epochs": 1},
 }
@@ -87,13 +87,13 @@ def make(folder: Path, seed: int = 0) -> None:
 
 
 def keys_of(name: str, folder: Path) -> dict:
-    """The keys with which a model has the best chance to train on ``walk``."""
+    """Keys with which a model can probably train on ``walk``."""
     keys = {**COMMON, "data_path": str(folder), "checkpoint_dir": "saved"}
     if name in MODELS:
         kind = "regions.npy" if name == "VECF" else "features.npy"
         keys |= {"embedding_size": 8, "features_file": str(folder / "walk" / kind)}
         keys |= {"pretrain_epochs": 1} if name in ("PiNet", "AlignRec") else {}
-        # `epochs` is the stage's as well, and both runs are to have the same one.
+        # `epochs` applies to the stage as well, and both runs must have the same stage.
         return keys | ({"pretrain": {"epochs": 2}} if MODELS[name].stages else {})
     kind = get_model(name).type
     if kind == ModelType.KNOWLEDGE:
@@ -105,7 +105,7 @@ def keys_of(name: str, folder: Path) -> dict:
 
 
 def differences(one: object, other: object, where: str = "") -> Iterator[str]:
-    """Paths at which two nests of dicts, lists, tensors and numbers are not the same bits."""
+    """Paths at which two nested structures of dicts, lists, tensors and numbers differ in a bit."""
     if isinstance(one, dict) and isinstance(other, dict):
         yield from (f"{where}/{key}" for key in one.keys() ^ other.keys())
         for key in one.keys() & other.keys():
@@ -121,7 +121,7 @@ def differences(one: object, other: object, where: str = "") -> Iterator[str]:
 
 
 def last_state(result: dict) -> dict:
-    """The state after the last epoch, without what names the run."""
+    """The state after the last epoch, without the names of the run."""
     best = Path(result["checkpoint"])
     last = best.with_suffix(".last.pth")
     state = read_checkpoint(last if last.is_file() else best)
@@ -138,7 +138,7 @@ def walk_one(name: str, folder: Path) -> dict:
         rest = run(name, "walk", config_dict={**keys, "epochs": 4, "resume": str(file)})
     except (UserError, ImportError) as error:
         return {"model": name, "result": "does not train here", "why": str(error)[:200]}
-    except Exception as error:  # the walk goes on, and the row says what happened
+    except Exception as error:  # the row reports it, and the next model follows
         return {
             "model": name,
             "result": "traceback",

@@ -1,13 +1,13 @@
-"""Whether a change of structure leaves the numbers as they are: a digest of each trained model.
+"""Check that a refactoring changes no number: a digest of each trained model.
 
     python benchmarks/same_numbers.py --out=before.jsonl
     python benchmarks/same_numbers.py --like=before.jsonl        # after the change
     python benchmarks/same_numbers.py --dataset=hm-week --data_path=DIR --out=before.jsonl
 
 Trains every model of the package and five of RecBole's for two epochs, one thread, on the demo data
-or on a data set with drawn features (64 numbers an item, seed 0). A row a model: a digest of all
-parameters, whatever their names and order, and the metrics. Bits are equal on one machine only.
-Exits with 1 where a row differs from ``--like``.
+or on a data set with random features (64 numbers per item, seed 0). One row per model: a digest of
+all parameters, independent of their names and order, and the metrics. Bits are equal only on the
+same machine. Exit code 1 if a row differs from ``--like``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KEYS = {
     "eval_args": {"mode": "user500"},
 }
 FIRST_PHASE = ("AlignRec", "PiNet")
-BOTH_LOSSES = ("VBPR", "CIERec")  # by softmax too
+BOTH_LOSSES = ("VBPR", "CIERec")  # with softmax too
 
 
 def drawn_features(folder: Path, name: str, regions: bool) -> Path:
@@ -65,7 +65,7 @@ def settings(model: str, dataset: str, data_path: Path | None) -> dict:
 
 
 def digest_of(tensors: dict[str, torch.Tensor]) -> str:
-    """Of shapes and bytes, whatever the names."""
+    """Digest of shapes and bytes, independent of the names."""
     parts = sorted(
         f"{tuple(value.shape)} {hashlib.sha256(value.detach().cpu().numpy().tobytes()).hexdigest()}"
         for value in tensors.values()

@@ -3,11 +3,11 @@
     python benchmarks/search.py --data_path=DIR --dataset=hm-week --models=MF,VBPR --trials=6 \
         --config_files=benchmarks/hm-week.yaml --out=benchmarks/runs/hm-week-search.jsonl
 
-Trial k of a model draws from its own seeded generator, so that a run that stopped goes on where it
-was, trials can be spread over processes, and every model gets the same number. The test part is
+Trial k of a model draws from a separate seeded generator, so that an interrupted run can be
+resumed, trials can run in several processes, and every model gets the same number. The test part is
 never read here. ``NAME:key=value`` searches a model with a key fixed, as in CIERec:backbone=VBPR;
-with ``:loss=softmax`` the ranges of that loss hold. ``python -m recbole_cierec tune`` searches the
-same ranges for one model, by draws of its own; here one file holds the rows of many.
+``:loss=softmax`` uses the ranges for that loss. ``python -m recbole_cierec tune`` searches the
+same ranges for one model, with different draws; here one file has the rows of many models.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def split_name(name: str) -> tuple[str, dict]:
 
 
 def trial_result(name: str, settings: dict, arguments: argparse.Namespace) -> dict:
-    """Train with the settings; what validation said."""
+    """Train with the settings; returns the validation result."""
     model, fixed = split_name(name)
     keys = {"data_path": arguments.data_path, "show_progress": False, "state": "error"}
     config = Config(
@@ -95,7 +95,7 @@ def main() -> None:
     for trial in range(arguments.first, arguments.trials):
         for name in drawn:
             if (name, trial) in done:
-                print(f"{name}, trial {trial}: kept as it is in {arguments.out}")
+                print(f"{name}, trial {trial}: already in {arguments.out} and kept")
                 continue
             settings = drawn[name][trial]
             row = {"model": name, "dataset": arguments.dataset, "trial": trial}

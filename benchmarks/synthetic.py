@@ -1,9 +1,9 @@
-"""The synthetic set of all speed figures, as atomic files.
+"""The synthetic data of all speed figures, as atomic files.
 
     python benchmarks/synthetic.py --into=DIR [--users=20000 --items=10000 --pairs=500000]
 
-Users are drawn with weight rank^-0.5, items with rank^-0.8, until there are so many distinct pairs;
-features are standard normal. Everything comes from ``--seed``.
+Users are drawn with weight rank^-0.5, items with rank^-0.8, until there are ``--pairs`` distinct
+pairs; features are standard normal. All random numbers come from ``--seed``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def draw_pairs(users: int, items: int, pairs: int, rng: np.random.Generator) -> 
 
 
 def make(into: Path, users: int, items: int, pairs: int, size: int, seed: int = 0) -> Path:
-    """Write ``synthetic/`` below ``into`` unless it is there; returns its folder."""
+    """Write ``synthetic/`` below ``into`` unless it exists; returns its folder."""
     home = into / "synthetic"
     if (home / "synthetic.inter").is_file():
         return home

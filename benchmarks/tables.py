@@ -1,11 +1,11 @@
 """The tables of docs/results.md, from the rows in benchmarks/runs/.
 
-    python benchmarks/tables.py            # writes them anew
-    python benchmarks/tables.py --check    # ends with 1 where the page says something else
+    python benchmarks/tables.py            # writes them again
+    python benchmarks/tables.py --check    # exit code 1 if the page differs
 
 A table follows a line ``<!-- KIND: NAME -->``: ``results`` and ``trials`` show the rows of
-``runs/NAME.jsonl``, ``models`` what to give as ``--models`` to make them, and ``losses`` compares
-both losses by ``NAME-results`` and ``NAME-cold``.
+``runs/NAME.jsonl``, ``models`` the value of ``--models`` that creates them, and ``losses`` compares
+both losses from ``NAME-results`` and ``NAME-cold``.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _PLACE = re.compile(r"(<!-- (\w+): ([\w-]+) -->\n)((?:\|.*\n)*)")
 
 
 def by_bpr(model: str) -> str:
-    """The name of the row by BPR; keys after the loss belong to softmax alone."""
+    """The name of the row with BPR; keys after the loss belong to softmax only."""
     return model.split(SOFTMAX)[0]
 
 
 def rows_of(name: str, runs: Path = RUNS) -> list[dict]:
-    """The rows of a file, a model's two losses beside each other."""
+    """The rows of a file, the two losses of a model next to each other."""
     rows = [json.loads(line) for line in (runs / f"{name}.jsonl").read_text().splitlines()]
     first: dict[str, int] = {}
     for place, row in enumerate(rows):
@@ -54,7 +54,7 @@ def rows_of(name: str, runs: Path = RUNS) -> list[dict]:
 
 def variant(row: dict) -> str:
     """The tuned settings of a row that change its model's equations: another choice of a formula,
-    or a term that has the weight 0 and by default another."""
+    or a term with weight 0 instead of another default."""
     model = row["model"].split(":")[0]
     file = properties_dir() / "model" / f"{model}.yaml"
     defaults = read_yaml(file) if file.is_file() else {}
@@ -77,14 +77,14 @@ def markdown(head: list[str], body: list[list[str]]) -> str:
 
 
 def cell(test: dict, name: str) -> str:
-    """Percent, with the deviation over candidate sets where there is one."""
+    """Percent, with the deviation over candidate sets if there is one."""
     value, spread = test.get(name, math.nan), test.get(f"{name}_std")
     text = "-" if math.isnan(value) else f"{100 * value:.2f}"
     return text if spread is None or text == "-" else f"{text} ± {100 * spread:.2f}"
 
 
 def results(rows: list[dict]) -> str:
-    """What the test said of each model, and what it cost."""
+    """Test results and cost of each model."""
     names = [name for name in _METRICS if any(name in row["test"] for row in rows)]
     body = []
     for row in rows:
@@ -97,7 +97,7 @@ def results(rows: list[dict]) -> str:
 
 
 def trials(rows: list[dict]) -> str:
-    """What validation said of each trial."""
+    """The validation result of each trial."""
     body = []
     for row in rows:
         settings = ", ".join(f"{k} {v}" for k, v in row["settings"].items()) or "defaults"
@@ -136,7 +136,7 @@ def losses(name: str, runs: Path = RUNS) -> str:
 
 
 def page(text: str, runs: Path = RUNS) -> str:
-    """The page with all its tables made anew."""
+    """The page with all its tables written again."""
 
     def table(match: re.Match) -> str:
         place, kind, name, _ = match.groups()

@@ -3,15 +3,16 @@
     python benchmarks/training.py --data_path=DIR [--rounds=3 --what=MF,VBPR,...]
         [--out=benchmarks/runs/training.jsonl]
 
-``DIR/synthetic`` is made where it is missing. Each row of the table is a process of its own, and
-the rows take turns ``--rounds`` times, so that a busy minute of the machine falls on all alike. A
+``DIR/synthetic`` is generated if missing. Each row of the table is a separate process, and
+the rows take turns ``--rounds`` times, so that other work on the machine affects all equally. A
 process loads the data, warms up, and then times training through the trainer's own epoch: whole
-epochs, or for slow models some batches; samples/s are pairs in processor seconds (best and median
-of all rounds) and by the clock (best). Memory is the process's peak until then. Evaluation is a
-pass over all users by ``user500``, which RecBole alone does not have; evaluation.py takes it apart.
-``RecBole alone`` imports nothing of this package. The floor is bare torch: VBPR's tensors, torch's
-dense Adagrad, uniform negatives without a look at what the user has, the distinct items of a batch
-projected once, BPR, no L2. FLOPs are those of torch's counter for one step, matrix products only.
+epochs, or for slow models some batches; samples/s are pairs per second of processor time (best and
+median of all rounds) and of wall time (best). Memory is the process's peak until then. Evaluation
+is a pass over all users with ``user500``, which RecBole alone does not have; evaluation.py measures
+its parts. ``RecBole alone`` does not import this package. The reference, in the row ``floor``, is
+bare torch: VBPR's tensors, torch's dense Adagrad, uniform negatives drawn without checking the
+user's items, the distinct items of a batch projected once, BPR, no L2. FLOPs are from torch's
+counter for one step, matrix products only.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from torch.nn import functional as F
 
 BATCH, D = 2048, 64
 WARM_UP, EPOCHS = 20, 2  # batches, epochs
-# Batches that stand for an epoch.
+# Number of batches from which an epoch is extrapolated.
 FEW = {"CIERec": 6, "AlignRec": 20, "LightGCN": 20, "HAFR": 20, "HAFR_non_i": 20, "PiNet": 20}
 PLAIN = {"optimizer_kernel": "plain"}
 ROWS: dict[str, tuple[str, dict]] = {
@@ -67,7 +68,7 @@ SETTINGS = {
 
 
 class First:
-    """The first batches of a loader, an epoch of their own."""
+    """The first batches of a loader as an epoch."""
 
     def __init__(self, loader, count: int) -> None:
         self.loader, self.count, self.shuffle = loader, count, loader.shuffle
@@ -80,7 +81,7 @@ class First:
 
 
 def recbole_alone(data: Path, model: str):
-    """RecBole's trainer and loader for a model of its own, by its own functions."""
+    """RecBole's trainer and loader for one of its models, by RecBole's own functions."""
     # RecBole reads three names that numpy 2 dropped, and one that scipy did.
     for old, new in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
         if not hasattr(np, old):
@@ -122,7 +123,7 @@ def ours(data: Path, model: str, keys: dict):
 
 
 def floor_epoch(pairs: np.ndarray, features: torch.Tensor, users: int):
-    """A function that trains some batches of an epoch, or all; nothing of RecBole or of ours."""
+    """A function that trains some or all batches of an epoch, without RecBole and this package."""
     items, size = features.shape
     generator = torch.Generator().manual_seed(0)
     shapes = [(users, D), (items, D), (users, D), (items, 1), (D, size), (1, size)]
@@ -154,7 +155,7 @@ def floor_epoch(pairs: np.ndarray, features: torch.Tensor, users: int):
 
 
 def floor(data: Path):
-    """The floor on 400,000 of the set's pairs."""
+    """The reference on 400,000 of the pairs."""
     lines = (data / "synthetic" / "synthetic.inter").read_text().splitlines()[1:]
     rows = [line.split("\t")[:2] for line in lines]
     pairs = np.array([[int(u[1:]), int(i[1:])] for u, i in rows])
@@ -164,7 +165,7 @@ def floor(data: Path):
 
 
 def measure(name: str, data: Path) -> dict:
-    """Samples a second of one row, in this process."""
+    """Samples per second of one row, in this process."""
     kind, keys = ROWS[name]
     job = None
     if kind == "floor":
@@ -214,7 +215,7 @@ def flops(name: str, data: Path) -> dict:
 
 
 def child(what: str, name: str, data: Path, script: str = __file__) -> dict:
-    """The same in a process of its own."""
+    """The same in a separate process."""
     command = [sys.executable, "-W", "ignore", script, f"--data_path={data}"]
     command += [f"--child={what}", f"--what={name}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -233,7 +234,7 @@ def versions() -> dict:
 
 
 def keep(out: Path, rows: list[dict]) -> None:
-    """Append rows to a file, each with the versions that it was measured with."""
+    """Append rows to a file, each with the versions it was measured with."""
     with out.open("a") as file:
         file.writelines(json.dumps({**row, **versions()}) + "\n" for row in rows)
 
@@ -248,7 +249,9 @@ def table(names: list[str], rounds: int, data: Path) -> list[dict]:
             results[name]["wall"] += got["wall"]
             results[name]["mib"] = max(results[name]["mib"], got["mib"])
             results[name]["evaluate"] += [got["evaluate"]] if got["evaluate"] else []
-    print("| | samples/s, processor: best | median | clock: best | peak MiB | user500, s |")
+    print(
+        "| | samples/s, processor time: best | median | wall time: best | peak MiB | user500, s |"
+    )
     print("|---|---|---|---|---|---|")
     rows = []
     for name, r in results.items():
@@ -263,7 +266,7 @@ def table(names: list[str], rounds: int, data: Path) -> list[dict]:
 
 
 def mark(rows: list[dict], data: Path) -> list[dict]:
-    """CIERec's step against VBPR's floor and the ratio of their FLOPs; prints and returns it."""
+    """CIERec's step and VBPR's reference, and the ratio of their FLOPs; prints and returns them."""
     speed = {row["row"]: row["cpu_best"] for row in rows}
     base = "floor: VBPR in bare torch"
     marks = []
@@ -276,8 +279,8 @@ def mark(rows: list[dict], data: Path) -> list[dict]:
         marks.append({"mark": name, "flops": work, "ratio": ratio, "step": step, "floor": least})
         print(
             f"{name}: {work[0] / 1e9:.2f} GFLOP a step, VBPR {work[1] / 1e9:.3f}, "
-            f"ratio {ratio:.1f}; step {1e3 * step:.0f} ms, floor {1e3 * least:.1f} ms, "
-            f"step / (floor x ratio) = {step / (least * ratio):.2f}"
+            f"ratio {ratio:.1f}; step {1e3 * step:.0f} ms, reference {1e3 * least:.1f} ms, "
+            f"step / (reference x ratio) = {step / (least * ratio):.2f}"
         )
     return marks
 

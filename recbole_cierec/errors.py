@@ -18,7 +18,7 @@ _LONGEST_LINE = 1900
 class UserError(Exception):
     """Base of all errors whose cause is the input, not the code.
 
-    Its text is one line of bounded length without control characters, whatever it quotes.
+    Its text is one line of bounded length, and control characters in quoted input are escaped.
     """
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class OutputError(UserError, OSError):
 
     Args:
         path: The file, as the user wrote it.
-        reason: Why not, a few words.
+        reason: The cause, in a few words.
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
@@ -55,7 +55,7 @@ class PictureError(UserError, ValueError):
 
     Args:
         path: The file, as the user wrote it.
-        reason: Why it is refused, a few words.
+        reason: Why it is refused, in a few words.
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
@@ -69,7 +69,7 @@ class CheckpointError(UserError, RuntimeError):
 
 
 class NonFiniteLossError(UserError, ArithmeticError):
-    """The training loss became NaN or infinite; nothing was updated with it."""
+    """The training loss became NaN or infinite; no parameter was updated with it."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

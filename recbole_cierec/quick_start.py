@@ -51,26 +51,28 @@ def run(
 
     Args:
         model: The name of a model of this package or of RecBole, a class, or ``module:Class``;
-            None: CIERec, unless a file names another.
-        dataset: The data set's folder in ``data_path``; None: the embedded demo, likewise.
-        config_file_list: Yaml files, later ones win.
-        config_dict: Keys and values over the files.
+            None: CIERec, unless a file names another one.
+        dataset: The data set's folder in ``data_path``; None: the embedded demo data, unless a file
+            names another one.
+        config_file_list: YAML files; later ones take precedence.
+        config_dict: Keys and values that take precedence over the files.
         saved: Whether to keep checkpoints; without them the last epoch is evaluated.
-        nproc: Processes on this machine; under torchrun, its processes are used instead.
-        world_size: Processes on all machines; -1: ``nproc``.
-        ip: The address of the first machine.
-        port: Its port; another one is chosen if it is in use and all processes are on this machine.
-        group_offset: The rank of this machine's first process.
+        nproc: Number of processes on this machine; under torchrun, its processes are used instead.
+        world_size: Number of processes on all machines; -1: ``nproc``.
+        ip: Address of the first machine.
+        port: Port of the first machine; another one is chosen if it is in use and all processes are
+            on this machine.
+        group_offset: Rank of this machine's first process.
         cmd_line: Flags, from :func:`recbole_cierec.config.yaml.parse_command_line`.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
         ``test_result``, and also ``model``, ``dataset``, ``checkpoint`` (path or None), ``epochs``
-        (trained in all), ``seconds`` (``fit`` and ``evaluate``; of processor time ``fit_cpu``
-        and ``evaluate_cpu``), ``parameters`` (trainable),
+        (number of trained epochs), ``seconds`` (wall time ``fit`` and ``evaluate``, processor time
+        ``fit_cpu`` and ``evaluate_cpu``), ``parameters`` (number of trainable ones),
         ``config_digest``, ``log_file`` and ``stages`` (the models that were trained first, each
         with ``model``, ``checkpoint`` and ``best_valid_score``; empty if there are none, or if the
-        model itself was resumed). None on a machine without the first process.
+        model itself was resumed). None on machines that do not run the first process.
 
     Raises:
         UserError: For any input that the user can correct.
@@ -93,21 +95,21 @@ def load(
     config_file_list: Files | None = None,
     config_dict: Mapping[str, Any] | None = None,
 ) -> Job:
-    """A trained model with its data, for ranking.
+    """Load a trained model with its data, for ranking.
 
-    The module of a model outside the package is imported, and so must be importable.
+    The module of a model outside the package must be importable.
 
     Args:
-        checkpoint: The file that :func:`run` names.
+        checkpoint: The ``checkpoint`` in the result of :func:`run`.
         config_file_list: The YAML files of that run.
         config_dict: The keys of that run; a warning names those that differ.
 
     Returns:
-        The model, ready to score, its configuration and the three parts of the data.
+        The model in evaluation mode, its configuration, and the three parts of the data.
 
     Raises:
-        UserError: The checkpoint is missing or damaged, of other data or shapes, or its model
-            cannot be imported.
+        UserError: The checkpoint is missing or damaged, belongs to other data or shapes, or its
+            model cannot be imported.
     """
     state = read_checkpoint(Path(checkpoint))
     keys = {**(config_dict or {}), "resume": str(checkpoint)}
@@ -133,7 +135,7 @@ def run_one(
     config = Config(model, dataset, config_file_list, config_dict, cmd_line)
     log_file = start_log(config)
     _log_start(config, cmd_line)
-    # Some of RecBole's models import what they need late.
+    # Some of RecBole's models import packages only when they are created.
     with quiet_recbole(), named_where_missing(config["model"]):
         job = prepare(config, saved)
         result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
@@ -143,12 +145,10 @@ def run_one(
 
 @dataclass
 class Job:
-    """All that a run needs, before it is trained.
+    """Everything that a run needs, before training.
 
     Attributes:
-        config: The configuration.
         model: The model on its device.
-        trainer: Its trainer.
         loaders: Training, validation and test data.
         stages: The models that were trained first, as in the result of :func:`run`.
     """
@@ -208,14 +208,13 @@ def _seconds(start: _Clocks, fitted: _Clocks, ended: _Clocks) -> dict[str, float
 
 
 def prepare(config: Config, saved: bool = True) -> Job:
-    """Load the data, split it, and make model and trainer; resume both if ``resume`` is set.
+    """Load and split the data, create model and trainer; resume both if ``resume`` is set.
 
     The stage of a model that has one is trained here, see
     :mod:`recbole_cierec.trainer.warm_start_stages`.
 
     Args:
-        config: The configuration.
-        saved: Whether the stage may leave a checkpoint.
+        saved: Whether the stage may write a checkpoint.
 
     Returns:
         The job, ready to train.
@@ -229,8 +228,8 @@ def prepare(config: Config, saved: bool = True) -> Job:
     logger = getLogger()
     if config["log_wandb"]:
         require("wandb", "init", "log_wandb")
-    check_writable(Path(config["checkpoint_dir"]))  # before all the work; RecBole fails after it
-    if world()[0] == 0:  # other processes may not see yet what the first one has just written
+    check_writable(Path(config["checkpoint_dir"]))  # before the work; RecBole fails after it
+    if world()[0] == 0:  # other processes may not see the first one's new files yet
         check_resume(config)
     check_candidates_file(config)
     init_seed(config["seed"], config["reproducibility"])
@@ -238,8 +237,8 @@ def prepare(config: Config, saved: bool = True) -> Job:
     logger.info(dataset)
     loaders = prepare_data(config, dataset)
     start = begin(config, loaders[0]._dataset, prepare, saved)
-    # RecBole gives each process another seed. Here they are equal, and the package `distributed`
-    # decides what differs between processes.
+    # RecBole gives each process a different seed. Here all have the same one, and the package
+    # `distributed` decides what differs between processes.
     init_seed(config["seed"], config["reproducibility"])
     data = loaders[0]._dataset
     with as_model_errors(config):

@@ -24,7 +24,7 @@ _FAMILY = "recbole.model.general_recommender"  # where RecBole looks for these m
 
 
 class _ModelLoader(Loader):
-    """Fills the module that RecBole asks for with the one class it looks up there."""
+    """Creates the module that RecBole imports, with the one class it looks up there."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,7 +34,7 @@ class _ModelLoader(Loader):
 
 
 class _ModelFinder(MetaPathFinder):
-    """Answers ``recbole.model.general_recommender.<lower name>`` for the names of the table."""
+    """Finds ``recbole.model.general_recommender.<lower name>`` for the names in the table."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         package, _, stem = fullname.rpartition(".")
@@ -66,7 +66,7 @@ def _dataset_attribute(attribute: str) -> type | None:
 
 
 def _add_attributes(module: Any, find: Callable[[str], Any]) -> None:
-    """Give a module attributes that are made when first read (PEP 562)."""
+    """Add attributes to a module that are created when first read (PEP 562)."""
     earlier = module.__dict__.get("__getattr__")
     if getattr(earlier, "of_recbole_cierec", False):
         return
@@ -86,8 +86,8 @@ def _add_attributes(module: Any, find: Callable[[str], Any]) -> None:
 def register_with_recbole() -> None:
     """Make RecBole's own look-ups find this package's models, their trainers and their data set.
 
-    After it ``recbole.utils.get_model``, ``get_trainer`` and ``recbole.data.create_dataset`` answer
-    for the names in :data:`MODELS`. Models are still imported only when requested. Repeated calls
+    Afterwards ``recbole.utils.get_model``, ``get_trainer`` and ``recbole.data.create_dataset`` know
+    the names in :data:`MODELS`. Models are still imported only when requested. Repeated calls
     have no effect.
     """
     if not any(isinstance(finder, _ModelFinder) for finder in sys.meta_path):

@@ -34,12 +34,12 @@ _FAMILIES = (
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What the table says of one model.
+    """The entry of one model.
 
     Args:
-        target: The class as ``module:Class``; its name is the model's.
-        trainer: Its trainer as ``module:Class``; None for RecBole's choice.
-        stages: The models that it can start from, the default first; one of them is trained
+        target: The class as ``module:Class``; the class has the model's name.
+        trainer: The trainer as ``module:Class``; None for RecBole's choice.
+        stages: The models that this one can start from, the default first; one of them is trained
             before it (see :mod:`recbole_cierec.trainer.warm_start_stages`).
     """
 
@@ -80,7 +80,7 @@ def load_object(target: str) -> Any:
 
 def _recbole_file(name: str) -> Path | None:
     """The source of a RecBole model, found without importing RecBole's models."""
-    if not name.isidentifier() or len(name) > 100:  # no name of a file
+    if not name.isidentifier() or len(name) > 100:  # not a file name
         return None
     spec = find_spec("recbole")
     if spec is None or spec.origin is None:
@@ -118,13 +118,13 @@ def unknown_model(name: str) -> ConfigError:
 
 
 def get_model_class(name: str) -> type:
-    """The class of a model: this package's, else RecBole's, patched where it needs it.
+    """The class of a model: this package's, else RecBole's with its patch, if it has one.
 
     Args:
         name: The model's name in its exact spelling, or ``module:Class``.
 
     Raises:
-        ConfigError: Nothing has the name, or a package that the model needs is missing.
+        ConfigError: No model has this name, or a package that the model needs is missing.
     """
     if name in MODELS:
         return load_object(MODELS[name].target)
@@ -152,10 +152,10 @@ def get_model_class(name: str) -> type:
 
 
 def outside_model(model_class: type) -> type:
-    """A class that was given instead of a name, patched where RecBole's part of it needs it.
+    """A class given instead of a name, with the patch of RecBole's part, if it has one.
 
     Raises:
-        ConfigError: It is no model of RecBole's kind.
+        ConfigError: The class is not a RecBole model.
     """
     from recbole.model.abstract_recommender import AbstractRecommender
 

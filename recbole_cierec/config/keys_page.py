@@ -28,9 +28,9 @@ Every key that this package adds to RecBole's, generated from `recbole_cierec/co
 YAML file, in `config_dict` or as `--key=value`. An unknown key, or a value outside the column
 *values*, is an error that names the nearest key or the allowed values.
 
-The last column says where else a key counts: *place*, it may differ between two runs of the same
-experiment and has no influence on the digest of a run; *resume*, a run may be resumed with another
-value; *compare*, two runs are only compared if it is equal; *fixed*, `tune` does not search it.
+The last column: *place*, the key may differ between two runs of the same experiment and does not
+affect the digest of a run; *resume*, a run may be resumed with another value; *compare*, two runs
+are compared only if it is equal; *fixed*, `tune` does not search it.
 """
 _SECTIONS = {
     "Protocol": ("Equal for all models that are compared.", protocol_keys.KEYS),
@@ -41,7 +41,10 @@ _SECTIONS = {
         "`properties/model/` may have another default.",
         model_keys.COMMON,
     ),
-    "Models: shared": ("Read by several models; the same holds.", model_keys.SHARED),
+    "Models: shared": (
+        "Read by several models; their files may have other defaults, too.",
+        model_keys.SHARED,
+    ),
 }
 _WORDS = {int: "whole number", float: "number", bool: "True or False", str: "text"}
 _WORDS |= {list: "list", dict: "mapping", NoneType: "null"}
@@ -68,7 +71,7 @@ These keys of RecBole are checked more strictly than by RecBole.
 
 def _table(keys: Iterable[Key]) -> str:
     defaults = overall_defaults()
-    rows = ["| key | default | values | meaning | |", "|---|---|---|---|---|"]
+    rows = ["| key | default | values | meaning | notes |", "|---|---|---|---|---|"]
     for key in keys:
         default = defaults.get(key.name, key.default)
         text = default if isinstance(default, str) else json.dumps(default)
@@ -78,7 +81,7 @@ def _table(keys: Iterable[Key]) -> str:
 
 
 def _recbole_table() -> str:
-    rows = ["| key | values | |", "|---|---|---|"]
+    rows = ["| key | values | notes |", "|---|---|---|"]
     for key in recbole_keys.KEYS:
         if values := _values(key):
             rows.append(f"| `{key.name}` | {values} | {_notes(key)} |")

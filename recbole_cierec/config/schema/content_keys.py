@@ -31,7 +31,7 @@ KEYS = (
     Key(
         "cache_dir",
         str,
-        "Where picture stores and features are kept.",
+        "The folder of picture stores and features.",
         role=Role.PLACE,
         path="folder",
     ),
@@ -56,11 +56,15 @@ KEYS = (
         low=1,
     ),
     # Visual encoder
-    key("visual_encoder", str, "A classification network of torchvision."),
+    key(
+        "visual_encoder",
+        str,
+        "A classification network of torchvision, timm/NAME, or package.module:Class.",
+    ),
     key(
         "encoder_weights",
         str,
-        "DEFAULT (torchvision's), random, or the path of a .pth or .safetensors file.",
+        "DEFAULT (the library's), random, or the path of a .pth or .safetensors file.",
         path="any",
     ),
     key(
@@ -85,14 +89,14 @@ KEYS = (
     key(
         "encoder_precision",
         str,
-        "With finetune: float32, or bfloat16, which is faster on GPUs and on processors "
-        "with the instructions.",
+        "With finetune: float32, or bfloat16, which is faster on GPUs and on CPUs with "
+        "the instructions.",
         choices=("float32", "bfloat16"),
     ),
     key(
         "encoder_compile",
         bool,
-        "With finetune: whether torch.compile makes kernels for the network; takes minutes, once.",
+        "With finetune: whether to compile the network with torch.compile; takes minutes once.",
     ),
     key(
         "encoder_memory",

@@ -76,7 +76,7 @@ KEYS = (
     key(
         "metrics",
         (str, list),
-        "Metrics of RecBole; NDCG_Hit is ideal over the hits within k.",
+        "Metrics of RecBole, and NDCG_Hit: NDCG with the ideal over the hits within k.",
         changes=True,
     ),
     key("topk", (int, list), "The cut-offs k of the ranking.", changes=True),

@@ -226,7 +226,7 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
         Key(
             "stage_model",
             str,
-            "The model whose vectors are taken: MF, or RecBole's BPR.",
+            "The model whose vectors are used: MF, or RecBole's BPR.",
             default="MF",
             choices=("MF", "BPR"),
         ),
@@ -294,7 +294,7 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
         Key(
             "merge",
             str,
-            "Of q_i and the picture: add (their mean), mul (product) or concat (a linear map "
+            "How q_i and the picture are merged: add (mean), mul (product) or concat (a linear map "
             "of both).",
             default="add",
             choices=("add", "mul", "concat"),
