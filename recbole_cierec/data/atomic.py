@@ -3,8 +3,8 @@
 An atomic file is a table: the first line names the columns as ``field:type``, every other line is
 a row, cells are separated by one character. RecBole reads it with pandas' Python engine and its
 default rules, under which a stray quote swallows lines, the ids ``NA`` and ``null`` vanish, short
-rows are filled up and rows with empty ids are dropped. Here such a file is read as it stands or
-refused with one line that says where and why, and by the faster C engine.
+rows are padded and rows with empty ids are dropped. Here the faster C engine reads the file
+unchanged, or it is refused with one line that says where and why.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from recbole_cierec.errors import DataError
 
 TYPES = ("token", "float", "token_seq", "float_seq")
 
-# Read in blocks, so that a large file is checked without holding it in memory.
+# Blocks bound the memory that checking a large file takes.
 BLOCK_BYTES = 1 << 24
-# A longer line means missing line breaks; refusing it keeps a wrong file from eating the memory.
+# A longer line means missing line breaks; without a limit such a file would fill the memory.
 MAX_LINE_BYTES = 1 << 26
 
-# What stands for "no value" in a float column: as in RecBole, which has pandas' default list.
-# In all other columns only the empty cell does, since "NA" and "null" are proper ids.
+# Missing values of a float column: pandas' default list, as in RecBole. In all other columns only
+# an empty cell is missing, since "NA" and "null" are valid ids.
 MISSING_NUMBERS = ["", "NA", "#NA", "<NA>", "N/A", "n/a", "#N/A", "#N/A N/A", "NULL", "null"]
 MISSING_NUMBERS += ["None", "NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND"]
 MISSING_NUMBERS += ["1.#QNAN", "-1.#QNAN"]
@@ -46,19 +46,18 @@ def read_atomic(
     """Read one atomic file.
 
     Args:
-        path: The file.
-        separator: The one character between two cells.
+        separator: One ASCII character between two cells.
         columns: Names of the columns to keep (others are checked for shape only); None keeps all.
-        encoding: Of the file; a byte order mark is accepted.
+        encoding: A byte order mark is accepted.
 
     Returns:
-        The table, with the columns in the order of the file: float64 where the type is float,
-        else text (object) with NaN in empty cells; and the type of each of these columns, as
+        The table, with the columns in the order of the file: float64 for the type float,
+        otherwise text (object) with NaN in empty cells; and the type of each of these columns:
         ``token``, ``float``, ``token_seq`` or ``float_seq``.
 
     Raises:
-        DataError: The file is missing, empty or malformed; the message is one line with the file,
-            the line number where there is one, and what to do.
+        DataError: The file is missing, empty or malformed. The message is one line with the file,
+            the line number if known, and what to do.
     """
     path = Path(path)
     types = read_header(path, separator=separator, encoding=encoding)
@@ -76,15 +75,10 @@ def read_atomic(
 def read_header(
     path: str | Path, *, separator: str = "\t", encoding: str = "utf-8"
 ) -> dict[str, str]:
-    """Read the first line of an atomic file alone.
-
-    Args:
-        path: The file.
-        separator: The one character between two cells.
-        encoding: Of the file.
+    """Read only the first line of an atomic file.
 
     Returns:
-        The type of each column by its name, in the order of the file.
+        The type of each column by name, in the order of the file.
 
     Raises:
         DataError: The file cannot be read or its header is malformed.
@@ -132,17 +126,17 @@ def validate_interactions(
 ) -> None:
     """Refuse rows without a user, an item or a finite time.
 
-    Negative times and times in the far future are fine: only their order counts.
+    Negative times and times in the far future are valid: only their order counts.
 
     Args:
-        table: As :func:`read_atomic` returns it; columns that it does not have are not checked.
-        uid: Name of the column of users (None: there is none).
-        iid: Name of the column of items.
-        time: Name of the column of times.
-        path: The file that the table comes from, for the message.
+        table: As :func:`read_atomic` returns it; columns that it lacks are not checked.
+        uid: Name of the user column, or None.
+        iid: Name of the item column, or None.
+        time: Name of the time column, or None.
+        path: Source of the table, for the message.
 
     Raises:
-        DataError: Names the first such line and how many there are.
+        DataError: Names the first such line and the number of such lines.
     """
     for field in (uid, iid):
         if field in table:
@@ -163,14 +157,14 @@ def split_cells(
     Args:
         cells: Text, NaN where a cell is empty.
         kind: ``token_seq`` or ``float_seq``.
-        separator: Between two elements of a cell; empty elements are left out.
-        path: The file that the cells come from, for the message.
+        separator: Between two elements of a cell; empty elements are dropped.
+        path: Source of the cells, for the message.
 
     Returns:
-        One array per cell, of str or float64, empty for an empty cell.
+        One array per cell, of str or float64; an empty cell gives an empty array.
 
     Raises:
-        DataError: An element of a float_seq is no finite number.
+        DataError: An element of a float_seq is not a finite number.
     """
     parts = [
         [part for part in cell.split(separator) if part] if isinstance(cell, str) else []
@@ -192,7 +186,7 @@ def split_cells(
 
 
 def _open(path: Path, encoding: str) -> BinaryIO:
-    """Open a file as UTF-8 bytes: as it is, or recoded in memory when its encoding is another."""
+    """Open a file as UTF-8 bytes; a file in another encoding is recoded in memory."""
     try:
         if _is_utf8(encoding):
             return path.open("rb")
@@ -213,7 +207,7 @@ def _is_utf8(encoding: str) -> bool:
 
 
 def _blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """Yield the rest of the file in pieces that end with a line break (the last: made to)."""
+    """Yield the rest of the file in blocks of whole lines; the last line gets a missing break."""
     rest = b""
     while block := file.read(BLOCK_BYTES):
         cut = block.rfind(b"\n") + 1
@@ -232,7 +226,7 @@ def _blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
 
 
 def _check_rows(path: Path, separator: str, n_cells: int, encoding: str) -> int:
-    """Check every line after the header; return the number of rows (blank lines are none)."""
+    """Check every line after the header; return the number of rows, without blank lines."""
     rows, line = 0, 2
     with _open(path, encoding) as file:
         file.readline()
@@ -262,7 +256,7 @@ def _check_rows(path: Path, separator: str, n_cells: int, encoding: str) -> int:
 
 
 def _check_control(path: Path, block: bytes, data: np.ndarray, line: int) -> None:
-    """Refuse NUL bytes, and carriage returns that are not part of a line break."""
+    """Refuse NUL bytes and carriage returns outside line breaks."""
     place = block.find(b"\0")
     if place >= 0:
         number = line + block.count(b"\n", 0, place)
@@ -280,7 +274,7 @@ def _check_control(path: Path, block: bytes, data: np.ndarray, line: int) -> Non
 def _parse(
     path: Path, separator: str, encoding: str, names: list[str], types: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Have pandas read the rows of a file whose shape is known to be right."""
+    """Read the rows of a file whose shape was checked."""
     floats = [field for field, kind in types.items() if kind == "float"]
     options = {
         "sep": separator,
@@ -295,7 +289,7 @@ def _parse(
         "engine": "c",
         "low_memory": False,
     }
-    if int(pd.__version__.split(".")[0]) < 3:  # later ones always read numbers exactly
+    if int(pd.__version__.split(".")[0]) < 3:  # from pandas 3.0 on numbers are always read exactly
         options["float_precision"] = "round_trip"
     text = dict.fromkeys(types, object)
     with _open(path, encoding) as file:
@@ -319,22 +313,21 @@ def refuse_rows(path: str | Path, wrong: np.ndarray, what: str) -> None:
     """Refuse a file for some of its rows.
 
     Args:
-        path: The file.
         wrong: bool [n_rows].
-        what: What is wrong in those rows.
+        what: The fault of those rows, for the message.
 
     Raises:
-        DataError: ``wrong`` is true anywhere; names the first such line and how many there are.
+        DataError: Any row is wrong; names the first such line and the number of such lines.
     """
     count = int(wrong.sum())
     if count:
         more = f" (and {count - 1} more such lines)" if count > 1 else ""
         line = _line_of_row(path, int(wrong.argmax()))
-        raise DataError(f"{path}, line {line}: {what}{more}; mend or remove it")
+        raise DataError(f"{path}, line {line}: {what}{more}; correct or remove it")
 
 
 def _line_of_row(path: str | Path, row: int) -> int:
-    """Return the line number of a row of data: blank lines are no rows, the header is line 1."""
+    """Line number of a row of data; the header is line 1, and blank lines are not rows."""
     if not Path(path).is_file():
         return row + 2
     with Path(path).open("rb") as file:

@@ -1,4 +1,4 @@
-"""Loaders of users: for the ``userN`` protocol, and a faster one for full ranking."""
+"""Evaluation loaders: one for the ``userN`` protocol, and a faster one for full ranking."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from recbole_cierec.evaluation.plan import EvaluationPlan, has_views
 
 
 def _rows(lists: np.ndarray) -> Ragged:
-    """Tensors of ids, one for each user, as one array."""
+    """One tensor of ids per user, as one array."""
     starts = np.concatenate([[0], np.cumsum([len(items) for items in lists])])
     return Ragged(torch.cat(list(lists)).numpy(), starts)
 
 
 class Histories:
-    """What each user interacted with before a phase, which rankings leave out.
+    """The items of each user before a phase, which rankings leave out.
 
-    RecBole keeps only the users of the phase; its ``full_sort_topk`` may ask for any user, also
-    for one with too few interactions for a test.
+    RecBole keeps them for the users of the phase only, but its ``full_sort_topk`` may be called
+    for any user, such as one with too few interactions for the test.
 
     Args:
-        known: [n_users], a tensor of items for each user of the phase; None for others.
-        used: For each user, the set of all their items.
+        known: [n_users], a tensor of items for each user of the phase, None for other users.
+        used: The set of all items of each user.
     """
 
     def __init__(self, known: np.ndarray, used: Sequence[set[int]]) -> None:
@@ -53,7 +53,7 @@ class _AllHistories(FullSortEvalDataLoader):
 
 
 class FullLoader(_AllHistories):
-    """RecBole's batches without its loop over the users of a batch."""
+    """RecBole's batches, without its loop over the users of a batch."""
 
     _positives: Ragged | None = None
 
@@ -73,13 +73,13 @@ class FullLoader(_AllHistories):
 
 
 class CandidateLoader(_AllHistories):
-    """One row for each user: what RecBole gives a model of the user, and the row in the plan.
+    """One row per user: the interaction that RecBole passes to the model, and the row in the plan.
 
-    A sequential model, too, ranks once for each user, from the history before the phase, so that
-    its numbers compare with those of other models; RecBole's own modes rank for each interaction.
+    Sequential models also rank once per user, from the history before the phase, so that their
+    results are comparable with those of other models. RecBole's modes rank once per interaction.
     """
 
-    plan: EvaluationPlan | None = None  # set when all parts are known
+    plan: EvaluationPlan | None = None  # set by prepare
 
     def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
         if len(dataset) and hasattr(dataset, "item_list_length_field"):
@@ -93,7 +93,7 @@ class CandidateLoader(_AllHistories):
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
     def _init_batch_size_and_step(self) -> None:
-        """As many users as have ``eval_batch_size`` candidates, including those of views."""
+        """Set the number of users that have ``eval_batch_size`` candidates, all views included."""
         n = max(mode.n for mode in EvalMode.all_of(self.config["eval_args"]) if mode.by_user)
         lists = self.config["eval_repeats"] * (1 + 2 * has_views(self.config))
         self.step = max(1, self.config["eval_batch_size"] // (n * lists))

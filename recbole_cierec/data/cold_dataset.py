@@ -1,4 +1,4 @@
-"""RecBole data sets with strict cold splits, and what they know of interactions without a row."""
+"""Strict cold splits of RecBole data sets, and interactions that no row represents."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they
 else:
     _Base = object
 
-_ANY_LENGTH = 1000  # of sequences, which are padded to it: any machine has memory for so many
+_ANY_LENGTH = 1000  # sequences are padded to their maximum; up to this one memory is no concern
 
 
 @dataclass(frozen=True)
 class Rowless:
-    """Interactions without a row in any part that a model may know nevertheless: the first of a
-    sequence, and the first ones of a held-out user.
+    """Interactions that a model may know although no part has a row for them: the first one of a
+    sequence, and the ``history`` of a held-out user.
 
     Attributes:
-        users: [n].
-        items: [n].
-        trained: bool [n], whether they are known in training.
+        users: Ids [n].
+        items: Ids [n].
+        trained: bool [n], whether training knows them.
     """
 
     users: np.ndarray
@@ -44,21 +44,23 @@ NOTHING = Rowless(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool
 
 
 class ColdSplitMixin(_Base):
-    """Over a RecBole data set: splits by the rule of a :class:`ColdSplit`, if there is one."""
+    """Splits a RecBole data set by its :class:`ColdSplit`, if it has one."""
 
     cold_phase: Any = None  # with a cold split: int8 [n_items or n_users]
     rowless: Rowless = NOTHING
     inter_feat: Any  # RecBole's
 
     def training_counts(self, field: str) -> np.ndarray:
-        """Training interactions [n] of each user or item, for any kind of model; call it on the
-        training part."""
+        """Number of training interactions [n] of each user or item, for any kind of model.
+
+        Call it on the training part.
+        """
         known = self.rowless.users if field == self.uid_field else self.rowless.items
         ids = np.concatenate([self.inter_feat[field].numpy(), known[self.rowless.trained]])
         return np.bincount(ids, minlength=self.num(field))
 
     def _note_rowless(self, rows: np.ndarray, trained: np.ndarray) -> None:
-        """Note rows of ``inter_feat`` (row numbers) that no part will have."""
+        """Note rows of ``inter_feat``, by row number, that no part will have."""
         users, items = (self.inter_feat[f].numpy()[rows] for f in (self.uid_field, self.iid_field))
         new, old = Rowless(users, items, trained), self.rowless
         names = ("users", "items", "trained")
@@ -90,7 +92,7 @@ class ColdSplitMixin(_Base):
         if rule.kind == "item" or not rule.history:
             return np.zeros(len(phases), dtype=bool)
         users = self.inter_feat[self.uid_field].numpy()
-        order = np.argsort(users, kind="stable")  # rows are in the order of eval_args already
+        order = np.argsort(users, kind="stable")  # rows already have the order of eval_args
         grouped = users[order]
         starts = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
         lengths = np.diff(np.append(starts, len(grouped)))
@@ -99,11 +101,11 @@ class ColdSplitMixin(_Base):
         return (phases != WARM) & (rank < rule.history - self._already_known())
 
     def _already_known(self) -> int:
-        """Interactions of each user that are no rows any more."""
+        """Number of interactions of each user that are no longer rows."""
         return 0
 
     def _grouped_index(self, group_by_list: Any) -> list[list[int]]:
-        """Row numbers by group, in the order of first appearance; RecBole's, without its loop."""
+        """Row numbers by group, in the order of first appearance, without RecBole's loop."""
         order = np.argsort(group_by_list, kind="stable")
         keys = np.asarray(group_by_list)[order]
         starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
@@ -135,31 +137,31 @@ class ColdSplitMixin(_Base):
 
 
 class ColdSequenceMixin(ColdSplitMixin):
-    """Over a sequential data set, whose rows carry the history before each interaction."""
+    """For sequential data sets, whose rows hold the history before each interaction."""
 
     _augmenting = False
-    _made = False  # whether sequences were made of split files
-    _row_phase: np.ndarray  # of each row, from files that are split already
+    _made = False  # whether sequences were made from split files
+    _row_phase: np.ndarray  # the phase of each row, from files that are split already
 
     def _benchmark_presets(self) -> None:
-        """RecBole expects sequences in files that are split already; else they are made here."""
+        """RecBole expects sequences in split files; if they have none, sequences are made here."""
         if self._from_files:
             return
         lists = f"{self.iid_field}{self.config['LIST_SUFFIX']}"
-        self.item_id_list_field = lists  # RecBole has it under this name for "item_id" only
+        self.item_id_list_field = lists  # RecBole sets it for the field "item_id" only
         super()._benchmark_presets()
         lengths = self.inter_feat[self.item_list_length_field].to_numpy()
         self._refuse_histories(lists, lengths)
         self._note_histories(lists, lengths)
 
     def _refuse_histories(self, lists: str, lengths: np.ndarray) -> None:
-        """Refuse empty histories, and columns of histories that are not of one length."""
+        """Refuse empty histories, and history columns of different lengths."""
         suffix = self.config["LIST_SUFFIX"]
-        wrong = {f"{lists} is empty, a history needs one item": lengths == 0}
+        wrong = {f"{lists} is empty; a history needs at least one item": lengths == 0}
         for name in self.inter_feat:
             if name.endswith(suffix) and name != lists:
                 others = self.inter_feat[name].map(len).to_numpy()
-                wrong[f"{name} and {lists} are not of one length"] = others != lengths
+                wrong[f"{name} and {lists} have different lengths"] = others != lengths
         parts, ends = self.benchmark_filename_list, np.cumsum(self.file_size_list)
         for part, end, size in zip(parts, ends, self.file_size_list, strict=True):
             path = Path(self.dataset_path, f"{self.dataset_name}.{part}.inter")
@@ -167,7 +169,7 @@ class ColdSequenceMixin(ColdSplitMixin):
                 refuse_rows(path, rows[end - size : end], what)
 
     def _note_histories(self, lists: str, lengths: np.ndarray) -> None:
-        """Note items of histories that the same user has no row of."""
+        """Note items of histories for which the same user has no row."""
         users, targets = (self.inter_feat[f].to_numpy() for f in (self.uid_field, self.iid_field))
         phases = np.repeat(np.arange(len(self.file_size_list)), self.file_size_list)
         users_of, phases_of = np.repeat(users, lengths), np.repeat(phases, lengths)
@@ -180,7 +182,7 @@ class ColdSequenceMixin(ColdSplitMixin):
 
     @property
     def _from_files(self) -> bool:
-        """Whether sequences are to be made of files that are split already."""
+        """Whether sequences are made from files that are split already."""
         given = self.iid_field + self.config["LIST_SUFFIX"] in self.field2source
         return bool(self.config["benchmark_filename"]) and (self._made or not given)
 
@@ -195,7 +197,7 @@ class ColdSequenceMixin(ColdSplitMixin):
 
     def _sort_by_file(self) -> None:
         users = self.inter_feat[self.uid_field].numpy()
-        times = np.zeros(len(users))  # without times, in the order of the files
+        times = np.zeros(len(users))  # without times: the order of the files
         if self.time_field in self.inter_feat:
             times = self.inter_feat[self.time_field].numpy()
         phases = np.repeat(np.arange(len(self.file_size_list)), self.file_size_list)
@@ -206,18 +208,18 @@ class ColdSequenceMixin(ColdSplitMixin):
         self._row_phase = phases[order][~first]
 
     def _already_known(self) -> int:
-        return 1  # RecBole makes no row of a user's first interaction
+        return 1  # RecBole makes no row for a user's first interaction
 
     def _calcu_split_ids(self, tot: int, ratios: Sequence[float]) -> list[int]:
-        """Split as for general models: by all interactions of a user, of which the first, always
-        a training one, has no row here."""
+        """Split as for general models: by all interactions of a user. The first one, which is
+        always in training, has no row here."""
         if not self._equal_split:
             return super()._calcu_split_ids(tot, ratios)
         return [cut - 1 for cut in super()._calcu_split_ids(tot + 1, ratios)]
 
     @property
     def _equal_split(self) -> bool:
-        """Whether rows are split as for general models; RecBole's modes keep RecBole's split."""
+        """Whether rows are split as for general models; RecBole's modes keep its split."""
         by_user = self.config["eval_args"]["group_by"] == "user"
         modes = EvalMode.all_of(self.config["eval_args"])
         cold = ColdSplit.of(self.config) is not None
@@ -261,10 +263,10 @@ class ColdSequenceMixin(ColdSplitMixin):
         self._note_rowless(rows, trained)
 
     def _phase_order(self, rule: ColdSplit) -> np.ndarray:
-        """Row numbers: of each user, training, then what is held out for validation, and so on.
+        """Row numbers, for each user by phase: training, validation, test.
 
         A held-out item is predicted from the history before its phase, as by other models, whatever
-        its time: otherwise a sequence would know less than training, or the future.
+        its time. Otherwise a sequence would hold less than training, or the future.
         """
         users = self.inter_feat[self.uid_field].numpy()
         phases = self.cold_phase[self.inter_feat[self.iid_field].numpy()]
@@ -278,7 +280,7 @@ class ColdSequenceMixin(ColdSplitMixin):
         return np.lexsort((np.arange(len(users)), place, users))
 
     def _without_cold_history(self, feat: Interaction) -> Interaction:
-        """Histories of warm items only; rows whose history becomes empty are dropped."""
+        """Remove cold items from histories, and rows whose history becomes empty."""
         suffix = self.config["LIST_SUFFIX"]
         lists = feat[self.iid_field + suffix]
         real = torch.arange(lists.shape[1]) < feat[self.item_list_length_field].unsqueeze(1)

@@ -1,6 +1,6 @@
 """Checks of keys that name columns: each must be in its file, loaded, and of a suitable type.
 
-RecBole trains without columns that it does not find, or raises an exception that names no file.
+RecBole trains without columns that it does not find, or raises an exception without a file name.
 """
 
 from __future__ import annotations
@@ -23,41 +23,35 @@ NAMING = {name: key.columns for name, key in KEYS.items() if key.columns is not 
 
 @dataclass(frozen=True)
 class Files:
-    """The atomic files of a data set and their headers.
-
-    Attributes:
-        config: RecBole's configuration.
-        folder: Of the data set.
-        name: Of the data set.
-    """
+    """The atomic files of a data set and their headers."""
 
     config: Any
     folder: Path
     name: str
 
     def paths(self, file: str) -> list[Path]:
-        """The paths of NAME.inter and the like; several if the data are split already."""
+        """The paths of NAME.inter and so on; several if the data are split already."""
         parts = self.config["benchmark_filename"] if file == "inter" else None
         names = [f"{self.name}.{part}" for part in parts] if parts else [self.name]
         return [self.folder / f"{name}.{file}" for name in names]
 
     def header(self, path: Path) -> dict[str, str]:
-        """Columns and their types."""
+        """The type of each column."""
         encoding = self.config["encoding"] or "utf-8"
         return read_header(path, separator=self.config["field_separator"], encoding=encoding)
 
     def columns(self, file: str | None) -> dict[str, str]:
-        """Each column of a file, or of any, with the file that it is in."""
+        """The file of each column, over one file or all."""
         files = [*ROLES, *(self.config["additional_feat_suffix"] or ())] if file is None else [file]
         existing = [(name, path) for name in files for path in self.paths(name) if path.is_file()]
         return {column: name for name, path in existing for column in self.header(path)}
 
     def check(self, origins: Mapping[str, str]) -> None:
-        """Check all keys that name columns against the headers alone.
+        """Check all keys that name columns against the headers.
 
         Args:
-            origins: Key to the place of its value, for keys that the user gave; a default of
-                ``load_col`` may name missing columns.
+            origins: Where the user set each key; a default of ``load_col`` may name missing
+                columns.
 
         Raises:
             DataError: A file or a column is missing, not loaded or of a wrong type.
@@ -95,7 +89,7 @@ class Files:
                         raise DataError(f"{path}: no column {column}, which {key} names{hint}")
 
     def _check_parts(self) -> None:
-        """Refuse parts with different columns: joined, some columns would be half empty."""
+        """Refuse parts with different columns: after joining, some would be half empty."""
         existing = [path for path in self.paths("inter") if path.is_file()]
         for path in existing[1:]:
             columns, first = (self._chosen("inter", self.header(p)) for p in (path, existing[0]))
@@ -106,14 +100,14 @@ class Files:
                 )
 
     def _check_histories(self, loaded: Mapping[str, object]) -> None:
-        """Refuse columns of histories that RecBole would make sequences of once more."""
+        """Refuse history columns from which RecBole would make sequences a second time."""
         lists = self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]
         sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         if sequential and lists in loaded and not self.config["benchmark_filename"]:
             raise DataError(
-                f"{self.paths('inter')[0]}: the column {lists} holds histories, which are read from"
-                " files that are split already (benchmark_filename: [train, valid, test]); do not "
-                "load it for sequences to be made of the rows"
+                f"{self.paths('inter')[0]}: the column {lists} holds histories, which are only "
+                "read from split files (benchmark_filename: [train, valid, test]); do not load it, and "
+                "sequences are made from the rows"
             )
 
     def _chosen(self, file: str, header: Mapping[str, str]) -> dict[str, str]:
@@ -125,10 +119,10 @@ class Files:
         return {column: kind for column, kind in header.items() if column in kept}
 
     def _loaded(self) -> dict[str, tuple[str, str]]:
-        """Each loaded column with its type and its file.
+        """The type and the file of each loaded column.
 
         Raises:
-            DataError: Two files have the same column, of which RecBole keeps one.
+            DataError: Two files have the same column; RecBole would keep one of them.
         """
         ids = {self.config["USER_ID_FIELD"], self.config["ITEM_ID_FIELD"]}
         loaded: dict[str, tuple[str, str]] = {}
@@ -163,14 +157,14 @@ class Files:
             where = f" of {self.name}.{file}" if file else ""
             hint = nearest(column, known) or f"; columns are {', '.join(known)}"
             return (
-                f"{self.folder}: {key} names {column}, which is no column{where}{hint}; name "
-                f"another by {key}, and load it by load_col"
+                f"{self.folder}: {key} names {column}, which is not a column{where}{hint}; use "
+                f"another column in {key}, and add it to load_col"
             )
         place = known[column]
         loaded = (self.config["load_col"] or {}).get(place) or [self.config["ITEM_ID_FIELD"]]
         return (
             f"{self.folder}: {key} names {column} of {self.name}.{place}, which is not loaded; "
-            f"load it by load_col: {{{place}: [{', '.join([*loaded, column])}]}}, with the other "
+            f"set load_col: {{{place}: [{', '.join([*loaded, column])}]}}, with the other "
             "files' columns"
         )
 

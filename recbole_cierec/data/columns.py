@@ -1,7 +1,7 @@
-"""Which columns the atomic files must have, and of which types.
+"""The columns that the atomic files must have, and their types.
 
-A header decides how RecBole reads a column. Of a wrong one it says nothing: times declared as
-tokens are numbered in the order of their first appearance, and a split by time follows that.
+The header decides how RecBole reads a column, and a wrong type raises no error: times declared as
+tokens are numbered in the order of their first appearance, and a split by time uses these numbers.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _TOKEN, _FLOAT = ("token",), ("float",)
 
 @dataclass(frozen=True)
 class Role:
-    """What the column that a key names must be.
+    """The requirements on a column that a key names.
 
     Attributes:
-        key: The key, for example ``TIME_FIELD``.
-        types: The types that it may have.
-        needed: Whether the file must have it.
+        key: For example ``TIME_FIELD``.
+        types: The types that the column may have.
+        needed: Whether the file must have the column.
     """
 
     key: str
@@ -68,17 +68,17 @@ def check_header(
     path: Path,
     names: Iterable[str] | None = None,
 ) -> None:
-    """Refuse a file without a column that it must have, or with one of a wrong type.
+    """Refuse a file that lacks a required column or has one of a wrong type.
 
     Args:
-        config: RecBole's configuration.
-        file: ``inter``, ``item`` and so on; others have no rules.
-        types: The columns that will be read, with their types.
-        path: The file, for the message.
-        names: All columns of the file, for the message; default those that will be read.
+        config: RecBole config.
+        file: ``inter``, ``item`` and so on; other suffixes are not checked.
+        types: The types of the columns that will be read.
+        path: For the message.
+        names: All columns of the file, for the message; by default those that will be read.
 
     Raises:
-        DataError: Names the column, and the type that it must have.
+        DataError: Names the column and the type that it must have.
     """
     for role in ROLES.get(file, ()):
         name = config[role.key]
@@ -90,10 +90,10 @@ def check_header(
                 f"{path}, line 1: column {name} is {types[name]}, it must be {needed} ({role.key})"
             )
         if role.needed and name not in types:
-            there = ", ".join(names or types)
+            present = ", ".join(names or types)
             raise DataError(
-                f"{path}: no column {name}:{role.types[0]} among {there}; rename the column, or "
-                f"name it by {role.key}"
+                f"{path}: no column {name}:{role.types[0]} among {present}; rename the column, or "
+                f"set {role.key} to its name"
             )
     suffix = config["LIST_SUFFIX"]
     for name, kind in types.items() if file == "inter" and suffix else ():
@@ -108,13 +108,13 @@ def check_header(
 def refuse_padding(
     table: pd.DataFrame, types: Mapping[str, str], separator: str, path: Path
 ) -> None:
-    """Refuse cells that RecBole would take for its padding.
+    """Refuse cells that RecBole would read as its padding.
 
     Args:
         table: As :func:`recbole_cierec.data.atomic.read_atomic` returns it.
         types: The types of its columns.
         separator: Between two elements of a sequence.
-        path: The file that the table comes from, for the message.
+        path: Source of the table, for the message.
 
     Raises:
         DataError: Names the first such line.

@@ -1,4 +1,4 @@
-"""Compatibility of RecBole's Dataset with current packages; mixed in before RecBole's class."""
+"""Compatibility of RecBole's Dataset with current packages: a mixin before RecBole's class."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ else:
 
 
 class _CellSeries(pd.Series):
-    """A column whose ``agg(len)`` gives the length of every cell, as in pandas 1 and 2."""
+    """A column whose ``agg(len)`` returns the length of each cell, as in pandas 1 and 2."""
 
     @property
     def _constructor(self) -> type[pd.Series]:
@@ -38,13 +38,13 @@ class _CellSeries(pd.Series):
 
 
 class FeatureFrame(pd.DataFrame):
-    """A table whose columns answer ``agg(len)`` cell by cell.
+    """A table whose columns compute ``agg(len)`` cell by cell.
 
     Reason: RecBole takes the lengths of sequences with ``feat[field].agg(len)``
     (data/dataset/dataset.py:712, 792, 809, 1217; kg_dataset.py:316; sequential_dataset.py:165).
     pandas 3.0 passes the whole column to ``len``, so any token_seq column raises ValueError
-    "Length of values (1) does not match length of index". One table type mends all six places;
-    ``_constructor`` and ``_constructor_sliced`` are what pandas documents for sub-classes.
+    "Length of values (1) does not match length of index". One table type fixes all six places;
+    pandas documents ``_constructor`` and ``_constructor_sliced`` for subclasses.
 
     Goes when: RecBole uses ``map(len)``.
     """
@@ -59,10 +59,10 @@ class FeatureFrame(pd.DataFrame):
 
 
 class DatasetCompat(_Base):
-    """For ``recbole.data.dataset.Dataset`` and its sub-classes."""
+    """For ``recbole.data.dataset.Dataset`` and its subclasses."""
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
-        """Refuse a missing .inter file as any other fault of the data."""
+        """Report a missing .inter file as a DataError."""
         parts = self.benchmark_filename_list
         names = [f"{token}.{part}.inter" for part in parts] if parts else [f"{token}.inter"]
         for path in (Path(dataset_path, name) for name in names):
@@ -71,22 +71,22 @@ class DatasetCompat(_Base):
         super()._load_inter_feat(token, dataset_path)
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
-        """Read one atomic file and note its columns' types, sources and lengths.
+        """Read one atomic file and record the types, sources and lengths of its columns.
 
         Reason: data/dataset/dataset.py:501 fills empty cells of a sequence column through a
-        chained assignment, which pandas 3.0 (copy on write) does not carry out: AttributeError
+        chained assignment, which has no effect in pandas 3.0 (copy on write): AttributeError
         "'float' object has no attribute 'split'". And dataset.py:486 reads with pandas' default
         rules, see :mod:`recbole_cierec.data.atomic`.
 
-        Goes when: RecBole fixes both; the checks of atomic.py stay ours.
+        Goes when: RecBole fixes both. The checks of atomic.py are needed in any case.
 
         Args:
-            filepath: The file.
-            source: What it describes; the suffix for additional files.
+            filepath: Of the atomic file.
+            source: RecBole's kind of file; for additional files, the suffix.
 
         Returns:
-            One column per field to be loaded: text, float64, or an array in each cell; None if no
-            field is to be loaded.
+            One column per loaded field: text, float64, or an array in each cell. None if no field
+            is loaded.
 
         Raises:
             DataError: The file is malformed.
@@ -106,13 +106,13 @@ class DatasetCompat(_Base):
         }
         name = getattr(source, "value", source)
         if not wanted and source != FeatureSource.INTERACTION:
-            self.logger.warning(f"{filepath}: none of its columns is to be loaded")
+            self.logger.warning(f"{filepath}: none of its columns is loaded")
             return None
         check_header(self.config, name, wanted, Path(filepath), header)
         table, types = read_atomic(filepath, columns=wanted, **options)
         validate_interactions(table, *self._checked_fields(source), path=filepath)
         refuse_padding(table, types, self.config["seq_separator"], Path(filepath))
-        if source != "link":  # a link only maps items to entities: both are known elsewhere
+        if source != "link":  # a link only maps items to entities, which other files describe
             self._note_columns(types, source)
         for field, kind in types.items():
             if kind.endswith("seq"):
@@ -121,7 +121,7 @@ class DatasetCompat(_Base):
         return FeatureFrame(table)
 
     def _checked_fields(self, source: FeatureSource | str) -> tuple[str | None, ...]:
-        """Columns of users, items and times that may not be empty in a file of this kind."""
+        """The user, item and time columns that may not be empty in a file of this kind."""
         if source == FeatureSource.INTERACTION:
             return self.uid_field, self.iid_field, self.time_field
         return (
@@ -140,14 +140,14 @@ class DatasetCompat(_Base):
                 self.field2bucketnum[field] = 2
 
     def _limit_length(self, field: str, cells: list[np.ndarray]) -> list[np.ndarray]:
-        """Cut sequences to ``seq_len`` where it is set, and note how long they are at most."""
+        """Cut sequences to ``seq_len`` if it is set, and record their maximum length."""
         limit = (self.config["seq_len"] or {}).get(field)
         cells = [cell[:limit] for cell in cells]
         self.field2seqlen[field] = max(map(len, cells))
         return cells
 
     def _user_item_feat_preparation(self) -> None:
-        """Keep the users' and items' tables :class:`FeatureFrame`, which merging undoes."""
+        """Make the user and item tables :class:`FeatureFrame` again after a merge."""
         super()._user_item_feat_preparation()
         for name in ("user_feat", "item_feat"):
             feat = getattr(self, name)
@@ -155,11 +155,11 @@ class DatasetCompat(_Base):
                 setattr(self, name, FeatureFrame(feat))
 
     def _fill_nan(self) -> None:
-        """Fill missing tokens with 0 ([PAD]), numbers with the mean, sequences with nothing.
+        """Fill missing tokens with 0 ([PAD]), numbers with the mean, sequences with empty ones.
 
-        Reason: data/dataset/dataset.py:648 and 650 fill through chained assignments, which are
-        without effect in pandas 3.0 (copy on write): the [PAD] row of every token column then
-        becomes -2**63 and missing numbers stay NaN, silently.
+        Reason: data/dataset/dataset.py:648 and 650 fill through chained assignments, which have no
+        effect in pandas 3.0 (copy on write): the [PAD] row of every token column then becomes
+        -2**63 and missing numbers stay NaN, without an error.
 
         Goes when: RecBole assigns the filled column. Differs from RecBole in one case: a column
         without any number becomes 0, not NaN.

@@ -1,9 +1,8 @@
-"""What NAME.item says of each item, by internal item id.
+"""Item content from NAME.item, by internal item id.
 
-Batches hold ids only; annotations and paths of pictures stay here, in arrays whose row i belongs to
-the item with internal id i (row 0 is RecBole's padding). The file is read when a model first asks,
-so that models without content pay nothing. What networks make of the pictures is in
-:mod:`recbole_cierec.vision.item_pictures`.
+Batches hold only ids. Annotations and picture paths stay here, in arrays whose row i belongs to the
+item with internal id i (row 0 is RecBole's padding). The file is read on first use, so models
+without content pay nothing. Features of pictures are in :mod:`recbole_cierec.vision.item_pictures`.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from recbole_cierec.files.digest import array_digest
 
 
 class Digested(Protocol):
-    """Content that says what it has read."""
+    """Content with digests of what was read."""
 
     def digests(self) -> dict[str, str]:
-        """sha256 (hex) of each part that has been read so far."""
+        """sha256 (hex) of each part that was read so far."""
         ...
 
 
@@ -36,11 +35,11 @@ class ItemContent:
     """Annotation tokens, categories and picture paths of every item of a data set.
 
     Args:
-        config: RecBole config with the keys of this package (see properties/overall.yaml).
+        config: RecBole config with the keys of properties/overall.yaml.
         item_ids: External token of each internal id; entry 0 is the padding.
 
     Attributes:
-        folder: The data set's folder.
+        folder: Of the data set.
         pictures: Set by :func:`recbole_cierec.vision.item_pictures.pictures_of`.
     """
 
@@ -51,7 +50,7 @@ class ItemContent:
         self.pictures: Digested | None = None
 
     def digests(self) -> dict[str, str]:
-        """sha256 (hex) of each part of the content that has been read so far, pictures included."""
+        """sha256 (hex) of each part of the content that was read so far, pictures included."""
         parts, read = {}, vars(self)
         if "_annotations" in read:
             parts["annotations"] = array_digest("\0".join(self.token_names), self.tokens.numpy())
@@ -64,7 +63,7 @@ class ItemContent:
 
     @cached_property
     def _table(self) -> dict[str, list]:
-        """Columns of NAME.item by internal id; an item without a row has empty cells."""
+        """Columns of NAME.item by internal id; items without a row have empty cells."""
         config = self.config
         path = self.folder / f"{config['dataset']}.item"
         if not path.is_file():
@@ -108,16 +107,16 @@ class ItemContent:
 
     @cached_property
     def lines(self) -> np.ndarray:
-        """int64 [n_items]: the data line of NAME.item of each item, counted from 0; -1 for none."""
+        """int64 [n_items]: each item's data line of NAME.item, from 0; -1 without one."""
         return np.asarray(self._table["line"], dtype=np.int64)
 
     @property
     def line_ids(self) -> list[str]:
-        """The item of each data line of NAME.item; known with ``features_file`` only."""
+        """The item of each data line of NAME.item; only with ``features_file``."""
         return self._table["ids"]
 
     def column(self, field: str) -> list[str]:
-        """Cells of a column of NAME.item [n_items]; "" where there is none.
+        """Cells of a column of NAME.item [n_items], "" for an empty or missing one.
 
         Raises:
             DataError: The file lacks the column.
@@ -125,7 +124,7 @@ class ItemContent:
         if field not in self._table:
             raise DataError(
                 f"{self.folder / self.config['dataset']}.item: no column {field}, which "
-                f"{self.config['model']} needs; add it or name another by its *_field key"
+                f"{self.config['model']} needs; add it, or set its *_field key to another column"
             )
         return self._table[field]
 
@@ -136,14 +135,14 @@ class ItemContent:
         limit = self.config["max_annotation_tokens"]
         separator = self.config["seq_separator"]
         cells = self.column(self.config["annotations_field"])
-        # A token counts once for an item, in the order of its first appearance.
+        # A repeated token of an item counts once, at its first place.
         per_item = [list(dict.fromkeys(t for t in c.split(separator) if t)) for c in cells]
         cut = sum(len(tokens) > limit for tokens in per_item)
         if cut:
             getLogger().warning(
                 f"{cut} items have more than max_annotation_tokens={limit} tokens; cut"
             )
-        # Sorted, so that ids do not depend on the order of rows.
+        # Sorted: ids must not depend on the order of rows.
         vocabulary = ["[PAD]", *sorted({t for tokens in per_item for t in tokens})]
         index = {token: k for k, token in enumerate(vocabulary)}
         width = max(1, min(limit, max(map(len, per_item), default=1)))
@@ -155,7 +154,7 @@ class ItemContent:
 
     @property
     def token_names(self) -> list[str]:
-        """Annotation token of each token id; entry 0 is the padding."""
+        """The annotation token of each token id; entry 0 is the padding."""
         return self._annotations[0]
 
     @property
@@ -165,14 +164,14 @@ class ItemContent:
 
     @property
     def has_annotation(self) -> Tensor:
-        """bool [n_items]."""
+        """Whether an item has at least one annotation token: bool [n_items]."""
         return self.tokens[:, 0] > 0
 
     @cached_property
     def categories(self) -> tuple[list[str], Tensor]:
-        """Names, entry 0 standing for no category, and the category of each item [n_items].
+        """Category names, entry 0 for no category, and the category id of each item [n_items].
 
-        It is the cell of the column ``category_field``, or the first annotation token.
+        The category is the item's cell in ``category_field``, or its first annotation token.
         """
         if not self.config["category_field"]:
             return self.token_names, self.tokens[:, 0]

@@ -1,8 +1,8 @@
-"""RecBole data sets that carry item content and give every model the same items.
+"""RecBole data sets with item content, and with the same items for every model.
 
-RecBole's item vocabulary depends on which columns a model loads: items of NAME.item without any
+RecBole's item vocabulary depends on the columns that a model loads: items of NAME.item without any
 interaction become candidates and training negatives as soon as that file is read. Here the key
-``item_vocabulary`` decides instead, the same for every model.
+``item_vocabulary`` decides instead, for every model alike.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from recbole_cierec.errors import DataError, nearest
 
 
 class ContentMixin(DatasetCompat):
-    """What we add to any RecBole data set: content, one vocabulary, clear refusals."""
+    """Adds content, one vocabulary and clear errors to any RecBole data set."""
 
     content: ItemContent
     inter_feat: Any  # RecBole's
@@ -43,10 +43,10 @@ class ContentMixin(DatasetCompat):
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)
         if not folder.is_dir():
-            beside = [path.name for path in folder.parent.glob("*") if path.is_dir()]
+            others = [path.name for path in folder.parent.glob("*") if path.is_dir()]
             raise DataError(
                 f"{folder}: no such data set folder; put {token}.inter there, or set data_path"
-                f"{nearest(token, beside)}"
+                f"{nearest(token, others)}"
             )
         Files(self.config, folder, token).check(getattr(self.config, "origins", {}))
         super()._load_data(token, dataset_path)
@@ -62,7 +62,7 @@ class ContentMixin(DatasetCompat):
         return frame.drop_duplicates(subset=[self.iid_field])
 
     def _limit_length(self, field: str, cells: list[np.ndarray]) -> list[np.ndarray]:
-        """Of a history the last items count, and no more than a model of sequences has room for."""
+        """Keep the last items of a history, at most as many as a sequential model reads."""
         most = getattr(self, "max_item_list_len", None)
         if most and field.endswith(self.config["LIST_SUFFIX"]):
             limit = min(most, (self.config["seq_len"] or {}).get(field, most))
@@ -73,12 +73,12 @@ class ContentMixin(DatasetCompat):
         if self.config["item_vocabulary"] == "interacted" and self.item_feat is not None:
             fields = [f for f in self.alias["item_id"] if f in self.inter_feat]
             known = set(np.concatenate([self._tokens_of(field) for field in fields]))
-            bought = self.item_feat[self.iid_field].isin(known)
-            self.item_feat = self.item_feat[bought].reset_index(drop=True)
+            interacted = self.item_feat[self.iid_field].isin(known)
+            self.item_feat = self.item_feat[interacted].reset_index(drop=True)
         super()._remap_ID_all()
 
     def _tokens_of(self, field: str) -> np.ndarray:
-        """Distinct tokens of a column of interactions."""
+        """Distinct tokens of a column of the interactions."""
         cells = self.inter_feat[field]
         if self.field2type[field] == FeatureType.TOKEN_SEQ:
             return np.unique(np.concatenate([*cells, np.empty(0, dtype=str)]))
@@ -87,8 +87,8 @@ class ContentMixin(DatasetCompat):
     def _init_alias(self) -> None:
         """Give a column and the lists of its values (item_id, item_id_list) one vocabulary.
 
-        RecBole does so only where ``alias_of_item_id`` and the like name the lists; else a model
-        reads a history as other items.
+        RecBole does so only if ``alias_of_item_id`` and similar keys name the lists. Otherwise the
+        ids of a history would refer to other items.
         """
         for field in set(self.token_like_fields) - {self.uid_field, self.iid_field}:
             if lists := self._lists_of(field):
@@ -109,13 +109,13 @@ class ContentMixin(DatasetCompat):
         except ValueError as error:  # RecBole: "Some feat is empty, please check ..."
             raise DataError(
                 f"{self.dataset_path}: no interaction is left after filtering; "
-                "look at user_inter_num_interval, item_inter_num_interval and val_interval"
+                "check user_inter_num_interval, item_inter_num_interval and val_interval"
             ) from error
 
     def _data_processing(self) -> None:
         super()._data_processing()
         if self.item_num <= 2:
-            raise DataError(f"{self.dataset_path}: holds one item only, so there is none to rank")
+            raise DataError(f"{self.dataset_path}: has only one item, so there is nothing to rank")
         self.content = ItemContent(self.config, self.field2id_token[self.iid_field])
 
     def _dataframe_to_interaction(self, data: pd.DataFrame) -> FastInteraction:
@@ -123,7 +123,7 @@ class ContentMixin(DatasetCompat):
 
     def build(self) -> list:
         order = self.config["eval_args"]["order"]
-        split = not self.benchmark_filename_list  # files that are split already need no order
+        split = not self.benchmark_filename_list  # files that are already split need no order
         if split and order == "TO" and self.time_field not in self.inter_feat:
             raise DataError(
                 f"{self.dataset_path}: eval_args order TO needs the column {self.time_field}:float "
@@ -133,7 +133,7 @@ class ContentMixin(DatasetCompat):
             return super().build()
 
     def digest(self) -> str:
-        """sha256 over external ids, vocabulary and interactions: equal data, equal digest."""
+        """sha256 of external ids, vocabulary and interactions."""
         state = hashlib.sha256()
         for field in (self.uid_field, self.iid_field):
             state.update("\0".join(map(str, self.field2id_token[field])).encode())
@@ -154,7 +154,7 @@ class VisualKnowledgeDataset(ContentMixin, ColdSplitMixin, KnowledgeBasedDataset
 
 
 DEMO = "demo"
-OWN_TO_MODEL = {  # models of RecBole with a data set class of their own
+OWN_TO_MODEL = {  # models of RecBole with a separate data set class
     "DIEN": DIENDataset,
     "GRU4RecKG": GRU4RecKGDataset,
     "KSR": KSRDataset,
@@ -168,7 +168,7 @@ def _with_content(base: type) -> type:
 
 
 def dataset_class(config: Any) -> type:
-    """The class for a configuration: RecBole's choice by model and model type, with content."""
+    """The data set class for a config: RecBole's choice by model and model type, with content."""
     if config["model"] in OWN_TO_MODEL:
         return _with_content(OWN_TO_MODEL[config["model"]])
     by_type = {
@@ -179,7 +179,7 @@ def dataset_class(config: Any) -> type:
 
 
 def _make_demo(config: Any) -> None:
-    """Draw the embedded demo data where they are missing, once for all processes."""
+    """Create the demo data if they are missing, once for all processes."""
     from recbole_cierec.data.demo import ensure_demo
 
     if config["single_spec"] or config["local_rank"] == 0:
@@ -191,8 +191,8 @@ def _make_demo(config: Any) -> None:
 def create_dataset(config: Any) -> Dataset:
     """The data set of ``config``, filtered and remapped.
 
-    Unlike RecBole's function of that name it never unpickles an earlier data set that happens
-    to lie in ``checkpoint_dir``: such a file may be stale, and reading it runs what it holds.
+    RecBole's function of the same name unpickles an earlier data set that it finds in
+    ``checkpoint_dir``. This one does not: such a file may be stale, and reading it runs its code.
 
     Raises:
         DataError: A file is missing or malformed.

@@ -1,18 +1,18 @@
-"""Embedded demo data: a small shop of drawn pictures whose right ranking is known.
+"""Embedded demo data: a small catalogue of drawn pictures with a known best ranking.
 
 Every item is a stack of two or three *elements* (a colour with a pattern, ``red_discs``).
-The elements are drawn into its picture and named in its annotations. A user likes a few elements,
-belongs to a circle that the pictures do not show, and sees popular items more often; what the
-user takes is drawn from the softmax of
+Its picture shows the elements and its annotations name them. A user likes a few elements and
+belongs to a circle that the pictures do not show. Interactions are drawn from the softmax of
 
-    score(u, i) = taste_u . elements_i + CIRCLE_WEIGHT [circle_u = circle_i] + appeal_i.
+    score(u, i) = taste_u . elements_i + CIRCLE_WEIGHT [circle_u = circle_i] + appeal_i,
 
-So content tells the taste from few interactions, ids alone tell the circle and the appeal, and a
-model needs both to come near the planted score. :func:`planted_truth` gives that score back.
+where appeal is the popularity of an item. Content reveals the taste from few interactions, only ids
+reveal circle and appeal, and a model needs both to come close to the planted score, which
+:func:`planted_truth` returns.
 
-The bytes depend on the seed alone: randomness is the raw stream of PCG64, which numpy promises to
-keep, all scores lie on a binary grid so that sums are exact in any order, and pictures are written
-uncompressed, so that no zlib or Pillow version shows in them.
+The bytes depend only on the seed: random numbers are the raw stream of PCG64, which numpy promises
+to keep; scores lie on a binary grid, so sums are exact in any order; and pictures are stored
+uncompressed, so they do not depend on the version of zlib or Pillow.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from recbole_cierec.errors import DataError
 from recbole_cierec.files.leftovers import TEMPORARY, claimed, clear_leftovers
 
 NAME = "demo"
-FORMAT = 1  # raise it with every change that changes a byte of the data
+FORMAT = 1  # increase it with every change of the bytes
 MARKER = "demo.json"
 
 # --- size ---------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ N_ITEMS = 1000
 MIN_ACTIVITY, MAX_ACTIVITY = 5, 60  # interactions of a user
 MEAN_EXTRA_ACTIVITY = 8.0  # exponential above the minimum: two thirds of the users stay below 14
 
-# --- what items are -----------------------------------------------------------------------------
+# --- items --------------------------------------------------------------------------------------
 COLOURS = {
     "red": (214, 30, 36),
     "orange": (246, 138, 20),
@@ -53,34 +53,34 @@ COLOURS = {
 PATTERNS = ("discs", "stripes", "checks")
 ELEMENTS = tuple(f"{colour}_{pattern}" for colour in COLOURS for pattern in PATTERNS)
 ELEMENT_COUNTS = (2, 3)  # elements of an item, equally frequent
-N_CIRCLES = 4  # kinds of items that no picture shows, and of users who prefer them
+N_CIRCLES = 4  # groups of items that no picture shows, and of users who prefer them
 APPEAL_SCALE = 1.0  # exponential: the long tail of popularity
-LATE_SHARE, LATE_FROM = 0.09, 0.72  # items that arrive when this part of the period is over
+LATE_SHARE, LATE_FROM = 0.09, 0.72  # share of items that arrive after this part of the period
 
-# --- what users like ----------------------------------------------------------------------------
+# --- users --------------------------------------------------------------------------------------
 LIKED_COUNTS = (2, 3, 4)  # elements that a user likes
-TASTE_WEIGHT = 4.0  # utility of an element that is liked
+TASTE_WEIGHT = 4.0  # utility of a liked element
 CIRCLE_WEIGHT = 3.5  # utility of an item from the user's own circle
 
-# --- what is missing ----------------------------------------------------------------------------
-N_WITHOUT_PICTURE = 40  # without picture only
-N_WITHOUT_ANNOTATIONS = 40  # without annotations only
+# --- missing content ----------------------------------------------------------------------------
+N_WITHOUT_PICTURE = 40  # with annotations
+N_WITHOUT_ANNOTATIONS = 40  # with a picture
 N_WITHOUT_BOTH = 4
 N_UNLISTED = 3  # in demo.inter, not in demo.item
 
 # --- drawing ------------------------------------------------------------------------------------
 SIDE = 64  # pixels
-GROUND = 40  # darkest value of the ground; near black, so that every colour stands out
-SHADES = 8  # brightness levels of a colour: the grain
+GROUND = 40  # darkest background; near black, so that every colour stands out
+SHADES = 8  # brightness levels of a colour, as noise
 
-PERIOD = 500_000  # minutes; below 2^24, so that RecBole's float32 keeps every minute apart
+PERIOD = 500_000  # minutes; below 2^24, as RecBole stores times in float32
 
 
 class _Stream:
-    """Random numbers that no numpy version changes: PCG64's raw output, transformed here."""
+    """Random numbers that are equal in all numpy versions: PCG64's raw output, transformed here."""
 
     def __init__(self, seed: int, purpose: int) -> None:
-        # One stream for each purpose: changing how much one part draws leaves the others alone.
+        # One stream per purpose: a change of one part's draws does not affect the others.
         self._bits = np.random.PCG64([seed, purpose])
 
     def uniform(self, *shape: int) -> np.ndarray:
@@ -100,28 +100,28 @@ class _Stream:
         return np.argsort(self.uniform(n), kind="stable")
 
     def subsets(self, rows: int, n: int, sizes: tuple[int, ...]) -> np.ndarray:
-        """Random subsets as a mask [rows, n]; a row's size is drawn from `sizes`."""
+        """Random subsets as a mask [rows, n]; the size of each is drawn from ``sizes``."""
         size = np.array(sizes)[self.integers(len(sizes), rows)]
         rank = np.argsort(np.argsort(self.uniform(rows, n), axis=1), axis=1)
         return rank < size[:, None]
 
 
 def _on_grid(values: np.ndarray) -> np.ndarray:
-    """Round to multiples of 2^-20: hides the last bit of log, makes sums exact in any order."""
+    """Round to multiples of 2^-20: hides the last bit of log and makes sums exact in any order."""
     return np.round(values * 2.0**20) / 2.0**20
 
 
 @dataclass(frozen=True)
 class PlantedTruth:
-    """What the demo data is drawn from; row u is user ``u%04d``, column i is item ``i%04d``.
+    """The source of the demo data; row u is user ``u%04d``, column i is item ``i%04d``.
 
     Attributes:
         elements: bool [items, elements], in the order of :data:`ELEMENTS`.
-        tastes: float64 [users, elements], the utility of an element for a user.
+        tastes: float64 [users, elements], utilities.
         user_circle: int64 [users].
         item_circle: int64 [items].
-        appeal: float64 [items], utility of an item for everybody.
-        late: bool [items], True where the item arrives near the end of the period.
+        appeal: float64 [items], utility for all users.
+        late: bool [items], whether an item arrives near the end of the period.
         activity: int64 [users], number of interactions.
     """
 
@@ -135,23 +135,16 @@ class PlantedTruth:
 
     @property
     def scores(self) -> np.ndarray:
-        """float64 [users, items]: the utility without the noise; the best possible ranking."""
+        """float64 [users, items]: utilities without noise, which give the best possible ranking."""
         same_circle = self.user_circle[:, None] == self.item_circle[None, :]
         taste = self.tastes @ self.elements.T.astype(np.float64)
         return taste + CIRCLE_WEIGHT * same_circle + self.appeal
 
 
 def planted_truth(seed: int = 2307) -> PlantedTruth:
-    """Draw tastes, elements, circles, appeal and activity for a seed.
-
-    Args:
-        seed: As in :func:`ensure_demo`.
-
-    Returns:
-        The truth behind the data that ``ensure_demo`` makes with this seed.
-    """
+    """The parameters from which :func:`ensure_demo` draws the data of this seed."""
     items, users, circles = _Stream(seed, 1), _Stream(seed, 2), _Stream(seed, 3)
-    # Activity takes evenly spaced quantiles, so that the share of cold users is no matter of luck.
+    # Evenly spaced quantiles of activity fix the share of cold users.
     quantiles = (users.permutation(N_USERS) + 0.5) / N_USERS
     extra = (-np.log1p(-quantiles) * MEAN_EXTRA_ACTIVITY).astype(np.int64)
     return PlantedTruth(
@@ -166,16 +159,16 @@ def planted_truth(seed: int = 2307) -> PlantedTruth:
 
 
 def planted_scores(seed: int = 2307) -> np.ndarray:
-    """The planted utility of each pair: float64 [users, items], see :class:`PlantedTruth`."""
+    """Utilities float64 [users, items], see :attr:`PlantedTruth.scores`."""
     return planted_truth(seed).scores
 
 
 def _draw_interactions(truth: PlantedTruth, seed: int) -> np.ndarray:
-    """Draw what users take: int64 [interactions, 3] of user, item, minute, in order of time.
+    """Draw interactions: int64 [interactions, 3] of user, item and minute, in order of time.
 
     The Gumbel-max trick draws from the softmax without replacement: the k best of score + noise.
-    A user's times are spread evenly over the whole period, so that the last 30 % of the
-    interactions of each user fall in the last 30 % of the period, where the late items are.
+    A user's times are spread evenly over the period, so the last 30 % of each user's interactions
+    fall into the last 30 % of the period, when the late items exist.
     """
     noise, times = _Stream(seed, 4), _Stream(seed, 5)
     n_users, n_items = truth.scores.shape
@@ -185,7 +178,7 @@ def _draw_interactions(truth: PlantedTruth, seed: int) -> np.ndarray:
     jitter = times.uniform(n_users, MAX_ACTIVITY)
     rows = []
     for user, count in enumerate(truth.activity):
-        moment = (np.arange(count) + jitter[user, :count]) / count  # one in each of `count` slots
+        moment = (np.arange(count) + jitter[user, :count]) / count  # one per slot
         n_early = int((moment < LATE_FROM).sum())
         first = np.argsort(-early[user], kind="stable")[:n_early]
         later[user, first] = -np.inf
@@ -199,16 +192,16 @@ def _draw_interactions(truth: PlantedTruth, seed: int) -> np.ndarray:
 def _draw_pictures(truth: PlantedTruth, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw each item's elements as layers, top to bottom in the order of :data:`ELEMENTS`.
 
-    Ground and grain differ between items; the rest of the picture follows from the elements.
+    Background and brightness noise differ between items; the elements determine the rest.
 
     Returns:
         Palette indices uint8 [items, SIDE, SIDE] and palettes uint8 [items, colours, 3].
     """
     stream, n_items = _Stream(seed, 6), len(truth.elements)
     count = truth.elements.sum(axis=1)
-    own = np.argsort(~truth.elements, axis=1, kind="stable")  # first an item's own, in order
+    own = np.argsort(~truth.elements, axis=1, kind="stable")  # an item's elements first, in order
     layer = np.arange(SIDE) * count[:, None] // SIDE  # [items, SIDE]
-    shown = np.take_along_axis(own, layer, axis=1)[:, :, None]  # [items, SIDE, 1]: one a line
+    shown = np.take_along_axis(own, layer, axis=1)[:, :, None]  # [items, SIDE, 1]: one per line
     colour, pattern = np.divmod(shown, len(PATTERNS))
 
     y, x = np.mgrid[:SIDE, :SIDE]
@@ -220,7 +213,7 @@ def _draw_pictures(truth: PlantedTruth, seed: int) -> tuple[np.ndarray, np.ndarr
         ]
     )
     inside = figures[pattern[:, :, 0], np.arange(SIDE)]  # [items, SIDE, SIDE]
-    whole = np.where(inside, colour, len(COLOURS)).astype(np.uint8)  # the ground comes last
+    whole = np.where(inside, colour, len(COLOURS)).astype(np.uint8)  # the background comes last
     grain = stream.integers(SHADES, n_items, SIDE, SIDE).astype(np.uint8)
     indices = whole * np.uint8(SHADES) + grain
 
@@ -234,7 +227,7 @@ def _draw_pictures(truth: PlantedTruth, seed: int) -> tuple[np.ndarray, np.ndarr
 def _png(indices: np.ndarray, palette: np.ndarray) -> bytes:
     """Encode a palette picture as PNG with one stored (uncompressed) block.
 
-    Stored, because compressed bytes differ between zlib versions and the data must not.
+    Compressed bytes would differ between zlib versions.
     """
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -265,8 +258,8 @@ def _tokens(prefix: str, count: int) -> list[str]:
 def _declare_states(table: np.ndarray, seed: int) -> dict[str, set[int]]:
     """Choose the items that lack a picture, annotations, both, or their line in demo.item."""
     order = _Stream(seed, 7).permutation(N_ITEMS)
-    taken = np.bincount(table[:, 1], minlength=N_ITEMS)
-    unlisted = order[taken[order] >= 3][:N_UNLISTED]  # must be seen in demo.inter
+    counts = np.bincount(table[:, 1], minlength=N_ITEMS)
+    unlisted = order[counts[order] >= 3][:N_UNLISTED]  # these occur in demo.inter only
     rest = order[~np.isin(order, unlisted)].tolist()
     both, rest = rest[:N_WITHOUT_BOTH], rest[N_WITHOUT_BOTH:]
     no_picture, rest = rest[:N_WITHOUT_PICTURE], rest[N_WITHOUT_PICTURE:]
@@ -278,12 +271,12 @@ def _declare_states(table: np.ndarray, seed: int) -> dict[str, set[int]]:
 
 
 def _write_table(path: Path, header: str, rows: list[str]) -> None:
-    # Bytes, not text: line ends and encoding are the same on every system.
+    # Bytes, not text: line ends and encoding must be the same on every system.
     path.write_bytes("".join(f"{row}\n" for row in [header, *rows]).encode("ascii"))
 
 
 def _build(folder: Path, seed: int) -> None:
-    """Write the whole data set into an empty folder, the marker of completeness last."""
+    """Write the data set into an empty folder, and last the file that marks it as complete."""
     truth = planted_truth(seed)
     table = _draw_interactions(truth, seed)
     users, items = _tokens("u", N_USERS), _tokens("i", N_ITEMS)
@@ -310,7 +303,7 @@ def _build(folder: Path, seed: int) -> None:
 
 
 def _contents(folder: Path) -> dict[str, list[int]]:
-    """Number of files and bytes of each part: finds missing and cut files without reading them."""
+    """Numbers of files and bytes of each part: finds missing and cut files without reading."""
     parts = {
         f"{NAME}.inter": [folder / f"{NAME}.inter"],
         f"{NAME}.item": [folder / f"{NAME}.item"],
@@ -323,8 +316,8 @@ def _contents(folder: Path) -> dict[str, list[int]]:
 
 
 def _check_complete(folder: Path, seed: int) -> None:
-    """Raise DataError unless `folder` holds the demo data of this seed, whole."""
-    advice = f"move or remove the folder {folder} and the demo data are made anew"
+    """Raise DataError unless ``folder`` holds the complete demo data of this seed."""
+    advice = f"move or remove the folder {folder}, and the demo data are created again"
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="ascii"))
         found = (marker["format"], marker["seed"])
@@ -335,7 +328,7 @@ def _check_complete(folder: Path, seed: int) -> None:
         ) from None
     if found != (FORMAT, seed):
         raise DataError(
-            f"{folder}: demo data of format {found[0]} and seed {found[1]}, wanted are format "
+            f"{folder}: demo data of format {found[0]} and seed {found[1]}, not of format "
             f"{FORMAT} and seed {seed}; {advice}"
         )
     for part, now in _contents(folder).items():
@@ -343,31 +336,31 @@ def _check_complete(folder: Path, seed: int) -> None:
             raise DataError(f"{folder / part}: files are missing or changed in size; {advice}")
 
 
-def _is_there(folder: Path) -> bool:
-    """Whether something lies under the final name; an empty folder is as good as nothing."""
+def _exists(folder: Path) -> bool:
+    """Whether the path exists and is not an empty folder."""
     return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def ensure_demo(data_path: Path, seed: int = 2307) -> Path:
-    """Make the demo data set where it is missing; do nothing where it is complete.
+    """Create the demo data set if it is missing.
 
-    It is built in a hidden folder beside and renamed when whole, so that an interrupted build
-    leaves nothing under the final name, and of two processes at once one wins and both find it.
+    It is built in a hidden folder and renamed when complete, so an interrupted build leaves
+    nothing under the final name. Two processes can build at once: the first to finish wins.
 
     Args:
-        data_path: Folder of data sets; made when missing.
-        seed: Another seed draws other tastes, items and interactions of the same shape.
+        data_path: Folder of data sets, created if missing.
+        seed: Other seeds give other tastes, items and interactions of the same shape.
 
     Returns:
         The folder ``<data_path>/demo``.
 
     Raises:
-        DataError: Something else lies under that name, or the folder cannot be written.
+        DataError: The folder holds something else, or cannot be written.
     """
     data_path = Path(data_path)
     final = data_path / NAME
     try:
-        if not _is_there(final):
+        if not _exists(final):
             data_path.mkdir(parents=True, exist_ok=True)
             clear_leftovers(data_path, TEMPORARY)
             with claimed(data_path) as building:
@@ -386,5 +379,5 @@ def _rename(building: Path, final: Path) -> None:
     try:
         os.rename(building, final)
     except OSError:
-        if not _is_there(final):
-            raise  # a real failure; otherwise another process was faster, and its data are ours
+        if not _exists(final):
+            raise  # otherwise another process was faster, and its data are the same

@@ -1,8 +1,8 @@
-"""RecBole's table of columns, cut by tensors of row numbers.
+"""RecBole's Interaction with fast row selection.
 
-RecBole turns an array of row numbers into a list of Python numbers before it cuts a column, which
-costs more than the rest of a training batch of ids put together; and torch reads a list number by
-number, for each column anew.
+RecBole converts an array of row numbers into a Python list before it selects rows, and torch reads
+that list number by number, once per column. For a training batch of ids this costs more than all
+other steps together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from recbole.data.interaction import Interaction
 
 
 class FastInteraction(Interaction):
-    """An :class:`Interaction` whose rows may be asked for by numbers of any kind at no detour."""
+    """An :class:`Interaction` that selects rows by a tensor, an array or a list at full speed."""
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
@@ -25,10 +25,10 @@ class FastInteraction(Interaction):
             index = torch.from_numpy(np.asarray(index, None if len(index) else np.int64))
         columns = self.interaction.items()
         if isinstance(index, torch.Tensor) and index.dtype == torch.int64:
-            # RecBole counts rows from the start, and this form has no negative numbers to heed.
+            # index_select takes no negative numbers, and RecBole passes none.
             return FastInteraction({k: column.index_select(0, index) for k, column in columns})
         return FastInteraction({name: column[index] for name, column in columns})
 
     def repeat(self, sizes: int) -> Interaction:
-        """RecBole repeats a batch once for each negative, mostly one, and then only adds to it."""
+        """Repeat a batch for several negatives; one negative needs no copy."""
         return FastInteraction(self.interaction) if sizes == 1 else super().repeat(sizes)

@@ -1,4 +1,4 @@
-"""RecBole's masking of sequences (BERT4Rec), which draws a negative for each masked item."""
+"""RecBole's masking of sequences (BERT4Rec), which draws one negative per masked item."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ PADDING_ITEM = 0
 
 
 class MaskSequence(MaskItemSequence):
-    """The same draws, and an end where a sequence holds every item.
+    """The same draws, but no endless loop for a sequence that holds every item.
 
-    RecBole draws until an item is not in the sequence (data/transform.py:69), so a user with every
-    item stops the run forever.
+    RecBole draws until an item is not in the sequence (data/transform.py:69).
     """
 
     def _neg_sample(self, item_set: Sequence[int], n_items: int) -> int:
@@ -25,6 +24,6 @@ class MaskSequence(MaskItemSequence):
         if self.config["loss_type"] == "CE":
             return PADDING_ITEM  # this loss reads no negatives
         raise DataError(
-            f"{self.config['dataset']}: a sequence holds all {n_real} items, so that no negative is"
-            " left for it; lower MAX_ITEM_LIST_LENGTH, or set loss_type: CE"
+            f"{self.config['dataset']}: a sequence holds all {n_real} items, so no negative is "
+            "left for it; lower MAX_ITEM_LIST_LENGTH, or set loss_type: CE"
         )

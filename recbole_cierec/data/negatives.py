@@ -1,8 +1,8 @@
 """RecBole's sampler of negatives without its loops in Python: the same draws from the same seed.
 
-RecBole draws an item for every row and draws again where the user has it already. So does this,
-in the same order from the same generator (numpy's global one, whose state is in every checkpoint);
-only the question "which of these pairs are taken?" is answered for all rows at once.
+RecBole draws an item for every row and draws again if the user has already interacted with it. This
+sampler does the same, in the same order from the same generator (numpy's global one, whose state is
+in every checkpoint), but it checks all rows at once.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from recbole.sampler import KGSampler, RepeatableSampler, Sampler
 from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.errors import DataError
 
-BITS_PER_PAIR = 16  # of the filter: at most one free pair in sixteen passes for a taken one
+BITS_PER_PAIR = 16  # of the filter: at most one unused pair in sixteen passes it
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
 _LAST = np.iinfo(np.int64).max
 
 
 class UsedPairs:
-    """The pairs (user, item) that may not be drawn.
+    """The pairs (user, item) that must not be drawn.
 
-    A filter of bits tells most free pairs at once; what passes it is looked up among the sorted
-    pairs. Memory: 8 bytes a pair and two to four for its filter.
+    A bit filter sorts out most unused pairs; the others are looked up in the sorted pairs. A pair
+    takes 8 bytes, and two to four for the filter.
 
     Args:
-        used: For each user the set of his items; RecBole's ``used_ids``, or :class:`UsedItems`.
-        n_items: More than any item's number.
+        used: The set of items of each user: RecBole's ``used_ids``, or :class:`UsedItems`.
+        n_items: Number of items, RecBole's padding included.
     """
 
     def __init__(self, used: np.ndarray | UsedItems, n_items: int) -> None:
         self.n_items = n_items
         pairs = used.pairs if isinstance(used, UsedItems) else _sorted_pairs(used, n_items)
-        # One more than any pair stands at the end, so that each look-up finds a place.
+        # A sentinel, so that every look-up ends inside the array.
         self.pairs = np.append(pairs, _LAST)
         width = max(3, (BITS_PER_PAIR * len(pairs)).bit_length())
         self._shift = np.uint64(64 - width)
@@ -47,8 +47,8 @@ class UsedPairs:
     def _places(self, pairs: np.ndarray) -> np.ndarray:
         return ((pairs.astype(np.uint64) * _SPREAD) >> self._shift).astype(np.int64)
 
-    def taken(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Row numbers, ascending, of the pairs (users[k], items[k]) that are used."""
+    def rows_used(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """The row numbers k, ascending, whose pair (users[k], items[k]) is used."""
         pairs = users * self.n_items + items
         places = self._places(pairs)
         bits = self._filter[places >> 3] >> (places & 7).astype(np.uint8)
@@ -70,7 +70,7 @@ def _lengths(used: np.ndarray | UsedItems) -> np.ndarray:
 
 
 class QuickSampler(Sampler):
-    """RecBole's ``Sampler`` of one phase; made by :func:`quick_sampler`."""
+    """RecBole's ``Sampler`` of one phase, made by :func:`quick_sampler`."""
 
     used_pairs: UsedPairs
     seen: np.ndarray | None  # items to draw from, ascending; None: all
@@ -78,10 +78,10 @@ class QuickSampler(Sampler):
     def sample_by_key_ids(self, key_ids: Any, num: int) -> torch.Tensor:
         users = np.tile(np.asarray(key_ids), num)
         items = self.sampling(len(users))
-        left = self.used_pairs.taken(users, items)
+        left = self.used_pairs.rows_used(users, items)
         while len(left):
             items[left] = again = self.sampling(len(left))
-            left = left[self.used_pairs.taken(users[left], again)]
+            left = left[self.used_pairs.rows_used(users[left], again)]
         return torch.from_numpy(items)
 
     def _uni_sampling(self, sample_num: int) -> np.ndarray:
@@ -90,7 +90,7 @@ class QuickSampler(Sampler):
         return self.seen[np.random.randint(0, len(self.seen), sample_num)]
 
     def _pop_sampling(self, sample_num: int) -> np.ndarray:
-        """RecBole's popularity, restricted to the items that may be drawn."""
+        """RecBole's draws by popularity, restricted to the items that may be drawn."""
         items = self._pop_draw(sample_num)
         left = self._not_seen(items)
         while len(left):
@@ -109,8 +109,8 @@ class QuickSampler(Sampler):
         at = np.minimum(np.searchsorted(self.seen, items), len(self.seen) - 1)
         return np.flatnonzero(self.seen[at] != items)
 
-    def _take_alias(self) -> None:
-        """RecBole's alias table as arrays: item, chance to stay with it, the other item."""
+    def _set_alias(self) -> None:
+        """RecBole's alias table as arrays: item, probability to keep it, the other item."""
         items, own, other = (
             np.array(list(column), dtype=kind)
             for column, kind in (
@@ -119,23 +119,23 @@ class QuickSampler(Sampler):
                 (self.alias.values(), np.int64),
             )
         )
-        # Where rounding left RecBole's table without another item, -1, there is none but itself.
+        # After rounding errors RecBole's table may lack another item, -1: then keep the item.
         self._alias = items, own, np.where(other < 0, items, other)
 
 
 def quick_sampler(sampler: Any, seen: np.ndarray | None = None) -> QuickSampler:
-    """A copy of RecBole's sampler that asks for all rows at once, and may draw fewer items.
+    """A copy of RecBole's sampler that checks all rows at once.
 
     Args:
         sampler: RecBole's ``Sampler`` after ``set_phase``.
-        seen: Ids of the items that may be drawn; None: all.
+        seen: Ids of the items that may be drawn, ascending; None: all.
     """
     quick = QuickSampler.__new__(QuickSampler)  # RecBole's constructor would count all pairs again
     quick.__dict__.update(vars(sampler))
     quick.used_pairs = UsedPairs(sampler.used_ids, sampler.item_num)
     quick.seen = seen
     if sampler.distribution == "popularity":
-        quick._take_alias()
+        quick._set_alias()
     return quick
 
 
@@ -145,18 +145,18 @@ def seen_items(train_dataset: Any) -> np.ndarray:
 
 
 def refuse_endless(sampler: Any, name: str, seen: np.ndarray | None = None) -> None:
-    """Refuse data from which a sampler would draw forever: a user has all that it draws from.
+    """Refuse data for which a sampler would never stop: a user has all items it draws from.
 
-    RecBole draws until an item is new to the user. Its own check compares the user's items with
-    the whole vocabulary, but popularity draws only from items that have interactions.
+    RecBole draws until an item is new to the user. Its check compares the user's items with the
+    whole vocabulary, but popularity draws only from items that have interactions.
 
     Args:
-        sampler: A sampler of RecBole's for users or, of a knowledge graph, for head entities.
+        sampler: RecBole's sampler for users or, for a knowledge graph, for head entities.
         name: Of the data set, for the message.
         seen: Ids of the items that may be drawn; None: all.
 
     Raises:
-        DataError: Says for how many there is no negative.
+        DataError: There are users, or heads, without a possible negative.
     """
     over_graph = isinstance(sampler, KGSampler)
     size = sampler.entity_num if over_graph else sampler.item_num
@@ -173,13 +173,13 @@ def refuse_endless(sampler: Any, name: str, seen: np.ndarray | None = None) -> N
         whose, what = ("head(s)", "entities") if over_graph else ("user(s)", "items")
         raise DataError(
             f"{name}: {full} {whose} have all {drawn.sum()} {what} that negatives are drawn from, "
-            "so that none is left for them; draw them otherwise (train_negatives: all, "
-            "distribution: uniform), or drop them by user_inter_num_interval"
+            "so no negative is left for them; draw from more (train_negatives: all, "
+            "distribution: uniform), or drop these users (user_inter_num_interval)"
         )
 
 
 def _used_among(used: np.ndarray | UsedItems, drawn: np.ndarray) -> np.ndarray:
-    """How many of the drawn items each user has [n_users]."""
+    """Number of items [n_users] of each user among those that are drawn."""
     if isinstance(used, UsedItems):
         users, items = np.divmod(used.pairs, used.n_items)
         return np.bincount(users[drawn[items]], minlength=len(used))

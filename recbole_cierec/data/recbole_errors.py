@@ -1,7 +1,7 @@
-"""Turns what RecBole refuses on purpose into an error of the user.
+"""Turns errors that RecBole raises on purpose into user errors.
 
-Most is checked before RecBole sees it. What RecBole itself raises of the rest has a message for the
-user; what Python or numpy raises inside RecBole is a fault and keeps its traceback.
+Most bad input is refused before RecBole sees it. What RecBole raises for the rest has a message for
+the user. What Python or numpy raises inside RecBole is a defect and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ _OF_FILES = (OSError, pickle.UnpicklingError, RuntimeError)
 
 @contextmanager
 def as_data_errors(config: Mapping[str, Any]) -> Iterator[None]:
-    """Turn a refusal of RecBole into one line.
-
-    Args:
-        config: RecBole's configuration, for the names of the model and the data set.
+    """Turn errors that RecBole raises while it prepares data into one line.
 
     Raises:
         DataError: In place of a ValueError or similar that RecBole's code raises.
@@ -44,21 +41,16 @@ def as_data_errors(config: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def as_model_errors(config: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what a model of RecBole refuses in its constructor into one line.
-
-    Args:
-        config: RecBole's configuration, for the name of the model.
+    """Turn errors in the constructor of a RecBole model into one line.
 
     Raises:
-        ConfigError: In place of a ValueError or similar that RecBole's code raises, and of any
-            error if the user gave keys of a model of RecBole, whose values it does not check.
+        ConfigError: In place of a ValueError or similar that RecBole's code raises; and of any
+            error if the user set keys of a RecBole model, which does not check their values.
         CheckpointError: A file that the model starts from is missing, damaged or of another shape.
     """
     try:
         yield
-    except UserError:
-        raise
-    except ImportError:
+    except (UserError, ImportError):
         raise
     except Exception as error:
         words = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:120]
@@ -69,13 +61,13 @@ def as_model_errors(config: Mapping[str, Any]) -> Iterator[None]:
         if isinstance(error, _ON_PURPOSE) and raised_by_recbole(error.__traceback__):
             raise ConfigError(f"{config['model']}: {_words(error)}") from error
         if given := _own_keys(config):
-            said = f"{config['model']} cannot be made with {', '.join(given)}"
-            raise ConfigError(f"{said} ({type(error).__name__}: {words})") from error
+            text = f"{config['model']} cannot be created with {', '.join(given)}"
+            raise ConfigError(f"{text} ({type(error).__name__}: {words})") from error
         raise
 
 
 def _own_keys(config: Any) -> list[str]:
-    """The keys of a model of RecBole that the user gave, with their values."""
+    """The keys of a RecBole model that the user set, with their values."""
     name, origins = config["model"], getattr(config, "origins", {})
     if name in MODELS:
         return []
@@ -83,7 +75,7 @@ def _own_keys(config: Any) -> list[str]:
 
 
 def raised_by_recbole(trace: TracebackType | None) -> bool:
-    """Whether a ``raise`` or ``assert`` in RecBole's own code raised it."""
+    """Whether the error comes from a ``raise`` or ``assert`` in RecBole's code."""
     frames = list(_frames(trace))
     if not frames:
         return False
@@ -92,7 +84,7 @@ def raised_by_recbole(trace: TracebackType | None) -> bool:
 
 
 def _while_loading(trace: TracebackType | None) -> bool:
-    """Whether RecBole was reading weights: the frame called by its last one is torch's."""
+    """Whether RecBole was reading weights: its last frame called one of torch."""
     frames = list(_frames(trace))
     recboles = [k for k, frame in enumerate(frames) if _module(frame) == "recbole"]
     if not recboles or recboles[-1] + 1 == len(frames):
@@ -111,9 +103,9 @@ def _module(trace: TracebackType) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Its message; for an assertion without one, the asserted expression."""
+    """The message; for an assertion without one, the asserted expression."""
     if words := " ".join(str(error).split()):
         return words
     last = list(_frames(error.__traceback__))[-1]
     line = linecache.getline(last.tb_frame.f_code.co_filename, last.tb_lineno).strip()
-    return f"RecBole asks for {line.removeprefix('assert ')}" if line else type(error).__name__
+    return f"RecBole requires {line.removeprefix('assert ')}" if line else type(error).__name__

@@ -1,7 +1,7 @@
-"""What users have interacted with, in arrays.
+"""The used items of RecBole's sampler, in arrays.
 
-RecBole's sampler keeps a Python set for each user and phase, some 200 bytes an interaction; here
-it is 8 for each phase. Every draw is RecBole's.
+RecBole's sampler keeps a Python set for each user and phase, about 200 bytes per interaction; here
+it is 8 bytes per interaction and phase. The draws are RecBole's.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from recbole_cierec.errors import DataError
 
 
 class UsedItems:
-    """For each user the set of his items, made when it is asked for.
+    """The set of items of each user, created on access.
 
     Args:
         pairs: user * n_items + item, ascending and distinct.
-        n_users: More than any user's number.
-        n_items: More than any item's number.
+        n_users: Number of users, RecBole's padding included.
+        n_items: Number of items, RecBole's padding included.
     """
 
     def __init__(self, pairs: np.ndarray, n_users: int, n_items: int) -> None:
@@ -30,7 +30,7 @@ class UsedItems:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Items of each user [n_users]."""
+        """Number of items of each user [n_users]."""
         return np.diff(self.starts)
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class UsedItems:
 
     def __getitem__(self, user: Any) -> Any:
         """The set of one user, or a list of sets for a list or an array of users."""
-        if user is None:  # RecBole's loader asks for the user before the first one
+        if user is None:  # RecBole's loader starts with no user
             return set()
         if np.ndim(user):
             return [self[one] for one in user]
@@ -50,20 +50,20 @@ class UsedItems:
 
 
 class CompactSampler(Sampler):
-    """RecBole's ``Sampler`` with :class:`UsedItems` for its sets."""
+    """RecBole's ``Sampler`` with :class:`UsedItems` in place of its sets."""
 
     def get_used_ids(self) -> dict[str, UsedItems]:
         used, known = {}, np.empty(0, dtype=np.int64)
         for phase, dataset in zip(self.phases, self.datasets, strict=True):
             users, items = (dataset.inter_feat[f].numpy() for f in (self.uid_field, self.iid_field))
-            # Not numpy's unique, which counts by a hash table and takes four times as long.
+            # numpy's unique takes four times as long.
             known = np.sort(np.concatenate([known, users * self.item_num + items]))
             known = known[np.diff(known, prepend=-1) > 0]
             used[phase] = UsedItems(known, self.user_num, self.item_num)
-        full = int((used[self.phases[-1]].lengths + 1 == self.item_num).sum())  # 0 is no item
+        full = int((used[self.phases[-1]].lengths + 1 == self.item_num).sum())  # 0 is the padding
         if full:
             raise DataError(
                 f"{self.datasets[0].dataset_name}: {full} user(s) have interacted with all items, "
-                "so that no negative is left for them; drop them by user_inter_num_interval"
+                "so no negative is left for them; drop them (user_inter_num_interval)"
             )
         return used

@@ -1,8 +1,8 @@
 """Makes RecBole's three loaders of a data set, with the same negatives for every model.
 
-Uniform negatives over all items also push down items without training interactions. That raises
-the paper's metric (its candidates include such items) and makes them useless for cold start. One
-key, ``train_negatives``, decides for every model that is compared, RecBole's own included.
+Uniform negatives over all items also lower the scores of items without training interactions. That
+raises the paper's metric (its candidates include such items) but ruins cold-start rankings. The key
+``train_negatives`` decides for every compared model, including RecBole's.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ PHASES = ("train", "valid", "test")
 def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     """Split ``dataset`` and make the loaders of training, validation and test.
 
-    The evaluation loaders carry their :class:`recbole_cierec.evaluation.plan.EvaluationPlan`.
+    Evaluation loaders have a :class:`recbole_cierec.evaluation.plan.EvaluationPlan` as ``plan``.
 
     Raises:
-        DataError: A part is empty, there is no negative for a user, or more items are requested
+        DataError: A part is empty, a user has no possible negative, or more items are requested
             than the data set has.
     """
     _refuse_counts(config, dataset.item_num - 1)
@@ -59,10 +59,10 @@ def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
 
 
 def _refuse_counts(config: Any, n_items: int) -> None:
-    """Refuse more ranked items, or more negatives for a positive, than there are items."""
+    """Refuse more ranked items, or more negatives of a positive, than the data set has items."""
     how = config["train_neg_sample_args"]
     counts = {f"topk {max(config['topk'])}": max(config["topk"])}
-    if config["metrics_k"]:  # of RaCT, whose critic ranks by it
+    if config["metrics_k"]:  # of RaCT, for the ranking of its critic
         counts[f"metrics_k {config['metrics_k']}"] = config["metrics_k"]
     if how["distribution"] != "none":
         each = how["candidate_num"] if how["dynamic"] else 1
@@ -79,8 +79,8 @@ def _refuse_counts(config: Any, n_items: int) -> None:
 
 
 def _loaders(config: Any, dataset: Any) -> list[Any]:
-    """Not RecBole's data_preparation: it unpickles loaders that it finds next to the checkpoints,
-    which may be stale, and reading them runs the code they contain."""
+    # RecBole's data_preparation would unpickle loaders that it finds next to the checkpoints. They
+    # may be stale, and reading them runs the code they contain.
     parts = dataset.build()
     _refuse_empty(config, parts)
     with as_data_errors(config):  # "Some users have interacted with all items ..."
@@ -104,7 +104,7 @@ def _loader(config: Any, dataset: Any, phase: str, part: Any, sampler: Any) -> A
 
 
 def _loader_class(config: Any, phase: str) -> type:
-    """RecBole's choice, or this package's class for it."""
+    """RecBole's loader class, or this package's replacement for it."""
     kind = get_dataloader(config, phase)
     if kind is TrainDataLoader:
         return TrainLoader
@@ -118,7 +118,7 @@ def _entities(config: Any, dataset: Any) -> KGSampler:
     how = config["train_neg_sample_args"]
     if how["distribution"] == "none":
         raise DataError(
-            f"train_neg_sample_args: {config['model']} learns from negatives, and none are drawn; "
+            f"train_neg_sample_args: {config['model']} needs negatives, but none are drawn; "
             "remove this key"
         )
     sampler = KGSampler(dataset, how["distribution"], how["alpha"])
@@ -127,7 +127,7 @@ def _entities(config: Any, dataset: Any) -> KGSampler:
 
 
 def _samplers(config: Any, dataset: Any, parts: list[Any]) -> list[Any]:
-    """RecBole's three samplers, with arrays for its sets; None for a phase that draws nothing."""
+    """RecBole's three samplers, with arrays in place of sets; None for a phase without draws."""
     samplers: list[Any] = []
     if config["repeatable"]:
         samplers = list(create_samplers(config, dataset, parts))
@@ -151,18 +151,19 @@ def _samplers(config: Any, dataset: Any, parts: list[Any]) -> list[Any]:
 
 
 def candidates_wanted(config: Any, phase: str) -> int:
-    """N of the mode ``userN``; 0 for training and for RecBole's modes."""
+    """N of the mode ``userN``; 0 in training and in RecBole's modes."""
     mode = None if phase == "train" else EvalMode.of(config, phase)
     return mode.n if mode is not None and mode.by_user else 0
 
 
 def make_plan(config: Any, phase: str, datasets: list[Any], loader: Any) -> EvaluationPlan:
-    """How ``phase`` is evaluated; candidate lists are drawn, or read from ``candidates_file``.
+    """The evaluation plan of a phase; candidates are drawn or read from ``candidates_file``.
 
     Args:
+        config: RecBole config.
         phase: ``valid`` or ``test``.
-        datasets: The training, validation and test part.
-        loader: That of the phase.
+        datasets: The training, validation and test parts.
+        loader: The loader of the phase.
     """
     train = datasets[0]
     item_groups = ItemGroups.from_split(config, train)
@@ -194,7 +195,7 @@ def make_plan(config: Any, phase: str, datasets: list[Any], loader: Any) -> Eval
 
 
 def _pairs(dataset: Any, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, items) of a part's interactions; a sequence's history is not in it."""
+    """(rows, items) of a part's interactions, without histories of sequences."""
     feat = dataset.inter_feat
     rows = row[np.asarray(feat[dataset.uid_field])]
     return rows[rows >= 0], np.asarray(feat[dataset.iid_field])[rows >= 0]
@@ -205,7 +206,7 @@ def _by_row(dataset: Any, row: np.ndarray, n: int) -> Ragged:
 
 
 def _by_row_of_all(datasets: list[Any], row: np.ndarray, n: int) -> Ragged:
-    """All items that the user of a row interacted with, in any part."""
+    """All items that the user of each row interacted with, in any part."""
     pairs = [_pairs(dataset, row) for dataset in datasets]
     rowless = datasets[0].rowless
     rows = row[rowless.users]
@@ -219,13 +220,13 @@ def _refuse_empty(config: Any, parts: Iterable[Any]) -> None:
         if len(part) == 0:
             raise DataError(
                 f"{config['dataset']}: the {phase} part of the split {config['eval_args']['split']}"
-                " is empty; validation chooses the epoch and the test is what is reported, so "
-                "give each part a share, and more data where these are too few for it"
+                " is empty; validation chooses the epoch and the test is reported, so give each "
+                "part a share, or use more data"
             )
 
 
 def training_sampler(config: Any, sampler: Any, train_dataset: Any) -> Any:
-    """A fast sampler of the training negatives that ``train_negatives`` allows.
+    """A fast sampler of the negatives that ``train_negatives`` allows.
 
     Raises:
         DataError: A user has interacted with all of those items.

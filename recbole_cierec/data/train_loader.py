@@ -1,10 +1,10 @@
 """RecBole's loader of training batches without torch's loop over single rows.
 
-The batches are RecBole's own, in the same order from the same seed and with the same fields: what
-cuts, joins and samples is RecBole's code, given whole tensors of row numbers instead of lists.
+Batches equal RecBole's, in the same order from the same seed: RecBole's code selects, joins and
+samples, but gets tensors of row numbers instead of lists.
 
-Several processes each make the whole of every batch, which ``train_batch_size`` counts, and take
-their share of it: their update is that of one process.
+With several processes each makes the whole batch of ``train_batch_size`` rows and keeps its share,
+so that together they update the model as one process would.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from recbole_cierec.distributed.world import world
 
 
 class TrainLoader(TrainDataLoader):
-    """For every model whose training data RecBole loads by ``TrainDataLoader``."""
+    """Replaces RecBole's ``TrainDataLoader``."""
 
-    share: Share | None = None  # of the batch that was given out last; None in one process
+    share: Share | None = None  # of the current batch; None in one process
 
     def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
         alone, config["single_spec"] = config["single_spec"], True
@@ -35,10 +35,10 @@ class TrainLoader(TrainDataLoader):
             config["single_spec"] = alone
         self.rank, self.world = world()
         if not alone:
-            self.shuffle = False  # the trainer would ask for a distributed sampler
+            self.shuffle = False  # otherwise the trainer expects a distributed sampler
 
     def __iter__(self) -> Iterator[Interaction]:
-        # torch's loader draws a seed for workers, also where there are none.
+        # torch's loader draws a seed for workers even without any.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         for rows in self._order().split(self.step):
             batch = self._neg_sampling(self.transform(self._dataset, self._dataset[rows]))
@@ -49,10 +49,10 @@ class TrainLoader(TrainDataLoader):
                 yield self.share.own
 
     def _order(self) -> torch.Tensor:
-        """Row numbers of an epoch."""
+        """Row numbers of an epoch, in order."""
         if type(self.sampler) is not RandomSampler:
             return torch.from_numpy(np.fromiter(self.sampler, np.int64, len(self.sampler)))
         order = torch.randperm(self.sample_size, generator=self.generator)
-        # RandomSampler draws a second order at its end and uses nothing of it.
+        # RandomSampler draws a second order at its end, and does not use it.
         torch.randperm(self.sample_size, generator=self.generator)
         return order

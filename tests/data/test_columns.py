@@ -95,8 +95,8 @@ LOADED = {"inter": "*", "item": ["item_id", "price", "kind", "tags"]}
     [
         ({"load_col": {**LOADED, "item": ["item_id", "prise"]}}, ["no column prise", "price"]),
         ({"load_col": {**LOADED, "user": ["user_id", "age"]}}, ["t.user: no such file"]),
-        ({"threshold": {"rating": 3}}, ["threshold names rating", "no column of t.inter"]),
-        ({"threshold": {"price": 3}}, ["threshold names price", "no column of t.inter"]),
+        ({"threshold": {"rating": 3}}, ["threshold names rating", "not a column of t.inter"]),
+        ({"threshold": {"price": 3}}, ["threshold names price", "not a column of t.inter"]),
         ({"val_interval": {"prise": "[1,2]"}}, ["val_interval names prise", "'price'"]),
         ({"val_interval": {"price": ["1"]}}, ["val_interval: price is float", "an interval"]),
         ({"val_interval": {"kind": "[1,2]"}}, ["val_interval: kind is token", "a list"]),
@@ -119,7 +119,7 @@ def test_a_key_that_names_no_loaded_column_is_refused(wrote, keys, words):
 def test_a_column_that_is_there_and_not_loaded_is_shown_in_load_col(wrote):
     said = refusal({**wrote(**WITH_ITEMS), "normalize_field": ["price"]})
     assert "price of t.item, which is not loaded" in said
-    assert "load it by load_col: {item: [item_id, price]}" in said
+    assert "set load_col: {item: [item_id, price]}" in said
 
 
 def test_the_default_of_load_col_may_name_more_than_there_is(wrote):
@@ -144,7 +144,7 @@ def test_a_column_that_two_files_bring_is_refused(wrote):
 
 
 def test_one_item_alone_is_refused(wrote):
-    assert "one item only" in refusal(wrote(inter=(INTER, ["u1 i1 1", "u2 i1 2"])))
+    assert "only one item" in refusal(wrote(inter=(INTER, ["u1 i1 1", "u2 i1 2"])))
 
 
 def test_what_recbole_refuses_is_one_line_and_its_faults_keep_their_trace():
@@ -235,7 +235,7 @@ def test_lists_of_other_lengths_are_refused(wrote):
     header = f"{HISTORY} kind_list:token_seq"
     parts = {f"{part}_inter": (header, ["a i0,i1 i1 y"]) for part in ("train", "valid", "test")}
     keys = {**wrote(**parts), **PARTS, "load_col": {"inter": "*"}}
-    assert "kind_list and item_id_list are not of one length" in refusal(keys, "SASRec")
+    assert "kind_list and item_id_list have different lengths" in refusal(keys, "SASRec")
 
 
 def test_histories_in_one_file_are_refused_for_models_of_sequences(wrote):

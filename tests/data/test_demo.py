@@ -309,7 +309,7 @@ def test_damaged_or_foreign_folder_is_refused_and_kept(tmp_path):
 
     marker = home / "demo.json"
     marker.write_text(json.dumps({**json.loads(marker.read_text()), "format": 0}))
-    with pytest.raises(DataError, match="of format 0 and seed 2307, wanted are format 1"):
+    with pytest.raises(DataError, match="of format 0 and seed 2307, not of format 1"):
         ensure_demo(tmp_path)
 
     marker.unlink()
@@ -320,7 +320,7 @@ def test_damaged_or_foreign_folder_is_refused_and_kept(tmp_path):
 
 def test_other_seed_over_existing_data_is_refused(tmp_path):
     ensure_demo(tmp_path)
-    with pytest.raises(DataError, match="seed 2307, wanted are format 1 and seed 5"):
+    with pytest.raises(DataError, match="seed 2307, not of format 1 and seed 5"):
         ensure_demo(tmp_path, seed=5)
 
 

@@ -115,14 +115,14 @@ def test_used_pairs_are_found_and_no_others(n):
     pairs = UsedPairs(used, 3000)
     users, items = rng.integers(0, 20, 20_000), rng.integers(0, 3000, 20_000)
     wanted = [k for k, (u, i) in enumerate(zip(users, items, strict=True)) if i in used[u]]
-    assert pairs.taken(users, items).tolist() == wanted
+    assert pairs.rows_used(users, items).tolist() == wanted
     everything = [(u, i) for u, items in enumerate(used) for i in items]
-    assert len(pairs.taken(*np.array(everything).T)) == len(everything)
+    assert len(pairs.rows_used(*np.array(everything).T)) == len(everything)
 
 
 def test_nobody_has_anything():
     pairs = UsedPairs(np.array([set(), set()]), 9)
-    assert len(pairs.taken(np.array([0, 1, 1]), np.array([3, 0, 8]))) == 0
+    assert len(pairs.rows_used(np.array([0, 1, 1]), np.array([3, 0, 8]))) == 0
 
 
 @pytest.mark.parametrize(

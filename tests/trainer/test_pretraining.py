@@ -107,7 +107,11 @@ def test_a_file_of_another_model_or_of_other_data_is_refused(keys_of):
     [
         ("NeuMF", {"use_pretrain": True, "mf_pretrain_path": "no.pth"}, ["NeuMF", "no.pth"]),
         ("ConvNCF", {"train_method": "x"}, ["ConvNCF", "after_pretrain"]),
-        ("SASRec", {"hidden_act": "x"}, ["SASRec cannot be made with hidden_act: 'x'", "KeyError"]),
+        (
+            "SASRec",
+            {"hidden_act": "x"},
+            ["SASRec cannot be created with hidden_act: 'x'", "KeyError"],
+        ),
     ],
 )
 def test_what_a_model_of_recbole_refuses_is_one_line(tiny, model, keys, words):
