@@ -1,4 +1,4 @@
-"""A configuration by its flags, and what a refused one says."""
+"""A configuration from its flags, and the message of a refused one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def config(model="BPR", dataset="tiny", files=None, values=None, **flags):
 
 
 def message(*args, **kwargs) -> str:
-    """The one line that a refused configuration gives."""
+    """The one line of the error for a refused configuration."""
     with pytest.raises(ConfigError) as caught:
         config(*args, **kwargs)
     assert "\n" not in str(caught.value)

@@ -1,10 +1,10 @@
-"""Shared fixtures: a small data set with known holes, and configs that never read sys.argv."""
+"""Shared fixtures: a small data set with known gaps, and configs that never read sys.argv."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads fight over busy cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads compete for busy cores
 
 import importlib
 import logging
@@ -30,7 +30,7 @@ def benchmark_module(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def root_level():
-    """Warnings are heard, whatever level RecBole's logger had in the test before."""
+    """Warnings are logged, whatever level the previous test set on RecBole's logger."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.WARNING)
@@ -62,7 +62,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def in_tmp(tmp_path, monkeypatch):
-    """A working folder of its own (RecBole writes log/ and saved/ there), loggers put back."""
+    """A separate working folder (RecBole writes log/ and saved/ there); loggers are restored."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["test"])
     root = logging.getLogger()
@@ -85,7 +85,7 @@ def tiny(tiny_folder, in_tmp):
             "features_file": str(tiny_folder / "tiny" / "features.npy"),
             "embedding_size": 5,
             "train_batch_size": 32,
-            "init_std": 0.5,  # large enough that every branch shows in the scores
+            "init_std": 0.5,  # large enough that every branch affects the scores
             "epochs": 2,
             "show_progress": False,
             "use_gpu": False,

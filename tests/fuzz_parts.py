@@ -274,7 +274,7 @@ class Atomic(Part):
 # ---- keys ----------------------------------------------------------------------------------------
 
 LAUNCH_KEYS = {name for name, key in KEYS.items() if key.role is Role.LAUNCH}
-# Keys that start processes, reach for networks and devices, or may ask for hours of work.
+# Keys that start processes, use networks or devices, or may require hours of work.
 _NOT_RUN = frozenset(
     "worker nproc gpu_id device log_wandb epochs pretrain_epochs eval_repeats stopping_step"
     " attention_blocks content_layers id_layers n_layers num_layers attention_heads image_size"
@@ -390,7 +390,7 @@ class Keys(Part):
         what = pick(rng, list(rules))
         key, value = rules[what]
         self.said = f"{model} {what}, {key}: {value!r}"
-        if what == "unknown column":  # known once the file is read
+        if what == "unknown column":  # known after the file is read
             return partial(self._build, model, {**base, key: value})
         if rng.random() < 0.3:
             text = f"seed: 1\n{key}: 3\n{key}: 3\n"
@@ -494,7 +494,7 @@ class Files(Part):
         )
 
     def _manifest(self, data: bytes) -> None:
-        """A damaged store is built anew, so that the pictures are always the right ones."""
+        """A damaged store is built again, so that the pictures are always the right ones."""
         file = next((self.folder / "cache").glob("pictures-*")) / "manifest.json"
         file.write_bytes(data)
         store = self._store()

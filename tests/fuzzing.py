@@ -3,8 +3,8 @@
 Whatever the input, a command or function ends with a result or with one line of a
 :class:`~recbole_cierec.errors.UserError`: no traceback, no hang, no second line, no control
 character, and no result where a documented rule forbids the input. Each input is drawn from a
-generator of its own, seeded by ``--seed`` and its number, so that ``--only`` repeats one alone.
-Every failing input is printed with both; the exit code is 1 where there was any.
+separate generator, seeded by ``--seed`` and its number, so that ``--only`` repeats a single input.
+Every failing input is printed with both; the exit code is 1 if there was any.
 
 Inputs and outputs stay in a temporary folder, and memory is bounded by ``RLIMIT_AS``.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads fight over busy cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads compete for busy cores
 
 import faulthandler
 import logging
@@ -37,7 +37,7 @@ import numpy as np
 from recbole_cierec.errors import UserError
 
 SECONDS = 20  # of one input; most take less than 0.2
-MEMORY = 2 << 30  # bytes that an input may take beyond what the process has
+MEMORY = 2 << 30  # bytes that an input may use in addition to the process's memory
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Generator = np.random.Generator
@@ -54,7 +54,7 @@ class FuzzError(AssertionError):
 
 @contextmanager
 def time_limit(seconds: int = SECONDS) -> Iterator[None]:
-    """Within, :class:`Hang` is raised after so many seconds."""
+    """A context in which :class:`Hang` is raised after so many seconds."""
 
     def stop(number, frame):
         raise Hang(f"no end after {seconds} s")
@@ -70,7 +70,7 @@ def time_limit(seconds: int = SECONDS) -> Iterator[None]:
 
 @contextmanager
 def memory_limit(more: int = MEMORY) -> Iterator[None]:
-    """Within, the process may take ``more`` bytes beyond what it has."""
+    """A context in which the process may use ``more`` additional bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, hard))
@@ -81,7 +81,7 @@ def memory_limit(more: int = MEMORY) -> Iterator[None]:
 
 
 def check_line(line: str) -> None:
-    """The text of a refusal must be one line that a terminal can take."""
+    """Check that the text of a refusal is one line that is safe for a terminal."""
     if not line.strip() or _UNSAFE.search(line):
         raise FuzzError(f"the message is not one clean line: {line[:300]!r}")
     if len(line) > 2000:
@@ -97,14 +97,14 @@ class Part:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.said = ""  # what the last input was, for the report
+        self.said = ""  # description of the last input, for the report
 
     def draw(self, rng: Generator) -> tuple[Callable[[], Any], bool]:
-        """Make one input; returns what consumes it, and whether it must be refused."""
+        """Create one input; returns the function that reads it, and whether it must be refused."""
         raise NotImplementedError
 
     def attempt(self, seed: int, number: int) -> str | None:
-        """One input; the line of its refusal, None where it has a result.
+        """One input; returns the line of its refusal, None if it has a result.
 
         Raises:
             FuzzError: The property does not hold; the text says what the input was.
@@ -131,10 +131,10 @@ class Part:
 
 
 def spare_time_and_threads(put: Callable[[Any, str, Any], Any]) -> None:
-    """RecBole measures the CPU for a second a run, and its TensorBoard writers each keep a thread.
+    """RecBole measures the CPU for a second per run, and its TensorBoard writers keep threads.
 
     Args:
-        put: ``setattr``, or one that is undone.
+        put: ``setattr``, or a version of it that is undone.
     """
     import psutil
     import recbole.trainer.trainer as of_recbole
@@ -159,12 +159,12 @@ ODD_NUMBERS = (
 
 
 def pick(rng: Generator, choices) -> Any:
-    """One of a sequence, as it is (numpy's own choice converts)."""
+    """An element of a sequence, unchanged (numpy's choice converts)."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def odd_value(rng: Generator, depth: int = 0) -> Any:
-    """A number, text, truth value or null, or a small nest of these."""
+    """A number, text, boolean or null, or a small nested structure of these."""
     kind = rng.random()
     if kind < 0.4:
         return pick(rng, ODD_NUMBERS)
@@ -207,7 +207,7 @@ def insert(data: bytes, rng: Generator) -> bytes:
 
 
 def extreme(data: bytes, rng: Generator) -> bytes:
-    """A field of 1, 2 or 4 bytes as large, or as small, as it can be."""
+    """A field of 1, 2 or 4 bytes with its largest or smallest value."""
     width, start = pick(rng, (1, 2, 4)), int(rng.integers(len(data)))
     piece = pick(rng, (b"\xff", b"\x00", b"\x7f")) * width
     return data[:start] + piece + data[start + width :]
@@ -251,14 +251,14 @@ def change_tree(tree: Any, rng: Generator, new: Callable[[Generator], Any]) -> t
 
 
 def fuzz(parts: list[Part], seed: int, seconds: float, say: Callable[[str], None] = print) -> int:
-    """Attempt inputs of all parts in turn for so long; returns the number of failing ones."""
+    """Try inputs of all parts in turn for so many seconds; returns the number of failing ones."""
     counts = {part: [0, 0, 0, 0.0] for part in parts}
     seen: set[str] = set()
     number, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
         for part, count in counts.items():
             start = time.monotonic()
-            faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # C code hears no alarm
+            faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # C code ignores alarms
             try:
                 count[1] += part.attempt(seed, number) is not None
             except FuzzError as error:

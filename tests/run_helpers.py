@@ -10,7 +10,7 @@ from recbole_cierec.files.checkpoint import read_checkpoint
 
 
 def same(a, b, where="") -> None:
-    """Equal to the last bit, for any nesting of dicts, lists, tensors and numbers."""
+    """Equal to the last bit, for nested dicts, lists, tensors and numbers."""
     assert type(a) is type(b), where
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where

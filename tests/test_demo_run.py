@@ -1,4 +1,4 @@
-"""The README's first command, and what it must show: content helps cold users (known truth)."""
+"""The README's first command and its expected result: content helps cold users (planted)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python of docs/extending.md runs, block by block, as a reader would run it."""
+"""The Python blocks of docs/extending.md run in their order, as a reader would run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random inputs for some seconds, and inputs that such runs have found; see fuzzing.py."""
+"""Random inputs for some seconds, and inputs that longer runs have found; see fuzzing.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INPUTS = {"atomic": 40, "keys": 60, "files": 60, "pictures": 1500, "checkpoints"
 
 @pytest.fixture
 def part(in_tmp, monkeypatch):
-    """``part(name)`` -> that part in a folder of its own."""
+    """``part(name)`` -> that part in a separate folder."""
     spare_time_and_threads(monkeypatch.setattr)
 
     def make(name):
@@ -42,7 +42,7 @@ def test_every_input_ends_with_a_result_or_with_one_line(part, name):
     with memory_limit():
         lines = [attempted.attempt(0, number) for number in range(INPUTS[name])]
     refused = sum(line is not None for line in lines)
-    assert 0 < refused < len(lines)  # else the inputs exercise one side only
+    assert 0 < refused < len(lines)  # else the inputs test one side only
 
 
 def test_the_command_counts_its_inputs(tmp_path):

@@ -1,4 +1,4 @@
-"""Nothing that trains for a run, the run itself or what comes before it, sees what is held out.
+"""No training for a run, of the model or of its stages, uses what is held out.
 
 Two properties, for every model and both cold splits: all trained parts of a run have the same
 training interactions, and other interactions and contents of what is held out change no score
@@ -80,7 +80,7 @@ def test_a_stage_with_data_of_its_own_is_refused_before_it_trains(tiny, train_pa
 
 @pytest.fixture(scope="module")
 def worlds(tiny_folder, tmp_path_factory):
-    """``worlds[split]`` -> two data folders that differ in what is held out alone."""
+    """``worlds[split]`` -> two data folders that differ only in what is held out."""
     return {
         split: [_write(tiny_folder / "tiny", tmp_path_factory.mktemp(k) / k, field) for k in "ab"]
         for split, field in COLD.items()
@@ -92,7 +92,7 @@ def _write(source: Path, folder: Path, field: str) -> Path:
     newest holds them out. In folder ``b`` their rows have other users (held-out users: other
     items), and held-out items other contents.
 
-    Their rows stand last, so that every id has the same number in both folders.
+    Their rows are last, so that every id has the same number in both folders.
     """
     home = folder / "tiny"
     shutil.copytree(source, home)

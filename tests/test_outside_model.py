@@ -30,7 +30,7 @@ from recbole_cierec.model.vbpr import VBPR
 
 
 class Shifted(VisualRecommender):
-    """MF over vectors that are shifted by a constant of its own."""
+    """MF over vectors that are shifted by a constant."""
 
     has_biases = True
 

@@ -1,4 +1,4 @@
-"""The distribution: sources with tests and docs; a wheel that runs where it is installed."""
+"""The distribution: sources with tests and docs; a wheel that runs after installation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = needs_checkout
 
 
 def call(*command: str | Path, cwd: Path) -> str:
-    """Run a command without what the surrounding Python was told; return its output."""
+    """Run a command without the settings of the surrounding Python; return its output."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = subprocess.run(
         list(map(str, command)),
@@ -44,7 +44,7 @@ def call(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory) -> Path:
-    """Build the source distribution from a copy of the checkout, which stays as it is."""
+    """Build the source distribution from a copy of the checkout, which is not changed."""
     folder = tmp_path_factory.mktemp("sdist")
     names = (".git", ".nox", "build", "dist", "*.egg-info", "__pycache__", "saved")
     shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*names))
@@ -56,7 +56,7 @@ def sdist(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(sdist, tmp_path_factory) -> Path:
-    """Build the wheel from the source distribution, which thereby proves complete."""
+    """Build the wheel from the source distribution, which shows that it is complete."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
     call(*pip, "--wheel-dir", folder, sdist, cwd=folder)

@@ -1,4 +1,4 @@
-"""Whole runs of RecBole's models and ours, and what a run leaves behind."""
+"""Whole runs of RecBole's models and ours, and the files of a run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_general_model_is_tested_on_the_same_users_and_items(keys, in_tmp)
 
 
 def test_popularity_ranks_as_a_plain_count_does(keys, in_tmp):
-    """Recall@10 of Pop by hand: the ten most bought items of training that the user has not."""
+    """Recall@10 of Pop by hand: the ten most frequent training items that the user lacks."""
     result = run("Pop", "tiny", config_dict=keys(topk=[10]))
     train, valid, test = (
         loader._dataset.inter_feat
@@ -79,7 +79,7 @@ def test_popularity_ranks_as_a_plain_count_does(keys, in_tmp):
             scores[part["item_id"][part["user_id"] == user]] = -math.inf
         cut = scores.sort(descending=True).values[9]
         sure = sum(1 for item in wanted if scores[item] > cut)
-        tied = sum(1 for item in wanted if scores[item] == cut)  # their order is anybody's
+        tied = sum(1 for item in wanted if scores[item] == cut)  # their order is arbitrary
         low += sure / len(wanted)
         high += (sure + tied) / len(wanted)
     assert low / len(users) - 1e-6 <= result["test_result"]["recall@10"] <= high / len(users) + 1e-6
@@ -123,7 +123,7 @@ def test_resumed_run_ends_as_the_uninterrupted_one(keys, in_tmp):
     whole = run("BPR", "tiny", config_dict=keys(epochs=3, checkpoint_dir="a", **exact))
     half = run("BPR", "tiny", config_dict=keys(epochs=2, checkpoint_dir="b", **exact))
     last = Path(half["checkpoint"]).with_suffix(".last.pth")
-    # A run that has ended would only be evaluated; this one was stopped on the way.
+    # A run that has ended would only be evaluated; this one was interrupted.
     state = torch.load(last, weights_only=True)
     torch.save({**state, "finished": False}, last)
     rest = run("BPR", "tiny", config_dict=keys(epochs=3, resume=str(last), **exact))

@@ -119,7 +119,7 @@ def test_gated_models_get_the_gated_trainer(model):
 
 @pytest.fixture
 def registered(monkeypatch):
-    """RecBole with our models registered; put back after the test."""
+    """RecBole with our models registered; restored after the test."""
     meta_path = sys.meta_path[:]
     register_with_recbole()
     yield

@@ -1,4 +1,4 @@
-"""docs/results.md says what the rows in benchmarks/runs/ say."""
+"""docs/results.md agrees with the rows in benchmarks/runs/."""
 
 from __future__ import annotations
 

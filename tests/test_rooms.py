@@ -1,4 +1,4 @@
-"""Who may import whom inside the package, read from its sources; imports in functions count."""
+"""Which package may import which, read from the sources; imports in functions count."""
 
 from __future__ import annotations
 

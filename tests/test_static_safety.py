@@ -1,4 +1,4 @@
-"""No source of this package can run what it reads (F28), or replace files by a rule of its own."""
+"""No source of this package runs code that it reads (F28), or replaces files by another rule."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_check_sees_each_offence(bad):
 
 
 REPLACING = {"os.replace", "os.rename", "os.remove", "os.unlink", "os.truncate", "shutil.rmtree"}
-# Where the rule is, and what removes folders that it has made under its own names.
+# The rule itself, and code that removes folders it has created under its own names.
 MAY_REPLACE = {
     "files/atomic_write.py": {"os.replace"},
     "files/leftovers.py": {"os.unlink", "shutil.rmtree"},

@@ -10,7 +10,7 @@ N_USERS, N_ITEMS, FEATURES, TOKENS, REGIONS = 30, 40, 6, 7, 4
 
 
 def write_tiny(folder: Path, seed: int = 0) -> Path:
-    """Data set ``tiny``: 30 users, 40 items of which the last five come late.
+    """Data set ``tiny``: 30 users, 40 items, of which the last five occur late.
 
     Item i39 has no line in tiny.item, i38 no annotations, i37 neither picture nor annotations.
     features.npy has a row for each line of tiny.item, regions.npy a map of 4 regions.

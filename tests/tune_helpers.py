@@ -12,7 +12,7 @@ FIXED = {"epochs": 4, "embedding_size": 8, "train_batch_size": 64, "init_std": 0
 
 def write_two_tastes(folder: Path, turn: int = 0) -> None:
     """24 users of two tastes, 12 items each; a user has 8 items of their taste, in the order
-    training, validation, test. ``turn`` changes the items of the test part alone."""
+    training, validation, test. ``turn`` changes only the items of the test part."""
     home = folder / "tastes"
     home.mkdir(parents=True)
     rows: list[list[str]] = [[], [], []]

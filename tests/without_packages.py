@@ -1,6 +1,6 @@
 """Runs commands in a Python that lacks packages: ``python without_packages.py NAMES COMMANDS``.
 
-Both arguments are JSON: the modules that shall be missing, and for each command its module and its
+Both arguments are JSON: the modules to hide, and for each command its module and its
 arguments. Prints a JSON line with code and last line of stderr for each.
 """
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it, the log's shape, and the launch of several processes."""
+"""The command line as users see it, the form of the log, and the launch of several processes."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_taken_port_is_replaced_only_where_nobody_else_must_know_it():
 
 
 def fail_where_the_other_waits(config_dict: dict) -> None:
-    """A job: the first process stops on an error; the second waits for it, and breaks off first."""
+    """A job: the first process stops on an error; the second waits for it, and fails first."""
     import torch.distributed as dist
 
     meet = f"tcp://{config_dict['ip']}:{config_dict['port']}"
@@ -215,7 +215,7 @@ def fail_where_the_other_waits(config_dict: dict) -> None:
     if rank == 1:
         dist.barrier()
     leave = dist.destroy_process_group
-    dist.destroy_process_group = lambda: (leave(), time.sleep(60))  # it is stopped in its sleep
+    dist.destroy_process_group = lambda: (leave(), time.sleep(60))  # it is stopped during its sleep
     raise DataError("a.inter: no such file")
 
 

@@ -109,7 +109,7 @@ def test_an_import_that_hangs_ends(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch, in_tmp, capsys):
-    """``quick(*flags)`` -> (code, output) with every import fine, and no process started."""
+    """``quick(*flags)`` -> (code, output) with all imports working, and no process started."""
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # other tests set it
 

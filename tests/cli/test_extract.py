@@ -20,7 +20,7 @@ FLAGS = ["--dataset=tiny", "--image_size=40", "--visual_encoder=squeezenet1_1"]
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working directory with dataset/tiny: six items, the last one without picture."""
+    """A working directory with dataset/tiny: six items, the last one without a picture."""
     place = tmp_path / "dataset" / "tiny"
     place.mkdir(parents=True)
     events = [f"u{u}\ti{i}\t{u + i}" for u in range(5) for i in range(ITEMS)]

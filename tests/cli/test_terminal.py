@@ -1,4 +1,4 @@
-"""What reaches the terminal and the log: one line of text, whatever the input holds."""
+"""Terminal and log get one line of text for any input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ESCAPE = "\x1b]0;title\x07"  # a terminal would take it as its title
         ("a\x9b31mb", r"a\x9b31mb"),  # the same in one byte
         ("a\x00b\x7f", r"a\x00b\x7f"),
         ("abc\u202etxt.exe", r"abc\u202etxt.exe"),  # would be read from right to left
-        ("a\udcff", r"a\udcff"),  # of a file's name that is no UTF-8; it cannot be printed
+        ("a\udcff", r"a\udcff"),  # of a file name that is not UTF-8; it cannot be printed
     ],
 )
 def test_control_characters_are_shown(text, shown):

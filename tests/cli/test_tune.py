@@ -1,4 +1,4 @@
-"""The search: what it finds, what it never reads, and what is left when it is stopped."""
+"""The search: what it finds, what it never reads, and what an interruption leaves."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_setting_that_learns_is_found_and_its_yaml_gives_the_same_score(data
     result = search(data, trials=9, search="space.yaml", files=["base.yaml"])
     assert [row["settings"]["learning_rate"] for row in result["rows"]] == [0.0, 0.2]
     none, learnt = result["rows"]
-    # Ten of the 19 items that a user has not in training, or all of his own taste.
+    # Ten of the 19 items that a user does not have in training, or all of the user's taste.
     assert none["valid"] < 0.75 < learnt["valid"]
     assert result["best"] == learnt
     found = read_yaml(result["files"]["yaml"])
@@ -84,7 +84,7 @@ def test_the_setting_that_learns_is_found_and_its_yaml_gives_the_same_score(data
 
 
 def test_the_best_epoch_counts_epochs_of_training_not_validations(data, in_tmp, monkeypatch):
-    said = iter([0.1, 0.4, 0.2, 0.3])  # after epochs 2, 4, 6 and 8; two without a gain stop it
+    said = iter([0.1, 0.4, 0.2, 0.3])  # after epochs 2, 4, 6 and 8; stops after two without gain
     monkeypatch.setattr(
         TrainerMixin, "_valid_epoch", lambda *_, **__: (next(said), {"recall@10": 0.0})
     )
@@ -117,7 +117,7 @@ def test_a_search_leaves_its_files_a_log_for_each_trial_and_no_checkpoint(data, 
 
 
 class Untouchable:
-    """Stands for the test part."""
+    """Takes the place of the test part."""
 
     def __getattribute__(self, name):
         raise AssertionError(f"the test part was asked for {name}")
@@ -143,7 +143,7 @@ def test_what_is_in_the_test_part_changes_nothing(in_tmp, data, whole):
     assert texts[0] != texts[1]
     rows = search(data, trials=3, flags={"data_path": in_tmp / "other"})["rows"]
     for ours, theirs in zip(rows, whole, strict=False):
-        for name in ("recall@10", "ndcg@10"):  # the test part decides who is a cold user
+        for name in ("recall@10", "ndcg@10"):  # the test part decides which users are cold
             assert ours["metrics"][name] == theirs["metrics"][name]
 
 
@@ -254,7 +254,7 @@ def test_a_search_killed_in_a_trial_goes_on_and_ends_as_the_whole_one(data, in_t
         assert child.wait() == -signal.SIGKILL
     done = [one.state == TrialState.COMPLETE for one in stored()]
     assert done == [True] * 2 + [False] * 3
-    with journal.open("a") as file:  # and had it died in the middle of a line
+    with journal.open("a") as file:  # as if it had died in the middle of a line
         file.write('{"op_code": 8, "worker_')
     rows = search(data)["rows"]
     assert seen(rows) == seen(whole)
@@ -265,7 +265,7 @@ def test_a_search_killed_in_a_trial_goes_on_and_ends_as_the_whole_one(data, in_t
 def test_workers_share_exactly_n_trials_with_the_results_of_one_process(
     data, in_tmp, whole, monkeypatch, capsys
 ):
-    """The first trial that is handed out kills its worker; another one runs it again."""
+    """The first trial kills its worker; another worker runs it again."""
     used: list[tuple[int, int]] = []
     plain = runner._hand_out
 
@@ -286,7 +286,7 @@ def test_workers_share_exactly_n_trials_with_the_results_of_one_process(
 
 
 def test_workers_take_the_gpus_in_turn_before_they_ask_for_any(data, in_tmp, monkeypatch):
-    seen: list[str] = []  # what a process sees on its first question, it sees for good
+    seen: list[str] = []  # a process keeps the state that it saw first
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(
         "torch.cuda.is_available", lambda: not seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
@@ -339,7 +339,7 @@ def test_a_trial_is_claimed_once_until_its_process_has_ended(data, in_tmp):
     assert (first.number, other.claim().number) == (0, 1)
     assert other.claim() is None  # both are run
     assert one.claim() is None
-    one.interrupted(first)  # as the kernel does where a process ends
+    one.interrupted(first)  # as the kernel does when a process ends
     assert other.claim().number == 0
     assert stored()[0].user_attrs["starts"] == 2
 
@@ -412,7 +412,7 @@ def test_an_error_of_the_program_in_a_worker_stops_the_search(data, in_tmp, monk
 def test_the_terminal_shows_once_what_every_trial_logs(data, in_tmp, capfd):
     (in_tmp / "base.yaml").write_text("gr_mode: off\n")  # of another model
     root = logging.getLogger()
-    kept, root.handlers = root.handlers, []  # as in a program without logging of its own
+    kept, root.handlers = root.handlers, []  # as in a program without logging
     try:
         words = [*arguments(data, trials=2), "--config_files=base.yaml"]
         assert tune.main(words) == 0
@@ -449,7 +449,7 @@ def test_a_study_of_other_settings_is_refused_in_one_line(data, in_tmp, monkeypa
 
 
 def test_a_study_without_any_trial_takes_the_corrected_settings(data, in_tmp, monkeypatch):
-    """An error before the first trial, a broken picture say, is corrected by another key."""
+    """An error before the first trial, such as a broken picture, is corrected by another key."""
     fake(monkeypatch, error=DataError("3 of 9 pictures cannot be used"))
     with pytest.raises(DataError):
         search(data, trials=2)

@@ -1,4 +1,4 @@
-"""What a search may write over, and what it leaves alone."""
+"""Which files a search may overwrite."""
 
 from __future__ import annotations
 

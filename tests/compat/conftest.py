@@ -12,8 +12,8 @@ from sampled_data import Config
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path):
-    """RecBole reads sys.argv, writes beside the working directory, and has torch trace every
-    operation from the first sequential model on."""
+    """RecBole reads sys.argv, writes into the working directory, and makes torch trace every
+    operation once a sequential model is imported."""
     monkeypatch.setattr(sys, "argv", ["test"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.chdir(tmp_path)
@@ -27,7 +27,7 @@ INTER = [("u1", "a"), ("u1", "b"), ("u2", "a"), ("u2", "c"), ("u3", "b"), ("u3",
 
 @pytest.fixture
 def config(tmp_path):
-    """Return a function that writes a small data set and makes a configuration for it.
+    """Return a function that writes a small data set and creates a configuration for it.
 
     Item d has no row in toy.item; b has an empty cell in every column.
     """

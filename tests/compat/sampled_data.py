@@ -1,4 +1,4 @@
-"""RecBole's classes with their mends, and the mark of a break that came with a version."""
+"""RecBole's classes with their patches, and the mark for a break that a version introduced."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Trainer(TrainerCompat, recbole.trainer.Trainer):
 
 
 def needs(package: str, at_least: str):
-    """Skip a test of a break that came with a later version of a package."""
+    """Skip a test of a break that a later version of a package introduced."""
     installed = version(package)
     return pytest.mark.skipif(
         Version(installed) < Version(at_least),

@@ -1,8 +1,7 @@
-"""Without a package, what needs it says so in one line with code 2, and all else works.
+"""What needs a missing package names it in one line with code 2; everything else works.
 
 In the ordinary test run an import of the packages fails as if they were missing. ``nox -s missing``
-really uninstalls one after another and names it in RECBOLE_CIEREC_MISSING; the tests of that one
-run then.
+uninstalls one after another and names it in RECBOLE_CIEREC_MISSING; then only its tests run.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ CHILD = Path(__file__).resolve().parents[1] / "without_packages.py"
 MISSING = os.environ.get("RECBOLE_CIEREC_MISSING", "")
 RUN = "recbole_cierec.__main__"
 IMAGES = "recbole_cierec.dataset_converters.images"
-NEEDED_BY = {  # package -> (command of `commands`, how its line begins, what it says to do)
+NEEDED_BY = {  # package -> (command of `commands`, beginning of its line, the advice in it)
     "torchvision": (
         "pictures",
         "visual_encoder squeezenet1_1 needs torchvision, which cannot be imported",
@@ -127,7 +126,7 @@ def test_recbole_needs_tensorboard_for_every_run(commands, tmp_path):
         "last": "error: this needs the package tensorboard, which is not installed: "
         "pip install tensorboard",
     }
-    assert "tensorboard" not in said["images"]["last"]  # converters do without RecBole
+    assert "tensorboard" not in said["images"]["last"]  # converters do not need RecBole
 
 
 @pytest.mark.skipif(MISSING not in ("", "matplotlib"), reason="it is another that is missing")

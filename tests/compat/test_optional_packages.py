@@ -1,4 +1,4 @@
-"""A package that is missing, or installed by half, is named in one line with what to do."""
+"""The error for a missing or half-installed package is one line with advice."""
 
 from __future__ import annotations
 

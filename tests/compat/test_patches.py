@@ -1,4 +1,4 @@
-"""The table that doctor prints says what the sub-classes say, and names lines of RecBole."""
+"""The table that doctor prints agrees with the subclasses, and names lines of RecBole."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_row_says_what_the_code_says(patch):
     found = import_module(f"recbole_cierec.{module}")
     for part in name.split("."):
         found = getattr(found, part)
-    # The reasons of recbole_models are in its head, and a constant has comments.
+    # recbole_models has its reasons in the module's docstring, and a constant in comments.
     own = module != "compat.recbole_models" and not isinstance(found, tuple)
     text = flat(found.__doc__ if own else source(module))
     assert patch.until in text

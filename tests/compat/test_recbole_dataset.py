@@ -1,4 +1,4 @@
-"""Data sets: RecBole alone breaks on pandas 3, the mended class reads what the file says.
+"""Data sets: RecBole alone fails on pandas 3, the patched class reads the file correctly.
 
 The half that shows the break is skipped where the installed package is too old for it.
 """
@@ -21,7 +21,7 @@ from recbole_cierec.errors import DataError
 
 
 class MendsReadingOnly(recbole.data.dataset.Dataset):
-    """RecBole's data set with its own filling and its own remapping."""
+    """RecBole's data set with RecBole's filling and remapping."""
 
     _checked_fields = DatasetCompat._checked_fields
     _note_columns = DatasetCompat._note_columns
@@ -175,7 +175,7 @@ def test_ready_made_histories_are_counted(config, tmp_path):
 
 
 def build_histories(config, folder: Path, dataset_class: type) -> list:
-    """Build a data set whose files hold the histories, as RecBole's benchmark files do."""
+    """Build a data set whose files contain the histories, as RecBole's benchmark files do."""
     for part in ("train", "test"):
         (folder / "toy" / f"toy.{part}.inter").write_text(
             "user_id:token\titem_id_list:token_seq\titem_id:token\nu\ta\tb\nv\ta b c\td\n"

@@ -1,4 +1,4 @@
-"""Models: RecBole's own code needs an old scipy, the mended one gives the same matrix.
+"""Models: RecBole's own code needs an old scipy, the patched one gives the same matrix.
 
 The half that shows the break is skipped where the installed package is too old for it.
 """
@@ -18,7 +18,7 @@ from recbole_cierec.compat.recbole_models import MODEL_PATCHES, patch_model
 
 @pytest.fixture
 def old_scipy(monkeypatch):
-    """Return a function that gives scipy back the method that RecBole's own code needs."""
+    """Return a function that restores the scipy method that RecBole's own code needs."""
 
     def restore():
         def update(self, entries):
@@ -46,7 +46,7 @@ NAMES = [f"{case[0].__name__}{'-'.join(case[3].values())}" for case in CASES]
 
 
 def stub(model_class: type, names: tuple[str, str]):
-    """Return a model that has only what its matrix is made of.
+    """Return a model with only what its matrix is computed from.
 
     There are duplicate interactions, users and items without any, and, where the columns are
     entities, more of those than items.

@@ -1,4 +1,4 @@
-"""Config, trainer and collector: RecBole alone breaks on current packages (or on the CPU).
+"""Config, trainer and collector: RecBole alone fails on current packages (or on the CPU).
 
 The half that shows the break is skipped where the installed package is too old for it.
 """
@@ -99,7 +99,7 @@ def several(rank: int = 0, nproc: int = 1) -> dict:
 
 @pytest.fixture
 def process_group():
-    """Leave the process group behind a test."""
+    """Leave the process group after a test."""
     yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Values that cannot be meant are refused before anything runs, in one line that names the key."""
+"""Impossible values are refused before anything runs, in one line that names the key."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_both_ways_to_normalise_are_refused():
         ("SASRec", "n_layers", "1e9"),
         ("SASRec", "MAX_ITEM_LIST_LENGTH", "0"),
         ("S3Rec", "save_step", "0"),
-        # More than a float32 holds: torch raises in the first step.
+        # Above the range of float32: torch raises in the first step.
         ("CIERec", "learning_rate", "1e308"),
         ("BPR", "weight_decay", "1e39"),
         ("CIERec", "gr_scales", "[1e39]"),

@@ -42,7 +42,7 @@ def test_yaml_of_ours_parses_and_explains_each_key(path):
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
 def test_defaults_of_ours_pass_their_own_checks(path):
     values = read_yaml(path)
-    ranges = path.parent.name == "search"  # there each key has the list of values to draw from
+    ranges = path.parent.name == "search"  # there each key has a list of values to draw from
     tried = {key: value if ranges else [value] for key, value in values.items()}
     for key, tries in tried.items():
         for value in tries:
@@ -54,7 +54,7 @@ def test_defaults_of_ours_pass_their_own_checks(path):
 
 
 def comments(path: Path) -> dict[str, tuple[str, str]]:
-    """Key at the top level to what its comment says: types and sentence."""
+    """Top-level key to the types and the sentence in its comment."""
     lines = path.read_text(encoding="utf-8").splitlines()
     found = [match for line in lines if line[:1].strip() and (match := EXPLAINED.match(line))]
     return {match[1]: (match[2], match[3]) for match in found}
@@ -78,7 +78,7 @@ def test_each_default_for_all_models_is_declared_with_its_types_and_its_sentence
 
 
 def test_each_declared_key_of_ours_has_a_default_in_a_file():
-    """And RecBole's in one of RecBole's, unless it is optional or set by the program."""
+    """And RecBole's keys in one of RecBole's files, unless optional or set by the program."""
     files = [RECBOLE / "properties/overall.yaml", RECBOLE / "properties/dataset/sample.yaml"]
     known = set(model_keys()).union(*(read_yaml(path) for path in [OVERALL, *files]))
     left = {name for name, key in KEYS.items() if not key.refused} - known
@@ -148,7 +148,7 @@ def test_every_key_that_our_package_reads_is_declared():
 
 
 def test_every_default_of_ours_is_read_somewhere():
-    """A key that nothing reads would be a promise without a deed."""
+    """A key that nothing reads has no effect."""
     paths = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "schema"]
     sources = [path.read_text(encoding="utf-8") for path in paths]
     constants = {
@@ -173,7 +173,7 @@ def test_each_model_of_ours_and_the_usual_ones_of_recbole_have_a_search_range():
 
 def test_each_model_that_reads_the_loss_has_a_range_of_its_own_for_softmax():
     files = {path.stem.removesuffix("-softmax") for path in SEARCH_FILES if "-" in path.stem}
-    assert files == MODELS.keys() - {"DropoutNet", "CLCRec"}  # they have losses of their own
+    assert files == MODELS.keys() - {"DropoutNet", "CLCRec"}  # they fix their losses
 
 
 @pytest.mark.parametrize("path", SEARCH_FILES, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""The table of keys: what code may read, and what is derived from the table."""
+"""The table of keys: which keys code may read, and what is derived from the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives with members that no honest program writes."""
+"""Archives with malicious members."""
 
 from __future__ import annotations
 

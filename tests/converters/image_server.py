@@ -1,4 +1,4 @@
-"""A web server on the loopback that behaves as badly as its paths say."""
+"""A web server on the loopback with faults chosen by the path."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0.05)
 
     def answer_cut(self, count: int) -> None:
-        """Breaks off in the middle, the first time."""
+        """Breaks off in the middle at the first request."""
         body = picture(1)
         self.send(body[: len(body) // 2] if count == 1 else body, Content_Length=len(body))
         self.close_connection = True

@@ -163,7 +163,7 @@ def test_hafrs_release_gives_split_ingredients_and_features(convert, release):
     made = convert("allrecipes", "--release", release)
     assert made.rows("train.inter") == [("0", "0", 1.0), ("0", "2", 1.0), ("1", "1", 1.0)]
     assert made.rows("test.inter") == [("1", "0", 1.0)]
-    # 9 fills up the rows: how many are real is in the file of numbers.
+    # Rows are padded with 9; the real lengths are in the file of numbers.
     tokens = [row[3] for row in made.rows("item")]
     assert tokens == ["ingredient_4 ingredient_7", "ingredient_7", None]
     np.testing.assert_array_equal(

@@ -1,4 +1,4 @@
-"""The three generations of Amazon's files, with the traps of each."""
+"""The three generations of Amazon's files, with the peculiarities of each."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_2023_joins_on_the_parent_and_counts_milliseconds(convert, write):
     first, second = made.rows("item")
     assert first[3] == "CDs_&_Vinyl Pop Shop Music"
     assert second == ("B0PARENT02", "Two", None, "Beauty")
-    # The main picture, though it is not the first, in the largest size that is there.
+    # The main picture, although it is not the first, in the largest existing size.
     assert made.urls() == [(first[2], "https://p.example/l.jpg")]
 
 

@@ -1,4 +1,4 @@
-"""The picture of an Amazon product in every form of the field, and what is no picture."""
+"""The picture of an Amazon product in every form of the field, and other addresses."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def amazon(convert, write):
     [
         ("2014", {"imUrl": f"{SHOP}/I/51a.jpg"}, f"{SHOP}/I/51a.jpg"),
         ("2014", {"imUrl": f"{SHOP}/I/51a._SX300_.jpg"}, f"{SHOP}/I/51a._SX300_.jpg"),
-        # The first release of 2018 has nothing but these; the server scales by the name.
+        # The first release of 2018 has only these; the server scales by the name.
         ("2018", {"image": [f"{SHOP}/I/51a._SS40_.jpg", "x"]}, f"{SHOP}/I/51a.jpg"),
         ("2018", {"image": [f"{SHOP}/I/5-a._SX38_SY50_CR,0,0,38,50_.jpg"]}, f"{SHOP}/I/5-a.jpg"),
         (

@@ -1,4 +1,4 @@
-"""What the cells of annotation columns say: labels, flags or numbers."""
+"""The cells of annotation columns: labels, flags or numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives made to do harm write nothing outside their folder, and leave nothing behind."""
+"""Malicious archives write nothing outside their folder, and leave no files."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_total_member_and_count_limits_hold_at_their_edge(tmp_path, place):
 
 
 def test_a_giant_tar_header_is_not_read_into_memory(tmp_path, place):
-    """A pax header of 1 GB, packed a thousandfold."""
+    """A pax header of 1 GB, compressed a thousandfold."""
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XHDTYPE, 1 << 30
     with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as file:
@@ -221,7 +221,7 @@ def test_a_giant_tar_header_is_not_read_into_memory(tmp_path, place):
 
 
 def test_many_long_headers_in_a_row_are_not_read_into_memory_either(tmp_path, place):
-    """Each is within the limit of one header; a global header keeps what it holds."""
+    """Each is within the limit of one header; a global header keeps its contents."""
     content = b"1048576 k=" + b"x" * ((1 << 20) - 11) + b"\n"
     with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as file:
         for _ in range(40):

@@ -1,4 +1,4 @@
-"""What a converter leaves loads and trains, by the same call as any other data set."""
+"""Converted data load and train by the same call as any other data set."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_allrecipes_trains_on_its_excerpt(formats):
         (folder / f"core-data-{split}_rating.csv").symlink_to(source)
     recipes = formats / "allrecipes_core-data_recipe.first256KiB.csv"
     (folder / "core-data_recipe.csv").symlink_to(recipes)
-    # There is no excerpt of the validation file: rows of the test file stand in for it.
+    # There is no excerpt of the validation file: rows of the test file are used instead.
     with (folder / "core-data-test_rating.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     with (folder / "core-data-valid_rating.csv").open("w", newline="") as file:

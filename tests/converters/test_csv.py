@@ -1,4 +1,4 @@
-"""Lines that bad rows of large tables are reported with, against a count of the lines written."""
+"""Reported line numbers of bad rows in large tables, against the lines written."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_quote_that_is_never_closed_does_not_end_the_table_silently(convert, w
 
 
 def test_text_in_a_cell_that_looks_like_rows_is_text(convert, write):
-    """Large enough for a reader of several threads to start in the middle of such a cell."""
+    """Large enough for a multi-threaded reader to start in the middle of such a cell."""
     cell = "".join(f"u{k},i{k},{k % 5}\n" for k in range(400))
     rows = "".join(f'r{k},"{cell}",5\n' for k in range(15_000))
     path = write("t.csv", f"a,b,c\n{rows}bad,row\n")

@@ -1,4 +1,4 @@
-"""Downloads from a server on the loopback that misbehaves in all the ways servers do."""
+"""Downloads from a faulty server on the loopback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_list(folder: Path, rows, header=("path", "url")) -> Path:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder but the list of failures."""
+    """All files below a folder except the list of failures."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -179,7 +179,7 @@ def test_endless_answers_are_cut(download, server, url):
     began = time.monotonic()
     reason_of(download, url, "--max-bytes", "1000000", "--attempts", "1")
     assert time.monotonic() - began < 4
-    assert server.sent < 50_000_000  # what the buffers of the system take, not the disk
+    assert server.sent < 50_000_000  # the system's buffers, not the disk
 
 
 def test_an_endless_line_within_the_answer_meets_the_deadline_in_little_memory(download):
@@ -231,7 +231,7 @@ def test_the_wait_doubles_from_one_attempt_to_the_next(download, server):
     assert "HTTP 500 (4 attempts)" in reason_of(download, "/status/500/x", *words)
     times = [when for path, when, _ in server.log if "500" in path]
     waits = [later - earlier for earlier, later in pairwise(times)]
-    # Jitter adds at most the first wait; the rest is the machine.
+    # Jitter adds at most the first wait; the rest allows for a slow machine.
     assert all(0.1 * 2**k <= wait < 0.1 * 2**k + 0.1 + 0.5 for k, wait in enumerate(waits))
 
 
@@ -383,7 +383,7 @@ def test_a_second_download_into_the_same_folder_is_refused(tmp_path, server, cap
 
 
 def start(file: Path, into: Path) -> subprocess.Popen:
-    """The command in a process of its own."""
+    """The command in a separate process."""
     words = ["--list", str(file), "--into", str(into), *FAST, *HERE, "--workers", "3"]
     # A shell that runs the tests in the background has its children ignore Ctrl-C.
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -423,7 +423,7 @@ def test_killed_and_run_again_it_ends_with_the_same_files(tmp_path, server):
         process.communicate()
         left = {p: b for p, b in files_in(into).items() if not is_temporary(p)}
         assert left.items() <= expected.items(), moments
-    # Of what was asked for, each time three may have been on their way, and one is not there.
+    # Each time three of the requests may have been in progress, and one picture is missing.
     assert len(left) >= sum(asked for asked, _ in moments) - 3 * 4, moments
     assert main(["--list", str(file), "--into", str(into), *FAST, *HERE]) == 0
     assert files_in(into) == expected

@@ -1,4 +1,4 @@
-"""The parts of the download that can be tried without a server."""
+"""The parts of the download that can be tested without a server."""
 
 from __future__ import annotations
 

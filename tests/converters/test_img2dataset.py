@@ -12,7 +12,7 @@ from archive_makers import make_tar
 from recbole_cierec.errors import DataError
 
 URLS = [f"https://p.example/{k}.jpg" for k in range(5)]
-# What became of each URL: in two shards, one download failed, the last URL was never listed.
+# The result of each URL: in two shards, one download failed, the last URL was never listed.
 ROWS = {
     "00000": [("000000000", URLS[0], "success"), ("000000001", URLS[1], "failed_to_download")],
     "00001": [("000010000", URLS[2], "success"), ("000010001", URLS[3], "success")],
@@ -66,7 +66,7 @@ def test_fetched_pictures_are_found_by_their_url(convert, words, tmp_path, form)
 
 
 def test_addresses_match_as_the_converters_list_them(convert, write, tmp_path):
-    """Blanks behind an address are dropped in the list that img2dataset is given."""
+    """Blanks after an address are removed in the list for img2dataset."""
     meta = {"asin": "i0", "category": ["a"], "imageURLHighRes": [f"{URLS[0]} "]}
     review = {"reviewerID": "u", "asin": "i0", "overall": 1, "unixReviewTime": 1, "vote": "1"}
     files = ["--reviews", write("r.json", json.dumps(review))]

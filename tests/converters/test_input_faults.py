@@ -1,4 +1,4 @@
-"""Broken input and interrupted runs: counted, named, and nothing half-made stays."""
+"""Broken input and interrupted runs: counted, named, and no partial result remains."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def test_equal_conversions_are_equal_bytes(convert, write):
 @pytest.mark.skipif(os.name == "nt", reason="no limit of that kind")
 @pytest.mark.parametrize("kilobytes", [16, 500, 800, pytest.param(3000, marks=needs_duckdb_2)])
 def test_a_disk_that_is_full_is_one_line_wherever_it_happens(write, tmp_path, kilobytes):
-    """The largest file that the system allows stands for the disk: any write may be the one."""
+    """A limit on the file size simulates a full disk: any write may fail."""
     records = (f'{{"asin": "i{k}", "category": ["{k}"]}}\n' for k in range(9999))
     meta = write("m.json", "".join(records))
     reviews = write("r.json", "".join(review(f"u{k}", f"i{k}") + "\n" for k in range(9999)))
@@ -373,7 +373,7 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path, number):
 def test_hashing_of_the_input_ends_with_a_conversion_that_fails(tmp_path):
     path, given_up = tmp_path / "large", threading.Event()
     with path.open("wb") as file:
-        file.truncate(1 << 36)  # takes no room, and minutes to hash
+        file.truncate(1 << 36)  # takes no disk space, and minutes to hash
     hashing = threading.Thread(target=file_digest, args=(path, given_up), daemon=True)
     hashing.start()
     given_up.set()
@@ -443,7 +443,7 @@ def test_all_ways_to_start_print_the_same_help(tmp_path):
 
 
 def test_what_the_database_says_never_reaches_the_user(convert, write, tmp_path):
-    """Files that are not what their names say, and too little memory: our words, with a place."""
+    """Files that do not match their names, and too little memory: a clear message and its place."""
     good = tmp_path / "good.parquet"
     rows = "SELECT i AS user_id, i AS item_id FROM range(99) r(i)"
     duckdb.connect().execute(f"COPY ({rows}) TO '{good}'")

@@ -1,4 +1,4 @@
-"""Files that are joined by ids: counted, warned of, refused; the same in every converter."""
+"""Joins by ids: counts, warnings, refusals; the same in every converter."""
 
 from __future__ import annotations
 

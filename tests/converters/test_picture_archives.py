@@ -115,7 +115,7 @@ def nul(path: Path) -> Path:
 
 
 def overlapping(path: Path) -> Path:
-    """A bomb of more than 10,000 to 1: all entries name the same packed zeros."""
+    """A bomb of more than 10,000 to 1: all entries refer to the same compressed zeros."""
     single = make_zip(path, [("aaaa", bytes(1 << 20))]).read_bytes()
     start, stop = single.index(b"PK\x01\x02"), single.index(b"PK\x05\x06")
     count = 3000

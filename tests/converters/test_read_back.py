@@ -1,4 +1,4 @@
-"""Whatever a converter writes, training reads: hostile ids, labels, titles and addresses."""
+"""Training reads everything that converters write: hostile ids, labels, titles and addresses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def texts(chance: random.Random, count: int, whole: list[str] = WHOLE) -> list[s
 
 
 def stripped(text: str) -> str:
-    """Without what is invisible at its ends, which is no part of an id."""
+    """Without invisible characters at its ends, which do not belong to an id."""
     before = None
     while before != text:
         before, text = text, text.strip().strip("\ufeff\u200b")
@@ -89,7 +89,7 @@ def as_csv(records: list[dict[str, str]]) -> str:
     text = io.StringIO()
     table = csv.DictWriter(text, list(records[0]))
     table.writeheader()
-    # A NUL is no character of a CSV file for every version of Python.
+    # Not every version of Python accepts a NUL in a CSV file.
     table.writerows({key: cell.replace("\0", "") for key, cell in r.items()} for r in records)
     return text.getvalue()
 
@@ -129,7 +129,7 @@ def test_hostile_tables_are_read_back_as_they_were(in_tmp, form, seed):
 
     keys = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "use_gpu": False}
     data = create_dataset(Config("MF_Semantics", "table", None, {**keys, "bad_image": "skip"}, {}))
-    # The padding is one more of each; no id is taken for it.
+    # The padding is one additional id of each; no real id is mistaken for it.
     assert data.item_num - 1 == len({item for _, item in pairs})
     assert data.user_num - 1 == len({user for user, _ in pairs})
     assert len(data.content.token_names) - 1 == len(

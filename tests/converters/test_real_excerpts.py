@@ -1,7 +1,7 @@
-"""Excerpts of the published files; counts were taken from them with other means.
+"""Excerpts of the published files; counts were computed independently.
 
 Independent counts: ``zcat | wc -l``, sets of the parsed records, and for the 5-core a loop over
-Counter objects. First rows were read off the files.
+Counter objects. First rows were copied from the files.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def test_allrecipes(convert, formats, tmp_path):
     (folder / "core-data-valid_rating.csv").write_text(
         f"user_id,recipe_id,rating,dateLastModified\n1,240488,5,{rows}\n"
     )
-    with pytest.raises(DataError, match="1 of 65 records cannot be used"):  # the last one is cut
+    with pytest.raises(DataError, match="1 of 65 records cannot be used"):  # the last is cut off
         convert("allrecipes", "--folder", folder)
     made = convert("allrecipes", "--folder", folder, "--max-bad-share", "0.02", "--all-items")
     train, test = made.rows("train.inter"), made.rows("test.inter")

@@ -142,7 +142,7 @@ def test_annotations_that_few_of_the_kept_items_have_are_dropped(convert, write)
     made = convert("table", *words)
     assert annotations(made) == {"i1": "Rock Pop", "i2": "Rock", "i3": "Pop Rare", "i4": None}
     made = convert("table", *words, "--min-annotation-items", "2", "--overwrite")
-    # Rare is on two items of the file, but on one of those that are kept.
+    # Rare is on two items of the file, but only on one of the remaining items.
     assert annotations(made) == {"i1": "Rock Pop", "i2": "Rock", "i3": "Pop", "i4": None}
     made = convert("table", *words, "--min-annotation-items", "2", "--overwrite", "--all-items")
     assert annotations(made)["i3"] == "Pop Rare"

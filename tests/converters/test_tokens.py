@@ -1,4 +1,4 @@
-"""Ids, labels, titles and file names: safe, and never two of them the same."""
+"""Ids, labels, titles and file names: safe and unique."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small data sets of atomic files, and what is said of wrong ones."""
+"""Small data sets of atomic files, and the messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def made(keys: dict, model: str = "BPR"):
 
 
 def refusal(keys: dict, model: str = "BPR", make=made) -> str:
-    """The one line that the data set is refused with."""
+    """The one line of the error for the data set."""
     with pytest.raises(UserError) as error:
         make(keys, model)
     assert "\n" not in str(error.value)

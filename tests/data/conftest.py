@@ -12,7 +12,7 @@ from atomic_files import INTER, table
 def wrote(in_tmp):
     """``wrote(file=(header, rows), ...)`` -> keys of a data set ``t`` with these files.
 
-    Of 5 users and 6 items where no ``inter`` is given.
+    With 5 users and 6 items unless ``inter`` is given.
     """
 
     def write(**files: tuple[str, list[str]]) -> dict:

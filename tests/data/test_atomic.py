@@ -1,4 +1,4 @@
-"""Atomic files are read as they stand or refused with one line that names file and line."""
+"""Atomic files are read unchanged or refused with one line that names file and line."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_wrong_header_is_refused(write, content, words):
         ("u1\ti1\t5\nu2\ti2\tfive\n", "line 3: timestamp is 'five', which is no number"),
         ("u1\ti1\t5\n\nu2\ti2\t1,5\nu3\ti3\tx\n", "line 4: timestamp is '1,5'"),
         ("u1\ti1\tinf\n", "line 2: timestamp is infinite"),
-        ("u1\ti1\t1e999\n", "line 2: timestamp is "),  # no number to older versions of pandas
+        ("u1\ti1\t1e999\n", "line 2: timestamp is "),  # not a number to older versions of pandas
         ("u1\ti1\t5\nu\0\ti1\t5\n", "line 3: holds a NUL byte"),
         ("u1\ti\r1\t5\n", "line 2: holds a carriage return"),
     ],

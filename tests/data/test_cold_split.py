@@ -1,4 +1,4 @@
-"""Strict cold start: what is held out, what training still sees, and what is asked for."""
+"""Strict cold start: what is held out, what training sees, and what the targets are."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def parts(job):
 
 
 def held_out(job, field):
-    """Phase to external ids of what is held out for it."""
+    """Phase to external ids of the items or users held out for it."""
     dataset = job.loaders[0]._dataset
     names = dataset.field2id_token[field]
     return {p: set(names[dataset.cold_phase == p].tolist()) for p in (1, 2)}
@@ -77,7 +77,7 @@ def recbole_parts(interactions, ratios):
         items, n = own.sort_values("time", kind="stable")["item"].tolist(), len(own)
         sizes = [0, int(ratios[1] * n), int(ratios[2] * n)]
         sizes[0] = n - sum(sizes)
-        for k in (2, 1):  # a part that would be empty takes one, while training keeps one
+        for k in (2, 1):  # an empty part takes one from training, which keeps at least one
             if sizes[0] > 1 and 0 < ratios[k] * n < 1:
                 sizes[k], sizes[0] = sizes[k] + 1, sizes[0] - 1
         for k, cut in enumerate(np.cumsum(sizes)):
@@ -135,7 +135,7 @@ def test_every_kind_of_model_gets_the_same_split(job, kind, mode):
     ours, theirs, sequence = (job(model, split, mode) for model in ("VBPR", "BPR", "SASRec"))
     assert parts(ours) == parts(theirs)
     assert parts(ours)[1:] == parts(sequence)[1:]
-    assert parts(sequence)[0] < parts(ours)[0]  # the first of a sequence is no target
+    assert parts(sequence)[0] < parts(ours)[0]  # the first of a sequence is not a target
 
 
 @pytest.mark.parametrize("split", [{"RS": [0.6, 0.1, 0.3]}, {"COLD_ITEM": SHARE},
@@ -175,7 +175,7 @@ def test_histories_hold_no_held_out_item_and_nothing_of_later_phases(job):
     general = parts(job("VBPR", {"COLD_ITEM": SHARE}))
     known = [general[0], general[0], general[0] | {p for p in found[1] if p[1] not in cold[1]}]
     for phase, loader in enumerate(made.loaders):
-        part = loader._dataset  # of the ranked phases one row a user
+        part = loader._dataset  # one row per user in the ranked phases
         names = part.field2id_token
         for k in range(len(part)):
             row = part.inter_feat[k]
@@ -262,7 +262,7 @@ def scores_of(tiny):
 
 
 def id_tables(model, side):
-    """Every tensor with a row a user (or item) that training makes from ids alone."""
+    """Every tensor with one row per user (or item) that training computes from ids alone."""
     n = {"user": model.n_users, "item": model.n_items}[side]
     tensors = [*model.named_parameters(), *model.named_buffers()]
     names = ("embedding", "bias", "visual", "preference")

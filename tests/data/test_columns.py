@@ -1,4 +1,4 @@
-"""Columns: their types, the keys that name them, and histories that the files bring."""
+"""Columns: their types, the keys that name them, and histories in the files."""
 
 from __future__ import annotations
 

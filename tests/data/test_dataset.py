@@ -151,7 +151,7 @@ def test_odd_annotations_are_read_as_stated(tiny, tiny_folder, in_tmp, caplog):
     assert not content.has_annotation[ids["i2"]]
     assert any("1 items have more than" in r.getMessage() for r in caplog.records)
     caplog.clear()
-    _, dataset = dataset_of("CIERec", tiny(max_annotation_tokens=3))  # what the longest has
+    _, dataset = dataset_of("CIERec", tiny(max_annotation_tokens=3))  # the length of the longest
     assert dataset.content.tokens.shape[1] == 3
     assert "max_annotation_tokens" not in caplog.text
 

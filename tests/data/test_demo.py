@@ -1,4 +1,4 @@
-"""The embedded demo data: whole, deterministic, and with the ranking that was planted."""
+"""The embedded demo data: complete, deterministic, and with the planted ranking."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def interactions(folder: Path) -> np.ndarray:
-    """int64 [n, 3]: user, item, minute, as the file has them."""
+    """int64 [n, 3]: user, item, minute, as in the file."""
     _, rows = read(folder / "demo.inter")
     return np.array([[int(u[1:]), int(i[1:]), int(t)] for u, i, t in rows])
 
@@ -166,7 +166,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(folder, tmp_path):
 
 
 def test_bytes_are_those_of_every_other_machine(folder):
-    # Fails on purpose with every change of the data: raise demo.FORMAT with it.
+    # Fails on purpose with every change of the data: increase demo.FORMAT then.
     assert demo.FORMAT == 1
     assert digest(folder) == "0acfd5072f7264835fb51abcb236c20c83c8023da842c4bc90fafa667366d487"
 
@@ -204,7 +204,7 @@ def layer_statistics(picture: np.ndarray) -> np.ndarray:
     """Colour by local texture, summed over the picture [H, W, 3] -> [features].
 
     A pixel counts for its coarse colour and for whether its neighbours eight pixels to the
-    right, eight down and four down have the same: what tells discs, stripes and checks apart.
+    right, eight down and four down have the same, which distinguishes discs, stripes and checks.
     """
     coarse = (picture.astype(np.int64) + 40) // 75  # 0..3 for each channel
     code = coarse @ np.array([16, 4, 1])

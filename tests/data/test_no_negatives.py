@@ -1,4 +1,4 @@
-"""Where there is no negative to draw, a run says so and ends; RecBole draws forever."""
+"""Runs without any negative to draw end with a message; RecBole draws forever."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_popularity_of_sequences_draws_what_training_has_seen(wrote):
 FULL_HEAD = {
     "kg": ("head_id:token relation_id:token tail_id:token", [f"e0 r1 e{k}" for k in range(6)]),
     "link": ("item_id:token entity_id:token", [f"i{k} e{k}" for k in range(6)]),
-    "item": ("item_id:token", [f"i{k}" for k in range(8)]),  # two are no entities of the graph
+    "item": ("item_id:token", [f"i{k}" for k in range(8)]),  # two are not entities of the graph
 }
 
 
@@ -123,7 +123,7 @@ class Bomb:
 
 
 def test_loaders_that_lie_beside_the_checkpoints_are_not_read(wrote):
-    """RecBole reads them for models of knowledge graphs; a pickle runs what it holds."""
+    """RecBole reads them for models of knowledge graphs; reading a pickle can run code."""
     keys = {**wrote(**FULL_HEAD), "item_vocabulary": "all"}
     Path("saved").mkdir()
     Path("saved/t-for-CKE-dataloader.pth").write_bytes(pickle.dumps(Bomb()))

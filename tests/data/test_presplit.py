@@ -1,4 +1,4 @@
-"""Files that are split already go through the whole protocol as they are."""
+"""Files that are split already are used unchanged in the whole protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PHASES = ["train", "valid", "test"]
 
 @pytest.fixture
 def presplit(tiny_folder, tmp_path):
-    """Data set ``tiny`` of three files, of other sizes for each user; the frames by phase."""
+    """Data set ``tiny`` in three files, with different sizes for each user; the frames by phase."""
     home = tmp_path / "files" / "tiny"
     home.mkdir(parents=True)
     (home / "tiny.item").write_text((tiny_folder / "tiny" / "tiny.item").read_text())
@@ -61,7 +61,7 @@ def test_views_without_any_item_are_not_numbers(tiny, tmp_path, presplit, mode):
     train = tmp_path / "files" / "tiny" / "tiny.train.inter"
     every = pd.concat(presplit.values())
     unseen = ~every["item_id:token"].isin(presplit["train"]["item_id:token"])
-    first = every[unseen].drop_duplicates("item_id:token")  # training meets them after all
+    first = every[unseen].drop_duplicates("item_id:token")  # now they occur in training
     pd.concat([presplit["train"], first]).to_csv(train, sep="\t", index=False)
     made = job(tiny, tmp_path, eval_args={"mode": mode}, cold_item_views=True)
     result = made.trainer.evaluate(made.loaders[2], load_best_model=False)

@@ -1,4 +1,4 @@
-"""Training batches and negatives are RecBole's own, bit for bit, whatever draws them."""
+"""Training batches and negatives are RecBole's, bit for bit, however they are drawn."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_the_three_samplers_are_recboles_with_other_sets(tiny, keys):
 
 
 def test_knowledge_models_draw_what_train_negatives_allows(tiny, tiny_folder, in_tmp):
-    """Their loader holds the one that draws negatives."""
+    """Their loader wraps the one that draws negatives."""
     home = in_tmp / "data" / "tiny"
     shutil.copytree(tiny_folder / "tiny", home)
     links = [f"i{k}\te{k}" for k in range(20)]

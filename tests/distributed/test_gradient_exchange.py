@@ -1,6 +1,6 @@
-"""Two processes on one batch train as one process on it; their runs stop and go on as any other.
+"""Two processes on one batch train as one process does; their runs stop and resume as any other.
 
-One pair of processes trains everything here, one case after the other, and leaves what it got.
+One pair of processes trains all cases, one after the other, and writes its results.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ STAGED = {"pretrain": {"epochs": 1}}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
 SMALL = {"n_layers": 1, "n_heads": 1, "hidden_size": 8, "inner_size": 8}
 LADDER = ("CIERec_Base", "CIERec_CI", "CIERec_CI_TA", "CIERec_CI_TA_GR")
-# Two blocks a batch, of which one passes the network twice. Adagrad brings gradients that all but
-# cancel to full size, and so their rounding.
+# Two blocks per batch, of which one passes the network twice. Adagrad amplifies gradients that
+# almost cancel, and so their rounding.
 FINETUNE = {
     "learner": "sgd",
     "encoder_learning_rate": 0.1,
@@ -72,12 +72,12 @@ EXACT = {  # 219 rows in batches of 32: the last one has 27, which two cannot ha
     "NeuMF": ("NeuMF", {"dropout_prob": 0.0}),
     "SASRec": ("SASRec", {**NO_DROPOUT, **SMALL, "train_neg_sample_args": None}),
 }
-RESUMED = {  # in both ways that random numbers may go: drawn for all, and for own rows
+RESUMED = {  # both kinds of random draws: for all rows, and for a process's own rows
     "CIERec": {"gr_mode": "reinforce", **SOFTMAX, **DECAY},
     "HAFR": {**SOFTMAX},
-    "MultiVAE": {"mlp_hidden_size": [8], "latent_dimension": 4},  # of a loader that shares nothing
+    "MultiVAE": {"mlp_hidden_size": [8], "latent_dimension": 4},  # its loader shares nothing
 }
-FOLDERS = (Path(__file__).parent, Path(__file__).parents[1])  # of what workers import
+FOLDERS = (Path(__file__).parent, Path(__file__).parents[1])  # from imports of the workers
 WORKER = """
 import json, sys, torch
 sys.path[:0] = sys.argv[1].split(";")
@@ -101,8 +101,7 @@ def train(name: str, keys: dict, breaks: bool = False) -> dict | str:
     """Parameters, and the losses of all epochs, of a run; or why it was stopped.
 
     Args:
-        name: The model.
-        keys: Its keys; with ``checkpoint_dir`` checkpoints are kept.
+        keys: Keys of the model; with ``checkpoint_dir`` checkpoints are kept.
         breaks: Whether the loss of this process's third batch is not a number.
     """
     saved = "checkpoint_dir" in keys
@@ -149,7 +148,7 @@ def draw_pictures(into: Path, count: int) -> None:
 
 @pytest.fixture(scope="module")
 def pair(tiny_folder, tmp_path_factory):
-    """(folder, what each of two processes got for every case, the cases)."""
+    """(folder, results of both processes for every case, the cases)."""
     folder = tmp_path_factory.mktemp("pair")
     features = tiny_folder / "tiny" / "features.npy"
     draw_pictures(folder / "pictures", len(np.load(features)))

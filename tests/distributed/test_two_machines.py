@@ -1,4 +1,4 @@
-"""A run over two machines, each played by a process that is the first of its own: who writes."""
+"""A run over two machines, each simulated by the first process of its machine: who writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(json.dumps({"wrote": wrote, "stage": result["stages"][0]["checkpoint"],
 
 
 def on_two_machines(folders: list[Path], keys: dict) -> list[dict]:
-    """What each machine tells of its run in its folder."""
+    """What each machine reports on its run in its folder."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Two processes report what one reports, whatever rows the loader repeats to share them out."""
+"""Two processes report the same as one, whatever rows the loader repeats as padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the processes of a run wait for one another."""
+"""How the processes of a run wait for each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recbole_cierec.distributed import world as processes
 
 @pytest.fixture
 def begin(tmp_path):
-    """``begin(name)`` makes this process a group of its own."""
+    """``begin(name)`` makes this process a group of one."""
 
     def make(name: str) -> None:
         dist.init_process_group(

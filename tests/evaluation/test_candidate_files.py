@@ -28,7 +28,7 @@ def job(tiny, tmp_path):
 
 
 def by_user(loader, view="", repeat=0):
-    """External user to his list of external items, as the plan has it."""
+    """External user to the user's list of external items, as in the plan."""
     plan, names = loader.plan, loader._dataset.field2id_token
     lists = plan.negatives[view, repeat]
     return {
@@ -45,7 +45,7 @@ def evaluated(job):
 
 
 def used(job):
-    """External user to all external items that he interacted with."""
+    """External user to all external items that the user interacted with."""
     found = {}
     for loader in job.loaders:
         names, feat = loader._dataset.field2id_token, loader._dataset.inter_feat
@@ -80,7 +80,7 @@ def test_the_file_says_what_it_holds_in_external_ids(job, tmp_path):
 def test_both_phases_share_a_file(job, tmp_path):
     both = {"valid": f"user{N}", "test": f"user{N}"}
     job({"valid": "full", "test": f"user{N}"})
-    drawn = job(both)  # validation joins the test lists that are there
+    drawn = job(both)  # validation is added to the existing test lists
     read = job(both, candidate_seed=99)
     for k in (1, 2):
         assert by_user(drawn.loaders[k]) == by_user(read.loaders[k])
@@ -132,7 +132,7 @@ def test_some_lists_of_another_program_may_be_shorter(job, tmp_path):
 
 
 def replace_with_used(lists):
-    lists["u0"] = list(range(40))  # all items, his own too
+    lists["u0"] = list(range(40))  # all items, including the user's own
 
 
 REFUSED = [
@@ -216,7 +216,7 @@ def a_pipe(tmp_path):
     return tmp_path / "pipe"
 
 
-UNFIT = {  # a place, and what the line says of it
+UNFIT = {  # a path, and a part of the message
     "pipe": (a_pipe, "pipe"),
     "folder": (lambda tmp_path: tmp_path, "folder"),
     "below a file": (into_a_file, "cannot be written"),

@@ -40,7 +40,7 @@ def splitmix(x):
 
 
 def literal_draws(seed, repeat, user, size):
-    """The endless stream of a user's draws below ``size``: published lists hang on it."""
+    """The endless stream of a user's draws below ``size``: published lists depend on it."""
     key = splitmix((seed + GOLDEN) & MASK)
     key = splitmix((key + repeat * GOLDEN + 1) & MASK)
     key = splitmix((key + user * GOLDEN + 2) & MASK)

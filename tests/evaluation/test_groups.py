@@ -87,7 +87,7 @@ def test_recboles_modes_say_what_recboles_own_trainer_says(tiny, name, mode):
     job.trainer.fit(*job.loaders[:2], saved=False)
 
     def said(trainer):
-        init_seed(7, True)  # candidates are drawn anew in each evaluation
+        init_seed(7, True)  # candidates are drawn again in each evaluation
         return trainer.evaluate(job.loaders[2], load_best_model=False)
 
     ours, theirs = said(job.trainer), said(Trainer(job.config, job.model))

@@ -70,7 +70,7 @@ def test_results_equal_brute_force(tiny, name):
             top = np.lexsort((np.arange(len(items)), -scores))[:4]
             values.append(len(positives & set(items[top].tolist())) / len(positives))
         recalls.append(np.mean(values))
-    # models of float32 may order two nearly equal scores otherwise in another batch
+    # in float32, another batch may order two nearly equal scores differently
     assert result["recall@4"] == pytest.approx(np.mean(recalls), abs=2e-3)
     assert result["recall@4_std"] == pytest.approx(np.std(recalls, ddof=1), abs=5e-3)
 

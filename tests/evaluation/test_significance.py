@@ -1,4 +1,4 @@
-"""Tests over users against closed forms, enumerations and SciPy; and what may not be compared."""
+"""Tests over users against closed forms, enumerations and SciPy; runs that cannot be compared."""
 
 from __future__ import annotations
 

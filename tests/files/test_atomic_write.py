@@ -1,4 +1,4 @@
-"""Files are replaced whole or not at all, and nothing that is not ours is replaced."""
+"""Files are replaced completely or not at all, and foreign files are never replaced."""
 
 from __future__ import annotations
 

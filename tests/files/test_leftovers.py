@@ -1,4 +1,4 @@
-"""What killed processes left goes at once, and what living ones work on stays."""
+"""Leftovers of killed processes are removed at once; files in progress stay."""
 
 from __future__ import annotations
 

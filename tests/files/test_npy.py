@@ -1,4 +1,4 @@
-"""Archives of arrays that are damaged, or claim more than they hold."""
+"""Archives of arrays that are damaged, or declare more than they contain."""
 
 from __future__ import annotations
 

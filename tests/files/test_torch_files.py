@@ -1,4 +1,4 @@
-"""Files for torch that would unpack to far more than they have."""
+"""Files for torch that would unpack to far more than their size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recbole_cierec.vision.encoder_weights import read_weights
 
 
 def packed(source, target):
-    """The same members, packed."""
+    """The same members, compressed."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for info in old.infolist():
             new.writestr(info.filename, old.read(info), zipfile.ZIP_DEFLATED)

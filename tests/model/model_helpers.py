@@ -1,4 +1,4 @@
-"""What the tests of several models need."""
+"""Helpers for the tests of several models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from recbole.data.interaction import Interaction
 
 
 def shaken(model, scale=0.4, seed=3):
-    """The model with random weights everywhere: some parts start at zero and would not show."""
+    """The model with random weights everywhere: parts that start at zero would have no effect."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""The equations, literally: one pair at a time, float64 numpy, no shared code with the models.
+"""The equations as written: one pair at a time, float64 numpy, no shared code with the models.
 
 Weights come from ``model.state_dict()``; features and annotations from the files' own content.
 Slow and plain on purpose. Where a class of the package is named, only its weights are read.
@@ -165,7 +165,7 @@ class Oracle:
         return score
 
     def lengths(self, u, i, annotated):
-        """Squared lengths of what meets in Eq. 8: the user's vectors, the item's and its bias."""
+        """Squared lengths of what enters Eq. 8: the user's vectors, the item's and its bias."""
         name, w, seen = self.o["name"], self.w, float(self.seen[i])
         user = [self.p(u)]
         bias = w["item_bias.weight"][i, 0] * seen
@@ -194,7 +194,7 @@ class Oracle:
         return sum((x @ x) for x in user), sum((x @ x) for x in item) + bias**2
 
     def loss(self, users, positive, negative, reg_weight, annotated=False):
-        """Mean over pairs of log(1 + exp(-(y_ui - y_uj))) plus L2 of the vectors that meet."""
+        """Mean over pairs of log(1 + exp(-(y_ui - y_uj))) plus L2 of the vectors in the score."""
         total = penalty = 0.0
         for u, i, j in zip(users, positive, negative, strict=True):
             difference = self.score(u, i, annotated) - self.score(u, j, annotated)

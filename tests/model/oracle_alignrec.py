@@ -1,4 +1,4 @@
-"""AlignRec's equations, literally: one item after the other, dense graphs, float64 numpy."""
+"""AlignRec's equations as written: one item after the other, dense graphs, float64 numpy."""
 
 from __future__ import annotations
 

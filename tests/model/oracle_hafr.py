@@ -1,4 +1,4 @@
-"""HAFR's equations, literally: concatenated inputs, one ingredient and one component at a time."""
+"""HAFR's equations as written: concatenated inputs, one ingredient and one component at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def softmax(logits):
 
 
 class HafrOracle(Oracle):
-    """HAFR and both readings of HAFR_non_i; which one is told by the weights that there are."""
+    """HAFR and both readings of HAFR_non_i, distinguished by the existing weights."""
 
     def m(self, i):  # the picture
         return self.w["image_map.weight"] @ self.e(i) + self.w["image_map.bias"]
@@ -30,7 +30,7 @@ class HafrOracle(Oracle):
         ]
         return sum(share * c for share, c in zip(softmax(logits), rows, strict=True))
 
-    def x(self, u, i):  # the item as u sees it
+    def x(self, u, i):  # the item's vector for u
         w = self.w
         components = [self.q(i)]
         if self.pictured[i]:

@@ -1,4 +1,4 @@
-"""PiNet's equations, literally: one item and one token at a time."""
+"""PiNet's equations as written: one item and one token at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AMF, AMR, DropoutNet and CLCRec, literally: one pair at a time; gradients by differences."""
+"""AMF, AMR, DropoutNet and CLCRec as written: one pair at a time; gradients by differences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STEP = 1e-5  # of central differences
 
 
 class AdversarialOracle(Oracle):
-    """AMF and AMR: the clean loss and the loss at perturbed vectors resp. features."""
+    """AMF and AMR: the clean loss and the loss at perturbed vectors (AMF) or features (AMR)."""
 
     noise: dict
 
@@ -63,7 +63,7 @@ class AdversarialOracle(Oracle):
         return noise
 
     def both(self, plain, users, items, reg_weight):
-        """``plain(reg)`` at no noise, and adv_weight times ``plain(0)`` at the attack."""
+        """``plain(reg)`` without noise, and adv_weight times ``plain(0)`` at the attack."""
         self.noise = {}
         clean = plain(reg_weight)
         if self.o["name"] == "AMR":
@@ -87,7 +87,7 @@ class AdversarialOracle(Oracle):
 
 
 class DropoutNetOracle(Oracle):
-    """Towers over standardised vectors; in the loss batch norm sees the distinct rows."""
+    """Towers over standardised vectors; in the loss batch norm is over the distinct rows."""
 
     def standardised(self, side, row, known):
         table = self.w[f"{side}_preference"]
@@ -113,7 +113,7 @@ class DropoutNetOracle(Oracle):
         return self.w["user_preference"].shape[1]
 
     def tower(self, side, inputs, training):
-        """All rows of a batch [m, n] at once, since batch norm looks at all of them."""
+        """All rows of a batch [m, n] at once, since batch norm depends on all of them."""
         w, k = {n.removeprefix(f"{side}_tower."): x for n, x in self.w.items()}, 0
         x = np.array(inputs)
         while f"maps.{k}.weight" in w:
@@ -196,7 +196,7 @@ class CLCRecOracle(Oracle):
 
 
 def random_stage(model, seed=8):
-    """Weights as a trained MF has them."""
+    """Weights like those of a trained MF."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):

@@ -1,4 +1,4 @@
-"""VECF's equations, literally: one region and one word at a time."""
+"""VECF's equations as written: one region and one word at a time."""
 
 from __future__ import annotations
 

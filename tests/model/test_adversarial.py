@@ -1,4 +1,4 @@
-"""AMF and AMR: the perturbation, what it does to the loss, and where they start from."""
+"""AMF and AMR: the perturbation, its effect on the loss, and the warm start."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ both_models = pytest.mark.parametrize(
 
 @pytest.fixture
 def trained(make):
-    """A model with random weights that lie far from zero, in training."""
+    """A model with random weights far from zero, in training mode."""
 
     def build(name, **keys):
         *_, model = make(name, **{"embedding_size": 6, "reg_weight": 0.0, **keys})
@@ -128,7 +128,7 @@ def test_even_a_large_perturbation_hurts(trained, name, keys):
 
 @both_models
 def test_the_clean_pass_is_clean(trained, name, keys):
-    """Public AMF code has the flag inverted: clean scores with the noise of the batch before."""
+    """Public AMF code has the flag inverted: clean scores have the noise of the previous batch."""
     model = trained(name, adv_weight=0.0, adv_eps=5.0, **keys)
     plain = trained({"AMF": "MF", "AMR": "AMR"}[name], adv_weight=0.0, adv_eps=0.0, **keys)
     plain.load_state_dict(model.state_dict())
@@ -217,7 +217,7 @@ def test_random_noise_is_new_each_time_and_both_is_the_mean(trained):
     mixed = losses(trained("AMR", adv_type="both"), data)[1]
     torch.manual_seed(4)
     parts = [losses(trained("AMR", adv_type=kind), data)[1] for kind in ("grad", "rand")]
-    # make() seeds again, so that the draw is that of the first use after it
+    # make() seeds again, so the draw equals the first one after it
     assert min(parts) <= mixed <= max(parts)
     assert mixed == pytest.approx(sum(parts) / 2, abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""AlignRec's content stage, its graphs, and items that nobody has taken yet."""
+"""AlignRec's content encoder, its graphs, and unseen items."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def test_the_content_stage_lowers_both_costs(make):
         optimizer.step()
         costs.append([float(x) for x in losses])
     first, last = np.mean(costs[:10], axis=0), np.mean(costs[-10:], axis=0)
-    # The annotations are drawn at random, so there is little to guess in them but how common
-    # each token is; pictures can be told apart by them.
+    # The annotations are random, so only the frequency of each token can be predicted; they
+    # distinguish the pictures.
     assert (last < [0.95, 0.8] * first).all()
 
 

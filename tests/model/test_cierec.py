@@ -20,7 +20,7 @@ def aligned(make):
 
 
 def loss_and_gradients(model, batch):
-    torch.manual_seed(5)  # alike in all processes
+    torch.manual_seed(5)  # the same in all processes
     model.zero_grad()
     loss = model.calculate_loss(batch)
     loss.backward()
@@ -75,7 +75,7 @@ def test_alignment_pulls_the_side_without_annotations_only(aligned):
     _, with_it = loss_and_gradients(model, batch)
     model.alignment_weight = 0.0
     _, without = loss_and_gradients(model, batch)
-    # Token vectors make the side with annotations alone; the cell makes both.
+    # Token vectors affect only the side with annotations, the cell both.
     torch.testing.assert_close(with_it["semantic.tokens.weight"], without["semantic.tokens.weight"])
     name = "semantic.cell.weight_ih"
     assert not torch.allclose(with_it[name], without[name])

@@ -1,4 +1,4 @@
-"""The rungs of Table III: each adds one component to the one before."""
+"""The rungs of Table III: each adds one component to the previous one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLCRec: its negatives, the share that it replaces, and which vector scores which item."""
+"""CLCRec: its negatives, the replaced share, and which vector scores which item."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_three_rows_by_hand(built):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
 def test_exactly_the_share_of_places_is_replaced(built, share):
-    """Public code draws the places with replacement: 39 % of them where it says 50 %."""
+    """Public code draws the places with replacement: 39 % of them instead of 50 %."""
     *_, model = built(replaced_share=share)
     masks = [model.replaced((32, 5), torch.device("cpu")) for _ in range(5)]
     assert {int(mask.sum()) for mask in masks} == {int(share * 160)}
@@ -125,7 +125,7 @@ def test_warm_items_score_by_id_and_unseen_ones_by_content(built):
 
 
 def test_each_loss_reaches_its_own_parameters(built):
-    *_, model = built(contrastive_weight=1.0)  # between id and content of items alone
+    *_, model = built(contrastive_weight=1.0)  # only between id and content of items
     model.calculate_loss(batch(model)).backward()
     assert not model.user_embedding.weight.grad.any()
     assert model.item_embedding.weight.grad.any()

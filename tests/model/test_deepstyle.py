@@ -74,5 +74,5 @@ def test_a_step_on_one_item_moves_the_vector_of_all_items_of_its_category(make):
     before = vectors(mates), vectors(strangers)
     with torch.no_grad():
         model.category_embedding.weight[categories[item]] += 1.0
-    torch.testing.assert_close(vectors(mates), before[0] - 1.0)  # style is the picture less it
+    torch.testing.assert_close(vectors(mates), before[0] - 1.0)  # style: picture minus category
     assert torch.equal(vectors(strangers), before[1])

@@ -1,9 +1,8 @@
 """Each model reaches, in twelve epochs, a Recall@10 on the demo data that is above Pop and
-plausible, and those with content know something of items that training never saw.
+plausible, and those with content rank unseen items above chance.
 
-The lower bound says that a model learns, the upper that it does not see what it should not:
-ranking by the planted tastes themselves reaches about 0.55. Bounds are some 20 percent around what
-was seen.
+The lower bound shows that a model learns, the upper one that it has no access to held-out data:
+ranking by the planted tastes reaches about 0.55. Bounds are some 20 percent around measured values.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results():
-    """What was measured, by model and keys."""
+    """Measured results, by model and keys."""
     return {}
 
 

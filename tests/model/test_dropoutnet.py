@@ -1,4 +1,4 @@
-"""DropoutNet: targets that stand still, what is hidden and how much, and cold users and items."""
+"""DropoutNet: constant targets, what is hidden and how much, and cold users and items."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def step(model, times=5, rate=0.1):
 
 
 def test_three_rows_by_hand_without_hidden_layers(started):
-    """With no hidden layer a tower is one linear map, so that the loss fits on a page."""
+    """Without a hidden layer a tower is one linear map, so the loss can be written by hand."""
     _, model = started(mlp_hidden_size=[], reg_weight=0.0, **BATCH)
     stage = {k: v.double().numpy() for k, v in random_stage(model).items()}
     w = {k: v.detach().double().numpy() for k, v in model.state_dict().items()}
@@ -69,7 +69,7 @@ def test_three_rows_by_hand_without_hidden_layers(started):
 
 
 def test_targets_do_not_move(started):
-    """In public code the vectors lie among the parameters and are trained with the towers."""
+    """In public code the vectors are parameters and are trained with the towers."""
     _, model = started()
     names = ("user_preference", "item_preference")
     before = {name: getattr(model, name).clone() for name in names}
@@ -92,7 +92,7 @@ def test_a_perfect_score_has_no_loss(started):
 
 
 def test_unseen_items_have_no_target(started):
-    """Their vectors were never trained: a loss on them would teach nonsense."""
+    """Their vectors were never trained, so a loss on them would be meaningless."""
     _, model = started(reg_weight=0.0, **BATCH)
     unseen = (model.seen == 0).nonzero().squeeze(1)[1:]
     assert not model.item_preference[unseen].any()
@@ -144,7 +144,7 @@ def test_a_user_without_training_interaction_is_nobody_in_particular(started):
     model.train_counts[3:5] = 0
     model.train_few[3:5] = False
     with torch.no_grad():
-        model.user_tower.out.bias.fill_(1.0)  # what training would make of a hidden user
+        model.user_tower.out.bias.fill_(1.0)  # the vector of a hidden user in training
         vectors = model.serving_side(torch.tensor([3, 4, 5])).vector
     assert torch.equal(vectors[0], vectors[1])
     assert vectors[0].all(), "the base class would make it zero"
@@ -206,7 +206,7 @@ def test_half_of_the_pairs_come_from_the_top_of_the_users_own_list(
 
 @pytest.mark.parametrize("way", ["start_from", "load_state_dict"])
 def test_tops_follow_the_vectors(way, started):
-    """What was found for other vectors is not drawn from."""
+    """Lists computed for other vectors are not used."""
     _, model = started(target_top=0.1)
     users = torch.arange(1, 30)
     model.draw_top(users)
@@ -271,7 +271,7 @@ def test_one_row_alone_passes_batch_norm_in_training():
 
 
 def test_one_row_takes_part_in_the_exchange_of_batch_norm(monkeypatch):
-    """A process that skips it would leave the others waiting."""
+    """If a process skipped it, the others would wait for ever."""
     tower = nn.SyncBatchNorm.convert_sync_batchnorm(Tower(3, [4], 2)).train()
     exchanged = []
     monkeypatch.setattr(nn.SyncBatchNorm, "forward", lambda _, x: exchanged.append(len(x)) or x)

@@ -1,4 +1,4 @@
-"""HAFR and HAFR_non_i: a loss by hand, and what the literature's code gets wrong."""
+"""HAFR and HAFR_non_i: a loss by hand, and errors of public code."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_dropout_hides_hidden_units_in_training_only(make, name):
             bias.weight.zero_()
     batch = rows_of([1, 2, 3], [4, 5, 6], [7, 8, 9])
     spread = model.eval().predict(batch)
-    model.dropout = 1.0  # nothing is left of h . ReLU(...): all scores are alpha
+    model.dropout = 1.0  # h . ReLU(...) is zero: all scores are alpha
     assert float(model.train().calculate_loss(batch)) == pytest.approx(math.log(2.0), abs=1e-6)
     assert torch.equal(model.eval().predict(batch), spread)
     assert spread.std() > 0.01
 
 
 def test_loss_of_three_rows_computed_by_hand(make):
-    """v_t = v_a = 0, so that all attention is even; W_h passes on x; h = 1; d = 1."""
+    """v_t = v_a = 0, so that all attention is uniform; W_h passes on x; h = 1; d = 1."""
     *_, model = make("HAFR", embedding_size=1, reg_weight=0.0, dropout_prob=0.0)
     a, b, c = known_items(model, 3)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_component_attention_does_not_mix_rows(make, name, monkeypatch):
 
 
 def test_training_negatives_may_be_later_positives(make):
-    """Leaving out validation and test positives would tell the model about them."""
+    """Excluding validation and test positives would reveal them to the model."""
     config, *_ = make("HAFR")
     train, valid, test = prepare(config, create_dataset(config))
     later = set()
@@ -113,7 +113,7 @@ def test_biases_start_at_zero(make):
 
 
 def test_the_best_epoch_is_tested_not_the_last(tiny, monkeypatch):
-    """The authors keep a reference to the model, which goes on training."""
+    """The authors keep a reference to the model, whose training continues."""
     seen = {}
     original = TrainerMixin.evaluate
 
@@ -157,7 +157,7 @@ def test_hafr_non_i_needs_no_annotation_column_but_hafr_does(tiny, tiny_folder, 
 
 
 def test_what_a_known_item_lacks_is_left_out(make):
-    """Four items that training knows: whole, without picture, without tokens, without either."""
+    """Four items seen in training: complete, without picture, without tokens, without either."""
     *_, train, model = make("HAFR")
     shaken(model).eval()
     items = known_items(model, 4)

@@ -1,4 +1,4 @@
-"""e_i in its three ways, on pictures drawn here and a small network with random weights."""
+"""e_i in its three modes, on generated pictures and a small network with random weights."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_blocks_change_memory_and_not_gradients(pictured, block):
         one.encoder(items).square().sum().backward()
     pairs = zip(model.encoder.parameters(), whole.encoder.parameters(), strict=True)
     for mine, theirs in pairs:
-        assert theirs.grad.norm() > 0  # sums in another order: equal but for rounding
+        assert theirs.grad.norm() > 0  # sums in another order: equal except for rounding
         assert (mine.grad - theirs.grad).norm() < 1e-4 * theirs.grad.norm()
 
 

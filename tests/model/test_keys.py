@@ -1,4 +1,4 @@
-"""Every key of ``properties/model/`` does something: it changes what is learned, or the scores."""
+"""Every key of ``properties/model/`` has an effect on the trained weights or the scores."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.registry import MODELS
 
-# Keys of files and of pictures, which have tests of their own (test_stages.py, test_phased.py,
-# test_pinet.py, data/test_regions.py).
+# Keys of files and of pictures, which have other tests (trainer/test_warm_start_stages.py,
+# trainer/test_two_phase_trainer.py, test_pinet.py, vision/test_regions.py).
 ELSEWHERE = {"pretrained", "word_vectors", "region_grid"}
-# Keys with one value, stated against the default of all models; others are warned of.
+# Keys with one allowed value, which differs from the default of all models; others warn.
 ONLY = {("VECF", "encoder_training"), ("AlignRec", "encoder_training")}
-# Of models whose start is another model's end: what they start from without one.
+# For models with a warm start: what they start from without one.
 UNSTAGED = {("AMF", "init_std"), ("AMR", "init_std"), ("AMR", "content_init_gain")}
-OTHER = {  # a second value where none follows from the type
+OTHER = {  # a second value if the type does not imply one
     "gr_scales": [0.3, 0.9],
     "gr_fixed_scales": [0.2, 0.9],
     "mlp_hidden_size": [4],
@@ -29,7 +29,7 @@ OTHER = {  # a second value where none follows from the type
     "content_size": 12,
     "attention_heads": 2,
 }
-NEEDS = {  # what else must be given for a key to matter
+NEEDS = {  # other keys that must be set for a key to have an effect
     "gr_fixed_scales": {"gr_mode": "fixed"},
     "content_projection": {"backbone": "VBPR"},
     "lr_decay": {"epochs": 2},
@@ -49,7 +49,7 @@ def other_value(key: str, value):
 
 @pytest.fixture
 def outcome(tiny, monkeypatch):
-    """``outcome(name, **keys)`` -> tensors that a short run of the model leaves behind."""
+    """``outcome(name, **keys)`` -> tensors after a short run of the model."""
     monkeypatch.setattr("gc.collect", lambda: 0)  # 0.3 s after each stage
 
     def run(name: str, **keys) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What keys add to a loss, and at which rate each part of a model learns."""
+"""Terms that keys add to a loss, and the learning rate of each part of a model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 from model_helpers import rows_of, shaken
 from test_model_contract import VARIANTS, every_variant, make, variants_of  # noqa: F401
 
-# Tables of ids, which reg_weight holds, and image encoders, which have a key of their own.
+# Tables of ids, which reg_weight penalises, and image encoders, which have a separate key.
 IDS = {"user_embedding", "item_embedding", "user_bias", "item_bias", "user_content", "user_visual"}
 ENCODERS = {"encoder", "content_encoder"}
-INPUTS = {"DropoutNet", "CLCRec"}  # token vectors stand beside the features there, as they are
+INPUTS = {"DropoutNet", "CLCRec"}  # there token vectors are inputs next to the features, unchanged
 TABLES = IDS | {"global_bias", "token_embedding", "category_embedding"}
 OWN_RATES = {"DropoutNet", "AlignRec"}
 

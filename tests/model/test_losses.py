@@ -21,7 +21,7 @@ KEYS = {
     "train_batch_size": 32,
     "train_negatives": "seen",
 }
-# Three rows with own items 1, 4, 5 against the shared items 4, 2: the second row meets its own.
+# Three rows with own items 1, 4, 5 against the shared items 4, 2: the second row's is drawn.
 POSITIVE, NEGATIVE = [0.5, -1.0, 2.0], [[0.1, 0.7], [-1.0, 0.3], [1.5, -0.4]]
 OWN, SHARED = [1, 4, 5], [4, 2]
 

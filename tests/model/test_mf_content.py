@@ -1,4 +1,4 @@
-"""MF(Content) is the sum of three models, and its two kinds of dropout hide what they say."""
+"""MF(Content) is the sum of three models, and each of its two dropouts hides its part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every model of this package; a new model adds one line to MODELS."""
+"""Properties of every model of this package; a new model adds one line to MODELS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from recbole_cierec.model.base import scoring
 from recbole_cierec.registry import MODELS as REGISTERED
 from recbole_cierec.vision.item_pictures import pictures_of
 
-# Small, and without what is drawn at random in training.
+# Small, and without random draws in training.
 TOWERS = {"mlp_hidden_size": [7], "user_dropout": 0, "item_dropout": 0, "target_pairs": "batch"}
 CONTRASTS = {"contrastive_negatives": 4, "content_hidden_size": 5, "temperature": 0.2}
 VARIANTS = [
@@ -106,7 +106,7 @@ def test_every_registered_model_is_under_the_contract():
 
 @pytest.fixture
 def make(make):
-    """As conftest's, with the vectors that DropoutNet is nothing without."""
+    """As conftest's, with the vectors that DropoutNet needs."""
 
     def build(name, **keys):
         made = make(name, **keys)
@@ -118,7 +118,7 @@ def make(make):
 
 
 def shake(model, seed=3):
-    """Random weights everywhere but in the padding's token vector."""
+    """Random weights everywhere except in the padding's token vector."""
     for name, parameter in shaken(model, seed=seed).named_parameters():
         if name.endswith(("semantic.tokens.weight", "token_embedding.weight")):
             parameter.data[0] = 0.0
@@ -236,7 +236,7 @@ def test_softmax_loss_equals_the_hand_computed_one(make, name, keys):
     oracle = oracle_of(config, dataset, train, model)
     model.train()
     data = batch(model, size=12)
-    del data.interaction["neg_item_id"]  # no negative of RecBole's is needed
+    del data.interaction["neg_item_id"]  # needs no negatives of RecBole
     shared = [3, 9, int(data["item_id"][0]), 17, 30]
     model.softmax.draw = lambda width: torch.tensor(shared)
     columns = data["user_id"].tolist(), data["item_id"].tolist(), shared
@@ -267,7 +267,7 @@ def test_gradient_reaches_every_parameter_and_no_other(make, name, keys, loss):
         zero_by_construction.add("semantic.cell.weight_hh")  # one time step: nothing recurs
     if name == "CIERec_CI_TA_GR":
         zero_by_construction.add("semantic.cell.weight_hh")
-    # AlignRec's encoder is trained before and stays (test_alignrec.py has its gradients).
+    # AlignRec's encoder is pretrained and frozen (test_alignrec.py has its gradients).
     zero_by_construction |= {n for n, _ in model.named_parameters() if "content_encoder" in n}
     close = {n for n, p in model.named_parameters() if n in CANCEL and p.grad is not None
              and float(p.grad.abs().max()) < 1e-6}  # fmt: skip
@@ -282,7 +282,7 @@ def rows_with_gradient(model, name: str) -> set[int]:
     return set(table.weight.grad.any(1).nonzero().squeeze(1).tolist())
 
 
-@variants_of([v for v in VARIANTS if v[0] != "AlignRec"])  # its graphs reach everyone
+@variants_of([v for v in VARIANTS if v[0] != "AlignRec"])  # its graphs reach every user and item
 @LOSSES
 def test_ids_outside_the_batch_and_of_unseen_items_get_no_gradient(make, name, keys, loss):
     *_, model = make(name, **{"reg_weight": 0.0, "loss": loss, **NO_DROPOUT, **keys})
@@ -296,7 +296,7 @@ def test_ids_outside_the_batch_and_of_unseen_items_get_no_gradient(make, name, k
         model.softmax.draw = lambda width: torch.tensor(shared)
         items = {*data["item_id"].tolist(), *shared}
     if name == "CLCRec":
-        items = set(range(1, model.n_items))  # it draws negatives of its own
+        items = set(range(1, model.n_items))  # it draws separate negatives
     model.calculate_loss(data).backward()
     assert rows_with_gradient(model, "user_embedding") <= set(data["user_id"].tolist())
     known = {item for item in items if model.seen[item]}

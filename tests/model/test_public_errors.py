@@ -1,4 +1,4 @@
-"""Errors of public code that a model here must not have, each with a proof that the test sees it.
+"""Errors of public code that models here must not have, each with a proof that the test detects it.
 
 VBPR: the visual bias, kept as [B, 1] and added to scores [B], spreads them to [B, B]; the loss is
 then one over all pairs of rows. Nothing crashes, and each row's loss depends on its batch.
@@ -16,7 +16,7 @@ from recbole_cierec.model.vbpr import VBPR
 
 
 class SpreadVBPR(VBPR):
-    """The error, on purpose: a part [B, 1] of the items is added to scores [B]."""
+    """The error on purpose: a part [B, 1] of the items is added to scores [B]."""
 
     def contrast(self, user, item, rows):
         users = user.take(rows.user)
@@ -28,7 +28,7 @@ class SpreadVBPR(VBPR):
 
 
 class UncheckedVBPR(SpreadVBPR):
-    """The same, with a loss that takes scores of any shape."""
+    """The same, with a loss that accepts scores of any shape."""
 
     def pair_loss(self, positive, negative):
         return F.softplus(negative - positive).mean()

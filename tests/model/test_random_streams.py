@@ -1,4 +1,4 @@
-"""An option draws for itself alone: the rest of a model starts and trains the same without it."""
+"""An option has a separate random stream: all other parts start and train the same without it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def models(make, monkeypatch):
 
 
 def truth(model, users, items):
-    """Literal pairs in float64."""
+    """Single pairs in float64."""
     model.double().forget_items()
     pairs = {"user_id": users.repeat_interleave(items.shape[1]), "item_id": items.reshape(-1)}
     scores = model.predict(Interaction(pairs)).view(items.shape)

@@ -1,4 +1,4 @@
-"""Products with some rows, against the whole product and its gradients."""
+"""Products with sampled rows, against the whole product and its gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def way(request, monkeypatch):
     if request.param == "whole":
         monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     elif not torch.backends.mkl.is_available():
-        pytest.skip("this torch has no MKL, which the sparse products stand on")
+        pytest.skip("this torch has no MKL, which the sparse products need")
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (1, 1, 1), (5, 7, 112), (2, 10, 300)])

@@ -1,4 +1,4 @@
-"""Where the parts of a network start from (docs/models.md, "Scale")."""
+"""Initial values of the parts of a network (docs/models.md, "Scale")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VECF: a loss by hand, the attention, the text, and what it needs when."""
+"""VECF: a loss by hand, the attention, the text, and which data it needs when."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def oracle_of(config, dataset, train, model):
 
 
 def test_loss_of_three_rows_computed_by_hand(make):
-    """Even attention (w = 0), W = 0 and p = 2 in one dimension: y = p * q / 2 + beta."""
+    """Uniform attention (w = 0), W = 0 and p = 2 in one dimension: y = p * q / 2 + beta."""
     *_, model = make("VECF", embedding_size=1, reg_weight=0.0, caption_weight=0.0)
     a, b, c = (model.seen > 0).nonzero().squeeze(1)[:3].tolist()
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_loss_of_three_rows_computed_by_hand(make):
 
 
 def test_attention_puts_the_weight_where_the_user_looks(make):
-    """Region 2 alone speaks to users with a positive p, and no region to the others."""
+    """Only region 2 matters to users with a positive p, and no region to the others."""
     *_, model = make("VECF", embedding_size=1, attention_size=1)
     maps = torch.zeros(2, 4, model.regions.size)
     maps[:, 2, 0] = 1.0
@@ -132,7 +132,7 @@ def test_text_reaches_the_attention_and_only_rows_of_positives(make):
     assert touched(model.user_embedding) == {1, 2}
     for layer in (model.attention, model.region_key, model.user_key, model.caption.region_map):
         assert layer.weight.grad.any()
-    assert not model.projection.weight.grad.any()  # of the score alone
+    assert not model.projection.weight.grad.any()  # of the score only
 
 
 def test_without_text_no_annotation_is_read(over_regions, tiny_folder, in_tmp):

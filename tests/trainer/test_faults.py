@@ -1,4 +1,4 @@
-"""What a run leaves behind when it is stopped or its numbers break (F1, F2, F5, F23, F36)."""
+"""The files of a run that is stopped or whose numbers become NaN (F1, F2, F5, F23, F36)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(tiny, monkeypatch, valu
 
 @pytest.mark.parametrize("name", ["MF", "CIERec", "BPR"])
 def test_a_gradient_that_is_not_finite_stops_before_the_step(tiny, monkeypatch, name):
-    """The loss is a number, and its gradient is none: the square root at zero."""
+    """The loss is finite, but its gradient is not: the square root at zero."""
     model = get_model_class(name)
     plain, calls, kept = model.calculate_loss, [], {}
 

@@ -1,4 +1,4 @@
-"""Training on pictures, stopped and resumed, equals training that never stopped, bit for bit."""
+"""Training on pictures, stopped and resumed, equals uninterrupted training, bit for bit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recbole_cierec import run
 from recbole_cierec.files.checkpoint import read_checkpoint
 
 WAYS = [
-    # The memory is measured again after the resumption; nothing may hang on when it is.
+    # The memory is measured again after resuming; results must not depend on the time of it.
     {"augmentation": "crop_flip", "encoder_batch_size": 7},
     {"augmentation": "flip", "encoder_memory": 0, "encoder_precision": "bfloat16"},
     {"encoder_freeze_until": "features.6"},

@@ -138,7 +138,7 @@ def test_where_no_gate_can_act_every_mode_ends_in_the_same_bits(tiny):
 
 def test_the_mean_reward_remembers_ninety_nine_parts_of_a_hundred():
     gate = GradientGate(SCALES, "reinforce", 1e-3, seed=0)
-    for loss in (0.1, 1.0, 2.0):  # of the first no action was rewarded yet
+    for loss in (0.1, 1.0, 2.0):  # no action was rewarded for the first yet
         gate.choose()
         gate.learn(loss)
     assert gate.mean_reward == pytest.approx(0.99 * math.exp(-1.0) + 0.01 * math.exp(-2.0))

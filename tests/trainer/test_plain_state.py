@@ -1,4 +1,4 @@
-"""What a model keeps outside parameters and buffers is found, kept and put back."""
+"""State of a model outside parameters and buffers is found, saved and restored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Outer(nn.Module):
         self.updates, self.rate, self.name = 0, 0.5, "same"
         self.history = torch.zeros(4)
         self.centres = None
-        self.counted = 0  # a tensor as soon as training has counted
+        self.counted = 0  # a tensor once training has counted
         self.lists = {"a": [torch.ones(2), 3]}
         self.restored_apart = torch.zeros(1)
         self._cache = None
@@ -67,7 +67,7 @@ def test_it_comes_back_in_a_new_model():
     assert torch.equal(other.centres, model.centres)
     assert torch.equal(other.lists["a"][0], torch.full((2,), 2.0))
     assert np.array_equal(other.inner.counts, [0, 0, 5])
-    assert again.changed().keys() == state.changed().keys()  # and is kept from then on
+    assert again.changed().keys() == state.changed().keys()  # and is saved from then on
 
 
 def test_a_value_that_is_set_anew_and_equal_is_harmless_and_nan_equals_nan():

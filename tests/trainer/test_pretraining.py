@@ -1,4 +1,4 @@
-"""RecBole's models that are pretrained by a run of their own: the next run starts from its file."""
+"""RecBole's models that are pretrained by a separate run: the next run starts from its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that stops and goes on equals one that never stopped, bit for bit (F3, F6, F8)."""
+"""A run that is stopped and resumed equals an uninterrupted one, bit for bit (F3, F6, F8)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ runs = pytest.mark.parametrize(
 
 
 def whole_state(**parts) -> dict:
-    """The least that counts as a checkpoint, and ``parts``."""
+    """The minimal content of a checkpoint, and ``parts``."""
     least = {name: kind() for name, kind in checkpoint._PARTS.items()}
     return least | dict.fromkeys(checkpoint._MAY_BE_NONE) | parts
 
@@ -82,7 +82,7 @@ def test_auto_takes_the_newest_of_this_model_and_data(tiny):
     [{"seed": 7}, {"learning_rate": 0.07}, {"loss": "softmax"}, {"valid_metric": "NDCG@10"}],
 )
 def test_auto_takes_no_checkpoint_of_other_settings(tiny, change):
-    """Else its numbers would stand under the settings of this run."""
+    """Else its numbers would be reported with the settings of this run."""
     same = run("MF", "tiny", config_dict=tiny(epochs=1))
     other = run("MF", "tiny", config_dict=tiny(epochs=1, **change))
     rest = run("MF", "tiny", config_dict=tiny(epochs=2, resume="auto"))
@@ -117,7 +117,7 @@ def test_a_named_checkpoint_of_other_settings_goes_on_with_a_warning(tiny, caplo
 
 @pytest.mark.parametrize("name", ["MF", "BPR"])
 def test_no_epoch_at_all_tests_the_model_as_it_starts(tiny, name):
-    """As RecBole does; and the run can go on from there."""
+    """As RecBole does; and the run can continue from there."""
     start = run(name, "tiny", config_dict=tiny(epochs=0))
     assert start["epochs"] == 0
     assert 0.0 <= start["test_result"]["recall@10"] < 1.0
@@ -196,7 +196,7 @@ def test_a_checkpoint_is_read_beside_the_device_and_what_belongs_there_goes_ther
     done = run(name, "tiny", config_dict=tiny(epochs=1, embedding_size=8))
     saved = read_checkpoint(Path(done["checkpoint"]))
     job = prepare(Config(name, "tiny", None, tiny(epochs=1, embedding_size=8)))
-    job.trainer.device = torch.device("meta")  # of what is read onto it nothing would be left
+    job.trainer.device = torch.device("meta")  # nothing that is read onto it would remain
     job.trainer.resume_checkpoint(done["checkpoint"])
     same(dict(job.model.state_dict()), saved["state_dict"])
     same(job.trainer.optimizer.state_dict(), saved["optimizers"]["optimizer"])

@@ -1,4 +1,4 @@
-"""What makes training quick leaves its numbers alone: optimizers, rows, deferred losses."""
+"""Optimizations change no number: optimizers, rows, deferred losses."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_model_of_recbole_does_not_leave_torch_tracing_every_operation(monkeyp
 
 
 def deferring(monkeypatch) -> None:
-    """As on a GPU, whose numbers are here at once on the CPU."""
+    """As on a GPU; here the numbers are immediately on the CPU."""
     monkeypatch.setattr(
         TrainerMixin, "_may_defer", lambda self, loop: loop.__func__ is Trainer._train_epoch
     )

@@ -1,4 +1,4 @@
-"""Two phases in one run: what each trains, and a stop in either that nobody notices afterwards."""
+"""Two phases in one run: what each trains, and that a stop in either changes no result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ both = pytest.mark.parametrize("name", ["PiNet", "AlignRec"])
 
 
 class Power(Exception):
-    """The plug is pulled."""
+    """A simulated power cut."""
 
 
 @runs
@@ -78,7 +78,7 @@ def test_two_epochs_resumed_for_two_more_equal_four(tiny, name, keys):
 
 
 def begun(tiny, name, **keys):
-    """The job of a run whose first phase alone is trained, and the weights before."""
+    """The job of a run that trains only its first phase, and the weights before."""
     job = prepare(Config(name, "tiny", None, tiny(**{**SMALL[name], "epochs": 0, **keys}), {}))
     before = {k: v.clone() for k, v in job.model.named_parameters()}
     return job, before
@@ -153,7 +153,7 @@ def test_the_second_optimizer_starts_fresh_and_at_its_own_rate(tiny, name):
     moments = [v for state in trainer.optimizer.state.values() for v in state.values()]
     if isinstance(trainer.optimizer, Adam):
         assert not moments
-    else:  # Adagrad makes its sums at once
+    else:  # Adagrad creates its sums immediately
         assert not any(bool(v.any()) for v in moments)
 
 

@@ -25,7 +25,7 @@ SMALL = {"embedding_size": 6, "mlp_hidden_size": [7], "metric_decimal_place": 12
 
 
 class Killed(Exception):
-    """What stands for a kill between two epochs."""
+    """Simulates a kill between two epochs."""
 
 
 def kill_before(monkeypatch, model: str, epoch: int) -> None:
@@ -114,7 +114,7 @@ def test_a_stage_that_is_not_kept_has_no_checkpoint_and_a_plain_model_no_stages(
     plain = run("MF", "tiny", config_dict=tiny(epochs=1, **SMALL))
     assert plain["stages"] == []
     longer = tiny(epochs=2, resume="auto", **SMALL)
-    assert run("AMF", "tiny", config_dict=longer)["stages"] == []  # its own checkpoint holds all
+    assert run("AMF", "tiny", config_dict=longer)["stages"] == []  # its checkpoint is complete
 
 
 @staged
@@ -202,7 +202,7 @@ def test_a_longer_run_resumes_the_model_without_its_stage(tiny, monkeypatch):
     seen = trained(monkeypatch)
     for resume in (file, "auto"):
         run("AMF", "tiny", config_dict=tiny(epochs=3, resume=resume, **SMALL))
-    assert seen == [("AMF", 2)]  # the second found the run ended
+    assert seen == [("AMF", 2)]  # the second one found a finished run
 
 
 def test_a_stopped_stage_can_be_named(tiny, monkeypatch):
@@ -363,7 +363,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_with_its_name(tiny):
 
 
 def test_the_start_of_the_model_is_free_of_how_the_stage_was_had(tiny):
-    """The state of every generator after the model is made, with a stage trained, read, named."""
+    """State of all generators after creating the model; its stage is trained, read or named."""
     states = []
     for extra in ({}, {}, {"pretrained": "one.pth"}):
         job = prepare(Config("AMR", "tiny", None, tiny(**SMALL, **extra)))

@@ -1,4 +1,4 @@
-"""The random search behind docs/results.md: what its trials draw."""
+"""The random search of docs/results.md: the draws of its trials."""
 
 from __future__ import annotations
 

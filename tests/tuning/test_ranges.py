@@ -1,4 +1,4 @@
-"""Ranges, what is drawn from them by which sampler, and words that are refused."""
+"""Ranges, the draws of each sampler, and refused words."""
 
 from __future__ import annotations
 

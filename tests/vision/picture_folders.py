@@ -1,4 +1,4 @@
-"""Folders of painted pictures whose colour tells which item they belong to."""
+"""Folders of generated pictures whose colour identifies their item."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SPEC = PictureSpec(8)
 
 
 def colour_of(number):
-    """A colour that no other of the first 4,000 items has."""
+    """A colour that is unique among the first 4,000 items."""
     return (number * 7 % 256, number // 256 * 16, 255 - number % 256)
 
 
@@ -22,19 +22,19 @@ def paint(file, colour, size=(5, 4)):
 
 
 def painted_folder(tmp_path):
-    """Twenty pictures 0.png to 19.png, each of its own colour."""
+    """Twenty pictures 0.png to 19.png, each of a different colour."""
     for number in range(20):
         paint(tmp_path / "images" / f"{number}.png", colour_of(number))
     return tmp_path / "images"
 
 
 def cache_folder(tmp_path):
-    """Where the stores go; not made yet."""
+    """The folder for the stores; not created yet."""
     return tmp_path / "cache"
 
 
 def recorded_decoding(monkeypatch):
-    """A list that grows by the name of every file that is decoded."""
+    """A list to which the name of every decoded file is appended."""
     names, decode = [], picture_store.decode_picture
 
     def counting(path, spec):

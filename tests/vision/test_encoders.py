@@ -40,14 +40,14 @@ def pictures() -> torch.Tensor:
 
 
 def normalised(pictures: torch.Tensor) -> torch.Tensor:
-    """The input that torchvision's own transforms make of the same pictures."""
+    """The input that torchvision's own transforms compute from the same pictures."""
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     images = [transforms.to_tensor(picture.numpy()) for picture in pictures]
     return torch.stack([transforms.normalize(image, mean, std) for image in images])
 
 
 def refusal(name: str, weights: str) -> str:
-    """The one line with which an encoder is refused."""
+    """The one line of the error for an encoder."""
     with pytest.raises(ConfigError) as caught:
         VisualEncoder(name, weights)
     assert "\n" not in str(caught.value)
@@ -78,10 +78,10 @@ def test_squeezenet_features_are_the_512_maps_pooled(given_weights, pictures):
     with torch.no_grad():
         inputs = normalised(pictures)
         expected = network.features(inputs).mean(dim=(2, 3))
-        # These features are not normalised and reach far above 1: the largest is the measure.
+        # These features are not normalised and far above 1, so errors are relative to the largest.
         atol = 1e-5 * expected.max().item()
         torch.testing.assert_close(encoder(pictures), expected, rtol=0, atol=atol)
-        encoder.trunk.classifier = network.classifier  # with its head back it classifies again
+        encoder.trunk.classifier = network.classifier  # with its head restored it classifies again
         torch.testing.assert_close(encoder(pictures), network(inputs), rtol=1e-5, atol=1e-4)
 
 
@@ -111,7 +111,7 @@ def test_features_times_the_removed_classifier_are_the_logits(name, size, pictur
         logits = network.get_submodule(HEADS_OF[name])(features)
         expected = network(normalised(pictures))
     assert features.shape == (3, size) == (3, encoder.out_dim)
-    # Random weights make numbers of any size, so that the largest one is the measure.
+    # Random weights give numbers of any size, so errors are relative to the largest one.
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
@@ -182,7 +182,7 @@ def test_dropout_follows_training_mode(pictures):
     encoder = VisualEncoder("mobilenet_v3_small", "random").train()
     assert any(m.training for m in encoder.modules() if isinstance(m, nn.Dropout))
     state = torch.get_rng_state()
-    encoder.check_size(96)  # shapes alone: draws nothing, so that a resumed run has the same bits
+    encoder.check_size(96)  # shapes only: no random draws, so that a resumed run has the same bits
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -203,7 +203,7 @@ def test_normalisation_is_no_part_of_a_checkpoint():
 
 
 def save_network(network: nn.Module, path: Path, form: str) -> str:
-    """Save a network in one of the forms that people have."""
+    """Save a network in one of the common forms."""
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     if form == "safetensors":
         save_file(state, path.with_suffix(".safetensors"))
@@ -224,7 +224,7 @@ def save_network(network: nn.Module, path: Path, form: str) -> str:
     "form", ["plain", "trunk", "old", "half", "lightning", "parallel", "safetensors"]
 )
 def test_usual_forms_of_a_weight_file_are_read(form, tmp_path):
-    network = models.resnet18(weights=None).half().float()  # values that half precision can hold
+    network = models.resnet18(weights=None).half().float()  # exact in half precision
     encoder = VisualEncoder("resnet18", save_network(network, tmp_path / "w", form))
     expected = network.state_dict()
     for name, tensor in encoder.trunk.state_dict().items():

@@ -1,4 +1,4 @@
-"""Features in shards are what one process computes; what is missing or wrong is named."""
+"""Features in shards equal those of one process; missing or wrong parts are named."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_three_shards_make_the_file_of_one_process_and_list_themselves(alone, tm
     assert shard(2, tmp_path) is None
     assert shard(0, tmp_path) is None
     joined = shard(1, tmp_path)
-    ours, manifest = files(tmp_path)  # and nothing is left beside it
+    ours, manifest = files(tmp_path)  # and no other file is left
     theirs, expected = files(alone)
     assert ours == theirs
     assert np.array_equal(joined, np.load(next(alone.glob("*/features.npy"))))
@@ -63,7 +63,7 @@ def test_three_shards_make_the_file_of_one_process_and_list_themselves(alone, tm
     assert manifest == expected
     assert [part["rows"] for part in parts] == [[0, 3], [3, 6], [6, 11]]
     assert len({part["sha256"] for part in parts}) == 3
-    assert shard(0, tmp_path) is not None  # run again, it finds the whole
+    assert shard(0, tmp_path) is not None  # run again, it finds the complete file
 
 
 def test_a_killed_shard_is_run_again_alone(tmp_path):
@@ -83,7 +83,7 @@ def test_a_killed_shard_is_run_again_alone(tmp_path):
     calls.clear()
     encoder.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
     assert extract(STORE, encoder, tmp_path, shard=Shard(1, 3)) is not None
-    assert calls == [3]  # its own batch; the others' parts were taken
+    assert calls == [3]  # only its own batch; the others' parts were reused
 
 
 def test_missing_shards_are_named_and_those_of_other_weights(tmp_path, caplog):
@@ -134,7 +134,7 @@ def test_a_part_that_cannot_be_used_is_named_in_one_line(alone, tmp_path, how, w
 
 
 def run_shard(cache: Path, k: int, barrier, answers) -> None:
-    """A machine of its own."""
+    """A separate machine."""
     torch.set_num_threads(1)
     barrier.wait()
     features = shard(k, cache)
@@ -164,7 +164,7 @@ def test_a_part_that_another_machine_has_finished_is_never_replaced(tmp_path, mo
 
     def late(parts, batches, check):
         monkeypatch.setattr(Parts, "add", add)
-        shard(0, tmp_path)  # the other machine, between this one's look and its writing
+        shard(0, tmp_path)  # the other machine, between this one's check and its write
         written.append((parts_in(tmp_path) / "1-of-3").stat().st_ino)
         add(parts, batches, check)
 

@@ -1,4 +1,4 @@
-"""The feature cache: right numbers, reused when it may be and only then; ready-made files."""
+"""The feature cache: correct numbers, reused only when valid; ready-made files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 @dataclass
 class Pictures:
-    """What of a picture store the extraction uses."""
+    """The part of a picture store that the extraction uses."""
 
     pictures: np.ndarray
     digest: str = "d" * 64
@@ -38,7 +38,7 @@ class Pictures:
 
 def make_store(n: int = 7, digest: str = "d" * 64) -> Pictures:
     pictures = np.random.default_rng(n).integers(0, 256, (n, 40, 40, 3), dtype=np.uint8)
-    pictures.flags.writeable = False  # as a store's map is
+    pictures.flags.writeable = False  # as in a store
     return Pictures(pictures, digest)
 
 
@@ -261,7 +261,7 @@ def test_a_cache_that_another_machine_has_built_meanwhile_is_kept(encoder, tmp_p
 
 
 def test_a_folder_moved_away_as_soon_as_it_stood_in_the_way_is_no_fault(tmp_path, monkeypatch):
-    """Two others replace the same folder at once: it is there for the rename, and gone after."""
+    """Two others replace the same folder at once: it exists at the rename, and not afterwards."""
     final, rename, met = tmp_path / "cache", Path.rename, []
 
     def contended(path: Path, target: Path) -> Path:
@@ -428,7 +428,7 @@ def test_the_components_kept_are_those_of_largest_variance(kind):
     whole = FeatureNorm.fit(rows, kind)(rows).double().numpy()
     kept = FeatureNorm.fit(rows, kind, 2)(rows).double().numpy()
     variances = np.sort(np.linalg.eigvalsh(np.cov(whole.T)))[::-1]
-    wanted = variances[:2] / variances[0]  # but for the common scale
+    wanted = variances[:2] / variances[0]  # except for the common scale
     found = np.linalg.eigvalsh(np.cov(kept.T))[::-1]
     np.testing.assert_allclose(found / found[0], wanted, rtol=1e-4)
     if kind in ("none", "l2"):

@@ -1,4 +1,4 @@
-"""The network in the training loop: whatever makes it faster leaves its gradient as it is."""
+"""The network in the training loop: optimizations do not change its gradient."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def model_of(pictured):
 
 
 def gradient(model, items=ITEMS) -> dict[str, torch.Tensor]:
-    """By parameter, of a function of e that differs by item and feature."""
+    """Gradients by parameter, of a function of e that differs by item and feature."""
     model.train()
     torch.manual_seed(9)  # dropout and augmentation
     e = model.encoder(items)
@@ -53,7 +53,7 @@ def passes(model) -> list[int]:
     first = next(m for m in model.encoder.network.modules() if isinstance(m, nn.Conv2d))
 
     def note(layer, inputs, out):
-        if not out.is_meta:  # a look at shapes alone
+        if not out.is_meta:  # computes shapes only
             seen.append(len(out))
 
     first.register_forward_hook(note)
@@ -64,7 +64,7 @@ def passes(model) -> list[int]:
 
 
 def test_pictures_that_pass_twice_have_the_gradient_of_those_that_pass_once(model_of):
-    # This network drops features out at random: a second pass must drop the same ones.
+    # This network has dropout: a second pass must drop the same features.
     keys = {"visual_encoder": "mobilenet_v3_small", "encoder_batch_size": 8}
     kept = gradient(model_of(**keys, encoder_memory=10**6))
     assert distance(kept, gradient(model_of(**keys, encoder_memory=0))) < 1e-6
@@ -103,7 +103,7 @@ def test_memory_is_a_quarter_of_what_is_free_unless_it_is_given(model_of, monkey
     monkeypatch.setattr(finetune, "free_memory", lambda device: 400 * each)
     inputs = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     assert model_of().encoder.on_pictures._most_kept(inputs) == 100
-    assert model_of(nproc=4).encoder.on_pictures._most_kept(inputs) == 25  # all want some
+    assert model_of(nproc=4).encoder.on_pictures._most_kept(inputs) == 25  # all need gradients
     given = model_of(encoder_memory=3, nproc=4)
     assert given.encoder.on_pictures._most_kept(inputs) == 3
 
@@ -181,10 +181,10 @@ def test_bfloat16_is_near_and_keeps_weights_and_gradients_in_float32(model_of):
 
 
 def test_in_bfloat16_the_blocks_of_a_batch_are_still_added_up_in_float32(model_of):
-    # In bfloat16 a sum would keep 8 bits; of a second one nearly as large the last are lost.
+    # In bfloat16 a sum would keep 8 bits and lose the last bits of a second summand.
     model = model_of(encoder_precision="bfloat16", encoder_batch_size=15)
     known = ITEMS[model.encoder.has_picture[ITEMS]]
-    with torch.autocast("cpu", enabled=False):  # as RecBole's trainer surrounds a loss
+    with torch.autocast("cpu", enabled=False):  # as in RecBole's trainer
         both = gradient(model, known)
     parts = []
     for rows in (known[:15], known[15:]):
@@ -268,7 +268,7 @@ def test_the_place_of_the_pictures_changes_nothing(model_of, place):
 
 
 def test_pictures_reach_a_gpu_through_the_reading_thread(model_of, monkeypatch):
-    # On the CPU's device, which here takes the way of a GPU.
+    # On the CPU, which here uses the code for GPUs.
     seen = []
     inner = row_source.RowSource._ahead
 

@@ -1,4 +1,4 @@
-"""Networks frozen up to a part, its output from the cache or not, against the same ones whole."""
+"""Partly frozen networks, with and without cached output, against the same networks whole."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_from_the_cache_features_and_gradients_are_those_without_it(model_of, ki
     with torch.no_grad():
         found, truth = (m.eval().encoder(ITEMS) for m in (cached, plain))
     assert (found - truth).norm() < close * truth.norm()
-    if kind == "float16":  # rounding turns some maxima and zeros of the rest, and its gradient
+    if kind == "float16":  # rounding changes some maxima and zeros, and their gradient
         part = plain.encoder.on_pictures.frozen
         exact = part.output
         part.output = lambda pictures: exact(pictures).half()
@@ -157,7 +157,7 @@ def test_a_step_does_not_run_the_frozen_part_and_a_second_run_not_at_all(model_o
     second = model_of()
     seen = first_layer(second)
     gradient(second)
-    assert seen == [1]  # a blank one, to know the shape
+    assert seen == [1]  # a blank one, to get the shape
     assert [path.stat().st_mtime_ns for path in Path("cache").glob("frozen-*")] == [before]
 
 
@@ -166,7 +166,7 @@ def test_parts_and_types_have_caches_of_their_own(model_of):
     for keys in ({}, *others, {"encoder_precision": "bfloat16"}):
         gradient(model_of(**keys))
     assert len(list(Path("cache").glob("frozen-*"))) == 4
-    with torch.autocast("cpu", torch.bfloat16):  # a trainer's own makes no other cache
+    with torch.autocast("cpu", torch.bfloat16):  # no other cache for the trainer's
         shutil.rmtree("cache")
         gradient(model_of())
     (file,) = Path("cache").glob("frozen-*/frozen.npy")

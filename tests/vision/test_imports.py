@@ -1,4 +1,4 @@
-"""What is imported when: nothing of pictures where no picture is used."""
+"""What is imported when: no code for pictures in runs without pictures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_models_without_a_network_import_no_library_of_pictures(tiny):
 
 
 def imports_of(file: Path) -> set[str]:
-    """Modules that a file imports, inside functions too, but for type checkers alone."""
+    """Modules that a file imports, inside functions too, except for type checkers only."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:

@@ -1,4 +1,4 @@
-"""Small files that ask for much work, and unusual ones that ask for little."""
+"""Small files that require much work, and unusual ones that require little."""
 
 import io
 import struct
@@ -29,13 +29,13 @@ def segment(marker, content):
 
 
 def with_header(*parts):
-    """A JPEG with more between the start and the first segment."""
+    """A JPEG with additional bytes between the start and the first segment."""
     whole = jpeg()
     return whole[:2] + b"".join(parts) + whole[2:]
 
 
 def with_scans(count, side, between=b"", **options):
-    """A JPEG whose last scan is there ``count`` times more."""
+    """A JPEG whose last scan is repeated ``count`` times."""
     whole = jpeg(Image.new("L", (side, side)), **options)
     last = whole.rfind(b"\xff\xda")
     return whole[:-2] + (between + whole[last:-2]) * count + whole[-2:]
@@ -47,7 +47,7 @@ def chunk(kind, content=b""):
 
 
 def png(*before, behind=(), pieces=1):
-    """A white PNG of 8 x 8 pixels, with chunks before and behind the pixels."""
+    """A white PNG of 8 x 8 pixels, with chunks before and after the pixels."""
     pixels = zlib.compress((b"\0" + b"\xff" * 8) * 8)
     size = -(-len(pixels) // pieces)
     data = [chunk(b"IDAT", pixels[k : k + size]) for k in range(0, len(pixels), size)]
@@ -59,7 +59,7 @@ def gif(comment):
     stream = io.BytesIO()
     NOISE.convert("P").save(stream, "GIF")
     whole = stream.getvalue()
-    at = 13 + 3 * 256  # behind the header and the palette
+    at = 13 + 3 * 256  # after the header and the palette
     return whole[:at] + b"!\xfe" + comment + b"\0" + whole[at:]
 
 
@@ -71,7 +71,7 @@ def compressed_bmp(side):
 
 
 def exif_directory(count, size):
-    """EXIF data of which ``count`` entries all point to the same ``size`` bytes."""
+    """EXIF data whose ``count`` entries all point to the same ``size`` bytes."""
     entries = b"".join(
         struct.pack("<HHII", 1000 + k, 7, size, 14 + 12 * count) for k in range(count)
     )
@@ -158,7 +158,7 @@ def test_exif_entries_that_share_their_bytes_take_no_more_memory(tmp_path, make)
 
 
 def scans(count):
-    """The fewest bytes that show as many scans to who counts their markers."""
+    """The fewest bytes with so many markers of scans."""
     return b"\xff\xda\0\0" * count
 
 

@@ -1,4 +1,4 @@
-"""The store of decoded pictures: whose picture is whose, bad pictures, and reuse."""
+"""The store of decoded pictures: assignment to items, bad pictures, and reuse."""
 
 import json
 import logging
@@ -205,7 +205,7 @@ def test_path_with_line_breaks_cannot_break_the_list(root, cache):
 def test_files_outside_the_folder_are_never_opened(spoiled, root, cache, policy):
     touched, watching = [], True
 
-    def watch(event, arguments):  # Python has no way to take an audit hook off again
+    def watch(event, arguments):  # Python cannot remove an audit hook
         if watching and event == "open":
             touched.append(str(arguments[0]))
 

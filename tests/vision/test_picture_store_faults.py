@@ -1,4 +1,4 @@
-"""The store of decoded pictures under damage, crashes, rival processes and many files."""
+"""The store of decoded pictures under damage, crashes, concurrent processes and many files."""
 
 import json
 import os
@@ -136,7 +136,7 @@ def test_damaged_hash_index_is_ignored(root, cache, decoded, monkeypatch, conten
     monkeypatch.setattr(picture_index, "_YOUNG_NS", 0)
     opened(root, TWENTY, cache)
     (index,) = cache.glob("picture-hashes-*.npz")
-    if content is None:  # arrays of objects would be unpickled, and run what they like
+    if content is None:  # arrays of objects would be unpickled, and could run any code
         with open(index, "wb") as stream:
             names = np.frombuffer(b"0.png", np.uint8)
             np.savez(stream, names=names, stamps=np.array([{}]), hashes=names)
@@ -282,7 +282,7 @@ def test_rest_of_a_killed_build_is_cleared_at_the_next_start_and_no_living_one(r
         assert time.monotonic() < limit
         time.sleep(0.01)
     rests = set(leftovers(cache))
-    old = time.time() - 365 * 86400  # to another machine's clock it seems so
+    old = time.time() - 365 * 86400  # it looks so by another machine's clock
     for path in cache.glob("tmp-*/*"):
         os.utime(path, (old, old))
     opened(root, TWENTY[:3], cache)
@@ -315,7 +315,7 @@ def test_open_files_and_memory_are_bounded(tmp_path, cache, monkeypatch):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert store.pictures.nbytes > 45e6
-    assert peak < 25e6  # 32 threads and what waits for its turn to be written
+    assert peak < 25e6  # 32 threads, and pictures that wait to be written
     assert max(counts) - before < 64
     assert threading.active_count() - threads < 32  # other tests leave some
     assert_own_pictures(store, paths)

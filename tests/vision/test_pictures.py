@@ -1,4 +1,4 @@
-"""Decoding one file: every kind of picture, and everything that only pretends to be one."""
+"""Decoding one file: every kind of picture, and files that are not pictures."""
 
 import io
 import os
@@ -142,7 +142,7 @@ def test_extreme_shapes_keep_their_colour(tmp_path, size, resize):
     assert pixels.shape == (16, 16, 3)
     painted = (pixels == (10, 20, 30)).all(-1)
     assert painted.any()
-    assert (painted | (pixels == 255).all(-1)).all()  # nothing but the picture and white
+    assert (painted | (pixels == 255).all(-1)).all()  # only the picture and white
     assert painted.all() or resize == "pad"
 
 
@@ -309,7 +309,7 @@ def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
     assert "not a regular file" in reason(tmp_path / "pipe.jpg")
     with open(tmp_path / "long.jpg", "wb") as stream:
-        stream.truncate(2 * 2**30)  # sparse: takes no room
+        stream.truncate(2 * 2**30)  # sparse: takes no disk space
     assert "too long" in reason(tmp_path / "long.jpg")
 
 
@@ -440,7 +440,7 @@ def test_bomb_is_refused_at_once_without_loading_pixels(bombs, monkeypatch, name
 
 
 def test_bombs_take_less_than_50_mb(bombs):
-    # A process of its own: the peak of this one is as high as its hungriest test.
+    # A separate process: the peak of this one is that of its most demanding test.
     script = """
 import resource, sys, warnings
 from pathlib import Path
@@ -485,7 +485,7 @@ def test_no_file_stays_open(tmp_path, bombs):
     cut = tmp_path / "cut.png"
     cut.write_bytes(encoded(NOISE, "PNG")[:5000])
     before = os.listdir("/proc/self/fd")
-    kept = []  # a caught error holds frames, and through them whatever they left open
+    kept = []  # a caught error keeps frames alive, and with them their open files
     for file in [good, cut, tmp_path, *sorted(bombs.iterdir())]:
         try:
             with warnings.catch_warnings():

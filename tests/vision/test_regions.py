@@ -20,7 +20,7 @@ from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 @dataclass
 class Pictures:
-    """What of a picture store the extraction uses."""
+    """The part of a picture store that the extraction uses."""
 
     pictures: np.ndarray
     digest: str = "d" * 64
@@ -32,7 +32,7 @@ class Pictures:
 
 def make_store(n: int = 5, side: int = 40) -> Pictures:
     pictures = np.random.default_rng(n).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
-    pictures.flags.writeable = False  # as a store's map is
+    pictures.flags.writeable = False  # as in a store
     return Pictures(pictures)
 
 
@@ -270,7 +270,7 @@ def test_a_file_without_region_maps_is_refused_in_one_line(shape, words, tmp_pat
 
 
 def test_rows_that_are_not_finite_are_named(tmp_path):
-    rows = np.ones((400, 49, 1000), dtype=np.float16)  # looked at in more than one go
+    rows = np.ones((400, 49, 1000), dtype=np.float16)  # checked in more than one block
     rows[[5, 399], 40, 7] = np.nan
     np.save(tmp_path / "r.npy", rows)
     with pytest.raises(DataError, match=r"2 of 400 rows .*: 5 of item i5, 399 of item i399\)"):

@@ -1,6 +1,6 @@
-"""Rows of a store on their way to the device: the same bytes by every way, and who decides which.
+"""Rows of a store copied to the device: the same bytes on every path, and the choice of the path.
 
-No GPU is needed: its reading thread and its choices run here, its memory is told by the test.
+No GPU is needed: its reading thread and its choices run here, and the test sets its memory.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_the_next_block_is_read_while_this_one_is_computed_with(store, monkeypat
     monkeypatch.setattr(RowSource, "_read", noted)
     blocks = RowSource(store)._ahead([rows.numpy() for rows in blocks_of(5, 5, 5)], CPU)
     next(blocks)
-    assert read[1].wait(10)  # though nobody has asked for it
+    assert read[1].wait(10)  # although it was not requested
     assert not read[2].is_set()  # one block ahead, no more
     blocks.close()
 
@@ -99,7 +99,7 @@ def test_a_gpu_keeps_the_store_if_it_takes_half_of_the_free_memory_at_most(store
         source = RowSource(store, "auto")
         monkeypatch.setattr(row_source, "free_memory", lambda _, free=free: free)
         assert source.is_resident(GPU) is fits
-        # Decided once: what else then fills the memory, or leaves it, changes nothing.
+        # Decided once: later changes of the free memory have no effect.
         monkeypatch.setattr(row_source, "free_memory", lambda _, fits=fits: 0 if fits else 10**9)
         assert source.is_resident(GPU) is fits
 

@@ -16,7 +16,7 @@ from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 timm = pytest.importorskip("timm")
 
-# Tiny networks of several shapes: convolutions, [B, H, W, C] maps, tokens with a first one apart.
+# Tiny networks of several kinds: convolutions, [B, H, W, C] maps, tokens with a class token.
 NETWORKS = ("resnet10t", "mobilenetv3_small_050", "test_convnext", "test_vit")
 
 
@@ -88,7 +88,7 @@ def test_the_regions_of_a_transformer_are_its_patches_in_reading_order():
 
 def test_a_network_without_a_map_is_refused():
     encoder = VisualEncoder("timm/test_vit", "random")
-    encoder.trunk.forward_features = lambda inputs: torch.zeros(len(inputs), 99, 64)  # no square
+    encoder.trunk.forward_features = lambda inputs: torch.zeros(len(inputs), 99, 64)  # not a square
     with pytest.raises(ConfigError, match=r"timm/test_vit: its last layer is no map of regions"):
         encoder.region_map(pictures(160))
 

@@ -1,4 +1,4 @@
-"""Encoders of the user's own: the code of docs/encoders.md, and what is refused."""
+"""Encoders defined by users: the code of docs/encoders.md, and refusals."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_run_uses_it_and_finds_its_features_again(module, pictured, model, kin
     assert len(found) == 1
     assert list(Path("cache").glob(f"{kind}-*")) == found
     keys["visual_encoder"] = module({".relu()).relu()": ".relu()).abs()"})
-    run(model, "tiny", config_dict=keys)  # the same weights by other code
+    run(model, "tiny", config_dict=keys)  # the same weights with other code
     assert len(list(Path("cache").glob(f"{kind}-*"))) == 2
 
 
