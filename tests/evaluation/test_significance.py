@@ -146,9 +146,9 @@ REFUSED = [
     ({"protocol": {"candidate_seed": 2}}, r"different protocols, candidate_seed is 2 and 1$"),
     (
         {"protocol": {**PROTOCOL, "eval_args": {"mode": "full", "order": "TO"}}},
-        r"protocol, eval_args\.mode is full and None; eval_args\.order is TO and None$",
+        r"protocols, eval_args\.mode is full and None; eval_args\.order is TO and None$",
     ),
-    ({"data_digest": "other", "dataset": "mine"}, r"the same data, mine, None$"),
+    ({"data_digest": "other", "dataset": "mine"}, r"different data, mine, None$"),
     ({"metric": "ndcg@5"}, "has no recall@10; it has ndcg@5"),
     ({"users": ["u0", "u1", "v2"]}, "different users"),
 ]
