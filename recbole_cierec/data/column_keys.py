@@ -106,8 +106,8 @@ class Files:
         if sequential and lists in loaded and not self.config["benchmark_filename"]:
             raise DataError(
                 f"{self.paths('inter')[0]}: the column {lists} holds histories, which are only "
-                "read from split files (benchmark_filename: [train, valid, test]); do not load it, and "
-                "sequences are made from the rows"
+                "read from split files (benchmark_filename: [train, valid, test]); do not load it, "
+                "and sequences are made from the rows"
             )
 
     def _chosen(self, file: str, header: Mapping[str, str]) -> dict[str, str]:

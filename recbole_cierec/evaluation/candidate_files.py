@@ -1,9 +1,10 @@
-"""Candidate lists as a file, so that other programs can rank the same ones.
+"""Candidate lists as a file, so that other programs can rank the same candidates.
 
-An .npz without pickled objects: ``items`` and ``users`` are external ids (text), ``about``
-describes the lists (JSON), and each phase, view and repeat has an array such as ``test/0`` or
-``test_among_cold/3``: int32 [users, N], row k for ``test/users[k]``, values index ``items``, padded
-with -1. Negatives only; positives are the phase's interactions.
+The file is an .npz without pickled objects: ``items`` and ``users`` are external ids (text),
+``about`` describes the lists (JSON), and each phase, view and repeat has an array such as
+``test/0`` or ``test_among_cold/3``: int32 [users, N], row k for ``test/users[k]``, values are
+indices of ``items``, padded with -1. The lists hold negatives only; positives are the interactions
+of the phase.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from recbole_cierec.files.npy import npz_names, read_npz
 
 
 def check_candidates_file(config: Any) -> None:
-    """Refuse a ``candidates_file`` of another format, or that cannot be written, before any work.
+    """Refuse, before any work, a ``candidates_file`` of another format or that cannot be written.
 
     Raises:
-        DataError: It is no file of candidates, or lacks lists and cannot be written.
+        DataError: It is not a file of candidates, or lacks lists and cannot be written.
     """
     phases = [phase for phase in config["eval_args"]["mode"] if EvalMode.of(config, phase).by_user]
     if not config["candidates_file"] or not phases:
         return
     path = Path(config["candidates_file"])
-    known = _names(path) if os.path.isfile(path) else set()  # unlike is_file it never raises
+    known = _names(path) if os.path.isfile(path) else set()  # Path.is_file may raise
     if config["local_rank"] == 0 and not all(f"{phase}/users" in known for phase in phases):
         try:
             check_output(path)
@@ -46,18 +47,18 @@ def check_candidates_file(config: Any) -> None:
 def provide_candidates(
     config: Any, phase: str, plan: EvaluationPlan, n: int, train: Any, used: Ragged
 ) -> None:
-    """Fill ``plan.negatives``: from ``candidates_file`` if it has the phase, else by drawing, which
-    writes that file.
+    """Fill ``plan.negatives`` from ``candidates_file``, or draw them and write that file.
 
     Args:
+        config: RecBole config.
         phase: ``valid`` or ``test``.
         plan: With its users and views.
-        n: Negatives of a user.
+        n: Negatives per user.
         train: The training part, for external ids.
-        used: Row r: all items that the row's user interacted with, in any phase.
+        used: All items that the user of each row interacted with, in any phase.
 
     Raises:
-        DataError: The file has another format, or lists of other data, users or lengths.
+        DataError: The file has another format, or its lists are for other data, users or lengths.
     """
     path = Path(config["candidates_file"]) if config["candidates_file"] else None
     about = {"dataset": config["dataset"], "n": n, "seed": plan.seed, "repeats": plan.repeats}
@@ -91,7 +92,7 @@ def _name(phase: str, view: str, repeat: int) -> str:
 
 
 def _names(path: Path) -> set[str]:
-    """Names of the arrays in a file of candidates; a DataError for any other file."""
+    """Names of the arrays in a file of candidates; DataError for any other file."""
     try:
         names = npz_names(path)
         if "items" not in names or not names & {"valid/users", "test/users"}:
@@ -102,7 +103,7 @@ def _names(path: Path) -> set[str]:
 
 
 def _read(path: Path, phase: str | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a phase, or all."""
+    """The arrays of a phase, or of all phases."""
     names = _names(path)
     own = re.compile(f"items|{phase}[/_].*" if phase else ".*")
     wanted = {name for name in names if own.fullmatch(name)}
@@ -112,7 +113,7 @@ def _read(path: Path, phase: str | None = None) -> dict[str, np.ndarray]:
         for name in {"items", *(name for name in wanted if name.endswith("/users"))}:
             arrays[name] = np.atleast_1d(arrays[name])
             if arrays[name].ndim > 1:
-                raise ValueError(f"'{name}' is no list of ids")
+                raise ValueError(f"'{name}' is not a list of ids")
     except (OSError, ValueError) as error:
         raise _no_candidates(path, error) from error
     return arrays
@@ -148,7 +149,7 @@ def _read_lists(
     items: Any,
     used: Ragged,
 ) -> None:
-    """Put the file's lists into the plan, in the order of its rows, as internal ids."""
+    """Copy the lists into the plan, in the order of its rows, as internal ids."""
     number = {token: k for k, token in enumerate(items)}
     tokens = arrays["items"]
     internal = np.array([number.get(str(token), -1) for token in tokens.tolist()] + [-1])
@@ -157,7 +158,7 @@ def _read_lists(
     if -1 in order:
         raise DataError(
             f"{path}: has no candidates for {order.count(-1)} of {len(order)} users of the {phase} "
-            "part; it is of another data set or split"
+            "part; it belongs to another data set or split"
         )
     for view in plan.views:
         for repeat in range(plan.repeats):
@@ -168,7 +169,7 @@ def _read_lists(
             rows = np.repeat(np.arange(len(order)), real.sum(1))
             _refuse_bad(path, name, values, rows, used)
             if view.items is not None and not view.items[values].all():
-                raise DataError(f"{path}: {name} holds items that are not ranked there")
+                raise DataError(f"{path}: {name} holds items that this view does not rank")
             starts = np.concatenate([[0], np.cumsum(real.sum(1))])
             plan.negatives[view.name, repeat] = Ragged(values.astype(np.int32), starts)
 
@@ -182,13 +183,13 @@ def _table(
     if table.ndim != 2 or len(table) != n_rows or table.dtype.kind not in "iu":
         raise DataError(f"{path}: {name} must be whole numbers with a row for each of its users")
     if table.size and int(table.max()) >= n_items:
-        raise DataError(f"{path}: {name} points beyond the end of its 'items' ({n_items})")
+        raise DataError(f"{path}: {name} has an index beyond its {n_items} 'items'")
     return table
 
 
 def _refuse_bad(path: Path, name: str, values: np.ndarray, rows: np.ndarray, used: Ragged) -> None:
     if len(values) and values.min() <= 0:
-        raise DataError(f"{path}: {name} names items that the data set does not have")
+        raise DataError(f"{path}: {name} names items that the data set lacks")
     owners = np.repeat(np.arange(len(used.lengths)), used.lengths)
     span = int(max(values.max(initial=0), used.values.max(initial=0))) + 1
     cells = rows * span + values
@@ -201,7 +202,7 @@ def _refuse_bad(path: Path, name: str, values: np.ndarray, rows: np.ndarray, use
 def _refuse_other_n(
     path: Path, phase: str, plan: EvaluationPlan, n: int, n_items: int, used: Ragged
 ) -> None:
-    """Lists may be shorter than ``n`` for lack of items, but the longest one has ``n``."""
+    """Lists may be shorter than ``n`` for lack of items, but the longest must have ``n``."""
     rows = np.repeat(np.arange(len(used.lengths)), used.lengths)
     for view in plan.views:
         pool = np.ones(n_items, dtype=bool) if view.items is None else view.items.copy()

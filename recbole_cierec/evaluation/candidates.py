@@ -2,9 +2,9 @@
 
 The paper ranks, for each user, all test positives against 500 items "which have no interaction
 with the user" (Sec. IV-A2). A list here is a pure function of (seed, repeat, user, pool, excluded
-items): a counter-based generator gives each user a stream of draws, and the list is the first N
-distinct allowed ones. So it is the same for every model, epoch, process and batch size, and does
-not depend on a library's random generator.
+items): a counter-based generator gives each user a stream of draws, and the list has the first N
+distinct allowed ones. It is the same for every model, epoch, process and batch size, and depends on
+no library's random generator.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 
 def user_keys(seed: int, repeat: int, users: np.ndarray) -> np.ndarray:
-    """The key [B] of each user's stream."""
+    """The key [B] of each user's random stream."""
     key = mix(np.array([seed], dtype=np.uint64) + _GOLDEN)  # arrays wrap around silently
     key = mix(key + np.array([repeat], dtype=np.uint64) * _GOLDEN + np.uint64(1))
     return mix(key + users.astype(np.uint64) * _GOLDEN + np.uint64(2))
@@ -57,7 +57,7 @@ class Ragged:
 
     @classmethod
     def group(cls, rows: np.ndarray, values: np.ndarray, n: int) -> Ragged:
-        """Distinct ``values`` of each of ``n`` rows, sorted; ``rows`` says where each belongs."""
+        """Distinct sorted ``values`` of each of ``n`` rows; ``rows`` has the row of each value."""
         order = np.lexsort((values, rows))
         rows, values = rows[order], values[order]
         new = np.ones(len(rows), dtype=bool)
@@ -67,14 +67,14 @@ class Ragged:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Of the rows [n]."""
+        """Number of values of each row [n]."""
         return np.diff(self.starts)
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(row numbers within ``rows``, values), flat, in the order of ``rows``."""
         lengths = self.lengths[rows]
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-            between = slice(self.starts[rows[0]], self.starts[rows[-1] + 1])  # rows of a block
+            between = slice(self.starts[rows[0]], self.starts[rows[-1] + 1])  # consecutive rows
             return np.repeat(np.arange(len(rows)), lengths), self.values[between]
         where = np.repeat(np.arange(len(rows)), lengths)
         ends = np.cumsum(lengths)
@@ -82,7 +82,7 @@ class Ragged:
         return where, self.values[np.repeat(self.starts[rows], lengths) + within]
 
     def padded(self, rows: np.ndarray, fill: int) -> np.ndarray:
-        """[len(rows), longest], filled up with ``fill``."""
+        """The rows as a table [len(rows), longest], padded with ``fill``."""
         lengths = self.lengths[rows]
         width = int(lengths.max(initial=0))
         table = np.full((len(rows), width), fill, dtype=self.values.dtype)
@@ -96,21 +96,21 @@ def draw_negatives(
     """For each user, ``n`` distinct items of ``pool`` that are not excluded.
 
     Args:
-        seed: From ``candidate_seed`` and the phase.
-        repeat: The number of the candidate set.
+        seed: Depends on ``candidate_seed`` and the phase.
+        repeat: Index of the candidate set.
         users: Users [R]; equal users get equal lists.
-        n: Items of a list; a user with fewer allowed ones gets all of those.
-        pool: Items [P] to draw from, distinct.
-        excluded: Row r: items that ``users[r]`` may not get, all of their interactions.
+        n: Items per list; a user with fewer allowed items gets all of them.
+        pool: Distinct items [P] to draw from.
+        excluded: Row r: the items that ``users[r]`` interacted with.
 
     Returns:
         Row r: the list of ``users[r]``, in random order.
     """
-    if not len(pool):  # a view of unseen items in data that have none
+    if not len(pool):  # as in a view of unseen items if there are none
         return Ragged(np.empty(0, dtype=np.int32), np.zeros(len(users) + 1, dtype=np.int64))
     place = np.full(int(max(pool.max(), excluded.values.max(initial=0))) + 1, -1, dtype=np.int64)
     place[pool] = np.arange(len(pool))
-    pool = pool.astype(np.int32)  # so are the lists, which are all kept
+    pool = pool.astype(np.int32)  # the lists have this type, to save memory
     step = max(1, BLOCK_CELLS // len(pool))
     lists: list[np.ndarray] = []
     for start in range(0, len(users), step):
@@ -138,7 +138,7 @@ def _draw_block(
     while len(open_rows):
         draws = below(stream(keys[open_rows], 0, count), size)
         row = open_rows[:, None]
-        # The first of equal draws wins: written last. What may not be drawn is written after all.
+        # Written in reverse, so the first of equal draws wins; then excluded items are marked.
         table[row, draws[:, ::-1]] = np.arange(count - 1, -1, -1, dtype=np.int32)
         table[where, barred] = -1
         good = table[row, draws] == np.arange(count, dtype=np.int32)
@@ -149,7 +149,7 @@ def _draw_block(
             lists[r] = items
         open_rows = open_rows[~full]
         count *= 2
-    for r in np.flatnonzero(crowded):  # a random order of all that is allowed, cut at n
+    for r in np.flatnonzero(crowded):  # a random order of all allowed items, cut at n
         order = stream(keys[r : r + 1], 0, size)[0]
         free = np.ones(size, dtype=bool)
         free[barred[where == r]] = False
@@ -165,26 +165,30 @@ def merge(
 
     Args:
         seed: As for :func:`draw_negatives`.
-        repeat: Likewise.
-        users: Likewise [R].
+        repeat: As for :func:`draw_negatives`.
+        users: Users [R].
         negatives: Row r: negatives in random order.
         positives: Row r: positives of ``users[r]``.
 
     Returns:
-        (items of each row, columns of its positives): row r of the second says where in row r of
-        the first the positives lie, in their order.
+        (items of each row, columns of its positives): row r of the second holds the columns of the
+        positives in row r of the first, in the order of ``positives``.
     """
     n_neg, n_pos = negatives.lengths, positives.lengths
     starts = np.concatenate([[0], np.cumsum(n_neg + n_pos)])
-    # A user has hundreds of negatives: all that is made for each of them is as narrow as can be.
+    # A user has hundreds of negatives: the arrays over them use the smallest types.
     negative = np.ones(starts[-1], dtype=bool)
-    tail = np.repeat(starts[1:] - positives.starts[1:], n_pos)  # of each row, for the positives
+    tail = np.repeat(
+        starts[1:] - positives.starts[1:], n_pos
+    )  # the end of each row, for its positives
     negative[np.arange(len(tail)) + tail] = False
     items = np.empty(starts[-1], dtype=np.int32)
     items[negative] = negatives.values
     columns = np.empty(len(positives.values), dtype=np.int64)
     kind = np.min_scalar_type(-len(columns) - 1)
-    owner = np.full(starts[-1], -1, dtype=kind)  # which positive lies here
+    owner = np.full(
+        starts[-1], -1, dtype=kind
+    )  # index of the positive at a place; -1 for negatives
     keys = mix(user_keys(seed, repeat, users) + np.uint64(3))
     for j in range(int(n_pos.max(initial=0))):  # each swaps places with a random earlier one
         rows = np.flatnonzero(n_pos > j)

@@ -1,15 +1,14 @@
-"""Strict cold start: the part of the items, or users, that training never sees.
+"""Strict cold start: some items, or users, are held out of training entirely.
 
 ::
 
     eval_args: {split: {COLD_ITEM: [0.8, 0.1, 0.1]}}                     # shares of the items
     eval_args: {split: {COLD_USER: {share: [0.8, 0.1, 0.1], seed: 7}}}   # shares of the users
 
-``COLD_ITEM`` divides the *items* into warm ones, those of validation and those of the test; every
-interaction of a held-out item goes to its phase. Interactions of warm items are split as usual
-(``rest``), so that a phase has cold and warm positives. ``COLD_USER`` does the same with users; the
-first ``history`` interactions of a held-out user are known, but neither trained on nor used as
-targets, for every model.
+``COLD_ITEM`` splits the *items* into warm, validation and test items; every interaction of a
+held-out item goes to its phase. Interactions of warm items are split as usual (``rest``), so each
+phase has cold and warm positives. ``COLD_USER`` does the same with users. The first ``history``
+interactions of a held-out user are known to every model, but neither trained on nor targets.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ EIGHT_ONE_ONE = (0.8, 0.1, 0.1)
 
 
 def check_shares(parts: Any, origin: str, name: str) -> None:
-    """Refuse all but three shares, none negative, not all zero.
+    """Refuse anything but three shares that are not negative and not all zero.
 
     Raises:
-        ConfigError: In one line that begins with ``origin``.
+        ConfigError: With a message that begins with ``origin``.
     """
     numbers = isinstance(parts, Sequence) and not isinstance(parts, str) and len(parts) == 3
     numbers = numbers and all(type(part) in (int, float) and 0 <= part < math.inf for part in parts)
@@ -46,11 +45,11 @@ class ColdSplit:
 
     Attributes:
         kind: ``item`` or ``user``.
-        share: Of training, validation and test, in items or users.
-        by: ``random``, or ``newest``: those first seen last are held out.
+        share: Shares of items or users for training, validation and test.
+        by: ``random``, or ``newest``: hold out those that occur first at the latest times.
         seed: Of the random choice.
-        rest: How interactions of what is not held out are split.
-        history: Of ``user``: first interactions that are known and no targets.
+        rest: Shares of the split of all interactions that are not held out.
+        history: With ``user``: number of first interactions that are known and not targets.
     """
 
     kind: str
@@ -62,12 +61,12 @@ class ColdSplit:
 
     @classmethod
     def parse(cls, name: str, given: Any, origin: str) -> ColdSplit:
-        """The rule that a configuration states.
+        """The rule in a configuration.
 
         Args:
             name: COLD_ITEM or COLD_USER.
             given: Three shares, or a mapping with attributes of this class.
-            origin: Where it was given, for errors.
+            origin: Where it was set, for errors.
 
         Raises:
             ConfigError: A key is unknown or a value is of the wrong kind.
@@ -98,14 +97,14 @@ class ColdSplit:
 
     @classmethod
     def of(cls, config: Any) -> ColdSplit | None:
-        """The rule of a run; None where it has no cold split."""
+        """The rule of a run; None without a cold split."""
         rule = config["strict_cold"]
         if not rule:
             return None
         return cls(**{**rule, "share": tuple(rule["share"]), "rest": tuple(rule["rest"])})
 
     def plain(self) -> dict[str, Any]:
-        """As the configuration and checkpoints keep it."""
+        """The rule as plain values, as configuration and checkpoints store it."""
         return {**asdict(self), "share": list(self.share), "rest": list(self.rest)}
 
 
@@ -114,11 +113,11 @@ def hold_out(counts: np.ndarray, times: np.ndarray | None, rule: ColdSplit) -> n
 
     Args:
         counts: Interactions [n]; row 0 is RecBole's padding.
-        times: First-seen times [n], for ``by: newest``.
-        rule: ``share``, ``by`` and ``seed`` are read.
+        times: Times of the first interaction [n], for ``by: newest``.
+        rule: Only ``share``, ``by`` and ``seed`` are used.
 
     Returns:
-        int8 [n] of WARM, VALID, TEST; by newest, the newest are TEST and those before them VALID.
+        int8 [n] of WARM, VALID, TEST; with ``by: newest`` TEST is the latest.
     """
     real = np.flatnonzero(counts > 0)
     if rule.by == "newest" and times is not None:

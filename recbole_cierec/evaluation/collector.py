@@ -1,4 +1,4 @@
-"""From batches of scores to one row a user of what metrics need, for each view and repeat."""
+"""Turns batches of scores into one row per user for the metrics, for each view and repeat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recbole_cierec.evaluation.compat import CollectorCompat
 from recbole_cierec.evaluation.plan import EvaluationPlan, Lists, View
 
 COMPARED = 2**22  # scores compared at a time
-# One row a user (a sequence in RecBole's modes of sequential models).
+# One row per user; per sequence in RecBole's modes of sequential models.
 ROWS = (
     "rec.topk", "rec.items", "rec.meanrank", "rec.users", "rec.row", "rec.hit_group",
     "rec.group_len",
@@ -35,14 +35,14 @@ class Segment:
 
 
 def batch_candidates(plan: EvaluationPlan, rows: np.ndarray) -> tuple[np.ndarray, list[Segment]]:
-    """Candidates of some rows, those of all views and repeats side by side.
+    """Candidates of some rows; all views and repeats in one table.
 
     Args:
         plan: A plan with lists.
         rows: Row numbers [B].
 
     Returns:
-        (item ids [B, W], 0 filling up, and where each view and repeat lies).
+        (item ids [B, W], padded with 0; the columns of each view and repeat).
     """
     tables, segments, first = [], [], 0
     for view, repeat, lists in plan.lists():
@@ -57,7 +57,7 @@ def batch_candidates(plan: EvaluationPlan, rows: np.ndarray) -> tuple[np.ndarray
 def ranks_of(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Ranks [T], from 0, of the entries (rows, columns) in their rows of ``scores`` [B, W].
 
-    Of equal scores the left one ranks first.
+    Among equal scores the leftmost ranks first.
 
     >>> ranks_of(torch.tensor([[1.0, 3.0, 1.0]]), torch.tensor([0, 0]), torch.tensor([0, 2]))
     tensor([1, 2])
@@ -69,21 +69,21 @@ def ranks_of(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         others, mine = scores[r], scores[r, c].unsqueeze(1)
         ahead = (others > mine).sum(1)
         equal = others == mine
-        if int(equal.sum()) > len(r):  # ties, apart from every score with itself
+        if int(equal.sum()) > len(r):  # ties; every score equals itself once
             ahead += (equal & (places < c.unsqueeze(1))).sum(1)
         parts.append(ahead)
     return torch.cat(parts)
 
 
 class Collected(dict[Key, DataStruct]):
-    """What one evaluation collected, by view and repeat."""
+    """The collected rows of one evaluation, by view and repeat."""
 
 
 class PlanCollector(CollectorCompat):
-    """RecBole's collector, once a view and repeat; hits keep the group of their item.
+    """RecBole's collector, once per view and repeat; hits keep the group of their item.
 
     Attributes:
-        plan: What is evaluated; set before each evaluation. None: all items, no groups.
+        plan: Set before each evaluation; None: all items, no groups.
     """
 
     plan: EvaluationPlan | None = None
@@ -94,10 +94,10 @@ class PlanCollector(CollectorCompat):
         self.k = max(config["topk"])
         self.needs_items = self.register.need("rec.items")
         self.ranking = config["eval_type"] == EvaluatorType.RANKING
-        # Both come of one ranking here, with the items' groups beside them.
+        # Computed here from one ranking, together with the items' groups.
         for need in ("rec.topk", "rec.items"):
             setattr(self.register, need, False)
-        self._common = self.data_struct  # counts of the training data
+        self._common = self.data_struct  # holds counts of the training data
         self._structs: Collected = Collected()
 
     def eval_batch_collect(
@@ -114,7 +114,7 @@ class PlanCollector(CollectorCompat):
     def _collect_view(
         self, view: View, scores: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
     ) -> None:
-        """All items are candidates, or those of the view."""
+        """Collect rankings of all items, or of those of the view."""
         keys = self._row_keys(interaction, len(scores), positive_i)
         positive_u, positive_i = positive_u.to(scores.device), positive_i.to(scores.device)
         if view.items is not None:
@@ -138,7 +138,7 @@ class PlanCollector(CollectorCompat):
     def _collect_lists(
         self, scores: Tensor, interaction: Any, rows: Tensor, segments: list[Segment]
     ) -> None:
-        """Each row has its own candidates."""
+        """Collect rankings of candidate lists, one per row."""
         self._refuse_nan(scores)
         users, _ = self._row_keys(interaction, len(scores), None)
         for part in segments:
@@ -167,25 +167,25 @@ class PlanCollector(CollectorCompat):
     def _row_keys(
         self, interaction: Any, n: int, positive_i: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Users [n], and what tells rows apart when processes have some of them twice."""
+        """Users [n] and keys of rows [n], by which rows that two processes have are found."""
         users = interaction[self.config["USER_ID_FIELD"]].cpu()
-        if len(users) != n:  # RecBole's sampled candidates: a row of pairs each, a user's together
+        if len(users) != n:  # RecBole's sampled candidates: one row per pair, grouped by user
             users = torch.unique_consecutive(users)
             return users, users
         lengths = self.config["ITEM_LIST_LENGTH_FIELD"]
         if positive_i is None or not lengths or lengths not in interaction:
             return users, users
-        at = interaction[lengths].cpu()  # one row an interaction
+        at = interaction[lengths].cpu()  # one row per interaction
         return users, (users * 2**20 + at) * 2**24 + positive_i.cpu()
 
     def _groups_of(self, items: Tensor) -> Tensor:
-        """1 + the group of each item, int8."""
+        """1 + the group of each item, int8, in the shape of ``items``."""
         if self.plan is None:
             return torch.ones_like(items, dtype=torch.int8)
         return torch.from_numpy(self.plan.item_groups.of).to(items.device)[items] + 1
 
     def _group_lengths(self, n: int, rows: Tensor, items: Tensor) -> Tensor:
-        """Positives of each row in each item group [n, 3]."""
+        """Numbers of positives of each row in each item group [n, 3]."""
         cells = rows * 3 + self._groups_of(items).long() - 1
         return torch.bincount(cells, minlength=3 * n).view(n, 3)
 
@@ -196,7 +196,7 @@ class PlanCollector(CollectorCompat):
             )
 
     def _open(self, key: Key) -> None:
-        """Collect into the struct of a view and repeat."""
+        """Make the struct of a view and repeat the current one."""
         if key not in self._structs:
             struct = DataStruct()
             struct._data_dict.update(self._common._data_dict)
@@ -217,7 +217,7 @@ class PlanCollector(CollectorCompat):
             self.data_struct.update_tensor(name, value.cpu())
 
     def get_data_struct(self) -> Collected | DataStruct:
-        """All that was collected since the last call."""
+        """Everything that was collected since the last call."""
         structs, self._structs = self._structs, Collected()
         self.data_struct = self._common
         return structs or super().get_data_struct()

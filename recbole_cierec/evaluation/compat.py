@@ -1,4 +1,4 @@
-"""Compatibility of RecBole's Collector; a subclass."""
+"""Compatibility subclass of RecBole's Collector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from recbole.evaluator.collector import Collector, DataStruct
 
 
 class CollectorCompat(Collector):
-    """Collector for metrics that need counts of the training data.
+    """Supports metrics that need counts of the training data.
 
     Reason: evaluator/collector.py:226-227 (new in 1.2.1) calls ``.cpu()`` on everything collected,
     also on ints and Counters, so ItemCoverage, AveragePopularity, GiniIndex and TailPercentage
@@ -17,7 +17,7 @@ class CollectorCompat(Collector):
     """
 
     def get_data_struct(self) -> DataStruct:
-        """Return all that was collected and reset what belongs to one evaluation only."""
+        """Return the collected data, and reset those of one evaluation."""
         collected = self.data_struct._data_dict
         plain = {k: value for k, value in collected.items() if not torch.is_tensor(value)}
         for name in plain:

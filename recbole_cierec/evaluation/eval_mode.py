@@ -1,4 +1,4 @@
-"""The modes of ``eval_args``: what the positives of a phase are ranked against."""
+"""The modes of ``eval_args``: the items that positives are ranked against."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MODE = re.compile(r"(full|labeled)|(uni|pop|user)([1-9][0-9]*)")
 
 @dataclass(frozen=True)
 class EvalMode:
-    """One mode.
+    """An evaluation mode.
 
     Attributes:
         kind: ``full`` (all items), ``labeled`` (no ranking), ``uni`` or ``pop`` (RecBole's
@@ -25,10 +25,10 @@ class EvalMode:
 
     @classmethod
     def parse(cls, text: Any) -> EvalMode:
-        """The mode that ``text`` names, as ``full`` or ``user500``.
+        """The mode with the name ``text``, such as ``full`` or ``user500``.
 
         Raises:
-            ValueError: It names none.
+            ValueError: There is no such mode.
         """
         match = _MODE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
@@ -42,7 +42,7 @@ class EvalMode:
 
     @classmethod
     def all_of(cls, eval_args: Mapping[str, Any]) -> list[EvalMode]:
-        """The modes in ``eval_args``: one for both phases, or one for each."""
+        """The modes in ``eval_args``: one for both phases, or one for each phase."""
         modes = eval_args.get("mode")
         return [cls.parse(m) for m in (modes.values() if isinstance(modes, Mapping) else [modes])]
 

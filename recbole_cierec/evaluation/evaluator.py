@@ -1,7 +1,7 @@
-"""Results of all rows and of each group, from one pass over the scores.
+"""Results of all rows and of each group, computed in one pass over the scores.
 
-RecBole keeps one row a user of what its metrics need; a group's result is RecBole's own metric on
-the rows of its users, or, for a group of items, on the hits and positives that are in it.
+RecBole collects one row per user for its metrics. The result of a group of users is RecBole's
+metric on their rows; that of a group of items is the metric on its hits and positives.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from recbole_cierec.evaluation.plan import EvaluationPlan
 
 
 class PlanEvaluator(Evaluator):
-    """RecBole's evaluator, once for all users and once a group and view.
+    """RecBole's evaluator for all users, and for each group and view.
 
-    Keys are ``recall@10`` for the whole, ``recall@10_cold`` for a group of users,
-    ``recall@10_item_unseen`` for one of items, ``recall@10_among_cold`` for a view; with repeats
-    these are means, and ``recall@10_std`` and so on the standard deviations over them.
+    Keys are ``recall@10`` for all, ``recall@10_cold`` for a group of users,
+    ``recall@10_item_unseen`` for a group of items and ``recall@10_among_cold`` for a view. With
+    repeats these are means, and ``recall@10_std`` and so on are standard deviations.
+    Empty groups are reported as nan.
 
     Attributes:
-        plan: What is evaluated; None: no groups.
-        shares: Of the last evaluation: group to its share of users or positives.
+        plan: None: no groups.
+        shares: The share of users or positives of each group in the last evaluation.
         users: Internal ids [R] of the rows of the last evaluation.
-        per_user: Metric to its values [R], means over the repeats; of a view, as
-            ``recall@10_among_cold``, NaN for users without a positive in it.
+        per_user: Values [R] by metric, means over the repeats; those of a view, such as
+            ``recall@10_among_cold``, are NaN for users without a positive in it.
     """
 
     plan: EvaluationPlan | None = None
@@ -84,9 +85,9 @@ class PlanEvaluator(Evaluator):
         return result
 
     def _part(self, struct: DataStruct, view: str) -> OrderedDict:
-        """A view's users are some of the whole's, which came before."""
+        """Evaluate a view; its users are among those of the whole, which is evaluated before."""
         order = np.argsort(self.users)
-        if len(np.unique(self.users)) < len(order):  # several rows a user: whose is not known
+        if len(np.unique(self.users)) < len(order):  # several rows per user: their order is unknown
             return super().evaluate(struct)
         places = np.searchsorted(self.users, struct.get("rec.users").numpy(), sorter=order)
         with self._captured(f"_{view}", order[places]):
@@ -109,11 +110,11 @@ class PlanEvaluator(Evaluator):
 
     @contextmanager
     def _captured(self, end: str = "", rows: np.ndarray | None = None) -> Iterator[None]:
-        """Within, every ranking metric also leaves its values by user in ``per_user``.
+        """Within the context every ranking metric also stores its values by user in ``per_user``.
 
         Args:
-            end: Of the metric's name there.
-            rows: Which of ``users`` are evaluated; None: all.
+            end: Suffix of the metric's name.
+            rows: Indices of the evaluated ``users``; None: all.
         """
         for name in self._ranked:
             metric = self.metric_class[name]
@@ -140,14 +141,14 @@ class PlanEvaluator(Evaluator):
         return keep
 
     def log_shares(self) -> None:
-        """One line: how many of the users, and of the positives, each group has."""
+        """Log the share of users, and of positives, of each group in one line."""
         if self.shares:
             text = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
             getLogger().info(f"Shares of users and, for items, of test positives: {text}")
 
 
 def _mean(results: list[OrderedDict], places: int) -> OrderedDict:
-    """Means over repeats, then standard deviations (of a sample) as ``NAME_std``."""
+    """Means over repeats, then sample standard deviations as ``NAME_std``."""
     if len(results) == 1:
         return results[0]
     means, spreads = OrderedDict(), OrderedDict()
@@ -159,7 +160,7 @@ def _mean(results: list[OrderedDict], places: int) -> OrderedDict:
 
 
 def _rows(struct: DataStruct, mask: np.ndarray) -> DataStruct:
-    """The struct with only the users of ``mask``."""
+    """The struct with only the rows of ``mask``."""
     part = DataStruct()
     chosen = torch.from_numpy(mask)
     for key, value in struct._data_dict.items():
@@ -168,11 +169,11 @@ def _rows(struct: DataStruct, mask: np.ndarray) -> DataStruct:
 
 
 def gathered(mine: Collected | DataStruct) -> Collected:
-    """All processes' rows, each once and in order: RecBole's loader pads by repeating rows.
+    """The rows of all processes, each once and in order: RecBole's loader pads by repeating rows.
 
     Args:
-        mine: What this process collected; a plain struct where it is nothing, as where no user of
-            its share has a positive. It must take part all the same: the others wait for it.
+        mine: The rows of this process; a plain struct if there are none, for example because no
+            user of its share has a positive. It must take part nevertheless: the others wait.
     """
     structs = mine if isinstance(mine, Collected) else Collected()
     if not torch.distributed.is_initialized():
@@ -181,7 +182,7 @@ def gathered(mine: Collected | DataStruct) -> Collected:
     everyone: list[dict] = [{} for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(everyone, rows)
     source: DataStruct = next(iter(structs.values()), mine)
-    common = source._data_dict  # the same in all processes
+    common = source._data_dict  # equal in all processes
     whole = Collected()
     for key in dict.fromkeys(key for part in everyone for key in part):
         parts = [part[key] for part in everyone if key in part]

@@ -1,9 +1,9 @@
-"""Groups of users and items that results are reported for.
+"""Groups of users and items for which results are reported.
 
 The paper's cold and warm columns are means over two disjoint groups of users (every row of its
 Table II is the same mixture of both), split at three interactions. Item groups split the test
-positives by how often each occurs in training; a group's recall counts only its own positives, in
-the same ranking.
+positives by their number of training interactions; the recall of a group counts only its own
+positives, in the same ranking.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ ITEM_GROUPS = ("item_unseen", "item_rare", "item_common")
 
 
 class UserGroups:
-    """Cold and warm users; with a split by users, also those that training never saw, and the rest.
+    """Cold and warm users; with a COLD_USER split also new users and all others (known).
 
     Args:
-        counts: Interactions of each user [n_users] in the phase that decides.
-        boundary: Users with at most this many are cold.
-        new: bool [n_users], users held out of training; None: there are none.
+        counts: Interactions of each user [n_users] in the parts that ``user_group_count`` names.
+        boundary: Users with at most this many interactions are cold.
+        new: bool [n_users], users held out of training; None without such a split.
     """
 
     def __init__(self, counts: np.ndarray, boundary: int, new: np.ndarray | None = None) -> None:
@@ -34,7 +34,7 @@ class UserGroups:
 
     @classmethod
     def from_split(cls, config: Any, train: Any, valid: Any, test: Any) -> UserGroups:
-        """The groups of the three parts of a data set, by the keys ``user_group_*``."""
+        """The groups of a data set with three parts, by the keys ``user_group_*``."""
         field = config["USER_ID_FIELD"]
         in_training = train.training_counts(field)
         parts: dict[str, list[Any]] = {"train": [], "test": [test], "total": [valid, test]}
@@ -52,12 +52,12 @@ class UserGroups:
         return cls(counts, config["user_group_boundary"], new)
 
     def masks(self, users: np.ndarray) -> dict[str, np.ndarray]:
-        """bool [len(users)] for each group."""
+        """Whether each of ``users`` [R] belongs to a group: bool [R] by group."""
         return {name: member[users] for name, member in self.members.items()}
 
 
 class ItemGroups:
-    """Items that training never saw, saw rarely, or saw more often.
+    """Items that are unseen, rare or common in training.
 
     Args:
         counts: Training interactions of each item [n_items].

@@ -1,10 +1,10 @@
-"""A metric that RecBole lacks: NDCG whose ideal is taken over the hits within k.
+"""A metric that RecBole lacks: NDCG normalised by the hits within k.
 
-RecBole's NDCG divides by the gain of min(positives, k) hits at the top. The one here divides by the
-gain of the hits that are there, moved to the top. It says how high the hits stand, not how many
-there are, and so is no measure of recall. It is here because the values printed in the paper's
-Table II exceed what standard NDCG can reach with that table's recall, and agree with this one
-(docs/protocol.md): compare it, and nothing else, with the paper's NDCG@10.
+RecBole's NDCG divides by the gain of min(positives, k) hits at the top. This one divides by the
+gain of the actual hits, moved to the top. It measures how high the hits rank, not how many there
+are, so it does not measure recall. The values in the paper's Table II exceed what standard NDCG can
+reach with that table's recall, and agree with this metric (docs/protocol.md): compare only this
+one with the paper's NDCG@10.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from recbole.evaluator.collector import DataStruct
 
 
 def ndcg_hit(hits: np.ndarray) -> np.ndarray:
-    """Hit-normalised NDCG at every cut.
+    """Hit-normalised NDCG at every k.
 
     Args:
-        hits: bool [n, K]; whether the item at a rank is a positive.
+        hits: bool [n, K], whether the item at a rank is a positive.
 
     Returns:
-        float64 [n, K]; column k - 1 is NDCG_Hit@k, 0 where there is no hit yet.
+        float64 [n, K]; column k - 1 is NDCG_Hit@k, 0 without a hit.
 
     >>> ndcg_hit(np.array([[True, False], [False, True], [False, False]])).round(4).tolist()
     [[1.0, 1.0], [0.0, 0.6309], [0.0, 0.0]]
@@ -36,15 +36,15 @@ class NDCG_Hit(TopkMetric):
     """:func:`ndcg_hit` in RecBole's form."""
 
     def calculate_metric(self, dataobject: DataStruct) -> dict[str, float]:
-        """The mean over users at each ``topk``."""
+        """Means over users, at each k of ``topk``."""
         hits, _ = self.used_info(dataobject)
         return self.topk_result("ndcg_hit", ndcg_hit(hits))
 
 
 def register_metric(metric: type[AbstractMetric]) -> None:
-    """Make a metric known by its class's name, in any case, for ``metrics`` and ``valid_metric``.
+    """Register a metric under its class name, in any case, for ``metrics`` and ``valid_metric``.
 
-    It may be called any number of times.
+    Registering a metric again has no effect.
 
     Args:
         metric: A subclass of RecBole's ``TopkMetric``, ``LossMetric`` or ``AbstractMetric``.

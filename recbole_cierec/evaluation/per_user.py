@@ -1,8 +1,8 @@
-"""Results of single users on disk, which significance tests need.
+"""Results by user on disk, for significance tests.
 
-``saved/RUN.users.npz`` beside ``saved/RUN.pth``: ``users`` (external ids), one float64 array a
-metric (``recall@10``; with repeats the user's mean over them), and ``about`` (JSON). Nothing in it
-is pickled.
+``saved/RUN.users.npz``, next to ``saved/RUN.pth``, holds ``users`` (external ids), one float64
+array per metric (``recall@10``; with repeats the mean of each user), and ``about`` (JSON). It has
+no pickled objects.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SUFFIX = ".users.npz"
 
 @dataclass
 class UserResults:
-    """What :func:`save_per_user` wrote.
+    """A file that :func:`save_per_user` wrote.
 
     Attributes:
         name: Of the run, for tables.
         users: External ids [n].
-        values: Metric to [n].
-        about: model, dataset, seed, digests, protocol, groups.
-        path: The file.
+        values: Values [n] by metric, and bool [n] by ``group/NAME``.
+        about: model, dataset, seed, digests and protocol.
+        path: Of the file, for messages.
     """
 
     name: str
@@ -49,16 +49,16 @@ class UserResults:
 def save_per_user(
     checkpoint: Path, evaluator: PlanEvaluator, dataset: Any, config: Any
 ) -> Path | None:
-    """Write the last evaluation's values by user.
+    """Write the values by user of the last evaluation.
 
     Args:
-        checkpoint: The run's checkpoint; the file lies beside it.
-        evaluator: :class:`recbole_cierec.evaluation.evaluator.PlanEvaluator` after the test.
+        checkpoint: The run's checkpoint; the file is written next to it.
+        evaluator: After the test.
         dataset: Any part, for external ids.
-        config: The configuration.
+        config: RecBole config.
 
     Returns:
-        The file; None where the evaluation had no rankings.
+        The path of the file; None if the evaluation had no rankings.
     """
     if not evaluator.per_user or evaluator.plan is None:
         return None
@@ -87,10 +87,10 @@ def save_per_user(
 
 
 def evaluated_digest(dataset: Any, plan: EvaluationPlan) -> str:
-    """sha256 over what was ranked: ids, positives and, in ``userN`` mode, the candidate lists.
+    """sha256 of what was ranked: ids, positives and, in ``userN`` mode, the candidate lists.
 
-    It is the same for models of all kinds, whose parts hold the same interactions differently, and
-    another one for lists that were read from another ``candidates_file``.
+    It is equal for all kinds of models, whose parts store the same interactions differently, and
+    differs for lists from another ``candidates_file``.
     """
     state = hashlib.sha256()
     for field in (dataset.uid_field, dataset.iid_field):
@@ -109,16 +109,16 @@ def evaluated_digest(dataset: Any, plan: EvaluationPlan) -> str:
 
 
 def read_per_user(path: Path) -> UserResults:
-    """Read one file, or the only or newest one of a folder.
+    """Read a file, or the newest file of a folder.
 
     Raises:
-        DataError: There is none, or it is not one of ours.
+        DataError: There is no such file, or :func:`save_per_user` did not write it.
     """
     path = Path(path)
-    if os.path.isdir(path):  # unlike is_dir it never raises
+    if os.path.isdir(path):  # Path.is_dir may raise
         files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
         if not files:
-            raise DataError(f"{path}: no *{SUFFIX} in this folder; runs leave them in saved/")
+            raise DataError(f"{path}: no *{SUFFIX} in this folder; runs write them to saved/")
         path = files[-1]
     try:
         arrays = read_npz(path)
@@ -133,12 +133,12 @@ def read_per_user(path: Path) -> UserResults:
 def _check(users: np.ndarray, values: dict[str, np.ndarray], about: object) -> None:
     """Raise ValueError for arrays and a description that :func:`save_per_user` cannot have written.
 
-    Values that are infinite would end as warnings and nan in the table.
+    Infinite values would cause warnings and nan in the table.
     """
     if not isinstance(about, dict):
-        raise ValueError("'about' is no mapping")
+        raise ValueError("'about' is not a mapping")
     if users.ndim != 1 or users.dtype.kind != "U":
-        raise ValueError("'users' is no list of ids")
+        raise ValueError("'users' is not a list of ids")
     for name, array in values.items():
         if array.shape != users.shape or array.dtype.kind not in "fb" or np.isinf(array).any():
-            raise ValueError(f"'{name}' is not one finite number a user")
+            raise ValueError(f"'{name}' is not one finite number per user")

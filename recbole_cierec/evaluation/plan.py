@@ -1,9 +1,9 @@
-"""What one phase is evaluated on: the users, their positives and the items that are ranked.
+"""What a phase evaluates: users, their positives and the ranked items.
 
-A *view* restricts both positives and candidates to some items. The view without a name is not
-restricted; under strict item cold start ``among_cold`` ranks items that training never saw against
-each other, and ``among_warm`` the others. In ``userN`` mode each view has its own candidate lists,
-one for each repeat; in RecBole's modes a view is a mask over the items.
+A *view* restricts both positives and candidates to some items. The view without a name has all
+items; under strict item cold start ``among_cold`` ranks items that training never saw against each
+other, and ``among_warm`` ranks the others. In ``userN`` mode each view has its own candidate lists,
+one set per repeat; in RecBole's modes a view is a mask over the items.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class View:
     """A restriction to some items.
 
     Attributes:
-        name: Suffix of its results; empty for the whole.
-        items: bool [n_items], which may be ranked; None: all.
-        positives: Of each row [R], in ``userN`` mode; else empty.
+        name: Suffix of its results; empty for all items.
+        items: bool [n_items], whether an item is ranked; None: all.
+        positives: Of each row [R], in ``userN`` mode; otherwise empty.
     """
 
     name: str
@@ -55,11 +55,11 @@ class EvaluationPlan:
     Attributes:
         user_groups: Cold and warm users.
         item_groups: Items by training interactions.
-        views: The views, the whole first.
-        users: Of each row [R], in ``userN`` mode; else empty.
-        negatives: (view name, repeat) to the negatives of each row, in ``userN`` mode.
-        repeats: Candidate sets.
-        seed: Of the lists, from ``candidate_seed`` and the phase.
+        views: The view of all items first.
+        users: Of each row [R], in ``userN`` mode; otherwise empty.
+        negatives: Negatives of each row, by view name and repeat, in ``userN`` mode.
+        repeats: Number of candidate sets.
+        seed: Of the lists; depends on ``candidate_seed`` and the phase.
     """
 
     user_groups: UserGroups | None
@@ -73,11 +73,11 @@ class EvaluationPlan:
 
     @property
     def sampled(self) -> bool:
-        """Whether candidates are lists (``userN``) and not all items."""
+        """Whether candidates are lists (``userN``) instead of all items."""
         return bool(self.negatives)
 
     def lists(self) -> list[tuple[str, int, Lists]]:
-        """View name, repeat and lists, made on first use."""
+        """(view name, repeat, lists) of each, computed on first use."""
         if not self._lists:
             for view in self.views:
                 for repeat in range(self.repeats):
@@ -88,17 +88,17 @@ class EvaluationPlan:
 
 
 def has_views(config: Any) -> bool:
-    """Whether unseen items, and all others, are also ranked among themselves."""
+    """Whether unseen items, and all others, are also ranked among each other."""
     cold = ColdSplit.of(config)
     return bool(config["cold_item_views"]) or (cold is not None and cold.kind == "item")
 
 
 def make_views(config: Any, item_groups: ItemGroups, universe: np.ndarray | None) -> list[View]:
-    """The views that the configuration asks for.
+    """The views of a configuration.
 
     Args:
         config: A COLD_ITEM split or ``cold_item_views`` adds views of cold and warm items.
-        item_groups: Which items training saw.
+        item_groups: Of the training part.
         universe: bool [n_items], the items that exist in this phase; None: all.
     """
     views = [View("", universe)]
@@ -110,7 +110,7 @@ def make_views(config: Any, item_groups: ItemGroups, universe: np.ndarray | None
 
 
 def draw_all(plan: EvaluationPlan, n: int, n_items: int, used: Ragged) -> None:
-    """Fill ``plan.negatives`` with ``n`` items for each row, or with all if there are fewer."""
+    """Draw ``plan.negatives``: ``n`` items for each row, or all if there are fewer."""
     for view in plan.views:
         allowed = np.ones(n_items, dtype=bool) if view.items is None else view.items.copy()
         allowed[0] = False  # RecBole's padding item
@@ -122,7 +122,7 @@ def draw_all(plan: EvaluationPlan, n: int, n_items: int, used: Ragged) -> None:
 
 
 def restrict(positives: Ragged, items: np.ndarray | None) -> Ragged:
-    """Rows with only the values that ``items`` [n_items] has as True."""
+    """Keep only positives in ``items``, bool [n_items]; None keeps all."""
     if items is None:
         return positives
     rows = np.repeat(np.arange(len(positives.lengths)), positives.lengths)

@@ -1,4 +1,4 @@
-"""Scores of candidate lists, by the cheapest exact way that a model offers."""
+"""Scores of candidate lists, by the cheapest exact method of a model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 from recbole_cierec.evaluation.collector import Segment, batch_candidates
 from recbole_cierec.evaluation.plan import EvaluationPlan
 
-PAIRS = 65536  # pairs at a time where a model can score nothing else
+PAIRS = 65536  # pairs at a time, for models that only have predict
 
 
 def candidate_batch(
     trainer: Any, plan: EvaluationPlan, interaction: Any, rows: Tensor
 ) -> tuple[Tensor, Tensor, list[Segment]]:
-    """Scores of a batch of users over their candidates.
+    """Scores of a batch of users for their candidates.
 
     Args:
         trainer: RecBole's trainer, for its model and device.
         plan: A plan with candidate lists.
-        interaction: The users as RecBole gives them to the model.
+        interaction: The users, as RecBole passes them to the model.
         rows: Their rows [B] in the plan.
 
     Returns:
-        (scores [B, W], ``rows``, where views and repeats lie in W); -inf where a list has ended.
+        (scores [B, W], ``rows``, the columns of each view and repeat); scores of padding are -inf.
     """
     table, segments = batch_candidates(plan, rows.numpy())
     items = torch.from_numpy(table).to(trainer.device)
@@ -40,8 +40,7 @@ def candidate_batch(
 
 
 def _of_any_model(trainer: Any, interaction: Any, items: Tensor) -> Tensor:
-    """Full scores where the model has them, a few users at a time as they are many; else
-    RecBole's predict on the pairs."""
+    """Selected from full scores, a few users at a time; for models without them, by predict."""
     step = max(1, trainer.config["eval_batch_size"] // trainer.tot_item_num)
     try:
         parts = []
@@ -61,5 +60,5 @@ def _of_any_model(trainer: Any, interaction: Any, items: Tensor) -> Tensor:
 
 def _pairs(trainer: Any, interaction: Any, rows: Tensor, items: Tensor) -> Tensor:
     pairs = interaction[rows]
-    pairs.update(trainer.item_tensor[items])  # with the columns that a model reads of an item
+    pairs.update(trainer.item_tensor[items])  # adds the item columns that the model reads
     return trainer.model.predict(pairs).view(-1)

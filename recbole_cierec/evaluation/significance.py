@@ -1,9 +1,9 @@
-"""Whether two runs differ, tested over users.
+"""Significance tests of differences between two runs, over users.
 
-Each user is measured under both runs, so the tests are paired: Student's t on the differences,
-Wilcoxon's signed ranks, and a bootstrap interval of the mean difference, all by SciPy. Many
-comparisons are corrected by Holm's step-down method. A test over users says whether another draw of
-users would show the same; it says nothing about other seeds or data sets.
+Both runs measure the same users, so the tests are paired: Student's t-test of the differences,
+Wilcoxon's signed-rank test, and a bootstrap interval of the mean difference, all by SciPy. Holm's
+step-down method corrects for several comparisons. A test over users says whether another sample of
+users would show the difference; it says nothing about other seeds or data sets.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Comparison:
     """One run against the baseline on one metric.
 
     Attributes:
-        run: Its name.
-        mean: Its mean.
-        base: The baseline's mean.
-        n: Users.
+        run: Name of the run.
+        mean: Mean of the run.
+        base: Mean of the baseline.
+        n: Number of users.
         t_p: p-value of the paired t-test.
         wilcoxon_p: p-value of Wilcoxon's test.
         low: Lower end of the 95 % bootstrap interval of the mean difference.
-        high: Upper end.
+        high: Its upper end.
     """
 
     run: str
@@ -49,7 +49,7 @@ class Comparison:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's correction.
+    """Holm's correction of p-values [n].
 
     >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
     [0.03, 0.06, 0.06]
@@ -62,39 +62,39 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the same users, in the same order; of users who have any (NaN: none).
+    """Values [n] of both runs for the same users, in the same order, without NaN.
 
     Raises:
-        DataError: The runs are of other data, protocols or users, or lack the metric.
+        DataError: The runs have different data, protocols or users, or lack the metric.
     """
-    _refuse_other_ground(run, base)
+    _refuse_incomparable(run, base)
     for side in (run, base):
         if metric not in side.values:
             known = ", ".join(k for k in side.values if "/" not in k)
             raise DataError(f"{side.path}: has no {metric}; it has {known}")
-    # A sequence model in RecBole's modes has several rows a user: stable, to keep their order.
+    # Stable: a sequential model in RecBole's modes has several rows per user, in the same order.
     a, b = (np.argsort(side.users, kind="stable") for side in (run, base))
     ours, theirs = run.values[metric][a], base.values[metric][b]
     has = ~np.isnan(ours)
     if not np.array_equal(run.users[a], base.users[b]) or (np.isnan(theirs) == has).any():
-        raise DataError(f"{run.path} and {base.path}: not the same users")
+        raise DataError(f"{run.path} and {base.path} are not comparable: different users")
     return ours[has], theirs[has]
 
 
-def _refuse_other_ground(run: UserResults, base: UserResults) -> None:
+def _refuse_incomparable(run: UserResults, base: UserResults) -> None:
     both = f"{run.path} and {base.path}"
     apart = _differences(run.about.get("protocol"), base.about.get("protocol"))
     if apart:
-        said = "; ".join(f"{key} is {ours} and {theirs}" for key, ours, theirs in apart)
-        raise DataError(f"{both} do not compare: not the same protocol, {said}")
+        text = "; ".join(f"{key} is {ours} and {theirs}" for key, ours, theirs in apart)
+        raise DataError(f"{both} are not comparable: different protocols, {text}")
     if run.about.get("data_digest") != base.about.get("data_digest"):
         ours, theirs = (side.about.get("dataset") for side in (run, base))
         why = f"{ours}, {theirs}" if ours != theirs else "other interactions or candidates"
-        raise DataError(f"{both} do not compare: not the same data, {why}")
+        raise DataError(f"{both} are not comparable: different data, {why}")
 
 
 def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Each value that differs, at any depth, with its key: ``eval_args.mode``."""
+    """(key, value, other value) of each difference at any depth; keys as ``eval_args.mode``."""
     if not isinstance(ours, dict) and not isinstance(theirs, dict):
         return [] if ours == theirs else [(key, ours, theirs)]
     ours, theirs = (side if isinstance(side, dict) else {} for side in (ours, theirs))
@@ -117,16 +117,16 @@ def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> 
             **{_RNG: np.random.default_rng(seed)},
         ).confidence_interval  # fmt: skip
         low, high = float(interval.low), float(interval.high)
-    else:  # all users differ by the same: no spread to test with
+    else:  # equal differences have no variance to test with
         t_p, low, high = float("nan"), float(difference.mean()), float(difference.mean())
     wilcoxon_p = float(stats.wilcoxon(difference, zero_method="wilcox").pvalue)
     return Comparison(run.name, ours.mean(), theirs.mean(), n, t_p, wilcoxon_p, low, high)
 
 
 def significance_table(runs: list[UserResults], base: UserResults, metrics: list[str]) -> str:
-    """Markdown: every run against the baseline on every metric, p-values corrected by Holm.
+    """Markdown table of every run against the baseline on every metric.
 
-    The correction is over all rows of the table, for each of the two tests.
+    p-values of each test are corrected by Holm over all rows of the table.
     """
     rows = [(metric, compare(run, base, metric)) for metric in metrics for run in runs]
     t_p = holm(np.nan_to_num([row.t_p for _, row in rows], nan=1.0))

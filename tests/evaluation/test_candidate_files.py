@@ -139,7 +139,7 @@ REFUSED = [
     (lambda lists: lists.pop("u7"), "has no candidates for 1 of 30 users of the test part"),
     (replace_with_used, "holds items that their user has interacted with"),
     (lambda lists: lists["u1"].__setitem__(0, lists["u1"][1]), "holds an item twice"),
-    (lambda lists: lists["u1"].__setitem__(0, 40), "points beyond the end of its 'items'"),
+    (lambda lists: lists["u1"].__setitem__(0, 40), "has an index beyond its"),
     (lambda lists: [row.pop() for row in lists.values()], f"not the {N} of the mode user{N}"),
 ]
 
@@ -157,7 +157,7 @@ def test_unknown_items_are_refused(job, tmp_path):
     _, arrays = hand_made(job("full", candidates_file=None), tmp_path)
     arrays["items"][int(arrays["test/0"][0, 0])] = "x1"
     np.savez(tmp_path / "lists.npz", **arrays)
-    with pytest.raises(DataError, match="names items that the data set does not have"):
+    with pytest.raises(DataError, match="names items that the data set lacks"):
         job()
 
 
@@ -265,7 +265,7 @@ def test_numbers_of_any_width_are_read(job, tmp_path, kind):
 def test_ids_that_are_no_list_are_refused(job, tmp_path, name):
     _, arrays = hand_made(job("full", candidates_file=None), tmp_path)
     np.savez(tmp_path / "lists.npz", **{**arrays, name: arrays[name][:, None]})
-    with pytest.raises(DataError, match=f"'{name}' is no list of ids"):
+    with pytest.raises(DataError, match=f"'{name}' is not a list of ids"):
         job()
 
 

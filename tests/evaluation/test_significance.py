@@ -56,7 +56,7 @@ def test_users_without_a_value_are_left_out(planted):
     base, better = (np.append(x, np.nan) for x in planted)
     row, plain = compare(results("a", better), results("b", base), "recall@10"), planted
     assert row == compare(results("a", plain[1]), results("b", plain[0]), "recall@10")
-    with pytest.raises(DataError, match="not the same users"):
+    with pytest.raises(DataError, match="different users"):
         compare(results("a", np.append(plain[1], 0.5)), results("b", base), "recall@10")
 
 
@@ -142,15 +142,15 @@ def test_users_are_matched_by_id_not_by_place():
 
 
 REFUSED = [
-    ({"data_digest": "other"}, "not the same data"),
-    ({"protocol": {"candidate_seed": 2}}, r"not the same protocol, candidate_seed is 2 and 1$"),
+    ({"data_digest": "other"}, "different data"),
+    ({"protocol": {"candidate_seed": 2}}, r"different protocols, candidate_seed is 2 and 1$"),
     (
         {"protocol": {**PROTOCOL, "eval_args": {"mode": "full", "order": "TO"}}},
-        r"protocol, eval_args\.mode is full and None; eval_args\.order is TO and None$",
+        r"protocols, eval_args\.mode is full and None; eval_args\.order is TO and None$",
     ),
-    ({"data_digest": "other", "dataset": "mine"}, r"the same data, mine, None$"),
+    ({"data_digest": "other", "dataset": "mine"}, r"different data, mine, None$"),
     ({"metric": "ndcg@5"}, "has no recall@10; it has ndcg@5"),
-    ({"users": ["u0", "u1", "v2"]}, "not the same users"),
+    ({"users": ["u0", "u1", "v2"]}, "different users"),
 ]
 
 
@@ -261,5 +261,5 @@ def test_runs_of_other_lists_or_data_do_not_compare(tiny, capsys, other, what):
     paths = [str(saved_run(tiny, "VBPR", **keys)[1]) for keys in ({}, other)]
     assert main(paths) == 2
     said = capsys.readouterr().err
-    assert "do not compare" in said
+    assert "are not comparable" in said
     assert what in said
