@@ -54,11 +54,11 @@ def run_command(
 def _run(
     job: Callable[[Sequence[str]], object], argv: Sequence[str], usage: Callable[[], str]
 ) -> int:
-    if any(word in ("-h", "--help") for word in argv):
-        print(usage())
-        return 0
     try:
-        job(argv)
+        if any(word in ("-h", "--help") for word in argv):
+            print(usage())
+        else:
+            job(argv)
     except UserError as error:
         return _refused(str(error))
     except ImportError as error:

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from recbole_cierec.dataset_converters.__main__ import main
 
 from recbole_cierec.errors import DataError
 
@@ -173,3 +174,20 @@ def test_items_without_something_can_be_dropped_with_their_interactions(
 def test_filters_that_leave_nothing_name_the_step(convert, reviews_2018):
     with pytest.raises(DataError, match="after the step 'minimum rating'"):
         convert("amazon", "--reviews", reviews_2018(ROWS), "--min-rating", "6")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["amazn"], "did you mean 'amazon'"),
+        (["amazn", "--help"], "did you mean 'amazon'"),
+        (["json"], "no converter is named 'json'"),  # a module, and no converter
+        (["../x"], "no converter is named '../x'"),
+        ([], "give a converter: amazon"),
+    ],
+)
+def test_what_is_no_converter_is_refused_in_one_line(words, said, capsys):
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert message.count("\n") == 1
