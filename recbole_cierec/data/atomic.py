@@ -93,7 +93,7 @@ def read_header(
     except UnicodeDecodeError as error:
         raise _bad_byte(path, 1, error, encoding) from None
     if "\0" in line:
-        raise DataError(f"{path}, line 1: holds NUL bytes; this is no text file")
+        raise DataError(f"{path}, line 1: holds NUL bytes; this is not a text file")
     if not line:
         what = "its first line is blank" if first else "the file is empty"
         raise DataError(f"{path}: {what}; it must name the columns, as in user_id:token")
@@ -146,7 +146,7 @@ def validate_interactions(
             refuse_rows(path, empty.to_numpy(), f"{field} is empty")
     if time in table:
         times = pd.to_numeric(table[time], errors="coerce").to_numpy()
-        refuse_rows(path, ~np.isfinite(times), f"{time} is no finite number")
+        refuse_rows(path, ~np.isfinite(times), f"{time} is not a finite number")
 
 
 def split_cells(
@@ -180,7 +180,9 @@ def split_cells(
             array = np.array([np.nan])
         if not np.isfinite(array).all():
             line = _line_of_row(path, row)
-            raise DataError(f"{path}, line {line}: {cells.name} holds an element that is no number")
+            raise DataError(
+                f"{path}, line {line}: {cells.name} holds an element that is not a number"
+            )
         arrays.append(array)
     return arrays
 
@@ -260,7 +262,7 @@ def _check_control(path: Path, block: bytes, data: np.ndarray, line: int) -> Non
     place = block.find(b"\0")
     if place >= 0:
         number = line + block.count(b"\n", 0, place)
-        raise DataError(f"{path}, line {number}: holds a NUL byte; this is no text file")
+        raise DataError(f"{path}, line {number}: holds a NUL byte; this is not a text file")
     returns = np.flatnonzero(data == _RETURN)
     stray = returns[data[returns + 1] != _NEWLINE]  # in bounds: a block ends with a line break
     if stray.size:
@@ -305,8 +307,8 @@ def _parse(
         wrong = (numbers.isna() & table[field].notna()).to_numpy()
         if wrong.any():
             cell = _short(table[field].iloc[int(wrong.argmax())])
-            refuse_rows(path, wrong, f"{field} is {cell}, which is no number")
-    raise DataError(f"{path}: a column of type float holds a cell that is no number")
+            refuse_rows(path, wrong, f"{field} is {cell}, which is not a number")
+    raise DataError(f"{path}: a column of type float holds a cell that is not a number")
 
 
 def refuse_rows(path: str | Path, wrong: np.ndarray, what: str) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they
 else:
     _Base = object
 
-_ANY_LENGTH = 1000  # sequences are padded to their maximum; up to this one memory is no concern
+_ANY_LENGTH = 1000  # up to this length the padding of sequences needs little memory
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""A batch that several processes share: each knows the whole of it and trains on a part.
+"""A batch that several processes share: each knows the whole batch and trains on a part of it.
 
-The processes draw the same order and the same negatives from the same state, so that the batch is
-the one that a single process would have. What is random or averaged over the distinct items of a
-batch is so over those of the whole (:class:`WholeSide`), wherever their rows went. Models see none
-of it: they ask their batch context, for which :class:`SharedBatch` answers.
+The processes draw the same order and the same negatives from the same state, so the batch is the
+one that a single process would have. Random numbers and means over distinct items refer to the
+items of the whole batch (:class:`WholeSide`), whichever process has their rows. Models do not see
+this: they call their batch context, here :class:`SharedBatch`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch import Tensor
 class Share:
     """This process's rows of a batch.
 
-    Where a batch has fewer rows than there are processes, those that come off empty take its first
-    row with the weight 0: they must answer in every exchange.
+    If a batch has fewer rows than there are processes, processes without a row get its first row
+    with weight 0, since all must take part in every exchange.
 
     Args:
-        whole: The batch of all processes. It is made of ``copies`` equal blocks, as RecBole lays
-            several negatives out, and a block's row goes where its fellows of other blocks go.
+        whole: The batch of all processes: ``copies`` equal blocks, RecBole's layout of several
+            negatives. Row k of every block goes to the same process.
         rank: Of this process.
-        size: The number of processes.
-        copies: Blocks in the batch.
+        size: Number of processes.
+        copies: Number of blocks.
     """
 
     def __init__(self, whole: Interaction, rank: int, size: int, copies: int = 1) -> None:
@@ -37,7 +37,7 @@ class Share:
         self._copies = copies
         self._known: dict[tuple[str, ...], WholeSide] = {}
         begin, end = self._bounds[rank : rank + 2]
-        # What the mean over this part counts in the mean of all processes' means.
+        # The weight of this part's mean loss in the mean over processes.
         self.weight = (end - begin) * size / block
         begin, end = (begin, end) if begin < end else (0, 1)
         rows = torch.arange(begin, end)
@@ -45,20 +45,20 @@ class Share:
 
     @property
     def own(self) -> Interaction:
-        """The part itself."""
+        """This process's part of the batch."""
         return self.whole[self.rows]
 
     @cached_property
     def owners(self) -> Tensor:
-        """The process of each row of the whole [B]."""
+        """The process of each row of the whole batch [B]."""
         counts = torch.tensor(self._bounds).diff()
         return torch.arange(self.size).repeat_interleave(counts).repeat(self._copies)
 
     def distinct(self, fields: list[str], shared: Tensor | None = None) -> WholeSide:
-        """The distinct items (or users) of the whole batch; asked again, the same object.
+        """The distinct items (or users) of the whole batch, computed once.
 
         Args:
-            fields: Names of the columns that hold them.
+            fields: Names of their columns.
             shared: Items [N] that every process has as well.
         """
         key = tuple(fields)
@@ -79,14 +79,14 @@ class Share:
 class SharedBatch:
     """The batch context of one of several processes.
 
-    Answers as :class:`recbole_cierec.model.base.batch_context.BatchContext` does, for the whole.
+    Has the methods of :class:`recbole_cierec.model.base.batch_context.BatchContext`.
 
     Args:
         share: This process's share of the batch.
-        user: The name of the column of users.
-        items: The names of the columns of items.
-        common: The generator of random numbers that are equal in all processes; None: torch's own,
-            which all processes have in the same state.
+        user: Name of the user column.
+        items: Names of the item columns.
+        common: Generator of random numbers that are equal in all processes; None: torch's
+            default generator, if it has the same state in all processes.
     """
 
     def __init__(
@@ -133,33 +133,33 @@ class WholeSide:
     """The distinct items (or users) of a whole batch, of which this process has some.
 
     Args:
-        ids: Ids [n], repeated as they come, in the host's memory.
-        owners: The process that has each [n].
+        ids: Ids [n], with repetitions, on the CPU.
+        owners: The process of each [n].
         share: This process's share of the batch.
     """
 
     def __init__(self, ids: Tensor, owners: Tensor, share: Share) -> None:
         pairs = torch.unique(ids * share.size + owners) // share.size
         self.ids, self._holders = torch.unique_consecutive(pairs, return_counts=True)
-        # Turns a process's part of a sum into what it must add to a mean over its rows.
+        # From a process's part of a sum to its term in a loss that is a mean over its rows.
         self._scale = share.size / share.weight if share.weight else 0.0
         self._part = share.weight / share.size
 
     def at(self, ids: Tensor) -> Tensor:
-        """Places [m] of ids [m] among all."""
+        """Places [m] of ids [m] among all distinct ids."""
         return torch.searchsorted(self.ids.to(ids.device), ids)
 
     def mean(self, values: Tensor, ids: Tensor, among: Tensor | None = None) -> Tensor:
-        """The mean over all distinct items, of which this process knows some.
+        """This process's term of the mean over all distinct items.
 
         Args:
-            values: Of this process's items [m, n, ...]; m may be 0.
-            ids: Their ids [m], distinct.
-            among: bool, of every item of the data set; the mean is over those only, and so must
-                ``ids`` be. None: all.
+            values: Values [m, n, ...] of this process's items; m may be 0.
+            ids: Their distinct ids [m].
+            among: bool [n_items]; the mean is over these items only, and ``ids`` must be among
+                them. None: all.
 
         Returns:
-            [], such that the weighted mean over the processes is the mean wanted.
+            [], whose weighted mean over the processes is the mean over the items.
         """
         count = len(self.ids) if among is None else int(among[self.ids.to(among.device)].sum())
         each = self._holders.to(ids.device)[self.at(ids)]
@@ -167,9 +167,9 @@ class WholeSide:
         return total * (self._scale / max(1, count))
 
     def total(self, rows: Tensor, ids: Tensor) -> Tensor:
-        """Gradients [m, k] of a mean over this process's rows -> those of the mean over all.
+        """Gradients [m, k] of the whole batch's mean, from those of this process's mean.
 
-        Every process must call it; nothing flows back through it.
+        All processes must call it. It is not differentiable.
         """
         everywhere = rows.new_zeros(len(self.ids), rows.shape[1])
         at = self.at(ids)

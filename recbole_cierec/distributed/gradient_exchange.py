@@ -1,10 +1,10 @@
-"""What several processes exchange so that they train as one.
+"""Exchange of gradients, losses and random states, so that several processes train as one.
 
-After every backward pass each has the gradient of its share of the batch; the mean over processes,
-each loss weighted by its rows, is that of the whole batch. This replaces torch's wrapper of models,
-which RecBole uses in a way that makes every gradient dense: gradients of tables with few rows in
-the batch are exchanged by row, so that several processes take the row-wise steps of one. The loss
-is exchanged as well: where one process's is not finite, all stop with the same message.
+After a backward pass each process has the gradient of its share of the batch. The mean over
+processes, with losses weighted by their rows, is the gradient of the whole batch. This replaces
+torch's DistributedDataParallel, with which RecBole makes every gradient dense: gradients of tables
+are exchanged by row, so that several processes take the same row-wise steps as one. The loss is
+exchanged as well: if it is not finite in one process, all stop with the same message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from recbole_cierec.distributed.batch_share import Share, SharedBatch
 from recbole_cierec.distributed.random_state import rng_state, set_rng_state
 from recbole_cierec.distributed.world import world
 
-LARGE = 2**16  # numbers of a gradient from which on it is not copied to travel with others
+LARGE = 2**16  # gradients with at least this many entries are sent without packing
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -35,46 +35,46 @@ class _AtTheEnd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
-        # As torch's own wrappers do: there is no public hook for the end of a backward pass.
+        # As in torch's wrappers: there is no public hook for the end of a backward pass.
         Variable._execution_engine.queue_callback(ctx.callback)
         return None, None
 
 
 def after_backward(callback: Callable[[], None], device: torch.device) -> Tensor:
-    """A zero [] to add to a loss; ``callback`` runs when its backward pass is done."""
+    """A zero [] to add to a loss; ``callback`` runs after its backward pass."""
     return _AtTheEnd.apply(torch.zeros((), device=device, requires_grad=True), callback)
 
 
 class ProcessGroup:
-    """The processes of a run, seen from one of them.
+    """The processes of a run, from the perspective of one.
 
     Args:
-        model: The model, whose parameters are equal in all processes.
-        device: Its device.
+        model: Its parameters must be equal in all processes.
+        device: Of the model.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model, self.device = model, device
         self.rank, self.size = world()
-        self.weight = 1.0  # of this process's loss on the batch at hand
+        self.weight = 1.0  # of this process's loss on the current batch
         # Only this package's models have a batch context.
         self._visual: Any = model if hasattr(model, "draws_per_row") else None
         self._alone = None if self._visual is None else self._visual.batch
-        self._common: torch.Generator | None = None  # of what is equal in all processes
+        self._common: torch.Generator | None = None  # for draws that are equal in all processes
         self._by_row: set[int] | None = None  # tables whose gradients are sparse
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes."""
+        """The mean over the processes, in the shape of ``values``."""
         values = values.detach().clone()
         dist.all_reduce(values)
         return values / self.size
 
     def begin_batch(self, share: Share | None) -> float:
-        """Set the model's batch context; returns the weight of this process's loss.
+        """Set the model's batch context and return the weight of this process's loss.
 
         Args:
-            share: This process's share of the batch; None: the loader is one of RecBole's, whose
-                processes have their own rows and equally many.
+            share: This process's share of the batch; None with RecBole's loaders, which give
+                each process separate rows, the same number for all.
         """
         self.weight = 1.0 if share is None else share.weight
         if self._visual is not None:
@@ -86,22 +86,22 @@ class ProcessGroup:
     # ------------------------------------------------------------------ random numbers
 
     def begin_epoch(self, shared: bool) -> None:
-        """Let random numbers be those of the first process, as far as they are common.
+        """Copy the random state of the first process, and derive those of the others from it.
 
-        Most models draw everything for the whole batch: all processes continue in one state. With
-        ``draws_per_row`` a model draws for its own rows (dropout), which must differ between
-        processes: each continues in another state from here, each epoch anew, so that the first
-        process's state in a checkpoint is enough for all. What must be equal even then comes from
-        a common generator.
+        Most models draw everything for the whole batch: all processes continue in one state. A
+        model with ``draws_per_row`` draws for single rows (dropout), which must differ between
+        processes: each gets a different state at the start of every epoch, so the state of the
+        first process in a checkpoint is enough. Draws that must be equal even then come from a
+        common generator.
 
         Args:
-            shared: Whether the processes share batches. RecBole's other loaders give each process
-                its own rows, and draw for these from numpy's and Python's generators.
+            shared: Whether the processes share batches. With RecBole's other loaders each process
+                has separate rows, and draws for them from numpy's and Python's generators.
         """
         state = [rng_state()]
         dist.broadcast_object_list(state)
         own = state[0]
-        if "cuda" in own:  # of the first process's own GPU
+        if "cuda" in own:  # of the first process's GPU
             own["cuda"] = own["cuda"][:1] * torch.cuda.device_count()
         set_rng_state(own)
         self._common = None
@@ -118,7 +118,7 @@ class ProcessGroup:
                 random.seed(own)
 
     def end_epoch(self) -> None:
-        """Bring together what no gradient moves: statistics of batches."""
+        """Average the batch statistics, which gradients do not update."""
         self.begin_batch(None)
         for module in self.model.modules():
             if isinstance(module, _BATCH_NORMS) and module.track_running_stats:
@@ -129,17 +129,17 @@ class ProcessGroup:
     # ----------------------------------------------------------------------- gradients
 
     def exchange(self, loss: Tensor) -> Tensor:
-        """Put the mean over processes in place of every gradient; returns that of the loss []."""
+        """Replace every gradient by its mean over processes; returns the mean loss []."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         # Rows of sparse gradients [processes, parameters]; on a GPU all gradients are dense.
         counts = torch.zeros(self.size, len(parameters), dtype=torch.int64)
         if self.device.type == "cpu":
             counts = self._row_counts(parameters)
-            used = (counts >= 0).any(0).tolist()  # no process has a gradient of the others
+            used = (counts >= 0).any(0).tolist()  # without a gradient in any process: skip
             parameters = [p for p, u in zip(parameters, used, strict=True) if u]
             counts = counts[:, used]
         for parameter in (p for p in parameters if p.grad is None):
-            # On a GPU this is what torch's wrapper leads to as well: to ask would be to wait.
+            # On a GPU torch's wrapper does the same; comparing counts would wait for the GPU.
             parameter.grad = self._no_gradient(parameter)
         gradients = [p.grad for p in parameters if p.grad is not None]  # by now all have one
         by_row = [k for k, gradient in enumerate(gradients) if gradient.is_sparse]
@@ -160,8 +160,10 @@ class ProcessGroup:
         return loss
 
     def _row_counts(self, parameters: list[nn.Parameter]) -> Tensor:
-        """Of every process, the rows of each parameter's gradient [processes, parameters]: 0 of a
-        dense one, -1 where it has none."""
+        """Rows of each sparse gradient in each process [processes, parameters].
+
+        0 for a dense gradient, -1 without a gradient.
+        """
         own = [
             -1 if p.grad is None else p.grad._nnz() if p.grad.is_sparse else 0 for p in parameters
         ]
@@ -187,17 +189,17 @@ class ProcessGroup:
 
 
 def exchange_rows(gradients: list[Tensor], counts: Tensor) -> Callable[[], list[Tensor]]:
-    """Start to fetch the rows that other processes have of sparse gradients.
+    """Start the exchange of sparse gradients by row.
 
-    torch's own sum of sparse tensors, one table after the other, takes three times as long.
+    torch's sum of sparse tensors, one table after the other, takes three times as long.
 
     Args:
         gradients: Sparse [n, k] each, of the same tables in every process.
-        counts: The rows that each process has of each, -1 for none [processes, gradients].
+        counts: Rows of each gradient in each process, -1 for none [processes, gradients].
 
     Returns:
-        What waits for them and gives the means over the processes; in each a row stands once for
-        every process that has it.
+        A function that waits, and returns the means over the processes. In each mean a row occurs
+        once per process that has it.
     """
     counts = counts.clamp(min=0)
     widths = torch.tensor([gradient.shape[1] for gradient in gradients])
@@ -219,11 +221,14 @@ def exchange_rows(gradients: list[Tensor], counts: Tensor) -> Callable[[], list[
 
 
 def _fetch(mine: Tensor, lengths: Tensor) -> Callable[[], list[tuple[Tensor, ...]]]:
-    """Start to fetch every process's tensor; what it returns waits, and cuts each.
+    """Start to gather a tensor from every process.
 
     Args:
-        mine: This process's [n].
-        lengths: Of the parts of each process's [processes, parts].
+        mine: The tensor [n] of this process.
+        lengths: Of the parts of each process's tensor [processes, parts].
+
+    Returns:
+        A function that waits, and returns the parts of each process's tensor.
     """
     totals = lengths.sum(1).tolist()
     padded = mine.new_zeros(max(totals))

@@ -1,1 +1,1 @@
-"""Models, one file each, and the pieces they share."""
+"""Models, one file each, and what they share (base/)."""

@@ -1,8 +1,8 @@
 """AlignRec: alignment within contents, of content and id, of users and items (Liu et al., CIKM
-2024, arXiv 2403.12384), with a content encoder of its own in place of BEiT-3.
+2024, arXiv 2403.12384), with a small content encoder in place of BEiT-3.
 
     m_i          content vector of picture and annotation, by attention   (ContentEncoder below)
-    h_i          = q_i * sigma(W_g(W_m m_i))                  the id as far as content speaks for it
+    h_i          = q_i * sigma(W_g(W_m m_i))                  the id, gated by the content
     content part = A h for items (A: nearest items by m), R (A h) for users
     id part      = LightGCN: mean of layers 0 to n over the interactions R
     final        = id part + content part;   y_ui = p*_u . q*_i
@@ -10,21 +10,21 @@
                  + cosine_weight * mean (1 - cos(p*_u, q*_i))                                UIA
                  + similarity_weight * |C C' - M M'|_F / n,  C content parts, M unit m_i     REG
 
-Phase 1 (inter-content alignment, ICA) trains the encoder alone on the items: some tokens or the
-picture are hidden and guessed from what is left. Its vectors are then frozen: centred, brought to
-length 1, and A is built from them once. R is D_u^-1/2 R D_i^-1/2; A holds k nearest and the item
-itself, normalised likewise by its row sums. All graph products are sparse.
+Phase 1 (inter-content alignment, ICA) trains only the encoder, on the items: some tokens or the
+picture are hidden and predicted from the rest. Its vectors are then centred, scaled to length 1 and
+frozen, and A is built from them once. R is D_u^-1/2 R D_i^-1/2; A has the k nearest items and the
+item itself, normalised in the same way by its row sums. All graph products are sparse.
 
-Re-constructed, as only a summary and public code's facts were at hand: BEiT-3's place is taken by
-a small encoder over cached features and annotation tokens (results are to be called "AlignRec,
-own content encoder"); m_i is frozen in phase 2, where the public code goes on training it. InfoNCE
-runs over the distinct users and positive items of a batch: an item twice in it would be its own
-negative. No biases, as in the paper.
+Reconstruction from a summary of the paper and from public code: a small encoder over cached
+features and annotation tokens replaces BEiT-3 (call results "AlignRec, own content encoder"), and
+m_i is frozen in phase 2, where the public code continues to train it. InfoNCE uses the distinct
+users and positive items of a batch: an item that occurs twice would be its own negative. No biases,
+as in the paper.
 
-Unseen items, of which the paper says nothing: their ids are untrained and count as zero in the id
-part; in h_i the mean id of their neighbours stands in, under their own content's gate; only items
-with a training interaction are neighbours, so that nothing passes from an untrained id through the
-graph. An unseen item without picture and annotation scores 0 for everybody.
+The paper does not treat unseen items. Here their untrained ids count as zero in the id part. In h_i
+the mean id of their neighbours replaces the id, under the gate of their content. Only items with a
+training interaction are neighbours, so the graph does not spread untrained ids. An unseen item
+without picture and annotation has the score 0 for all users.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ if TYPE_CHECKING:
     from recbole_cierec.data.dataset import VisualDataset
 
 
-Parts = tuple[Side, Side]  # of all users and of all items; with id part and content part
+Parts = tuple[Side, Side]  # all users and all items, each with id part and content part
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Mean of -log softmax of cos(first_r, second_r) among row r's cosines; both [n, d]."""
+    """InfoNCE []: row r of ``first`` [n, d] should match row r of ``second`` [n, d] by cosine."""
     logits = F.normalize(first) @ F.normalize(second).T / temperature
     return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
 
@@ -68,13 +68,13 @@ class AlignRec(TwoPhases, VisualRecommender):
     """Ids, pictures and annotations at training and inference."""
 
     pretrained_parts = ("content_encoder",)
-    draws_per_row = True  # phase 1 hides tokens of its own items
+    draws_per_row = True  # phase 1 draws the hidden tokens per item
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         if config["encoder_training"] != "frozen":
             getLogger().warning(
-                "AlignRec reads cached features by a content encoder of its own; encoder_training: "
+                "AlignRec encodes cached features by its own content encoder; encoder_training: "
                 f"{config['encoder_training']} has no effect"
             )
         d, width = self.size, config["content_size"]
@@ -90,7 +90,7 @@ class AlignRec(TwoPhases, VisualRecommender):
         self.gate_map = nn.Linear(d, d)  # W_g
         self._set_content(config, dataset.content, width)
         pairs = dataset.inter_feat[self.USER_ID], dataset.inter_feat[self.ITEM_ID]
-        self._taken = graphs.interaction_matrix(*pairs, (self.n_users, self.n_items))
+        self._interactions = graphs.interaction_matrix(*pairs, (self.n_users, self.n_items))
         self._graphs: dict[str, Tensor] | None = None
         self._parts: Parts | None = None
         self.register_load_state_dict_post_hook(lambda module, _: module._drop_graphs())
@@ -104,24 +104,24 @@ class AlignRec(TwoPhases, VisualRecommender):
         self.register_buffer("filled", filled, persistent=False)
         heads = config["attention_heads"]
         if width % heads:
-            raise ConfigError(f"content_size {width} is no multiple of attention_heads {heads}")
+            raise ConfigError(f"content_size {width} is not a multiple of attention_heads {heads}")
         shape = config["image_tokens"], config["attention_blocks"], heads
         n_tokens = len(content.token_names)
         with self.random_stream("content_encoder"):
             self.content_encoder = ContentEncoder(self.features.shape[1], n_tokens, width, *shape)
-        # What phase 1 leaves behind is kept with the weights, so that a checkpoint is whole.
+        # Results of phase 1 are stored with the weights, so a checkpoint is complete.
         self.register_buffer("content", torch.zeros(self.n_items, width))  # unit m_i
         none = torch.full((self.n_items, self.neighbours_count), -1, dtype=torch.long)
         self.register_buffer("neighbours", none)
         self.register_buffer("content_ready", torch.tensor(False))
 
-    # ------------------------------------------------------- phase 1: content alone
+    # -------------------------------------------------------- phase 1: content only
 
     def pretrain_items(self) -> Tensor:
         return (self.filled & (self.seen > 0)).nonzero().squeeze(1)
 
     def pretrain_loss(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
-        """ICA on a batch of items: of hidden tokens, and of hidden pictures."""
+        """ICA on a batch of items: the losses [] of hidden tokens and of hidden pictures."""
         items = interaction[self.ITEM_ID]
         encoder, tokens, picture = self.content_encoder, self.tokens[items], self.has_picture[items]
         hidden = encoder.hide(tokens, picture, self.mask_share)
@@ -143,7 +143,7 @@ class AlignRec(TwoPhases, VisualRecommender):
             ]
         )
         trained = self.seen > 0
-        # Vectors of one encoder share a large part, which would make all items alike.
+        # The vectors share a large common component, which would make all items similar.
         mean = vectors[trained & self.filled].mean(0) if bool((trained & self.filled).any()) else 0
         unit = F.normalize(vectors - mean) * self.filled.unsqueeze(1)
         self.content.copy_(unit)
@@ -162,21 +162,21 @@ class AlignRec(TwoPhases, VisualRecommender):
         return self._graphs
 
     def _matrices(self) -> Iterator[tuple[str, scipy.sparse.spmatrix]]:
-        taken = self._taken
-        users = graphs.normalised(taken, graphs.degrees(taken, 1), graphs.degrees(taken, 0))
+        pairs = self._interactions
+        users = graphs.normalised(pairs, graphs.degrees(pairs, 1), graphs.degrees(pairs, 0))
         yield "users", users.tocsr()
         yield "items", users.T.tocsr()
         near = graphs.neighbour_matrix(self.neighbours.cpu().numpy())
         own = near + scipy.sparse.eye(self.n_items, format="csr")
         counts = graphs.degrees(own, 1)
         yield "near", graphs.normalised(own, counts, counts)
-        # Ids of seen items as they are; for an unseen one the mean id of its neighbours.
+        # Ids of seen items; for unseen items the mean id of their neighbours.
         seen = self.seen.double().cpu().numpy()
         share = (1.0 - seen) / graphs.degrees(near, 1).clip(min=1.0)
         yield "ids", scipy.sparse.diags(seen) + scipy.sparse.diags(share) @ near
 
     def parts(self) -> Parts:
-        """Id part, content part and their sum, of all users and all items."""
+        """Id part, content part and their sum, for all users and all items."""
         graph = self._graph()
         p, q = self.user_embedding.weight, self.item_embedding.weight * self.seen.unsqueeze(1)
         user, item = [p], [q]
@@ -239,7 +239,7 @@ class AlignRec(TwoPhases, VisualRecommender):
         return [self.content_map.weight, self.gate_map.weight]
 
     def parameter_groups(self) -> list[dict]:
-        """As everywhere, without the encoder: after phase 1 its vectors stay."""
+        """The default groups without the encoder, which only phase 1 trains."""
         frozen = {id(p) for p in self.content_encoder.parameters()}
         groups = super().parameter_groups()
         for group in groups:
@@ -255,7 +255,7 @@ class AlignRec(TwoPhases, VisualRecommender):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention and a two-layer network, each added to its input after a LayerNorm of it."""
+    """Pre-norm transformer block: self-attention and a two-layer network, both residual."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -266,7 +266,7 @@ class AttentionBlock(nn.Module):
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """x [m, n, w], visible bool [m, n] (who may be looked at) -> [m, n, w]."""
+        """x [m, n, w], visible bool [m, n] (attended positions) -> [m, n, w]."""
         m, n, width = x.shape
         joined = self.inputs(self.before_attention(x)).view(m, n, 3, self.heads, -1)
         q, k, v = joined.permute(2, 0, 3, 1, 4)  # each [m, heads, n, w / heads]
@@ -282,19 +282,19 @@ class ContentEncoder(nn.Module):
         input  = [summary ; T image tokens, linear in the picture's features ; annotation tokens]
         m_i    = LayerNorm(mean of the visible rows after the blocks)                       [w]
 
-    The mean and not the summary's row alone: the blocks add to their input, so the mean keeps what
-    is seen of an item together with what serves to guess; on the demo data it makes far better
-    neighbours. Annotations are sets, so nothing says where a token stood, and a hidden one is left
-    out rather than replaced by a mask: the row of a mask would know no more than m_i, which makes
-    the guess, and an item that lacks its picture or its annotation looks as it did in training.
+    m_i is the mean, not the summary's row: blocks are residual, so the mean keeps the visible
+    content together with what predicts the hidden one. On the demo data it gives far better
+    neighbours. Annotations are sets, so tokens have no positions, and hidden tokens are left out
+    instead of masked: the row of a mask would know no more than m_i, which makes the prediction.
+    Items without picture or annotation then look as they did in training.
 
     Args:
         feature_size: D of the picture's features.
         n_tokens: Annotation tokens including padding 0.
         width: w of m_i.
-        image_tokens: T, into how many tokens the features are unfolded.
-        blocks: Attention blocks.
-        heads: Heads of each.
+        image_tokens: T, the number of tokens made from the features.
+        blocks: Number of attention blocks.
+        heads: Attention heads per block.
     """
 
     def __init__(
@@ -322,7 +322,7 @@ class ContentEncoder(nn.Module):
         Args:
             features: [m, D].
             tokens: Annotation token ids [m, L], 0 = none.
-            picture: bool [m], whether the features may be looked at.
+            picture: bool [m], whether the features are visible.
 
         Returns:
             m [m, w].
@@ -340,10 +340,10 @@ class ContentEncoder(nn.Module):
         return self.norm((x * shown).sum(1) / shown.sum(1))
 
     def hide(self, tokens: Tensor, picture: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Draw what is hidden: tokens bool [m, L] and pictures bool [m].
+        """Draw the hidden tokens, bool [m, L], and the hidden pictures, bool [m].
 
-        A picture is hidden only where a token stays visible, and a row's tokens only where
-        something does: from nothing there is nothing to guess.
+        A picture is hidden only if a token stays visible, and the tokens of a row only if a token
+        or the picture does.
         """
         device = tokens.device
         token = (torch.rand(tokens.shape, device=device) < share) & (tokens > 0)
@@ -354,7 +354,7 @@ class ContentEncoder(nn.Module):
     def losses(
         self, features: Tensor, tokens: Tensor, picture: Tensor, hidden: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What guessing the hidden costs.
+        """Losses of predicting hidden tokens and pictures.
 
         Args:
             features: [m, D].
@@ -363,7 +363,8 @@ class ContentEncoder(nn.Module):
             hidden: From :meth:`hide`.
 
         Returns:
-            Cross-entropy a hidden token, squared distance a hidden picture; 0 where none is.
+            Mean cross-entropy per hidden token [] and squared distance per hidden picture [], 0
+            without any.
         """
         token, image = hidden
         m = self(features, tokens.masked_fill(token, 0), picture & ~image)

@@ -5,14 +5,13 @@
     D_u   = eps * g / |g|,  g = dL/dp_u;  D_i likewise for q_i          (fast gradient, constant)
     total = L(P, Q) + adv_weight * L(P + D, Q + D) + L2
 
-The perturbation is the one, of length eps a row, that raises the loss most to first order. Each
-row's gradient is summed over the batch before it is brought to length eps, and D enters as a
-constant. Training starts from a trained MF, as in the paper: from random vectors the perturbed
-loss says nothing yet.
+Among perturbations of length eps per row, D raises the loss most to first order. The gradient of a
+row is summed over the batch and then scaled to length eps, and D is a constant. Training starts
+from a trained MF, as in the paper: at random vectors the perturbed loss is not informative.
 
-Reconstruction: biases, which APR's MF lacks, are kept as in every model here and not perturbed.
-CIERec's text says that the item vectors are perturbed, the APR paper perturbs both: ``perturb``.
-Public code (docs/models.md) uses the perturbation of the batch before in the clean pass.
+Reconstruction: biases, which APR's MF lacks, exist as in other models here and are not perturbed.
+CIERec's text says that item vectors are perturbed, the APR paper perturbs both: key ``perturb``.
+Public code (docs/models.md) uses the perturbation of the previous batch in the clean pass.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
 
 
 def rows_of_length(rows: Tensor, length: float) -> Tensor:
-    """Rows [m, k] brought to one Euclidean length; zero rows stay zero."""
-    return length * F.normalize(rows, eps=1e-18)  # gradients of a mean are small, but not so small
+    """Rows [m, k] scaled to a Euclidean length; zero rows stay zero."""
+    return length * F.normalize(rows, eps=1e-18)  # below any gradient of a mean loss
 
 
 class AMF(MF):
@@ -49,11 +48,11 @@ class AMF(MF):
 
     @classmethod
     def stage_keys(cls, config: Config) -> dict[str, Any]:
-        """What the MF before it must share."""
+        """The keys that its MF must share."""
         return {"embedding_size": config["embedding_size"]}
 
     def start_from(self, weights: Weights) -> None:
-        """Take all vectors and biases of a trained MF."""
+        """Copy all vectors and biases of a trained MF."""
         copy_weights(self, weights)
 
     def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -62,12 +61,12 @@ class AMF(MF):
         return loss + self.adv_weight * attacked, norm
 
     def perturbed(self, loss: Tensor, user: Side, item: Side, rows: Rows) -> tuple[Side, Side]:
-        """Both sides with their vectors moved by eps where the loss grows fastest."""
+        """Both sides with vectors moved by eps in the direction of the gradient."""
         vectors = [user.vector, item.vector]
         g_user, g_item = torch.autograd.grad(loss, vectors, retain_graph=True)
         g_item = self.batch.item_gradient(g_item, rows.items)
         g_user = self.batch.user_gradient(g_user, rows.users)
-        # Vectors of unseen items count as zero, so no gradient reaches them, nor do they move.
+        # Vectors of unseen items count as zero: they get no gradient and do not move.
         noise = rows_of_length(g_item * self.seen[rows.items].unsqueeze(1), self.adv_eps)
         item = item.moved(item.vector + noise)
         if self.perturb_users:

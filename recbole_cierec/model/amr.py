@@ -5,20 +5,19 @@
     D_i   = eps * g / |g|,  g = dL/de_i                                 (constant)
     total = L(e) + adv_weight * L(e + D) + L2
 
-The features of positive and negative items are perturbed, each row's gradient summed over the
-batch. ``adv_type: rand`` takes a random direction instead, of the same length (truncated normal
-coordinates); ``both`` takes the mean of the two perturbed losses, since CIERec's text names both.
+The features of positive and negative items are perturbed; the gradient of a row is summed over the
+batch. ``adv_type: rand`` uses a random direction of the same length instead (truncated normal
+coordinates); ``both`` uses the mean of both perturbed losses, since CIERec's text names both.
 
-The paper starts from a trained VBPR whose ids and pictures share one user vector, so that nothing
-has to be mapped. The VBPR here has gamma_u, gamma_i and theta_u of d/2 numbers each, E of d/2 rows
-and beta'. AMR takes them without loss:
+The paper starts from a trained VBPR whose ids and pictures share one user vector. The VBPR here has
+gamma_u, gamma_i and theta_u of d/2 numbers each, E of d/2 rows, and beta'. AMR starts from
 
     p_u = (gamma_u, theta_u),   q_i = (gamma_i, 0),   E = (0, E)
 
-so that before its first step it scores as that VBPR does; from there all numbers are free.
+so its scores before the first step equal those of the VBPR. All entries are then trained.
 
-Reconstruction: biases (AMR has none) as in every model here; L2 on p_u and q_i + E e_i. With
-``encoder_training: adapter`` the adapter comes from VBPR as well, and e_i after it is perturbed.
+Reconstruction: biases (AMR has none) as in other models here; L2 of p_u and q_i + E e_i. With
+``encoder_training: adapter`` the adapter also comes from VBPR, and its output e_i is perturbed.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class AMR(VisualRecommender):
 
     @torch.no_grad()
     def start_from(self, weights: Weights) -> None:
-        """Take a trained VBPR; the scores stay the same."""
+        """Copy a trained VBPR; the scores equal its scores."""
         half, content = self.size // 2, self.encoder.out_size
         names = ("user_embedding", "user_visual", "item_embedding")
         gamma_u, theta_u, gamma_i = (
@@ -115,7 +114,7 @@ class AMR(VisualRecommender):
         return loss + self.adv_weight * sum(attacked) / len(attacked), norm
 
     def noises(self, loss: Tensor, item: Side, items: Tensor) -> list[Tensor]:
-        """D [m, D] of each kind; zero for items without picture, which have no features."""
+        """Perturbations [m, D] of each kind; zero for items without a picture."""
         gradient = self.batch.item_gradient(self.feature_gradient(loss, item), items)
         pictured = self.encoder.has_picture[items].unsqueeze(1)
         directions = {
@@ -135,15 +134,15 @@ class AMR(VisualRecommender):
 
     @torch.no_grad()
     def feature_gradient(self, loss: Tensor, item: Side) -> Tensor:
-        """dL/de [m, D] of this batch alone, by the chain rule over E and beta'.
+        """dL/de [m, D] of this batch, by the chain rule over E and beta'.
 
-        Nothing is stored on the features, so that no gradient is left over from a batch before.
+        The features store no gradient, so none remains from a previous batch.
         """
         sides = [item.vector, item.required_bias]
         g_vector, g_bias = torch.autograd.grad(loss, sides, retain_graph=True)
         return g_vector @ self.projection.weight + g_bias.unsqueeze(1) * self.visual_bias.weight
 
     def perturbed(self, item: Side, noise: Tensor) -> Side:
-        """The items' side for features moved by ``noise`` [m, D]: all of it is linear in them."""
+        """The item side for features plus ``noise`` [m, D], in which it is linear."""
         vector = item.vector + self.projection(noise)
         return item.moved(vector, item.required_bias + self.visual_bias(noise).squeeze(1))

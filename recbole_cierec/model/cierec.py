@@ -3,18 +3,18 @@ arXiv 2307.02761), Eq. 1 to 8 with the backbones MF and VBPR.
 
     p_u [d]  user vector                     q_i [d]  item vector                       Eq. 1
     e_i [D]  unified embedding of the picture                                           Eq. 2
-    v_i [d]  = MLP_v(norm(e_i * delta(p_u || e_i || g_v)))   visual feature, sees u     Eq. 3
+    v_i [d]  = MLP_v(norm(e_i * delta(p_u || e_i || g_v)))   visual feature, depends on u  Eq. 3
     c_i [D]  = norm(e_i * delta(e_i || g_s))                 inferred feature           Eq. 4
     s_i [d]  = LSTM(c_i || s^_i)                             semantic feature           Eq. 5
     f_i [d]  = MLP(q_i || v_i || s_i)                        fused vector               Eq. 7
     y_MF   = alpha + beta_u + beta_i + p_u . f_i                                        Eq. 8
     y_VBPR = y_MF + beta' . c_i + a_u . (E c_i)
 
-Readings where the paper is silent (docs/models.md has the reasons): * is the elementwise product;
+Where the paper leaves a choice (docs/models.md has the reasons): * is the elementwise product;
 delta is linear; the LSTM reads c_i and then s^_i, the mean of learned token vectors; annotations
-are privileged, read in training only (there dropped at random, so that the path without them is
-trained); beta_c is VBPR's visual bias on c_i and a_u is compared with a projection of c_i.
-Eq. 6, the gradient-regularization gate, lives in the trainer: it sets ``gradient_scales`` here.
+are privileged: they are read in training only, and dropped there at random, so that the path
+without them is trained; beta_c is VBPR's visual bias on c_i; a_u is multiplied with a projection of
+c_i. The trainer has the gradient-regularization gate of Eq. 6, which sets ``gradient_scales``.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class CIERec(VisualRecommender):
         self.content_bias = nn.Linear(content_size, 1, bias=False)  # beta'
         nn.init.zeros_(self.content_bias.weight)
         if self.project_content:
-            # E, without a bias: a_u . b would be the same for all items.
+            # E has no bias: a_u . b would be the same for all items.
             self.content_map = unit_linear(content_size, self.size, gain, bias=False)
 
     # ---------------------------------------------------------------------- Eq. 1 to 8
@@ -110,7 +110,7 @@ class CIERec(VisualRecommender):
 
     def item_side(self, items: Tensor) -> Side:
         e = self.encoder(items)  # Eq. 2
-        # R acts on the edges from e to the two branches, backward only.
+        # R acts on the edges from e to the two branches, in the backward pass only.
         e_v = scale_gradient(e, self.gradient_scales["visual"])
         e_s = scale_gradient(e, self.gradient_scales["semantic"])
         c = self.inference_gate(e_s) if self.use_gates else e_s  # Eq. 4
@@ -176,7 +176,7 @@ class CIERec(VisualRecommender):
             ranking = UserGateRanking(self.fusion, self.visual_gate, item)
         else:
             ranking = FixedRanking(self.fusion, item)
-        if not self.training:  # then the items are all items, and stay as they are
+        if not self.training:  # then the side has all items, and does not change
             self._ranking = ranking
         return ranking
 

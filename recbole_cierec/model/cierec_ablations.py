@@ -1,14 +1,14 @@
 """The steps of CIERec's ablation, Table III, each for both backbones.
 
-CIERec_Base          the backbone on pictures: MF(Image) resp. VBPR (its row in Table III
-                     equals theirs in Table II digit for digit)
+CIERec_Base          the backbone on pictures: MF(Image) or VBPR (its row in Table III equals
+                     theirs in Table II)
 CIERec_CI            + cross-modal inference, no gates: s_i = LSTM(e_i), f_i = MLP(q_i || s_i)
 CIERec_CI_TA         + the task-aware gates of Eq. 3 and 4: f_i = MLP(q_i || v_i || s_i)
 CIERec_CI_TA_GR      + the gradient-regularization gates of Eq. 6
 CIERec               + the annotations as privileged information in Eq. 5
 
-All rungs have the same settings in properties/model/; a file has more keys than the one before only
-for what its rung adds.
+All steps have the same settings in properties/model/; a file has more keys than the previous one
+only for the component that its step adds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BASES = {"MF": MF_Image, "VBPR": VBPR}
 
 
 class CIERec_Base(VisualRecommender):
-    """The backbone itself: making one gives an ``MF_Image`` or a ``VBPR``."""
+    """The backbone: the constructor returns an ``MF_Image`` or a ``VBPR``."""
 
     def __new__(cls, config: Config, dataset: VisualDataset) -> VisualRecommender:
         return BASES[config["backbone"]](config, dataset)

@@ -1,19 +1,19 @@
 """CLCRec: contrastive learning for cold-start recommendation (Wei et al., MM 2021).
 
-    z_u, z_i [d]  id vectors;   g_i = W2 LeakyReLU(W1 x_i + b1) + b2,  x_i the unit-length content
+    z_u, z_i [d]  id vectors;   g_i = W2 LeakyReLU(W1 x_i + b1) + b2,  x_i content of length 1
     R-E  = mean -log softmax_i( norm(z_i) . norm(g_k) / temperature )     over k in {i, n sampled}
     U-I  = mean -log softmax_i( z_u . z~_k / temperature )                over the same k
     z~_k = g_k for a share rho of all B (1 + n) places of the batch, z_k for the others
     L    = lambda R-E + (1 - lambda) U-I + eta (mean |z_u| + mean |z_k|) / 2
 
-R-E ties an item's id vector to its content, U-I ranks; places where content stands in for the id
-train the content to rank. Warm items are scored by z_u . z_i, unseen ones by z_u . g_i.
+R-E aligns an item's id vector with its content, U-I ranks. Places with content in place of the id
+train the content to rank. Warm items are scored by z_u . z_i, unseen items by z_u . g_i.
 
-The number of negatives n is the method's own: they are drawn here for each row, uniformly from
-what ``train_negatives`` allows and the user has not taken in training, and RecBole's one negative
-is not used. Exactly floor(rho B (1 + n)) places are replaced: public code draws them with
-replacement and reaches 39 % where it says 50 %. eta weighs lengths, not their squares, as there.
-No biases, as in the method; content is the picture, by key with the mean annotation vector beside.
+The method needs n negatives per row. They are drawn here, uniformly from the items that
+``train_negatives`` allows and the user did not interact with in training; RecBole's negative is not
+used. Exactly floor(rho B (1 + n)) places are replaced: public code draws them with replacement and
+reaches 39 % instead of 50 %. eta weighs lengths, not their squares, as in that code. No biases, as
+in the method. The content is the picture and, by key, the mean annotation vector.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from recbole_cierec.data.dataset import VisualDataset
 
 
-REDRAWS = 20  # a negative that the user has taken is drawn again so often; few users have so many
+REDRAWS = 20  # at most, of a negative that the user interacted with in training
 
 
 class CLCRec(VisualRecommender):
@@ -69,7 +69,7 @@ class CLCRec(VisualRecommender):
         pool = self.seen.nonzero().squeeze(1) if config["train_negatives"] == "seen" else everything
         self.register_buffer("pool", pool, persistent=False)
         pairs = self._key(dataset.inter_feat[self.USER_ID], dataset.inter_feat[self.ITEM_ID])
-        self.register_buffer("taken", torch.unique(pairs), persistent=False)  # sorted
+        self.register_buffer("used", torch.unique(pairs), persistent=False)  # sorted
 
     # ------------------------------------------------------------------------ scoring
 
@@ -79,7 +79,7 @@ class CLCRec(VisualRecommender):
         return Side(vector, more={"id": z, "content": g} if self.training else {})
 
     def content(self, items: Tensor) -> Tensor:
-        """g [m, d]."""
+        """Content vectors g [m, d]."""
         x = F.normalize(self.encoder(items))
         if self.use_annotations:
             mean = mean_rows(self.token_embedding, self.tokens[items])
@@ -87,7 +87,7 @@ class CLCRec(VisualRecommender):
         return self.content_out(F.leaky_relu(self.content_in(x), SLOPE))
 
     def content_weights(self) -> list[Tensor]:
-        """Without the token vectors, which are inputs here as features are."""
+        """The two layers, without the token vectors, which are inputs as features are."""
         return [self.content_in.weight, self.content_out.weight]
 
     # ------------------------------------------------------------------------ training
@@ -112,8 +112,8 @@ class CLCRec(VisualRecommender):
         items = self._draw(shape)
         for _ in range(REDRAWS):
             keys = self._key(users.unsqueeze(1), items)
-            place = torch.searchsorted(self.taken, keys).clamp(max=len(self.taken) - 1)
-            again = self.taken[place] == keys
+            place = torch.searchsorted(self.used, keys).clamp(max=len(self.used) - 1)
+            again = self.used[place] == keys
             count = int(again.sum())
             if not count:
                 break
@@ -121,18 +121,18 @@ class CLCRec(VisualRecommender):
         return items
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        # On the CPU, so that the same seed draws the same items on every device.
+        # Drawn on the CPU: the same seed gives the same items on every device.
         return self.pool[torch.randint(len(self.pool), shape).to(self.pool.device)]
 
     def replaced(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """bool: the places where content stands in for the id, exactly their share."""
+        """bool, of ``shape``: random places with content in place of the id."""
         mask = torch.zeros(shape, dtype=torch.bool)
         count = int(self.replaced_share * mask.numel())
         mask.view(-1)[torch.randperm(mask.numel())[:count]] = True
         return mask.to(device)
 
     def ranking_loss(self, user: Side, item: Side, rows: Rows) -> Tensor:
-        """The two contrastive losses and the lengths of the id vectors."""
+        """The two contrastive losses and the lengths of the id vectors []."""
         places = torch.cat([rows.positive.unsqueeze(1), rows.negative], 1)  # [B, 1 + n]
         z, g, z_u = item["id"], item["content"], user.vector[rows.user]
         r_e = self.first_of(sampled_products(F.normalize(z)[rows.positive], F.normalize(g), places))
@@ -147,6 +147,6 @@ class CLCRec(VisualRecommender):
         return loss
 
     def first_of(self, products: Tensor) -> Tensor:
-        """Mean -log softmax of the first column."""
+        """Mean -log softmax [] of the first column of products [B, 1 + n]."""
         logits = products / self.temperature
         return (torch.logsumexp(logits, 1) - logits[:, 0]).mean()

@@ -1,15 +1,15 @@
-"""DeepStyle (Liu, Wu and Wang, SIGIR 2017; arXiv 1911.04229): style is the picture less category.
+"""DeepStyle (Liu, Wu and Wang, SIGIR 2017; arXiv 1911.04229): style is picture minus category.
 
     y_ui = alpha + beta_u + beta_i + p_u . (E e_i - l_cat(i) + q_i)
 
 A picture shows what an item is and how it looks; subtracting a learned vector l [d] of its
-category leaves the style. The vector belongs to the category and not to the item, as in the paper:
-public code that learns one for each item has it beside q_i, from which nothing tells it apart.
+category leaves the style. The vector belongs to the category, as in the paper. Public code learns
+one per item, which is redundant with q_i.
 
-Ours: the biases, as in every model here; the category is the item's first annotation token or a
-column of its own (``category_field``), an item without one has l = 0; an unseen item has q_i and
-beta_i zero, so that picture and category decide. The paper trains the image network along;
-``encoder_training: finetune`` does.
+Additions: biases, as in other models here; the category is the item's first annotation token or the
+column ``category_field``, and items without one have l = 0; q_i and beta_i of unseen items are
+zero, so picture and category determine their scores. The paper also trains the image network; so
+does ``encoder_training: finetune``.
 """
 
 from __future__ import annotations

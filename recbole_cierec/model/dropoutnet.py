@@ -1,4 +1,4 @@
-"""DropoutNet: a network that learns to do without preference vectors (Volkovs et al., NIPS 2017).
+"""DropoutNet: learns to score without preference vectors (Volkovs et al., NIPS 2017).
 
     U_u [d], V_i [d], b_i    vectors and item bias of a trained MF, constants
     f_U = tower_U(U_u),  f_V = tower_V(V_i || b_i || content_i)
@@ -6,22 +6,22 @@
     y_ui  = f_U . f_V
     L     = mean (f_U . f_V - (U_u . V_i + b_i))^2
 
-over pairs of a user with items from the top of his own list (by U_u . V_i + b_i) and with random
-items. For a random share of a batch's users, and of its items, the preference vector is hidden
-(zero, which is the mean of the standardised input), so that the content has to say what it said.
-An unseen item is scored with a hidden vector. The targets are the MF's and never move: they are
+over pairs of a user with items from the top of the user's list (by U_u . V_i + b_i) and with random
+items. For a random share of the users of a batch, and of its items, the preference vector is hidden
+(set to zero, the mean of the standardised input), so the content must replace it. An unseen item is
+scored with a hidden vector. The targets are the scores of the MF and constant: its vectors are
 buffers, not parameters.
 
-A user without content and without vector is the same as any other such user, so hiding users
-teaches little here. ``user_transform: n`` gives users of at most n training interactions the
-mean vector of their items in place of their own, the paper's user transform; in training the
-hidden users are given it, so that the network knows it.
+All users without content and vector look alike, so hiding users has little effect here.
+``user_transform: n`` replaces the vectors of users with at most n training interactions by the mean
+vector of their items (the paper's user transform); in training, hidden users get it, so that the
+network learns from it.
 
-Reconstruction: the MF here has item biases, WMF has none; they belong to its score, so b_i is an
-input of the item and part of the target. A user is hidden or not for a whole batch, not for each of
-its pairs. A user's top is a share of the items (``target_top``; the paper's 2500 are 15 % of
-CiteULike's), from which each interaction of the user in the batch draws one. Adam in place of SGD
-with steps; batch norm's momentum 0.1, not 0.01, as a small data set has few batches.
+Reconstruction: the MF here has item biases, WMF has none; they are part of its score, so b_i is an
+input of the item and part of the target. A user is hidden for a whole batch, not for single pairs.
+The top of a user is a share of the items (``target_top``; the paper's 2500 are 15 % of CiteULike),
+from which each interaction of the user in the batch draws one. Adam instead of SGD with a step
+schedule; momentum of batch norm 0.1, not 0.01, since small data sets have few batches.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ if TYPE_CHECKING:
     from recbole_cierec.data.dataset import VisualDataset
 
 
-CLIP = 5.0  # standard deviations of an input that count
-KEPT_BYTES = 1 << 30  # of the users' tops in memory; beyond, those of a batch are found each time
+CLIP = 5.0  # limit of inputs, in standard deviations
+KEPT_BYTES = 1 << 30  # limit for the tops of all users; above it they are computed per batch
 
 
 class DropoutNet(VisualRecommender):
-    """Pictures (annotations by key) beside the vectors of a trained MF."""
+    """Pictures (annotations by key) and the vectors of a trained MF."""
 
     own_loss = True
-    draws_per_row = True  # batch norm sees the rows of one process in any case
+    draws_per_row = True  # batch norm always uses the rows of one process
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
-        self.content_learning_rate = config["learning_rate"]  # there are no id tables: one rate
+        self.content_learning_rate = config["learning_rate"]  # one rate: there are no id tables
         self.rates = {"user": config["user_dropout"], "item": config["item_dropout"]}
         self.top_share, self.from_top = config["target_top"], config["target_pairs"] == "top"
         self.use_annotations = config["use_annotations"]
@@ -94,17 +94,17 @@ class DropoutNet(VisualRecommender):
         for name, value in {"counts": counts, "few": few, "users": users, "items": items}.items():
             self.register_buffer(f"train_{name}", value.clone(), persistent=False)
         self._means: Tensor | None = None
-        self._tops: Tensor | None = None  # kept over validations, unlike the means
+        self._tops: Tensor | None = None  # unlike the means, kept across validations
         self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_tops", None))
 
     @classmethod
     def stage_keys(cls, config: Config) -> dict[str, Any]:
-        """What the model before it must share."""
+        """The keys that its MF must share."""
         return {"embedding_size": config["embedding_size"]}
 
     @torch.no_grad()
     def start_from(self, weights: Weights) -> None:
-        """Take the vectors of a trained MF (of RecBole's BPR: without biases) as constants."""
+        """Copy the vectors of a trained MF (or of RecBole's BPR, without biases) as constants."""
         d = self.size
         user = stage_weight(weights, "user_embedding.weight", (self.n_users, d))
         item = stage_weight(weights, "item_embedding.weight", (self.n_items, d))
@@ -113,7 +113,7 @@ class DropoutNet(VisualRecommender):
             bias = stage_weight(weights, "item_bias.weight", (self.n_items, 1))
         known = {"user": self.train_counts > 0, "item": self.seen > 0}
         for side, values in (("user", user), ("item", torch.cat([item, bias], 1))):
-            values = values.to(self.seen) * known[side].unsqueeze(1)  # what is untrained is zero
+            values = values.to(self.seen) * known[side].unsqueeze(1)  # untrained rows are zero
             trained = values[known[side]]
             deviation = trained.std(0, unbiased=False)
             getattr(self, f"{side}_preference").copy_(values)
@@ -124,7 +124,7 @@ class DropoutNet(VisualRecommender):
         self.forget_items()
 
     def standardised(self, side: str, preference: Tensor) -> Tensor:
-        """Preference vectors as inputs: columns of mean 0 and deviation 1, clipped."""
+        """Preference vectors [m, k] as inputs: mean 0 and deviation 1 per column, clipped."""
         center, scale = getattr(self, f"{side}_center"), getattr(self, f"{side}_scale")
         return ((preference - center) * scale).clamp(-CLIP, CLIP)
 
@@ -153,7 +153,7 @@ class DropoutNet(VisualRecommender):
         return Side(self.user_tower(x), more={"target": own} if self.training else {})
 
     def serving_side(self, users: Tensor) -> Side:
-        """A user without training interactions has a hidden vector, which the tower knows."""
+        """Like :meth:`user_side`: users without training interactions have hidden vectors."""
         return self.user_side(users)
 
     def item_side(self, items: Tensor) -> Side:
@@ -166,11 +166,11 @@ class DropoutNet(VisualRecommender):
         return Side(self.item_tower(torch.cat(x, 1)), more=more)
 
     def content(self, items: Tensor) -> Tensor:
-        """Features [m, D] on the scale of the preference inputs: rows of mean length sqrt(D)."""
+        """Features [m, D] with rows of length sqrt(D), the scale of the preference inputs."""
         return (self.encoder(items) * self.encoder.out_size**0.5).clamp(-CLIP, CLIP)
 
     def hidden(self, side: str, rows: Tensor) -> Tensor:
-        """bool [m]: the rows whose preference vector is hidden, exactly their share in training."""
+        """bool [m], the rows with a hidden preference vector: in training a fixed share."""
         mask = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         if self.training:
             count = int(self.rates[side] * len(rows))
@@ -183,8 +183,8 @@ class DropoutNet(VisualRecommender):
         if not self._started:
             if not self.item_preference.any():
                 raise ConfigError(
-                    "DropoutNet has no preference vectors: run it by recbole_cierec, which trains "
-                    "its stage first, or call start_from with the weights of a trained MF"
+                    "DropoutNet has no preference vectors: run it with recbole_cierec, which first "
+                    "trains an MF, or call start_from with the weights of a trained MF"
                 )
             self._started = True
         if self.from_top:
@@ -196,7 +196,7 @@ class DropoutNet(VisualRecommender):
 
     @torch.no_grad()
     def draw_top(self, users: Tensor) -> Tensor:
-        """For each row an item [B] drawn from the top of its user's list among the seen items."""
+        """For each row, an item [B] from the top of its user's list of seen items."""
         count = min(len(self.pool), max(1, round(self.top_share * len(self.pool))))
         if self._tops is None and 4 * self.n_users * count <= KEPT_BYTES:
             self._tops = self._top_lists(torch.arange(self.n_users).to(users.device), count)
@@ -209,7 +209,7 @@ class DropoutNet(VisualRecommender):
         return self.pool[lists[rows, place].long()]
 
     def _top_lists(self, users: Tensor, count: int) -> Tensor:
-        """int32 [m, count], places in the pool; constants, as the vectors are."""
+        """The top of each user: indices of the pool, int32 [m, count]."""
         vectors, bias = self.item_preference[self.pool].split([self.size, 1], 1)
         block = max(1, BLOCK_BYTES // (4 * len(self.pool)))
         tops = [
@@ -228,7 +228,7 @@ class DropoutNet(VisualRecommender):
         return error.sum() / item["seen"].sum().clamp(min=1), norm
 
     def content_weights(self) -> list[Tensor]:
-        """Without the token vectors, which are inputs here as features are."""
+        """The towers' matrices, without the token vectors, which are inputs as features are."""
         towers = [*self.user_tower.parameters(), *self.item_tower.parameters()]
         return [weight for weight in towers if weight.dim() > 1]
 
@@ -241,7 +241,7 @@ class Tower(nn.Module):
         if not all(isinstance(size, int) and size > 0 for size in hidden):
             raise ConfigError(f"mlp_hidden_size must be whole numbers above 0, not {hidden}")
         sizes = [n_in, *hidden]
-        # Batch norm takes any constant away, so that a bias before it would do nothing.
+        # No biases: batch norm would remove them.
         self.maps = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(nn.BatchNorm1d(size, eps=1e-3, momentum=0.1) for size in hidden)
         self.out = nn.Linear(sizes[-1], n_out)

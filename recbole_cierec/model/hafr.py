@@ -1,25 +1,25 @@
 """HAFR: Hierarchical Attention for Food Recommendation (Gao et al., IEEE TMM 2020,
-arXiv 1810.05032), and HAFR_non_i, the form of it that the tables of PiNet and CIERec compare with.
+arXiv 1810.05032), and HAFR_non_i, the variant in the tables of PiNet and CIERec.
 
     m_i    = W_m e_i + b_m                                          the picture
     a_k    = v_a . tanh(W_a [c_k ; p_u ; m_i] + b_a)                for each ingredient k of i
-    g_ui   = sum over k of softmax_k(a) c_k                         the ingredients, as u sees them
+    g_ui   = sum over k of softmax_k(a) c_k                         the ingredients, weighted for u
     t_z    = v_t . tanh(W_t [p_u ; z] + b_t)                        for z in q_i, g_ui, m_i
-    x_ui   = sum over z of softmax_z(t) z                           the item, as u sees it
+    x_ui   = sum over z of softmax_z(t) z                           the item, weighted for u
     y_ui   = alpha + beta_u + beta_i + h . ReLU(dropout(W_h [p_u ; x_ui ; p_u * x_ui] + b_h))
 
-An ingredient here is an annotation token. HAFR reads the tokens at inference as well. *HAFR-non-i*
-is in no public code and its name has two readings, key ``non_i_reading``: ``information``, x_ui
-attends to q_i and m_i alone (what PiNet's setting allows, where only pictures are there at test
-time); ``attention``, g_i is the plain mean of the c_k, so that tokens are read but not attended to.
+Ingredients here are annotation tokens. HAFR also reads the tokens at inference. There is no public
+code of *HAFR-non-i*, and its name has two meanings (key ``non_i_reading``). With ``information``
+x_ui attends only to q_i and m_i, as in PiNet's setting, which has only pictures at test time. With
+``attention`` g_i is the plain mean of the c_k: tokens are read without attention.
 
-Readings: the biases are Eq. 8's of CIERec, which every model here has. q_i of an item without
-training interaction is zero, as in the authors' code, and stays one of the three components. A
+Choices: the biases are those of CIERec's Eq. 8, as in other models here. q_i of an item without
+training interactions is zero, as in the authors' code, and remains one of the three components. A
 component that an item lacks (no picture, no tokens) is left out of the softmax. Loss and L2 are
-those of the other models (the authors: BPR, L2 on p, q, c and the maps).
+those of the other models (the authors use BPR, and L2 of p, q, c and the maps).
 
 The authors' code differs from their equations: it reshapes the stacked logits of the components so
-that an item's weights come from other rows of the batch. Here a row never sees another one.
+that the weights of an item come from other rows of the batch. Here rows are independent.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 class HAFR(PairwiseRecommender):
     """Ids, pictures and annotations at training and inference."""
 
-    use_tokens = True  # g_ui is a component
-    attend_tokens = True  # g_ui by attention; else a mean
+    use_tokens = True  # whether g_ui is a component
+    attend_tokens = True  # g_ui by attention; otherwise a mean
     draws_per_row = True  # dropout of pairs
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
@@ -60,8 +60,8 @@ class HAFR(PairwiseRecommender):
         if self.use_tokens:
             with self.random_stream("tokens"):
                 self._set_tokens(dataset.content, d, width)
-        self.component_user = nn.Linear(d, width, bias=False)  # W_t's half for p_u
-        self.component_item = _unbiased(d, width)  # its half for z, and b_t
+        self.component_user = nn.Linear(d, width, bias=False)  # the half of W_t for p_u
+        self.component_item = _unbiased(d, width)  # the half for z, and b_t
         self.component_weight = _ones(width)  # v_t
         self.hidden = _unbiased(3 * d, d)  # W_h
         self.output = nn.Linear(d, 1, bias=False)  # h
@@ -71,9 +71,9 @@ class HAFR(PairwiseRecommender):
         self.register_buffer("tokens", content.tokens, persistent=False)
         self.token_embedding = self.table(len(content.token_names), d)  # c_k
         if self.attend_tokens:
-            self.token_key = nn.Linear(d, width, bias=False)  # W_a's third for c_k
-            self.token_user = nn.Linear(d, width, bias=False)  # its third for p_u
-            self.token_image = _unbiased(d, width)  # its third for m_i, and b_a
+            self.token_key = nn.Linear(d, width, bias=False)  # the third of W_a for c_k
+            self.token_user = nn.Linear(d, width, bias=False)  # the third for p_u
+            self.token_image = _unbiased(d, width)  # the third for m_i, and b_a
             self.token_weight = _ones(width)  # v_a
             self.pair_width = max(self.pair_width, content.tokens.shape[1] * width)
 
@@ -92,7 +92,7 @@ class HAFR(PairwiseRecommender):
         q = self.seen_rows(self.item_embedding, items)
         more = {
             "m": m,
-            "q_key": self.component_item(q),  # once an item, not once a pair
+            "q_key": self.component_item(q),  # once per item, not per pair
             "m_key": self.component_item(m),
             "pictured": pictured,
         }
@@ -115,18 +115,18 @@ class HAFR(PairwiseRecommender):
     def _view(self, user: Side, item: Side) -> Tensor:
         """x_ui [..., d]."""
         components, keys = [item.vector, item["m"]], [item["q_key"], item["m_key"]]
-        there = [torch.ones_like(item["pictured"]), item["pictured"]]
+        known = [torch.ones_like(item["pictured"]), item["pictured"]]
         if self.use_tokens:
             components.append(self._ingredients(user, item))
             keys.append(self.component_item(components[-1]))
-            there.append(item["tokens"][..., 0] > 0)
+            known.append(item["tokens"][..., 0] > 0)
         logits = [self.component_weight(torch.tanh(user["key"] + key)).squeeze(-1) for key in keys]
-        shares = masked_softmax(torch.stack(logits, -1), torch.stack(there, -1))  # [..., 2 or 3]
+        shares = masked_softmax(torch.stack(logits, -1), torch.stack(known, -1))  # [..., 2 or 3]
         weighted = zip(shares.unbind(-1), components, strict=True)
         return added(share.unsqueeze(-1) * z for share, z in weighted)
 
     def _ingredients(self, user: Side, item: Side) -> Tensor:
-        """g_ui [..., d]; without attention the mean, free of the user."""
+        """g_ui [..., d]; without attention the mean, the same for all users."""
         tokens = item["tokens"]  # [..., L]
         real = tokens > 0
         vectors = self.token_embedding(tokens)  # [..., L, d]
@@ -134,14 +134,14 @@ class HAFR(PairwiseRecommender):
             count = real.sum(-1, keepdim=True).clamp(min=1)
             return (vectors * real.unsqueeze(-1)).sum(-2) / count
         pair = user["token_key"] + item["token_key"]  # [..., a]
-        # W_a c_k once a token of the vocabulary, not once a pair.
+        # W_a c_k once per token of the vocabulary, not per pair.
         keys = F.embedding(tokens, self.token_key(self.token_embedding.weight))
         logits = self.token_weight(torch.tanh(keys + pair.unsqueeze(-2))).squeeze(-1)
         return torch.einsum("...l,...ld->...d", masked_softmax(logits, real), vectors)
 
 
 class HAFR_non_i(HAFR):
-    """HAFR without ingredients; by default no annotation is read at all."""
+    """HAFR without ingredients; by default it reads no annotations."""
 
     attend_tokens = False
 
@@ -158,7 +158,7 @@ def _unbiased(in_size: int, out_size: int) -> nn.Linear:
 
 
 def _ones(width: int) -> nn.Linear:
-    """v . x, starting from ones as in the authors' code."""
+    """v . x with v starting at ones, as in the authors' code."""
     layer = nn.Linear(width, 1, bias=False)
     nn.init.ones_(layer.weight)
     return layer

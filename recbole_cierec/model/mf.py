@@ -2,7 +2,7 @@
 
     y_ui = alpha + beta_u + beta_i + p_u . q_i                       (CIERec, Eq. 8, f_i := q_i)
 
-RecBole's BPR is the same without biases and without L2.
+RecBole's BPR is the same model without biases and L2.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""MF(Content): ids, picture and annotations in one linear item vector; ours, no paper's.
+"""MF(Content): ids, picture and annotations in one linear item vector; a baseline of this package.
 
     y_ui = alpha + beta_u + beta_i + p_u . f_i,    f_i = q_i + W e_i + x_i
 
-x_i is the mean of the vectors of i's annotation tokens. It is MF, MF(Image) and MF(Semantics)
-added up and has no other part, so that it is what any network over the same content has to beat.
-Each part has a switch: with one of them alone it is one of those three models.
+x_i is the mean of the vectors of i's annotation tokens. The model is the sum of MF, MF(Image) and
+MF(Semantics), so a network over the same content should beat it. Each part has a switch; with a
+single part it is one of those three models.
 
-In training the id part (q_i and beta_i) of a share ``id_dropout`` of a batch's items is hidden, so
-that the content learns to rank on its own, as it must for unseen items, whose id part is zero; and
-the annotations of a share ``privileged_dropout``, so that the picture learns to rank on its own.
+In training the id part (q_i and beta_i) is hidden for a share ``id_dropout`` of a batch's items, so
+that the content learns to rank alone, as it must for unseen items, whose id part is zero. The
+annotations are hidden for a share ``privileged_dropout``, so that the picture learns to rank alone.
 
-``annotation_at_inference`` is True here and False in CIERec. There the paper calls annotations
-privileged. This model claims nothing of the kind: it is the opponent, should use all that is known
-of an item, and a sum that was trained with dropout still ranks where a part is missing.
+``annotation_at_inference`` is True here and False in CIERec, where the paper calls annotations
+privileged. This baseline should use all known content of an item, and a sum that was trained with
+dropout still ranks items that lack a part.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class MF_Content(VisualRecommender):
     def item_side(self, items: Tensor) -> Side:
         vector = torch.zeros(len(items), self.size, device=items.device)
         bias = self.item_biases(items)
-        # Both are drawn in any case, so that a part that is off leaves the other's draws alone.
+        # Both are always drawn, so that a switch does not change the draws of other parts.
         kept, read = (self._kept(items, p) for p in (self.id_dropout, self.privileged_dropout))
         if self.use_ids:
             vector = vector + self.seen_rows(self.item_embedding, items) * kept.unsqueeze(1)
@@ -79,7 +79,7 @@ class MF_Content(VisualRecommender):
         return Side(vector, bias * kept)
 
     def _kept(self, items: Tensor, dropout: float) -> Tensor:
-        """1 for items whose part is used, 0 for those where it is hidden in this batch [m]."""
+        """[m], 1 for items whose part is used, 0 if it is hidden in this batch."""
         if not self.training:
             return torch.ones(len(items), device=items.device)
         return (self.batch.uniform(items) >= dropout).float()

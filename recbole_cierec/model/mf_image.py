@@ -2,9 +2,9 @@
 
     y_ui = alpha + beta_u + beta_i + p_u . (W e_i)
 
-The paper says only that the visual feature replaces the collaborative embedding. W brings e_i
-[D] to the tuned dimension d; without it the user vector would be fixed at D numbers. No bias
-goes with W: it would add the same p_u . b to every item of a user.
+The paper says only that the visual feature replaces the collaborative embedding. W maps e_i [D] to
+the tuned dimension d; without it user vectors would have D dimensions. W has no bias: it would add
+the same p_u . b to every item of a user.
 """
 
 from __future__ import annotations

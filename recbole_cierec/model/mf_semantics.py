@@ -2,8 +2,8 @@
 
     y_ui = alpha + beta_u + beta_i + p_u . x_i,    x_i = mean of the vectors of i's tokens
 
-The mean of learned token vectors is a linear map of the multi-hot row divided by its sum, which
-is the reading taken of "semantic feature". Annotations are read at inference as well.
+The paper's "semantic feature" is taken as the multi-hot row divided by its sum; the mean of learned
+token vectors is a linear map of it. Annotations are also read at inference.
 """
 
 from __future__ import annotations

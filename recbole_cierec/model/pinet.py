@@ -1,15 +1,15 @@
 """PiNet: privileged-channel infused network (Meng et al., "Heterogeneous fusion of semantic and
 collaborative information for visually-aware food recommendation", ACM Multimedia 2020),
-re-constructed.
+reconstructed.
 
-Certain, from its title and abstract and from what CIERec (arXiv 2307.02761) says of it: one image
-encoder is trained for two tasks at once, the recommendation and the prediction of the item's
-annotations (the privileged channel: labels in training, not read when ranking); between encoder
-and tasks a dual-gating module regulates what is encoded forward and what is passed backward; two
-phases of training; two ways to bring in prior knowledge. CIERec builds on it and adds the user to
-the forward gate. Neither its full text nor its code could be had.
+Known from its title and abstract and from CIERec (arXiv 2307.02761): one image encoder is trained
+for two tasks at once, the recommendation and the prediction of the item's annotations (the
+privileged channel: labels in training, not read when ranking); between encoder and tasks a
+dual-gating module regulates the forward encoding and the backward gradients; training has two
+phases, and prior knowledge enters in two ways. CIERec builds on it and adds the user to the forward
+gate. Neither the full text nor code was available.
 
-Re-constructed here, so results are to be called "PiNet (re-constructed)":
+Reconstruction, so call results "PiNet (re-constructed)":
 
     e_i [D]  embedding of the picture, by default features under a trained adapter
     v_i [d]  = MLP_v(norm(e_i * delta_v(e_i || g_v)))      feature gate of the recommendation
@@ -19,12 +19,12 @@ Re-constructed here, so results are to be called "PiNet (re-constructed)":
     L        = L_rec + semantic_weight * L_sem + L2;  L_sem = mean binary cross-entropy of z_i
 
 L_sem runs over the distinct items of a batch that have a picture, an annotation and a training
-interaction; an item without annotation is unknown, not an item without the tokens. Prior knowledge
-one: b starts at the log odds of each token (``prior_frequency``). Prior knowledge two: W_t = V A
-with V starting as word vectors (``word_vectors``). Phase 1 trains the two channels apart: encoder
-and annotations on L_sem, ids as MF on L_rec, v_i out of the game. Phase 2 trains all on L, with a
-gradient gate on each edge from e_i to a task (CIERec's, whose rewards are exp(-L_rec) and
-exp(-L_sem); trainer/gated.py). Without a picture e_i = 0, and v_i is the same constant for all.
+interaction: the labels of an item without annotation are unknown, not zero. First prior knowledge:
+b starts at the log odds of each token (``prior_frequency``). Second prior knowledge: W_t = V A with
+V starting as word vectors (``word_vectors``). Phase 1 trains the two channels separately: encoder
+and annotations on L_sem, ids as MF on L_rec, without v_i. Phase 2 trains all on L, with a gradient
+gate on each edge from e_i to a task (CIERec's, with the rewards exp(-L_rec) and exp(-L_sem);
+trainer/gated_trainer.py). Without a picture e_i = 0, and v_i is the same constant for all items.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PiNet(TwoPhases, VisualRecommender):
 
     has_biases = True
     use_gradient_gate = True
-    # What phase 1 trains; W_t is not read after training, but goes on to learn in phase 2.
+    # What phase 1 trains. W_t is not used after training, but phase 2 trains it further.
     pretrained_parts = (
         *("global_bias", "user_bias", "item_bias", "user_embedding", "item_embedding"),
         *("encoder", "semantic_gate", "head"),
@@ -94,7 +94,7 @@ class PiNet(TwoPhases, VisualRecommender):
 
     def item_side(self, items: Tensor) -> Side:
         e = self.encoder(items)
-        # Backward gates: the forward pass is the same whatever the scales.
+        # Backward gates: the scales do not change the forward pass.
         v = self.visual_gate(scale_gradient(e, self.gradient_scales["visual"]))
         v = F.leaky_relu(self.visual_map(v), SLOPE)
         q = self.seen_rows(self.item_embedding, items)
@@ -121,13 +121,13 @@ class PiNet(TwoPhases, VisualRecommender):
         return self.batch.item_mean(each, items[known], self.labelled)
 
     def token_labels(self, items: Tensor) -> Tensor:
-        """Multi-hot annotation tokens [m, K] of items [m]; token k stands in column k - 1."""
+        """Multi-hot annotation tokens [m, K] of items [m]; column k - 1 is token k."""
         tokens = self.tokens[items]
         labels = torch.zeros(len(items), self.head.n_tokens + 1, device=tokens.device)
         return labels.scatter_(1, tokens, 1.0)[:, 1:]
 
     def pretrain_loss(self, interaction: Interaction) -> Tensor:
-        """L_sem, and L_rec of the ids alone: MF. They share no parameter."""
+        """L_sem plus L_rec of the ids only (MF), which share no parameters."""
         user, item, rows = self.sides(interaction)
         user, item = (side.moved(side.vector[:, : self.size]) for side in (user, item))
         return self.ranking_loss(user, item, rows)
@@ -139,7 +139,7 @@ class TokenHead(nn.Module):
     Args:
         content_size: D of c.
         n_tokens: K.
-        gain: Standard deviation of logits at the start, for c of length 1.
+        gain: Initial standard deviation of the logits, for c of length 1.
     """
 
     def __init__(self, content_size: int, n_tokens: int, gain: float) -> None:
@@ -150,9 +150,9 @@ class TokenHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_tokens))
 
     def use_vectors(self, vectors: Tensor) -> None:
-        """Prior knowledge two: W_t = V A, V starting as word vectors [K, w] of length 1.
+        """Second prior knowledge: W_t = V A, V starting as word vectors [K, w] of length 1.
 
-        Rows of zeros, tokens without a vector, start at random.
+        Rows of zeros (tokens without a vector) start at random.
         """
         known = vectors.any(1, keepdim=True)
         random = torch.randn_like(vectors)
@@ -160,8 +160,8 @@ class TokenHead(nn.Module):
         self.map = unit_linear(self.content_size, vectors.shape[1], self.gain, bias=False)
 
     def use_frequencies(self, labels: Tensor) -> None:
-        """Prior knowledge one: b starts at the log odds of each token in labels [n, K]."""
-        # Half an item more on both sides, so that no odds are infinite.
+        """First prior knowledge: b starts at the log odds of each token in labels [n, K]."""
+        # Half an item is added on both sides, so that all odds are finite.
         present = labels.sum(0) + 0.5
         with torch.no_grad():
             self.bias.copy_(torch.log(present / (len(labels) + 1.0 - present)))
@@ -173,9 +173,9 @@ class TokenHead(nn.Module):
 
 
 def read_word_vectors(path: Path, names: list[str]) -> Tensor:
-    """Vectors of the named tokens [K, w] from a text file; zeros where it has none.
+    """Vectors [K, w] of the named tokens from a text file, zeros for tokens that it lacks.
 
-    Each line is a token and its numbers, as in the files of GloVe.
+    Each line has a token and its numbers, as in GloVe's files.
 
     Raises:
         DataError: The file is missing or malformed, or has none of the tokens.
@@ -203,5 +203,5 @@ def read_word_vectors(path: Path, names: list[str]) -> Tensor:
     for k, row in found.items():
         rows[k] = torch.tensor(row)
     if not bool(torch.isfinite(rows).all()):
-        raise DataError(f"{path}: word_vectors holds numbers that are not finite")
+        raise DataError(f"{path}: word_vectors has numbers that are not finite")
     return rows

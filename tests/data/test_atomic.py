@@ -151,7 +151,7 @@ def test_a_wrong_header_is_refused(write, content, words):
     [
         ("u1\ti1\t5\nu2\ti2\n", "line 3: has 2 cells, the header names 3"),
         ("u1\ti1\t5\n\nu2\ti\t2\t6\n", "line 4: has 4 cells"),
-        ("u1\ti1\t5\nu2\ti2\tfive\n", "line 3: timestamp is 'five', which is no number"),
+        ("u1\ti1\t5\nu2\ti2\tfive\n", "line 3: timestamp is 'five', which is not a number"),
         ("u1\ti1\t5\n\nu2\ti2\t1,5\nu3\ti3\tx\n", "line 4: timestamp is '1,5'"),
         ("u1\ti1\tinf\n", "line 2: timestamp is infinite"),
         ("u1\ti1\t1e999\n", "line 2: timestamp is "),  # not a number to older versions of pandas
@@ -225,8 +225,8 @@ def test_equal_times_and_duplicates_stay_in_the_order_of_the_file(write):
     [
         ("u1\ti1\t5\n\ti2\t5\n", "line 3: user_id is empty; "),
         ("u1\ti1\t5\n\nu\t\t5\nu\t \t5\nu\t\t5\n", "line 4: item_id is empty (and 2 more such"),
-        ("u1\ti1\t\n", "line 2: timestamp is no finite number"),
-        ("u1\ti1\t5\nu1\ti1\tNaN\n", "line 3: timestamp is no finite number"),
+        ("u1\ti1\t\n", "line 2: timestamp is not a finite number"),
+        ("u1\ti1\t5\nu1\ti1\tNaN\n", "line 3: timestamp is not a finite number"),
     ],
 )
 def test_empty_ids_and_times_are_refused(write, rows, words):
@@ -238,7 +238,7 @@ def test_empty_ids_and_times_are_refused(write, rows, words):
 
 def test_infinite_times_are_refused_in_a_table_made_by_hand():
     table = pd.DataFrame({"u": ["a", "b"], "i": ["x", "y"], "t": [1.0, -np.inf]})
-    with pytest.raises(DataError, match="line 3: t is no finite number"):
+    with pytest.raises(DataError, match="line 3: t is not a finite number"):
         validate_interactions(table, "u", "i", "t")
 
 
@@ -258,7 +258,7 @@ def test_sequences_are_split_and_empty_cells_become_empty():
 @pytest.mark.parametrize("cell", ["1 x", "nan", "1 inf 2"])
 def test_a_sequence_of_numbers_with_something_else_is_refused(cell):
     cells = pd.Series(["1 2", cell], name="vector")
-    with pytest.raises(DataError, match=r"line 3: vector holds an element that is no number"):
+    with pytest.raises(DataError, match=r"line 3: vector holds an element that is not a number"):
         split_cells(cells, "float_seq", " ")
 
 

@@ -201,5 +201,5 @@ def test_the_frozen_vectors_answer_to_the_encoder_only_when_asked(make):
 
 
 def test_heads_that_do_not_divide_the_width_are_refused(make):
-    with pytest.raises(ConfigError, match="content_size 10 is no multiple of attention_heads 4"):
+    with pytest.raises(ConfigError, match="content_size 10 is not a multiple of attention_heads 4"):
         make("AlignRec", content_size=10)

@@ -1,9 +1,10 @@
-"""What a model knows of the whole batch that it trains on.
+"""The interface between a model and the whole batch that it trains on.
 
-Several processes share a batch: each trains on some of its rows. Random numbers and means over a
-batch must be those of the whole, so that the processes together train as one would. Models ask a
-:class:`BatchContext` for them; here is that of one process, whose rows are the whole batch.
-:class:`recbole_cierec.distributed.batch_share.SharedBatch` answers for several.
+Several processes can share a batch, each training on some of its rows. Random numbers and means
+over a batch must then be those of the whole batch, so that together the processes train as one
+would. Models get them from a :class:`BatchContext`. The one here is for a single process,
+whose rows are the whole batch; for several there is
+:class:`recbole_cierec.distributed.batch_share.SharedBatch`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ class BatchContext:
     """The batch of a single process."""
 
     def begin(self, shared_negatives: Tensor | None) -> None:
-        """Note the negatives [N] that all rows of the batch share; None: each row has its own."""
+        """Start a batch whose rows share the negatives [N]; None: each row has separate ones."""
 
     def uniform(self, items: Tensor) -> Tensor:
         """Uniform random numbers [m] for distinct items [m] of the batch."""
         return torch.rand(len(items), device=items.device)
 
     def item_draws(self, items: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
-        """Rows [m, ...] that ``draw(m)`` makes for distinct items [m] of the batch."""
+        """Random rows [m, ...] from ``draw(m)`` for distinct items [m] of the batch."""
         return draw(len(items))
 
     def item_mean(self, values: Tensor, items: Tensor, among: Tensor) -> Tensor:
@@ -34,10 +35,10 @@ class BatchContext:
         Args:
             values: [m, n, ...].
             items: Ids [m].
-            among: bool [n_items]; only these count, and ``items`` are among them.
+            among: bool [n_items], the items that count; ``items`` must be among them.
 
         Returns:
-            []; zero of no items, attached to the graph of ``values``.
+            []; without items zero, still part of the graph of ``values``.
         """
         return values.mean() if len(items) else values.sum()
 
@@ -50,9 +51,9 @@ class BatchContext:
         return gradient
 
     def column(self, name: str, own: Tensor) -> Tensor:
-        """A column [B] of the whole batch; ``own`` has this process's rows of it."""
+        """A column [B] of the whole batch; ``own`` holds this process's rows."""
         return own
 
     def own_rows(self, values: Tensor) -> Tensor:
-        """This process's rows of what was made for the whole batch [B, ...]."""
+        """This process's rows of values [B, ...] of the whole batch."""
         return values

@@ -1,8 +1,8 @@
-"""The pieces CIERec is made of: gates (Eq. 3, 4), semantic encoder (Eq. 5), fusion (Eq. 7).
+"""The parts of CIERec: gates (Eq. 3, 4), semantic encoder (Eq. 5), fusion (Eq. 7).
 
 Symbols: p_u user vector [d], q_i item vector [d], e_i unified embedding of the picture [D],
 v_i visual feature [d], c_i inferred feature [D], s_i semantic feature [d], f_i fused vector [d].
-Rows are pairs or items; every function works row by row, so a row never sees another.
+Rows are pairs or items; every function works row by row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _ScaleGradient(torch.autograd.Function):
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
     """Identity forward; the gradient that flows back is multiplied by ``scale``.
 
-    This is the edge on which the gradient-regularization gate R of Sec. III-D3 acts.
+    The gradient-regularization gate R of Sec. III-D3 acts on this edge.
 
     >>> x = torch.ones(2, requires_grad=True)
     >>> scale_gradient(x, 0.2).sum().backward()
@@ -53,12 +53,12 @@ class ContentGate(nn.Module):
         self.content_map = nn.Linear(content_size, content_size)  # W_e and b
         self.gate_map = nn.Linear(gate_size, content_size, bias=False)  # W_g
         self.activation = activation
-        # A gate that starts at one passes e_i on: the network starts from the plain picture.
+        # The gate starts at one, so the network starts from the unchanged e_i.
         nn.init.ones_(self.content_map.bias)
         nn.init.normal_(self.content_map.weight, std=0.1 / content_size**0.5)
 
     def item_part(self, e: Tensor) -> Tensor:
-        """W_e e + W_g g + b [I, D]: what of the gate's argument the user does not change."""
+        """W_e e + W_g g + b [I, D]: the part of the gate's argument without the user."""
         return self.content_map(e) + self.gate_map(self.gate_vector)
 
     def activate(self, argument: Tensor) -> Tensor:
@@ -102,9 +102,10 @@ class SemanticEncoder(nn.Module):
         content_size: D of c_i.
         n_tokens: Annotation tokens including padding 0; 0 builds the encoder without annotations.
         lstm_input: ``steps`` reads c_i then s_hat_i as two time steps (a missing annotation
-            shortens the sequence); ``concat`` reads one step of the two side by side.
-        annotation_encoder: ``mean`` makes s_hat_i the mean of the token vectors; ``sequence``
-            reads one time step a token.
+            shortens the sequence); ``concat`` reads their concatenation in one step.
+        annotation_encoder: ``mean``: s_hat_i is the mean of the token vectors; ``sequence``: one
+            time step per token.
+        gain: Standard deviation of the input weights at the start.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class SemanticEncoder(nn.Module):
         Args:
             c: Inferred features [I, D].
             tokens: Token ids [I, L], 0 = padding, or None: no annotations at all.
-            known: bool [I], rows whose annotation may be read (False: dropped or missing).
+            known: bool [I], whether the annotation is read (False: dropped or missing).
 
         Returns:
             s [I, d].
@@ -175,8 +176,8 @@ class Fusion(nn.Module):
     """Eq. 7: f_i = MLP(q_i || v_i || s_i), or one of two simpler fusions.
 
     ``mlp`` is the paper's: a linear layer on the concatenation, then LeakyReLU. ``sum`` adds the
-    parts. ``gated`` adds them under sigmoid gates that see all parts. The linear layer is a sum
-    over parts, so :meth:`fixed` can be computed once an item and :meth:`finish` once a pair.
+    parts. ``gated`` adds them under sigmoid gates that read all parts. The linear layer is a sum
+    over parts, so :meth:`fixed` is computed once per item and :meth:`finish` once per pair.
 
     Args:
         size: d of every part.
@@ -196,13 +197,13 @@ class Fusion(nn.Module):
         self.maps = nn.ModuleList(maps)
 
     def fixed(self, q: Tensor, s: Tensor) -> Tensor:
-        """What (q, s) [..., d] add to the argument; for ``sum`` the sum itself."""
+        """The terms of q and s [..., d] in the argument; for ``sum``, q + s."""
         if self.kind == "sum":
             return q + s
         return self.maps[0](q) + self.maps[-1](s)
 
     def finish(self, fixed: Tensor, q: Tensor, v: Tensor | None, s: Tensor) -> Tensor:
-        """f [..., d] from :meth:`fixed` and the parts (v None: the ablation without it)."""
+        """f [..., d] from :meth:`fixed` and the parts; v is None in the ablation without it."""
         if self.kind == "sum":
             return fixed if v is None else fixed + v
         argument = fixed if v is None else fixed + self.maps[1](v)

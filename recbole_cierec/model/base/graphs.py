@@ -7,13 +7,13 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-BLOCK_BYTES = 64 * 2**20  # of the largest block of similarities
+BLOCK_BYTES = 64 * 2**20  # largest block of similarities
 
 
 def interaction_matrix(
     users: Tensor, items: Tensor, shape: tuple[int, int]
 ) -> scipy.sparse.csr_matrix:
-    """Who has taken what: csr [U, I] of ones, repeated interactions once."""
+    """csr [U, I] with ones for interactions, repeated ones once."""
     ones = np.ones(len(users), dtype=np.float64)
     matrix = scipy.sparse.coo_matrix((ones, (users.numpy(), items.numpy())), shape=shape).tocsr()
     matrix.data[:] = 1.0
@@ -23,7 +23,7 @@ def interaction_matrix(
 def normalised(
     matrix: scipy.sparse.spmatrix, left: np.ndarray, right: np.ndarray
 ) -> scipy.sparse.spmatrix:
-    """Entry (i, j) divided by sqrt(left_i * right_j): D^-1/2 A D^-1/2 with the given degrees."""
+    """Entries (i, j) divided by sqrt(left_i * right_j): D^-1/2 A D^-1/2 with these degrees."""
     scales = [1.0 / np.sqrt(np.maximum(degrees, 1.0)) for degrees in (left, right)]
     return scipy.sparse.diags(scales[0]) @ matrix @ scipy.sparse.diags(scales[1])
 
@@ -43,7 +43,7 @@ def to_torch(matrix: scipy.sparse.spmatrix, device: torch.device | str = "cpu") 
 
 
 def product(matrix: Tensor, rows: Tensor) -> Tensor:
-    """Sparse [n, m] times dense [m, k]; in full precision, as sparse products have no other."""
+    """Sparse [n, m] times dense [m, k], always in float32: torch has no other sparse product."""
     with torch.autocast(rows.device.type, enabled=False):
         return torch.sparse.mm(matrix, rows.float())
 
@@ -53,12 +53,12 @@ def nearest(vectors: Tensor, sources: Tensor, count: int) -> Tensor:
     """The sources most similar to each row.
 
     Args:
-        vectors: Unit rows [n, w]; a row of zeros has no neighbours and is none.
-        sources: bool [n], the rows that may be neighbours. No row is its own.
-        count: k.
+        vectors: Unit rows [n, w]; rows of zeros have no neighbours and are none.
+        sources: bool [n], the rows that may be neighbours of others.
+        count: Number of neighbours k.
 
     Returns:
-        Row numbers [n, k], the nearest first; -1 where there are fewer.
+        Row numbers [n, k], nearest first, padded with -1.
     """
     n = len(vectors)
     filled = vectors.any(1)
@@ -81,9 +81,9 @@ def nearest(vectors: Tensor, sources: Tensor, count: int) -> Tensor:
 
 
 def neighbour_matrix(neighbours: np.ndarray) -> scipy.sparse.csr_matrix:
-    """Csr [n, n] of ones from row numbers [n, k], -1 standing for none."""
+    """csr [n, n] with ones at row numbers [n, k]; -1 is padding."""
     n, k = neighbours.shape
-    there = neighbours.ravel() >= 0
-    rows, columns = np.repeat(np.arange(n), k)[there], neighbours.ravel()[there]
+    real = neighbours.ravel() >= 0
+    rows, columns = np.repeat(np.arange(n), k)[real], neighbours.ravel()[real]
     ones = np.ones(len(rows), dtype=np.float64)
     return scipy.sparse.coo_matrix((ones, (rows, columns)), shape=(n, n)).tocsr()

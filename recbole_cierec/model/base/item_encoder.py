@@ -1,9 +1,8 @@
 """From an item id to its unified embedding e_i (Eq. 2: E(f) -> e_i).
 
-The key ``encoder_training`` says how: ``frozen`` looks up the cached features, ``adapter`` passes
-them through a linear map that starts as the identity, ``finetune`` runs the network itself on the
-pictures (:mod:`recbole_cierec.vision.finetune`). In each, an item without a picture has e_i = 0 and
-sends no gradient.
+The key ``encoder_training`` selects the method. ``frozen`` looks up the cached features,
+``adapter`` also applies a linear map that starts as the identity, and ``finetune`` runs the network
+(:mod:`recbole_cierec.vision.finetune`). An item without a picture has e_i = 0 and no gradient.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ class ItemEncoder(nn.Module):
     Args:
         content: The items of the data set.
         mode: One of :data:`MODES`.
-        config: RecBole config; read where the network is fine-tuned.
+        config: RecBole config; used for fine-tuning only.
 
     Raises:
-        ConfigError: ``features_file`` with a network to fine-tune.
+        ConfigError: ``features_file`` is set with fine-tuning.
     """
 
     has_picture: Tensor
@@ -43,8 +42,8 @@ class ItemEncoder(nn.Module):
         if mode == "finetune":
             if config["features_file"]:
                 raise ConfigError(
-                    "features_file: encoder_training finetune runs the network on the pictures "
-                    "themselves; drop features_file, or set encoder_training to adapter"
+                    "features_file: encoder_training finetune runs the network on the pictures; "
+                    "drop features_file, or set encoder_training to adapter"
                 )
             self.norm = pictures.feature_norm
             self.network = pictures.encoder()
@@ -65,18 +64,18 @@ class ItemEncoder(nn.Module):
 
     @property
     def trainable(self) -> bool:
-        """Whether a gradient on e_i reaches any parameter."""
+        """Whether the gradient on e_i reaches any parameter."""
         return self.mode != "frozen"
 
     @property
     def draws(self) -> bool:
-        """Whether training draws random numbers for the given pictures: augmentation, dropout."""
+        """Whether training draws random numbers for pictures: augmentation, dropout."""
         return self.mode == "finetune" and (
             self.on_pictures.augmentation != "none" or self.network.draws
         )
 
     def train(self, mode: bool = True) -> ItemEncoder:
-        """Switch mode; all processes of a run do so together, and share the inputs' computation."""
+        """Set the mode. All processes of a run call it together and share the work on inputs."""
         if self.mode == "finetune":
             self.on_pictures.open(self.has_picture.device)
         return super().train(mode)

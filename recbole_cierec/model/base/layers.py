@@ -1,4 +1,4 @@
-"""Small pieces that many models share."""
+"""Small functions that many models share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOPE = 0.01  # of every LeakyReLU
 
 
 def bpr_loss(positive: Tensor, negative: Tensor) -> Tensor:
-    """Mean of -log sigmoid(positive - negative); both [B], result []."""
+    """Mean [] of -log sigmoid(positive - negative) over pairs [B]."""
     if positive.shape != negative.shape or positive.dim() != 1:
         raise ValueError(f"scores must be [B] and [B], got {positive.shape}, {negative.shape}")
     return F.softplus(negative - positive).mean()
@@ -26,12 +26,12 @@ def added(terms: Iterable[Tensor]) -> Tensor:
 
 
 def squared_norm(tensors: list[Tensor]) -> Tensor | float:
-    """Sum of squares over all entries of all tensors."""
+    """Sum of squares of all entries of all tensors []."""
     return sum((t.square().sum() for t in tensors), 0.0)
 
 
 def mean_rows(table: nn.Embedding, tokens: Tensor) -> Tensor:
-    """Mean row of the real tokens, tokens [m, L] with padding 0 -> [m, d]; zero without any."""
+    """Mean row of the real tokens: tokens [m, L] with padding 0 -> [m, d], zero without any."""
     real = (tokens > 0).unsqueeze(2)
     return (table(tokens) * real).sum(1) / real.sum(1).clamp(min=1)
 
@@ -39,8 +39,8 @@ def mean_rows(table: nn.Embedding, tokens: Tensor) -> Tensor:
 def unit_linear(in_size: int, out_size: int, gain: float, bias: bool = True) -> nn.Linear:
     """Linear layer for unit-norm rows: outputs start with standard deviation ``gain``.
 
-    torch's default assumes inputs of unit variance per coordinate. A unit-norm row of D
-    coordinates is sqrt(D) times smaller, so that with the default its outputs drown in the bias.
+    torch's default assumes unit variance per coordinate. The coordinates of a unit-norm row are
+    sqrt(D) times smaller, so with the default the bias would dominate the output.
     """
     layer = nn.Linear(in_size, out_size, bias=bias)
     nn.init.normal_(layer.weight, std=gain)

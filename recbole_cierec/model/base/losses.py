@@ -1,20 +1,20 @@
-"""Softmax over negatives that the rows of a batch share, the other choice of the key ``loss``.
+"""Softmax over negatives that all rows of a batch share: ``loss: softmax``.
 
     L = - mean over rows (u, i) of log( exp(l_ui) / (exp(l_ui) + sum over n of exp(l_un)) )
     l_ui = y_ui / softmax_temperature + popularity_correction * log(pi_i)
 
-One draw of N distinct items serves all rows of a batch (sampled softmax: Jean et al., ACL 2015), so
-that a positive meets N negatives at the price of one matrix product. Where a row's own positive is
-among them it is left out of the sum; other items that the user has taken stay in it, as in any
-shared draw, and are one in some hundreds.
+All rows of a batch share one draw of N distinct items (sampled softmax: Jean et al., ACL 2015), so
+the scores of a positive's N negatives are part of one matrix product. If a row's positive is among
+them, it is left out of the sum. Other items that the user interacted with stay, as in any shared
+draw; they are one in several hundreds.
 
-The draw is uniform, so nothing has to be subtracted for how it was made (the log Q of Bengio and
-Senecal, 2008, is the same number for every item) and y_ui tends to log p(i | u) plus a constant.
-``popularity_correction`` adds log(pi_i), pi_i being the item's share of the training interactions,
-to the logits in training only: the logit adjustment of Menon et al. (ICLR 2021). What log(pi_i)
-explains the scores no longer have to, so that at 1 they tend to log p(i | u) / p(i): rankings by
-taste beyond popularity, which is also where negatives drawn from the batch itself lead without
-their correction (Yi et al., RecSys 2019). 0 leaves popularity in the scores.
+The draw is uniform, so no correction for it is needed (the log Q of Bengio and Senecal, 2008, is
+the same number for every item), and y_ui tends to log p(i | u) plus a constant.
+``popularity_correction`` adds log(pi_i), the logarithm of the item's share of the training
+interactions, to the logits in training only: the logit adjustment of Menon et al. (ICLR 2021). The
+scores then need not explain popularity: at 1 they tend to log p(i | u) / p(i), the taste beyond
+popularity. Negatives from the same batch lead to this as well, without their correction (Yi et al.,
+RecSys 2019). 0 leaves popularity in the scores.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ FLOAT_BYTES = 4
 
 
 class SharedSoftmax(nn.Module):
-    """Draws the negatives of a batch and takes the loss; has no parameters.
+    """Draws the negatives of a batch and computes the loss; has no parameters.
 
     Args:
         counts: Training interactions of each item [n_items], item 0 being RecBole's padding.
-        config: RecBole config with our keys.
+        config: RecBole config.
     """
 
     log_share: Tensor  # log(pi_i) [n_items]
@@ -51,16 +51,16 @@ class SharedSoftmax(nn.Module):
             self.pool = counts.nonzero().squeeze(1)
         else:
             self.pool = torch.arange(1, len(counts))
-        # An item without any interaction counts as one with one: log 0 would forbid it.
+        # Items without interactions count as having one, since log 0 is -inf.
         log_share = (counts.clamp(min=1) / counts.sum()).log()
         self.register_buffer("log_share", log_share, persistent=False)
         self._reported = False
 
     def count(self, pair_width: int = 0) -> int:
-        """N: as many as ``shared_negatives`` says, as there are, and as memory allows.
+        """N, the least of ``shared_negatives``, the items to draw from, and what memory allows.
 
         Args:
-            pair_width: Floats that a pair of user and item takes; 0 where only scores do.
+            pair_width: Floats per pair of user and item; 0 if a pair has only a score.
         """
         n = min(self.wanted, len(self.pool))
         if not pair_width:
@@ -71,8 +71,8 @@ class SharedSoftmax(nn.Module):
     def draw(self, pair_width: int = 0) -> Tensor:
         """Distinct items [N], uniform.
 
-        From numpy's global generator, as RecBole's negatives: dropout, which draws from torch's,
-        does not change them, and all processes of a run draw the same ones.
+        They come from numpy's global generator, as RecBole's negatives do. So dropout, which uses
+        torch's, does not change them, and all processes of a run draw the same items.
         """
         n = self.count(pair_width)
         if not self._reported and n < self.wanted:
@@ -94,10 +94,10 @@ class SharedSoftmax(nn.Module):
         """The mean loss [].
 
         Args:
-            positive: Scores of the rows' own items [B].
+            positive: Scores of the positives [B].
             negative: Scores of the shared items [B, N].
-            positive_items: The rows' own items [B].
-            shared_items: The shared items [N].
+            positive_items: Ids of the positives [B].
+            shared_items: Ids of the shared items [N].
         """
         own = positive_items.unsqueeze(1) == shared_items  # [B, N]
         wanted = self._logits(positive, positive_items)

@@ -1,9 +1,9 @@
-"""Base of models whose item vector depends on the user, so that every pair is computed by itself.
+"""Base of models whose item vector depends on the user, so that pairs share no computation.
 
-Such a model states :meth:`PairwiseRecommender.user_view` once, for tensors whose leading dimensions
-broadcast. Aligned pairs [B], a batch against shared negatives [B, N], users against their own
-candidates [B, C] and users against all items [B, I] are then the same code; all but the first two,
-which the batch bounds, in blocks of bounded memory.
+Such a model defines :meth:`PairwiseRecommender.user_view`, for tensors whose leading dimensions
+broadcast. The same code then scores aligned pairs [B], a batch against shared negatives [B, N],
+users against their candidates [B, C] and users against all items [B, I]. The last two run in blocks
+of bounded memory; the batch size bounds the others.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from recbole_cierec.model.base.visual_recommender import VisualRecommender
 if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
 
-ITEMS_AT_ONCE = 4096  # of a block, so that what is made of each item is bounded too
+ITEMS_AT_ONCE = 4096  # items of a block: bounds the tensors over items
 # Candidates are picked from the scores of all items up to this many items per candidate.
 PICK_RATIO = 2
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension among the true entries of ``mask``; zeros where none is."""
+    """Softmax over the true entries of ``mask`` in the last dimension; zeros without any."""
     logits = logits.masked_fill(~mask, -torch.inf)
-    # A row without any true entry has the maximum -inf, and -inf - -inf is no number.
+    # Without a true entry the maximum is -inf, and -inf - -inf is nan.
     top = logits.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(logits.dtype).min)
     shares = (logits - top).exp()
     return shares / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(logits.dtype).tiny)
@@ -79,11 +79,11 @@ class PairwiseRecommender(VisualRecommender):
         return torch.cat([super(PairwiseRecommender, self).predict(b) for b in blocks])
 
     def _pairs_at_once(self, item: Side) -> int:
-        """How many pairs fit a block where each takes a copy of what is kept of its item."""
+        """Pairs per block if each has a copy of the tensors of its item."""
         floats = self.pair_width + sum(value[:1].numel() for value in item.tensors())
         return max(1, _block_bytes(item) // (4 * floats))
 
 
 def _block_bytes(item: Side) -> int:
-    """Of the largest temporary: a processor is faster where it stays in the cache."""
+    """Size of the largest temporary: a CPU is faster if it fits into the cache."""
     return BLOCK_BYTES if item.vector.is_cuda else min(BLOCK_BYTES, 4 * CACHE_BYTES)

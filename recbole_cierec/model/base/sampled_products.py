@@ -1,4 +1,4 @@
-"""Inner products of each row with some rows of another matrix, by sparse products."""
+"""Inner products of each row with selected rows of another matrix, by sparse products."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WORTH = 16  # times as many products in the whole as are wanted, from where on some are cheaper
+MIN_RATIO = 16  # sparse products pay from this many products of the full matrix per needed one
 
 
 def sampled_products(anchor: Tensor, others: Tensor, places: Tensor) -> Tensor:
-    """Inner products of anchors with rows of their own.
+    """Inner products of each anchor with selected rows.
 
-    Where few rows are wanted, a processor computes their products alone, and makes no copies of
-    rows. Elsewhere the whole product is computed and picked from.
+    If few rows are needed, a CPU computes only their products, without copies of rows. Otherwise
+    the needed entries are gathered from the full product.
 
     Args:
         anchor: [B, d].
         others: [m, d].
-        places: Row numbers [B, n] of ``others``; a row may be there twice.
+        places: Row numbers [B, n] of ``others``; they may repeat.
 
     Returns:
         [B, n]: entry (b, k) is anchor_b . others_places[b, k].
     """
-    few = WORTH * places.shape[1] <= len(others)
+    few = MIN_RATIO * places.shape[1] <= len(others)
     if places.is_cuda or not few or not torch.backends.mkl.is_available():
         return (anchor @ others.T).gather(1, places)
-    with torch.autocast(anchor.device.type, enabled=False):  # sparse products are not in bfloat16
+    # There are no sparse products in bfloat16.
+    with torch.autocast(anchor.device.type, enabled=False):
         return _SampledProducts.apply(anchor.float(), others.float(), places)
 
 
@@ -58,5 +59,5 @@ def _sparse(places: Tensor, values: Tensor, columns: int) -> Tensor:
             places.reshape(-1),
             values.reshape(-1),
             (n_rows, columns),
-            check_invariants=False,  # columns stand in the order of the draw, some of them twice
+            check_invariants=False,  # columns are in the order of the draw and may repeat
         )

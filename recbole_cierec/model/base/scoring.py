@@ -1,4 +1,4 @@
-"""Scores of trained models: pairs, all items, and candidates of each user, in bounded memory."""
+"""Scores of trained models for pairs, all items and candidate lists, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from recbole_cierec.model.base.side import PairScores, Side, joined
 if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
 
-BLOCK_BYTES = 64 * 2**20  # of the largest temporary
-CACHE_BYTES = 2**20  # of one temporary that should stay in a processor's cache
-ITEM_BLOCK = 4096  # items encoded at a time when all are prepared for ranking
+BLOCK_BYTES = 64 * 2**20  # largest temporary
+CACHE_BYTES = 2**20  # a temporary that should stay in the CPU's cache
+ITEM_BLOCK = 4096  # items encoded at a time for ranking
 PAIR_BLOCK = 65536  # pairs scored at a time by predict
-PAIR_FLOATS = 2**20  # floats of one tensor over pairs, for candidates
-SCORE_BLOCK = 2**19  # scores of a block of users that must stay in a processor's cache
+PAIR_FLOATS = 2**20  # entries of a tensor over pairs, for candidates
+SCORE_BLOCK = 2**19  # scores of a block of users, which should stay in the CPU's cache
 DENSE_RATIO = 50  # above this many items per candidate, score candidates individually
 
 
 class Scoring:
-    """Mixed into :class:`~recbole_cierec.model.base.visual_recommender.VisualRecommender`."""
+    """Mixin of :class:`~recbole_cierec.model.base.visual_recommender.VisualRecommender`."""
 
     USER_ID: str
     ITEM_ID: str
@@ -43,7 +43,7 @@ class Scoring:
         raise NotImplementedError
 
     def block_scores(self, user: Side, item: Side) -> Tensor:
-        """Scores [B, I] of B users against I items; by default matrix products."""
+        """Scores [B, I] of B users for I items; by default a matrix product."""
         if user.bias is None or item.bias is None:
             return user.vector @ item.vector.T
         scores = torch.addmm(item.bias, user.vector, item.vector.T)
@@ -77,20 +77,20 @@ class Scoring:
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """Scores [B * n_items] of users against all items."""
+        """Scores [B * n_items] of users for all items."""
         users = interaction[self.USER_ID]
         return self.block_scores(self.serving_side(users), self.all_items()).reshape(-1)
 
     @torch.no_grad()
     def candidate_scores(self, interaction: Interaction, items: Tensor) -> Tensor:
-        """Scores [B, C] of users against their own candidates, item ids [B, C]."""
+        """Scores [B, C] of users for their candidates, item ids [B, C]."""
         users = interaction[self.USER_ID]
         return self.list_scores(self.serving_side(users), self.all_items(), items)
 
     def list_scores(self, user: Side, item: Side, items: Tensor) -> Tensor:
-        """Scores [B, C] of each user's row of ``items`` [B, C]; ``item`` has all items.
+        """Scores [B, C] of each user for their row of ``items`` [B, C]; ``item`` has all items.
 
-        Where scores are matrix products, those of all items cost less than picking rows for the
+        If scores are matrix products, scoring all items costs less than gathering rows for the
         candidates, unless there are more than ``DENSE_RATIO`` items per candidate.
         """
         n_users, n_items = len(items), len(item)
@@ -110,5 +110,5 @@ class Scoring:
         return torch.cat(parts).view(items.shape)
 
     def forget_items(self) -> None:
-        """Drop what ranking keeps: the model is about to change."""
+        """Drop the cached item side, before the model changes."""
         self._all_items = None

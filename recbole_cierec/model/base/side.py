@@ -1,4 +1,4 @@
-"""The two sides of a batch: what scoring needs of its users and of its items."""
+"""The two sides of a batch: the tensors of its users and of its items that scoring needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Side:
     Attributes:
         vector: [n, k].
         bias: [n]; None in models without biases.
-        more: What else a model needs, by name, each [n, ...]; ``side["name"]`` reads one.
+        more: Further tensors [n, ...] by name; ``side["name"]`` reads one.
     """
 
     vector: Tensor
@@ -53,24 +53,24 @@ class Side:
         return Side(change(self.vector), bias, more)
 
     def take(self, rows: Tensor) -> Side:
-        """The given rows, in the shape of ``rows``."""
+        """The given rows; the shape of ``rows`` replaces the first dimension."""
         flat = rows.reshape(-1)
-        # Not value[rows]: its backward pass adds up element by element.
+        # The backward pass of value[rows] would add up element by element.
         return self.map(
             lambda value: value.index_select(0, flat).view(*rows.shape, *value.shape[1:])
         )
 
     def blocks(self, step: int) -> list[Side]:
-        """Consecutive rows, at most ``step`` in each block; views, no copies."""
+        """Consecutive blocks of at most ``step`` rows, as views."""
         starts = range(0, len(self), step)
         return [self.map(partial(_rows, start=k, stop=k + step)) for k in starts]
 
     def scoring(self) -> Side:
-        """Vector and bias alone."""
+        """The side with vector and bias only."""
         return replace(self, more={})
 
     def moved(self, vector: Tensor | None = None, bias: Tensor | None = None) -> Side:
-        """The same side with another vector or bias."""
+        """The side with another vector or bias."""
         vector = self.vector if vector is None else vector
         return replace(self, vector=vector, bias=self.bias if bias is None else bias)
 
@@ -80,7 +80,7 @@ def _rows(value: Tensor, start: int, stop: int) -> Tensor:
 
 
 def joined(sides: Iterable[Side]) -> Side:
-    """The rows of several sides, one after the other."""
+    """Concatenate the rows of several sides."""
     sides = list(sides)
     first = sides[0]
     biases = [side.bias for side in sides if side.bias is not None]
@@ -94,9 +94,8 @@ class PairScores(NamedTuple):
 
     Attributes:
         score: [...].
-        norm: Squared length [...] of the item's part of the score, where it depends on the user;
-            else None.
-        branches: Scores of single branches [...], by name, for the gradient gates.
+        norm: Squared length [...] of the item's part of the score, if it depends on the user.
+        branches: Scores [...] of single branches by name, for the gradient gates.
     """
 
     score: Tensor
@@ -109,14 +108,16 @@ class Rows(NamedTuple):
 
     user: Tensor  # [B]
     positive: Tensor  # [B]
-    negative: Tensor  # [B], one for each positive; with softmax [N], shared by all rows
-    items: Tensor  # ids of the items that the last two number
-    users: Tensor  # ids of the users that the first one numbers
+    negative: Tensor  # [B], one per positive; with softmax [N], shared by all rows
+    items: Tensor  # item ids, which ``positive`` and ``negative`` index
+    users: Tensor  # user ids, which ``user`` indexes
 
 
 def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The different ids, ascending, and for each of ``ids`` its row among them."""
+    """The distinct ids, ascending, and the index of each of ``ids`` among them."""
     if ids.is_cuda:
         return torch.unique(ids, return_inverse=True)
-    values, rows = np.unique(ids.numpy(), return_inverse=True)  # sorts by vector instructions
+    values, rows = np.unique(
+        ids.numpy(), return_inverse=True
+    )  # faster than torch: sorts by vector instructions
     return torch.from_numpy(values), torch.from_numpy(rows)

@@ -1,21 +1,21 @@
 """Exact scores of all items where the item vector depends on the user (Eq. 3).
 
-The visual gate sees the user, so v_i is another vector for each pair. With a linear gate
-delta = A_i + B_u (A_i = W_e e_i + W_g g + b, B_u = W_p p_u) everything still splits:
+The visual gate reads the user, so v_i differs for each pair. With a linear gate
+delta = A_i + B_u (A_i = W_e e_i + W_g g + b, B_u = W_p p_u) all terms factorise:
 
     x_ui      = e_i * (A_i + B_u)
     |x_ui|^2  = sum (e A)^2  +  2 (e^2 A) . B_u  +  (e^2) . (B_u^2)
     W_v x_ui  = W_v (e A)    +  e . (diag(B_u) W_v^T)
 
-so no users x items x D tensor is ever made. What is more, B_u has only d degrees of freedom:
+so no users x items x D tensor is needed. Moreover, B_u has only d degrees of freedom:
 
     W_v (e_i * B_u)   = M_i p_u          M_i = W_v diag(e_i) W_p               [d, d]
     (e_i^2) . (B_u^2) = p_u . N_i p_u    N_i = W_p^T diag(e_i^2) W_p           [d, d]
 
-With M and N kept for every item a pair costs 2 d^2 multiplications, whatever D is, as matrix
-products over users (``benchmarks/evaluation.py`` times it against the literal form).
-Where the maps do not fit into ``MAPS_BYTES`` the first form is used. The norm's expansion cancels
-where A is near -B, so pairs that leave too few digits go through the literal form.
+With M and N stored for every item, a pair costs 2 d^2 multiplications for any D, as matrix products
+over users (``benchmarks/evaluation.py`` compares the time with that of the literal form). If the
+maps exceed ``MAPS_BYTES``, the first form is used. The expansion of the norm cancels if A is close
+to -B, so pairs that lose too many digits are computed literally.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from recbole_cierec.model.base.layers import EPS, SLOPE
 from recbole_cierec.model.base.scoring import BLOCK_BYTES, CACHE_BYTES
 from recbole_cierec.model.base.side import Side
 
-MAPS_BYTES = 2**30  # of all items' M and N
-CANCELLED = 1e-6  # |x|^2 below this share of its terms, in float64, is computed literally
-CANCELLED_SINGLE = 0.05  # likewise in float32
+MAPS_BYTES = 2**30  # limit for M and N of all items
+CANCELLED = 1e-6  # below this share of its terms, |x|^2 in float64 is computed literally
+CANCELLED_SINGLE = 0.05  # the same in float32
 
 
 class FixedRanking:
@@ -75,7 +75,7 @@ class UserGateRanking:
                 self._prepare_expansion()
 
     def _prepare_maps(self) -> Tensor:
-        """M and N of every item, one above the other [I, 2 d, d], and the terms without p."""
+        """M and N of every item, stacked [I, 2 d, d]; sets the terms without p."""
         e, a = self.item["e"], self.item["gate"]
         w_v, w_p = self.gate.mlp.weight, self.gate.user_map.weight  # [d, D], [D, d]
         self.mapped = F.linear(e * a, w_v)  # W_v (e A) [I, d]
@@ -113,8 +113,8 @@ class UserGateRanking:
         return self._literal_lists(p, items)
 
     def _literal_lists(self, p: Tensor, items: Tensor) -> Tensor:
-        """Pair by pair, few enough at a time that they stay in a processor's cache; W_e e + W_g g
-        + b is still computed once an item."""
+        """Pair by pair, in blocks that fit into the CPU's cache; W_e e + W_g g + b is still
+        computed once per item."""
         width = self.item["e"].shape[1] * p.element_size()
         users = max(1, CACHE_BYTES // (items.shape[1] * width))
         parts = []
@@ -134,7 +134,7 @@ class UserGateRanking:
         return torch.cat(parts)
 
     def _mapped(self, p: Tensor, maps: Tensor) -> Tensor:
-        """All items for all of p, items in blocks."""
+        """Scores [B, I] of all items, in blocks of items."""
         d = p.shape[1]
         step = max(1, 2 * CACHE_BYTES // (len(p) * 2 * d * p.element_size()))
         parts = []
@@ -145,12 +145,12 @@ class UserGateRanking:
         return torch.cat(parts).T
 
     def _mapped_lists(self, p: Tensor, items: Tensor, maps: Tensor) -> Tensor:
-        """The pairs of one item are scored together, as one matrix product over its users."""
+        """Scores [B, C]; all pairs of an item are one matrix product over its users."""
         flat = items.reshape(-1)
         order = flat.argsort()
         which, counts = flat[order].unique_consecutive(return_counts=True)
         first = counts.cumsum(0) - counts
-        ranked = counts.argsort()  # items with about as many users make a block
+        ranked = counts.argsort()  # a block has items with similar numbers of users
         scores = p.new_empty(len(flat))
         start, widths = 0, counts[ranked].tolist()
         while start < len(ranked):
@@ -177,7 +177,7 @@ class UserGateRanking:
             made: M_i p and N_i p [m, w, 2 d].
         """
         visual, squares = made.chunk(2, 2)
-        pure = (squares * p).sum(2) + self.constant[items].unsqueeze(1)  # the terms that add up
+        pure = (squares * p).sum(2) + self.constant[items].unsqueeze(1)  # the positive terms
         square = pure + 2.0 * torch.einsum("mwd,md->mw", p, self.linear[items])
         norm = square.clamp(min=0.0).sqrt().clamp(min=EPS).unsqueeze(2)
         v = (visual + self.mapped[items].unsqueeze(1)) / norm + self.gate.mlp.bias
@@ -200,7 +200,7 @@ class UserGateRanking:
     def _expanded(self, p: Tensor) -> Tensor:
         b = self.gate.user_map(p)  # B_u [B, D]
         b64 = b.double()
-        pure = b64.square() @ self.square.T + self.constant  # [B, I], the terms that add up
+        pure = b64.square() @ self.square.T + self.constant  # [B, I], the positive terms
         square = pure + 2.0 * (b64 @ self.cross.T)
         norm = square.clamp(min=0.0).sqrt().clamp(min=EPS).to(p.dtype)
         e, weight = self.item["e"], self.gate.mlp.weight  # [I, D], [d, D]
@@ -224,7 +224,7 @@ class UserGateRanking:
         return torch.cat(parts)
 
     def _literal(self, p: Tensor) -> Tensor:
-        """A gate that is not linear does not split: the full product, in blocks."""
+        """Scores [B, I] with a gate that is not linear: all pairs, in blocks."""
         items = torch.arange(len(self.fixed), device=p.device)
         users = torch.arange(len(p), device=p.device)
         pairs = torch.cartesian_prod(users, items)

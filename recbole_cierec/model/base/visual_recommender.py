@@ -1,9 +1,9 @@
-"""Base of every model here: ids, item content, loss, and one way to score pairs and rankings.
+"""Base class of all models: ids, item content, loss, and scores of pairs and rankings.
 
-A model states what scoring needs of an item (:meth:`VisualRecommender.item_side`). The rest has
-defaults: the user's id vector (:meth:`~VisualRecommender.user_side`), an inner product
-(:meth:`~VisualRecommender.pair_scores` and :meth:`~VisualRecommender.block_scores`). Loss,
-``predict`` and ``full_sort_predict`` are made of these four, so they cannot drift apart.
+A model must define the tensors of items that scoring needs (:meth:`VisualRecommender.item_side`).
+The rest has defaults: the user's id vector (:meth:`~VisualRecommender.user_side`) and an inner
+product (:meth:`~VisualRecommender.pair_scores` and :meth:`~VisualRecommender.block_scores`). Loss,
+``predict`` and ``full_sort_predict`` use these four methods, so training and ranking score alike.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ class VisualRecommender(Scoring, GeneralRecommender):
     """RecBole general recommender with content and exact ranking.
 
     Args:
-        config: RecBole config with our keys.
+        config: RecBole config with the keys of this package.
         dataset: The training part of the data.
     """
 
     input_type = InputType.PAIRWISE
-    keys: ClassVar[tuple[Key, ...]] = COMMON  # declared here: their defaults hold for subclasses
+    keys: ClassVar[tuple[Key, ...]] = COMMON  # declared here; subclasses inherit their defaults
     has_biases = False  # alpha + beta_u + beta_i of Eq. 8
-    # Whether the loss sees more than differences between the scores of one user, in which that
-    # user's bias and the global one cancel.
+    # Whether the loss depends on more than score differences of one user, in which the user's bias
+    # and the global bias cancel.
     trains_user_bias = False
-    own_loss = False  # the method fixes its loss, and ``loss`` is not read
-    uses_regions = False  # region maps of the pictures instead of pooled features
-    # Where the item vector depends on the user: floats of the largest tensor that a pair takes in
-    # training. Such a model's pair_scores broadcasts over leading dimensions, [B, 1] with [N].
+    own_loss = False  # the method defines its loss; the key ``loss`` is not read
+    uses_regions = False  # reads region maps of pictures instead of pooled features
+    # If the item vector depends on the user: floats per pair of the largest tensor in training.
+    # pair_scores of such a model broadcasts over leading dimensions, [B, 1] with [N].
     pair_width = 0
-    draws_per_row = False  # training draws random numbers for single rows, as dropout does
+    draws_per_row = False  # training draws random numbers per row, as dropout does
 
-    user_embedding: nn.Embedding  # p_u, read by the default of user_side
+    user_embedding: nn.Embedding  # p_u, read by the default user_side
     global_bias: nn.Parameter  # alpha
     user_bias: nn.Embedding  # beta_u
     item_bias: nn.Embedding  # beta_i
@@ -70,16 +70,16 @@ class VisualRecommender(Scoring, GeneralRecommender):
         self.content_learning_rate = config["content_learning_rate"]
         self.encoder_learning_rate = config["encoder_learning_rate"]
         counts = torch.bincount(dataset.inter_feat[self.ITEM_ID], minlength=self.n_items)
-        # Items without a training interaction have untrained id parameters: these count as zero,
-        # in training and at scoring, so that content alone decides about them.
+        # The id parameters of items without training interactions are untrained. They count as
+        # zero in training and scoring, so that only content determines the scores.
         self.register_buffer("seen", (counts > 0).float(), persistent=False)
         active = torch.bincount(dataset.inter_feat[self.USER_ID], minlength=self.n_users) > 0
         self.register_buffer("seen_users", active.float(), persistent=False)
         shared = config["loss"] == "softmax" and not self.own_loss
         self.softmax = SharedSoftmax(counts, config) if shared else None
         if self.has_biases:
-            # alpha and beta_u cancel in both losses and in any ranking of one user: their
-            # gradient is zero by construction. They are here because Eq. 8 has them.
+            # alpha and beta_u cancel in both losses and in any ranking of one user, so their
+            # gradient is zero. They exist because Eq. 8 has them.
             self.global_bias = nn.Parameter(torch.zeros(()))
             self.user_bias = self.table(self.n_users, 1, std=0.0)
             self.item_bias = self.table(self.n_items, 1, std=0.0)
@@ -87,18 +87,18 @@ class VisualRecommender(Scoring, GeneralRecommender):
         self.batch = BatchContext()
         self.register_load_state_dict_post_hook(lambda module, _: module.forget_items())
 
-    # ------------------------------------------------------------ what a model states
+    # -------------------------------------------------------- what a model can define
 
     def item_side(self, items: Tensor) -> Side:
-        """What scoring needs of items [m], free of the user."""
+        """The tensors of items [m] that scoring needs, the same for all users."""
         raise NotImplementedError
 
     def user_side(self, users: Tensor) -> Side:
-        """What scoring needs of users [m]; by default p_u and the biases."""
+        """The tensors of users [m] that scoring needs; by default p_u and biases."""
         return Side(self.user_embedding(users), self.user_biases(users))
 
     def pair_scores(self, user: Side, item: Side) -> PairScores:
-        """Scores of users with items, [B] with [B] or [B] with [2, B]; by default p_u . q_i."""
+        """Scores of pairs; users [B] with items [B] or [2, B]. By default p_u . q_i + biases."""
         product = (user.vector * item.vector).sum(-1)
         if user.bias is None or item.bias is None:
             return PairScores(product)
@@ -114,12 +114,14 @@ class VisualRecommender(Scoring, GeneralRecommender):
         return norm if item.bias is None else norm + item.bias.square()
 
     def pair_loss(self, positive: Tensor, negative: Tensor) -> Tensor:
-        """With ``loss: bpr``, the loss [] of scores [B] and [B]."""
+        """The loss [] of scores [B] and [B] with ``loss: bpr``."""
         return bpr_loss(positive, negative)
 
     def content_weights(self) -> list[Tensor]:
-        """Weights of the content path, for the other L2 term; by default all matrices but those
-        of ids and of the item encoder."""
+        """Weights of the content path, for the L2 term ``content_reg_weight``.
+
+        By default all matrices except id tables and the item encoder.
+        """
         ids = {f"{name}.weight" for name in self._id_names()}
         return [
             weight
@@ -127,34 +129,34 @@ class VisualRecommender(Scoring, GeneralRecommender):
             if weight.dim() > 1 and name not in ids and not name.startswith("encoder.")
         ]
 
-    # ------------------------------------------------------------------ for the models
+    # --------------------------------------------------------------- helpers of models
 
     def table(self, rows: int, columns: int, std: float | None = None) -> nn.Embedding:
-        """A table of vectors, normal with ``init_std``, or with ``std``."""
+        """A normal table of vectors, with standard deviation ``std`` or ``init_std``."""
         table = nn.Embedding(rows, columns)
         nn.init.normal_(table.weight, std=self.init_std if std is None else std)
         return table
 
     @contextmanager
     def random_stream(self, part: str) -> Iterator[None]:
-        """Initialise an optional part from its own random stream, seeded by the seed and its name.
+        """Initialise an optional part from a separate random stream, seeded by seed and name.
 
-        The rest of the model starts, and training draws, as without the part.
+        The rest of the model is initialised, and training draws, as without the part.
         """
-        # Only the CPU's generator: torch.manual_seed would seed every GPU as well.
+        # torch.manual_seed would seed every GPU as well.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(crc32(f"{self.seed} {part}".encode()))
             yield
 
     def item_encoder(self, config: Config, dataset: VisualDataset) -> ItemEncoder:
-        """e_i: features, features with a trained adapter, or the network itself."""
+        """The encoder of e_i: features, features with a trained adapter, or the network."""
         with self.random_stream("encoder"):
             encoder = ItemEncoder(dataset.content, config["encoder_training"], config)
         self.draws_per_row = self.draws_per_row or encoder.draws
         return encoder
 
     def user_biases(self, users: Tensor) -> Tensor | None:
-        """alpha + beta_u [m], without a gradient where it would be zero."""
+        """alpha + beta_u [m]; without a gradient if it would be zero."""
         if not self.has_biases:
             return None
         bias = self.global_bias + self.user_bias(users).squeeze(1)
@@ -170,7 +172,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     def _if_seen(self, rows: Tensor, items: Tensor) -> Tensor:
         seen = self.seen[items]
-        # A batch hardly ever holds an unseen item. A GPU is not asked: the answer would stall it.
+        # Unseen items are rare in a batch. On a GPU the check would cost a synchronisation.
         if not seen.is_cuda and bool(seen.all()):
             return rows
         return rows * seen.unsqueeze(1)
@@ -178,16 +180,16 @@ class VisualRecommender(Scoring, GeneralRecommender):
     # ------------------------------------------------------------------------ the loss
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """The ranking loss of a batch; Sec. IV-A2: one negative for each positive."""
+        """The loss [] of a batch; one negative per positive (Sec. IV-A2)."""
         loss = self.ranking_loss(*self.sides(interaction))
         if self.content_reg_weight:
             loss = loss + self.content_reg_weight * squared_norm(self.content_weights())
         return loss
 
     def sides(self, interaction: Interaction) -> tuple[Side, Side, Rows]:
-        """Both sides of a batch over its distinct users and items, and where its rows lie in them.
+        """Both sides of a batch over its distinct users and items, and the batch as their rows.
 
-        Content is computed once an item, and a gradient on a side is the sum over the batch.
+        Content is computed once per item, and a gradient on a side is the sum over the batch.
         """
         users, user_rows = distinct(interaction[self.USER_ID])
         positive, negative = interaction[self.ITEM_ID], self.negatives(interaction)
@@ -198,17 +200,17 @@ class VisualRecommender(Scoring, GeneralRecommender):
         return self.user_side(users), self.item_side(items), numbers
 
     def negatives(self, interaction: Interaction) -> Tensor:
-        """Negative items: RecBole's [B], or with softmax one draw for the batch [N]."""
+        """Negative items: RecBole's [B], or with softmax the shared ones [N]."""
         if self.softmax is None:
             return interaction[self.NEG_ITEM_ID]
         return self.softmax.draw(self.pair_width)
 
     def ranking_loss(self, user: Side, item: Side, rows: Rows) -> Tensor:
-        """BPR or softmax (means) plus L2 on the vectors of the score; sets ``branch_losses``."""
+        """Mean BPR or softmax plus L2 of the vectors of the score []; sets ``branch_losses``."""
         loss, item_norm = self.contrast(user, item, rows)
         if self.reg_weight:
-            # On the vectors of the score, not on the weights that make them: in MF the two are
-            # one, and a network is held to the same scale whatever its depth.
+            # Of the vectors, not of the weights behind them: in MF both are the same, and it
+            # keeps networks of any depth to the same scale.
             norm = self.user_norm(user)[rows.user].sum() + item_norm
             loss = loss + self.reg_weight * norm / len(rows.user)
         return loss
@@ -230,7 +232,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
     def _shared_softmax(
         self, softmax: SharedSoftmax, user: Side, item: Side, rows: Rows
     ) -> tuple[Tensor, Tensor]:
-        """Of the shared negatives each row counts the mean length."""
+        """:meth:`contrast` with softmax; each row counts the mean length of the negatives."""
         users = user.take(rows.user)
         own = self.pair_scores(users, item.take(rows.positive))
         shared = self.shared_scores(users, item.take(rows.negative))
@@ -248,18 +250,18 @@ class VisualRecommender(Scoring, GeneralRecommender):
         """:meth:`pair_scores` of B users with the same N items: [B, N]."""
         if self.pair_width:
             return self.pair_scores(user.map(lambda value: value.unsqueeze(1)), item)
-        # A norm that comes with a score is free of the user here: any user gives it.
+        # Here a norm that comes with a score does not depend on the user: use the first.
         norm = self.pair_scores(user.map(lambda value: value[:1]), item).norm
         return PairScores(self.block_scores(user, item), norm)
 
     def norms(self, pairs: PairScores, item: Side, rows: Tensor) -> Tensor:
-        """The norms that came with the scores, or :meth:`item_norm` of the same rows."""
+        """The norms that came with the scores, otherwise :meth:`item_norm` of the rows."""
         return self.item_norm(item)[rows] if pairs.norm is None else pairs.norm
 
     # ------------------------------------------------------------------- for the trainer
 
     def train(self, mode: bool = True) -> VisualRecommender:
-        """Switches mode, and drops what ranking keeps of the items."""
+        """Set the mode and drop the cached item side."""
         self.forget_items()
         return super().train(mode)
 
@@ -272,14 +274,14 @@ class VisualRecommender(Scoring, GeneralRecommender):
         ]
 
     def id_tables(self) -> list[nn.Embedding]:
-        """The tables with a row for each user or each item."""
+        """The tables with one row per user or item."""
         return [getattr(self, name) for name in self._id_names()]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters for the optimizer: ids, content path and network, each at its own rate.
+        """Parameter groups of the optimizer: ids, content path and network, with separate rates.
 
-        Adagrad's first step moves every weight by the whole rate, whatever the gradient. A rate
-        that suits id tables, whose rows are rarely in a batch, would destroy a D x D map at once.
+        Adagrad's first step moves every weight by the full rate, for any gradient. A rate that
+        suits id tables, whose rows are rarely in a batch, would destroy a D x D map at once.
         """
         groups: dict[str, list] = {"ids": [], "content": [], "network": []}
         trained = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
