@@ -200,7 +200,7 @@ class CheckpointMixin(TrainerCompat):
             return state["stopped_early"] or self.start_epoch >= self.epochs
         if not ended["stopped_early"] and ended["epochs"] < self.epochs:
             self.logger.info(
-                f"The run had ended after {ended['epochs']} epochs; it continues from the best one, "
+                f"The run had ended after {ended['epochs']} epochs; it continues from its best, "
                 f"epoch {state['epoch']}"
             )
             return False

@@ -78,10 +78,8 @@ def test_a_run_that_ended_well_leaves_one_checkpoint_from_which_a_longer_one_con
     tiny, resume
 ):
     """Also where the best epoch is before the last: those in between are trained again."""
-    keys = {**ENDED, "learning_rate": 0.5, "stopping_step": 9, "seed": 1}
-    whole = run(
-        "VBPR", "tiny", config_dict=tiny(**{**keys, "keep_last_checkpoint": True}, epochs=6)
-    )
+    keys = {"learning_rate": 0.5, "stopping_step": 9, "seed": 1}
+    whole = run("VBPR", "tiny", config_dict=tiny(**keys, epochs=6))
     part = run("VBPR", "tiny", config_dict=tiny(**keys, **ENDED, epochs=4, checkpoint_dir="ended"))
     assert [path.name for path in Path("ended").glob("*.pth")] == [Path(part["checkpoint"]).name]
     best = read_checkpoint(Path(part["checkpoint"]))
