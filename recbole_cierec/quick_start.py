@@ -127,6 +127,7 @@ def config_of(
     state: Mapping[str, Any],
     config_file_list: Files | None = None,
     config_dict: Mapping[str, Any] | None = None,
+    cmd_line: Mapping[str, str] | None = None,
 ) -> Config:
     """The configuration in a checkpoint, with keys that override it; see :func:`load`.
 
@@ -139,7 +140,7 @@ def config_of(
         raise CheckpointError(f"{path}: {error}") from error
     keys = {**(config_dict or {}), "resume": str(path)}
     plain = {**state, "given": from_plain(state["given"])}
-    return Config(state["model"], state["dataset"], config_file_list, keys, {}, plain)
+    return Config(state["model"], state["dataset"], config_file_list, keys, cmd_line, plain)
 
 
 def dataset_of(path: Path, state: Mapping[str, Any], config: Config) -> Any:

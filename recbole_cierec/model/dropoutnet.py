@@ -54,6 +54,7 @@ KEPT_BYTES = 1 << 30  # of the users' tops in memory; beyond, those of a batch a
 class DropoutNet(VisualRecommender):
     """Pictures (annotations by key) beside the vectors of a trained MF."""
 
+    unseen_items = "content"
     own_loss = True
     draws_per_row = True  # batch norm sees the rows of one process in any case
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 class HAFR(PairwiseRecommender):
     """Ids, pictures and annotations at training and inference."""
 
+    unseen_items = "content"
     use_tokens = True  # g_ui is a component
     attend_tokens = True  # g_ui by attention; else a mean
     draws_per_row = True  # dropout of pairs
@@ -141,6 +142,7 @@ class HAFR(PairwiseRecommender):
 class HAFR_non_i(HAFR):
     """HAFR without ingredients; by default no annotation is read at all."""
 
+    unseen_items = "picture"
     attend_tokens = False
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

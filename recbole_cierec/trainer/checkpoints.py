@@ -219,22 +219,31 @@ class CheckpointMixin(TrainerCompat):
         self._plain.restore(state["plain_state"], self.device)
 
     def _load_weights(self, path: Path, state: dict[str, Any]) -> None:
-        ours = self.model.state_dict()
-        theirs = from_plain(state["state_dict"])
-        for name in sorted(ours.keys() | theirs.keys()):
-            there, here = theirs.get(name), ours.get(name)
-            if there is None or here is None or there.shape != here.shape:
-                shapes = ["absent" if x is None else str(list(x.shape)) for x in (there, here)]
-                raise CheckpointError(
-                    f"{path}: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in this run; "
-                    "use the data and the settings it was trained with"
-                )
-        self.model.load_state_dict(theirs)
-        others = from_plain(state["other_parameter"], self.device) or {}
-        self.model.load_other_parameter({k: v for k, v in others.items() if v is not None})
+        load_weights(self.model, path, state, self.device)
 
     def _restore_rng(self, path: Path, state: dict[str, Any]) -> None:
         """Called when training continues: what is built until then draws random numbers."""
         with fitting(path):
             set_rng_state(state["rng"], self._generators)
         self._resumed = None
+
+
+def load_weights(model: Any, path: Path, state: dict[str, Any], device: torch.device | str) -> None:
+    """Fill a model, which is on ``device``, from the state in a checkpoint.
+
+    Raises:
+        CheckpointError: A tensor is absent or of another shape.
+    """
+    ours = model.state_dict()
+    theirs = from_plain(state["state_dict"])
+    for name in sorted(ours.keys() | theirs.keys()):
+        there, here = theirs.get(name), ours.get(name)
+        if there is None or here is None or there.shape != here.shape:
+            shapes = ["absent" if x is None else str(list(x.shape)) for x in (there, here)]
+            raise CheckpointError(
+                f"{path}: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in this run; "
+                "use the data and the settings it was trained with"
+            )
+    model.load_state_dict(theirs)
+    others = from_plain(state["other_parameter"], device) or {}
+    model.load_other_parameter({k: v for k, v in others.items() if v is not None})

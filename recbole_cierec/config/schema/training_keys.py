@@ -69,8 +69,8 @@ KEYS = (
     Key(
         "keep_last_checkpoint",
         bool,
-        "Keep the checkpoint of the last epoch (NAME.last.pth) after a run has ended; else only the "
-        "best remains.",
+        "Keep the checkpoint of the last epoch (NAME.last.pth) after a run has ended; else only "
+        "the best remains.",
         role=Role.PLACE,
     ),
     Key(

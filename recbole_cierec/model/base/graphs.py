@@ -45,13 +45,14 @@ def product(matrix: Tensor, rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def nearest(vectors: Tensor, sources: Tensor, count: int) -> Tensor:
+def nearest(vectors: Tensor, sources: Tensor, count: int, first: int = 0) -> Tensor:
     """The sources most similar to each row.
 
     Args:
         vectors: Unit rows [n, w]; a row of zeros has no neighbours and is none.
         sources: bool [n], the rows that may be neighbours. No row is its own.
         count: k.
+        first: The rows before this one are left out, except as neighbours.
 
     Returns:
         Row numbers [n, k], the nearest first; -1 where there are fewer.
@@ -66,7 +67,8 @@ def nearest(vectors: Tensor, sources: Tensor, count: int) -> Tensor:
     position = torch.full((n,), -1, device=vectors.device)
     position[pool] = torch.arange(len(pool), device=vectors.device)
     step = max(1, BLOCK_BYTES // (4 * len(pool)))
-    for rows in filled.nonzero().squeeze(1).split(step):
+    wanted = filled.nonzero().squeeze(1)
+    for rows in wanted[wanted >= first].split(step):
         similar = vectors[rows] @ vectors[pool].T
         own = position[rows]
         inside = own >= 0
