@@ -18,6 +18,7 @@ from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.data.recbole_errors import as_model_errors
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.scoring import PAIRS
 from recbole_cierec.files.checkpoint import fitting, read_checkpoint
 from recbole_cierec.quick_start import config_of, dataset_of
 from recbole_cierec.trainer.checkpoints import load_weights
@@ -120,18 +121,33 @@ class TrainedModel:
         Users without training interactions, for whom the model has nothing, score items by
         popularity.
         """
-        batch = Interaction({self.dataset.uid_field: torch.from_numpy(users)})
-        batch = batch.to(self.config["device"])
+        numbers = torch.from_numpy(users).to(self.config["device"])
+        batch = Interaction({self.dataset.uid_field: numbers})
         if items is not None and hasattr(self.model, "candidate_scores"):
             found = self.model.candidate_scores(batch, items.expand(len(users), -1))
         else:
-            found = self.model.full_sort_predict(batch).view(len(users), -1)
-            found = found if items is None else found[:, items]
+            try:
+                found = self.model.full_sort_predict(batch).view(len(users), -1)
+                found = found if items is None else found[:, items]
+            except NotImplementedError:
+                found = self._of_pairs(numbers, items)
         if not self.ranks_unseen_users:
             rows = torch.from_numpy(np.flatnonzero(~self.trained_users[users])).to(found.device)
             counts = torch.from_numpy(self.popularity).to(found)
             found[rows] = counts if items is None else counts[items]
         return found
+
+    def _of_pairs(self, users: Tensor, items: Tensor | None) -> Tensor:
+        """Scores of a model of RecBole that scores nothing but pairs, as NeuMF."""
+        if items is None:
+            items = torch.arange(len(self.item_ids), device=users.device)
+        rows, columns = users.repeat_interleave(len(items)), items.repeat(len(users))
+        fields = (self.dataset.uid_field, self.dataset.iid_field)
+        parts = [
+            self.model.predict(Interaction(dict(zip(fields, pair, strict=True)))).view(-1)
+            for pair in zip(rows.split(PAIRS), columns.split(PAIRS), strict=True)
+        ]
+        return torch.cat(parts).view(len(users), len(items))
 
 
 def load_trained(
