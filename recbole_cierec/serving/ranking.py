@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recbole_cierec.distributed.world import gathered, world
+from recbole_cierec.errors import CheckpointError
 from recbole_cierec.serving.trained import PADDING, TrainedModel
 
 BLOCK_BYTES = 64 * 2**20  # of the scores of a block of users
@@ -45,10 +46,10 @@ def top_items(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         (values, columns), both [B, k], sorted.
     """
-    values, columns = scores.topk(k, dim=1)
-    last = values[:, -1:]
+    values, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     # topk takes any of the columns that are equal to the last value.
-    cut = (scores == last).sum(1) > (values == last).sum(1)
+    cut = values[:, k - 1] == values[:, -1] if values.shape[1] > k else values.new_zeros(0)
+    values, columns = values[:, :k].clone(), columns[:, :k].clone()
     for row in cut.nonzero().squeeze(1).tolist():
         found = scores[row].sort(descending=True, stable=True)
         values[row], columns[row] = found.values[:k], found.indices[:k]
@@ -97,13 +98,15 @@ def _block(
     whole = len(columns) == len(trained.item_ids) - 1
     chosen = torch.from_numpy(columns).to(trained.config["device"])
     scores = trained.scores(users, None if whole else chosen)
-    scores = scores[:, chosen] if whole else scores
+    scores = scores[:, 1:] if whole else scores  # less the padding
     if hide_seen:
         rows, items = trained.seen.take(users)
         places = np.searchsorted(columns, items).clip(max=len(columns) - 1)
         there = columns[places] == items
         at = [torch.from_numpy(x[there]).to(scores.device) for x in (rows, places)]
         scores[at[0], at[1]] = -torch.inf
+    if bool(scores.isnan().any()):
+        raise CheckpointError(f"{trained.path}: {trained.name} gives scores that are no numbers")
     values, found = top_items(scores, min(topk, len(columns)))
     listed = chosen[found].masked_fill(values == -torch.inf, -1)
     return Lists(users, listed.cpu().numpy(), values.float().cpu().numpy())

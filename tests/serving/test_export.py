@@ -92,7 +92,9 @@ def test_an_earlier_export_is_replaced_and_another_folder_is_not(tiny, capsys):
     assert "written: out" in capsys.readouterr().out
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match="mine: cannot be written .the folder holds other files"):
+    with pytest.raises(
+        OutputError, match=r"mine: cannot be written \(the folder holds other files\)"
+    ):
         export(done["checkpoint"], "mine")
     assert main(["export", done["checkpoint"]]) == 2
     assert "--out=FOLDER is missing" in capsys.readouterr().err
