@@ -89,6 +89,7 @@ def make(folder: Path, seed: int = 0) -> None:
 def keys_of(name: str, folder: Path) -> dict:
     """Keys with which a model can probably train on ``walk``."""
     keys = {**COMMON, "data_path": str(folder), "checkpoint_dir": "saved"}
+    keys["keep_last_checkpoint"] = True
     if name in MODELS:
         kind = "regions.npy" if name == "VECF" else "features.npy"
         keys |= {"embedding_size": 8, "features_file": str(folder / "walk" / kind)}

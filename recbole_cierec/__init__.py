@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "run"]
+__all__ = ["__version__", "load", "recommend", "run"]
 
 # RecBole uses names that numpy has dropped, in some places before any of its Config objects exists
 # to restore them; this is the only thing that importing the package changes outside of it.
@@ -30,9 +30,13 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``run`` and ``load`` only when they are asked for (PEP 562)."""
+    """Import ``run``, ``load`` and ``recommend`` only when they are asked for (PEP 562)."""
     if name in ("run", "load"):
         from recbole_cierec import quick_start
 
         return getattr(quick_start, name)
+    if name == "recommend":
+        from recbole_cierec.serving.recommend import recommend
+
+        return recommend
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

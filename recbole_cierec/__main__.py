@@ -16,6 +16,8 @@ COMMANDS = {
     "extract": "recbole_cierec.cli.extract",
     "tune": "recbole_cierec.cli.tune",
     "compare": "recbole_cierec.cli.compare",
+    "recommend": "recbole_cierec.cli.recommend",
+    "export": "recbole_cierec.cli.export",
     "doctor": "recbole_cierec.cli.doctor",
     "convert": "recbole_cierec.dataset_converters.__main__",
 }

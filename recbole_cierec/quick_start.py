@@ -23,11 +23,11 @@ from recbole_cierec.distributed.world import world
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.evaluation.candidate_files import check_candidates_file
 from recbole_cierec.evaluation.per_user import save_per_user
-from recbole_cierec.files.checkpoint import read_checkpoint
+from recbole_cierec.files.checkpoint import fitting, from_plain, read_checkpoint
 from recbole_cierec.logs import result_table, start_log
 from recbole_cierec.registry import get_model_class
 from recbole_cierec.trainer.checkpoint_folder import check_writable
-from recbole_cierec.trainer.resuming import check_resume
+from recbole_cierec.trainer.resuming import check_resume, data_of, refuse_other_data
 from recbole_cierec.trainer.trainer_class import get_trainer_class
 from recbole_cierec.trainer.warm_start_stages import begin
 
@@ -97,30 +97,66 @@ def load(
 ) -> Job:
     """Load a trained model with its data, for ranking.
 
-    The module of a model outside the package must be importable.
+    The checkpoint holds settings, vocabularies and interactions, so the data set's files are not
+    read. A model that reads pictures needs them, or the cache of their features. The module of a
+    model outside the package must be importable.
 
     Args:
         checkpoint: The ``checkpoint`` in the result of :func:`run`.
-        config_file_list: The YAML files of that run.
-        config_dict: The keys of that run; a warning names those that differ.
+        config_file_list: YAML files with keys that override those of the run.
+        config_dict: Keys that override them too; a warning names those that decide training.
 
     Returns:
         The model in evaluation mode, its configuration, and the three parts of the data.
 
     Raises:
-        UserError: The checkpoint is missing or damaged, belongs to other data or shapes, or its
-            model cannot be imported.
+        UserError: The checkpoint is missing or damaged, its model cannot be imported, or the
+            pictures are missing or others.
     """
-    state = read_checkpoint(Path(checkpoint))
-    keys = {**(config_dict or {}), "resume": str(checkpoint)}
+    path = Path(checkpoint)
+    state = read_checkpoint(path)
+    with quiet_recbole():
+        config = config_of(path, state, config_file_list, config_dict)
+        dataset = dataset_of(path, state, config)
+        job = prepare(config, dataset=dataset)
+    refuse_other_data(path, state, data_of(job.loaders[0]._dataset), "load it with its own data")
+    job.model.eval()
+    return job
+
+
+def config_of(
+    path: Path,
+    state: Mapping[str, Any],
+    config_file_list: Files | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    cmd_line: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration in a checkpoint, with keys that override it; see :func:`load`.
+
+    Raises:
+        CheckpointError: The model's class cannot be imported.
+    """
     try:
         get_model_class(state["model"])
     except ConfigError as error:
-        raise CheckpointError(f"{checkpoint}: {error}") from error
-    with quiet_recbole():
-        job = prepare(Config(state["model"], state["dataset"], config_file_list, keys, {}))
-    job.model.eval()
-    return job
+        raise CheckpointError(f"{path}: {error}") from error
+    keys = {**(config_dict or {}), "resume": str(path)}
+    plain = {**state, "given": from_plain(state["given"])}
+    return Config(state["model"], state["dataset"], config_file_list, keys, cmd_line, plain)
+
+
+def dataset_of(path: Path, state: Mapping[str, Any], config: Config) -> Any:
+    """The data set in a checkpoint, not yet split.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    from recbole_cierec.data.stored import stored_dataset
+
+    if not state["tables"]:
+        raise CheckpointError(f"{path}: holds no data; it was not written by a run")
+    with fitting(path):
+        return stored_dataset(config, state["tables"])
 
 
 def run_one(
@@ -207,14 +243,15 @@ def _seconds(start: _Clocks, fitted: _Clocks, ended: _Clocks) -> dict[str, float
     }
 
 
-def prepare(config: Config, saved: bool = True) -> Job:
-    """Load and split the data, create model and trainer; resume both if ``resume`` is set.
+def prepare(config: Config, saved: bool = True, dataset: Any = None) -> Job:
+    """Load the data, split it, and make model and trainer; resume both if ``resume`` is set.
 
     The stage of a model that has one is trained here, see
     :mod:`recbole_cierec.trainer.warm_start_stages`.
 
     Args:
-        saved: Whether the stage may write a checkpoint.
+        saved: Whether the stage, and the training of the job, may write a checkpoint.
+        dataset: The data set of a checkpoint; None: it is read from its files.
 
     Returns:
         The job, ready to train.
@@ -224,17 +261,20 @@ def prepare(config: Config, saved: bool = True) -> Job:
     """
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.data.sampling import prepare as prepare_data
+    from recbole_cierec.data.stored import dataset_tables
 
     logger = getLogger()
     if config["log_wandb"]:
         require("wandb", "init", "log_wandb")
-    check_writable(Path(config["checkpoint_dir"]))  # before the work; RecBole fails after it
+    if dataset is None:
+        check_writable(Path(config["checkpoint_dir"]))  # before the work; RecBole fails after it
     if world()[0] == 0:  # other processes may not see the first one's new files yet
         check_resume(config)
     check_candidates_file(config)
     init_seed(config["seed"], config["reproducibility"])
-    dataset = create_dataset(config)
+    dataset = create_dataset(config) if dataset is None else dataset
     logger.info(dataset)
+    tables = dataset_tables(dataset) if saved and config["local_rank"] == 0 else {}
     loaders = prepare_data(config, dataset)
     start = begin(config, loaders[0]._dataset, prepare, saved)
     # RecBole gives each process a different seed. Here all have the same one, and the package
@@ -246,6 +286,7 @@ def prepare(config: Config, saved: bool = True) -> Job:
     model = start.fill(model, data).to(config["device"])
     logger.info(model)
     trainer = get_trainer_class(config)(config, model)
+    trainer.tables = tables
     if start.resume:
         trainer.resume_checkpoint(start.resume)
     return Job(config, model, trainer, tuple(loaders), start.stages)

@@ -87,6 +87,7 @@ def tiny(tiny_folder, in_tmp):
             "train_batch_size": 32,
             "init_std": 0.5,  # large enough that every branch affects the scores
             "epochs": 2,
+            "keep_last_checkpoint": True,  # tests compare it
             "show_progress": False,
             "use_gpu": False,
             "state": "error",

@@ -49,6 +49,7 @@ def tiny_keys(data_path: Path, **extra: Any) -> dict[str, Any]:
         "features_file": str(data_path / "tiny" / "features.npy"),
         "embedding_size": 4,
         "epochs": 1,
+        "keep_last_checkpoint": True,
         "show_progress": False,
         "use_gpu": False,
         "state": "error",

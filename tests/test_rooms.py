@@ -23,6 +23,11 @@ FORBIDDEN = [  # (whose imports, what they may not name)
     ("files", "recbole_cierec.config"),
     ("evaluation", "recbole_cierec.trainer"),
     ("distributed", "recbole_cierec.trainer"),
+    ("serving", "recbole_cierec.tuning"),
+    ("trainer", "recbole_cierec.serving"),
+    ("model", "recbole_cierec.serving"),
+    ("data", "recbole_cierec.serving"),
+    ("vision", "recbole_cierec.serving"),
     ("", "recbole_cierec.cli"),
 ]
 MAY_IMPORT_CLI = {"__main__", "cli"}

@@ -36,6 +36,8 @@ other commands (each has --help):
   python -m recbole_cierec extract      pictures and features of a data set ahead of runs
   python -m recbole_cierec tune         search of hyper-parameters on the validation part
   python -m recbole_cierec compare      whether finished runs differ, tested over users
+  python -m recbole_cierec recommend    lists for users from a checkpoint, users for new items
+  python -m recbole_cierec export       vectors of a checkpoint for an index such as FAISS
   python -m recbole_cierec doctor       check of the installation, for bug reports
 """
 _SHORT = {"-m": "--model", "-d": "--dataset"}

@@ -49,7 +49,7 @@ from recbole_cierec.config.keys import (
 from recbole_cierec.config.metrics import check_metrics
 from recbole_cierec.config.paths import check_path, check_text
 from recbole_cierec.config.properties import overall_defaults, own_files, property_files
-from recbole_cierec.config.schema import KEYS, PLACE_KEYS, PROTOCOL_KEYS, Key
+from recbole_cierec.config.schema import KEYS, PLACE_KEYS, PROTOCOL_KEYS, Key, Role
 from recbole_cierec.config.values import check_value
 from recbole_cierec.config.yaml import SafeYamlLoader, parse_value, read_yaml
 from recbole_cierec.errors import ConfigError
@@ -68,6 +68,8 @@ __all__ = ["COMMAND_LINE", "Config", "property_files"]
 DEFAULT_MODEL = "CIERec"
 DEFAULT_DATASET = "demo"
 COMMAND_LINE = "command line"
+CHECKPOINT = "checkpoint"
+_OF_RUN = frozenset({"model", "dataset", "resume", "use_gpu", "gpu_id", "state", "show_progress"})
 
 
 class Config(ConfigCompat, RecBoleConfig):
@@ -85,6 +87,7 @@ class Config(ConfigCompat, RecBoleConfig):
         config_dict: Keys and values from Python.
         cmd_line: Keys and texts of the command line, from
             :func:`recbole_cierec.config.yaml.parse_command_line`.
+        checkpoint: The state of a checkpoint, whose settings all of these override.
 
     Attributes:
         notes: Lines for the log, which does not exist yet at this point.
@@ -106,13 +109,17 @@ class Config(ConfigCompat, RecBoleConfig):
         config_file_list: Iterable[str | os.PathLike[str]] | None = None,
         config_dict: Mapping[str, Any] | None = None,
         cmd_line: Mapping[str, Any] | None = None,
+        checkpoint: Mapping[str, Any] | None = None,
     ) -> None:
         self.notes: list[str] = []
         self.origins: dict[str, str] = {}
         self._given: list[tuple[str, str]] = []
         self._eval_args: dict[str, Any] = {}
         self._flags = dict(cmd_line or {})
+        self._stored = {} if checkpoint is None else dict(checkpoint["given"])
         super().__init__(model, dataset, config_file_list, config_dict)
+        if checkpoint is not None:
+            self._restore(checkpoint["config"])
 
     def __getitem__(self, key: str) -> Any:
         values = self.final_config_dict
@@ -133,7 +140,7 @@ class Config(ConfigCompat, RecBoleConfig):
     def _load_config_files(self, file_list: Any) -> dict[str, Any]:
         if isinstance(file_list, str | os.PathLike):
             file_list = [file_list]
-        values: dict[str, Any] = {}
+        values = self._note_origin(deepcopy(self._stored), CHECKPOINT)
         for file in file_list or []:
             values.update(self._note_origin(read_yaml(file), str(file)))
         return values
@@ -325,6 +332,30 @@ class Config(ConfigCompat, RecBoleConfig):
         with recbole_errors():
             super()._set_eval_neg_sample_args(phase)
         modes[phase] = mode
+
+    def given(self) -> dict[str, Any]:
+        """The keys that a user gave, as a checkpoint keeps them; not those of the launch."""
+        values = {}
+        for key, value in self.external_config_dict.items():
+            declared = KEYS.get(key)
+            if key in _OF_RUN or (declared is not None and declared.refused):
+                continue
+            from_text = self.origins.get(key) == COMMAND_LINE and key != "data_path"
+            values[key] = self.final_config_dict.get(key) if from_text else value
+        return {**values, "eval_args": deepcopy(self.protocol)}
+
+    def _restore(self, values: Mapping[str, Any]) -> None:
+        """Take from a checkpoint the defaults that have changed since it was written."""
+        final = self.final_config_dict
+        for key, value in values.items():
+            declared = KEYS.get(key)
+            fixed = declared is not None and (declared.of_place or declared.role is Role.DERIVED)
+            if fixed or key in self.origins or key not in final or key == "eval_args":
+                continue
+            if isinstance(value, bool | int | float | str | list) and type(value) is type(
+                final[key]
+            ):
+                final[key] = value
 
     def compared(self) -> dict[str, Any]:
         """The keys that two runs must have in common to be compared over users, with values."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from recbole_cierec.data.atomic import read_atomic, read_header, validate_interactions
 from recbole_cierec.data.columns import check_header, refuse_padding
 from recbole_cierec.errors import DataError
+from recbole_cierec.files.checkpoint import from_plain, to_plain
 from recbole_cierec.files.digest import array_digest
 
 
@@ -60,6 +61,20 @@ class ItemContent:
         return parts if self.pictures is None else parts | self.pictures.digests()
 
     # ------------------------------------------------------------------------ NAME.item
+
+    def table(self) -> dict[str, Any] | None:
+        """What has been read of NAME.item, as plain data; None if nothing has."""
+        read = vars(self).get("_table")
+        if read is None:
+            return None
+        numbers = {"line": torch.tensor(read["line"], dtype=torch.int32)}
+        texts = {k: to_plain(np.array(v, dtype=object)) for k, v in read.items() if k != "line"}
+        return numbers | texts
+
+    def restore(self, table: dict[str, Any] | None) -> None:
+        """Take what :meth:`table` returned, in place of NAME.item."""
+        if table is not None:
+            vars(self)["_table"] = {k: from_plain(v).tolist() for k, v in table.items()}
 
     @cached_property
     def _table(self) -> dict[str, list]:

@@ -67,3 +67,14 @@ def one_first() -> Iterator[None]:
     yield
     if size > 1 and not rank:
         wait_for_all()
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes, by rank, in the first one; [] in the others. Each must call
+    this."""
+    rank, size = world()
+    if size == 1:
+        return [value]
+    values: list[Any] = [None] * size
+    dist.gather_object(value, values if rank == 0 else None, dst=0, group=_patient_group())
+    return values if rank == 0 else []

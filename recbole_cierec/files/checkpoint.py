@@ -27,12 +27,16 @@ from recbole_cierec.errors import CheckpointError, OutputError, UserError
 from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.files.torch_files import refuse_packed
 
-FORMAT = "recbole_cierec checkpoint 2"
+_NAME = "recbole_cierec checkpoint"
+FORMAT = f"{_NAME} 3"
 _PARTS = {  # what TrainerMixin.state writes and others read
     "model": str,
     "dataset": str,
     "data": dict,
     "config": dict,
+    "given": dict,
+    "tables": dict,
+    "provenance": dict,
     "epoch": int,
     "cur_step": int,
     "stopped_early": bool,
@@ -45,7 +49,7 @@ _PARTS = {  # what TrainerMixin.state writes and others read
     "extra": dict,
     "rng": dict,
 }
-_MAY_BE_NONE = ("best_valid_result", "other_parameter")  # else dicts
+_MAY_BE_NONE = ("best_valid_result", "other_parameter", "ended")  # else dicts
 # What zipfile and torch raise on files that are cut off, overwritten or of another kind.
 _DAMAGE = (
     OSError,
@@ -70,6 +74,8 @@ def to_plain(value: Any) -> Any:
         return {"__sparse_tensor__": [dense.indices(), dense.values(), list(dense.shape)]}
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, np.ndarray) and (value.dtype.kind == "U" or _is_text(value)):
+        return _packed(value)
     if isinstance(value, np.ndarray) and value.dtype != object:
         return {"__array__": torch.from_numpy(np.ascontiguousarray(value))}
     if scipy.sparse.issparse(value):
@@ -94,6 +100,8 @@ def from_plain(value: Any, device: torch.device | str = "cpu") -> Any:
         return [from_plain(v, device) for v in value] if isinstance(value, list) else value
     if "__array__" in value:
         return value["__array__"].numpy()
+    if "__texts__" in value:
+        return _unpacked(*value["__texts__"])
     if "__sparse_tensor__" in value:
         return torch.sparse_coo_tensor(*value["__sparse_tensor__"]).coalesce().to(device)
     if "__sparse__" in value:
@@ -101,6 +109,25 @@ def from_plain(value: Any, device: torch.device | str = "cpu") -> Any:
         index = (from_plain(row), from_plain(column))
         return scipy.sparse.coo_matrix((from_plain(data), index), shape=shape).asformat(form)
     return {k: from_plain(v, device) for k, v in value.items()}
+
+
+def _is_text(values: np.ndarray) -> bool:
+    return values.dtype == object and all(isinstance(value, str) for value in values.flat)
+
+
+def _packed(texts: np.ndarray) -> dict[str, list]:
+    """Texts [n] as bytes and lengths: a million of them as Python objects would load slowly."""
+    cells = [str(text).encode("utf-8", "surrogatepass") for text in texts.tolist()]
+    lengths = torch.tensor([len(cell) for cell in cells], dtype=torch.int32)
+    joined = torch.from_numpy(np.frombuffer(b"".join(cells), dtype=np.uint8).copy())
+    return {"__texts__": [joined, lengths, texts.dtype == object]}
+
+
+def _unpacked(joined: Tensor, lengths: Tensor, as_objects: bool) -> np.ndarray:
+    data, ends = joined.numpy().tobytes(), lengths.long().cumsum(0).tolist()
+    starts = [0, *ends[:-1]]
+    cells = [data[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, ends, strict=False)]
+    return np.array(cells, dtype=object if as_objects else str)
 
 
 class _Sink:
@@ -174,7 +201,13 @@ def _read(path: Path, whole: bool) -> dict:
         raise CheckpointError(
             f"{path}: damaged or not a checkpoint of recbole_cierec ({reason}); use another file"
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    form = state.get("format") if isinstance(state, dict) else None
+    if form != FORMAT and str(form).startswith(_NAME):
+        raise CheckpointError(
+            f"{path}: is of format {str(form)[len(_NAME) + 1 :][:20]}, and this version of "
+            f"recbole_cierec reads {FORMAT[len(_NAME) + 1 :]}; train the model again"
+        )
+    if form != FORMAT:
         raise CheckpointError(
             f"{path}: not written by this version of recbole_cierec (wanted {FORMAT!r})"
         )

@@ -67,6 +67,8 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 class AlignRec(TwoPhases, VisualRecommender):
     """Ids, pictures and annotations at training and inference."""
 
+    unseen_items = "content"
+    ranks_unseen_users = False
     pretrained_parts = ("content_encoder",)
     draws_per_row = True  # phase 1 draws the hidden tokens per item
 
@@ -135,6 +137,23 @@ class AlignRec(TwoPhases, VisualRecommender):
     @torch.no_grad()
     def end_pretraining(self) -> None:
         """Freeze the content vectors and find the neighbours."""
+        unit = self._unit_vectors()
+        self.content.copy_(unit)
+        self.neighbours.copy_(graphs.nearest(unit, self.seen > 0, self.neighbours_count))
+        self.content_ready.fill_(True)
+        self._drop_graphs()
+        self.forget_items()
+
+    @torch.no_grad()
+    def add_items(self, first: int) -> None:
+        self.content[first:] = self._unit_vectors()[first:]
+        near = graphs.nearest(self.content, self.seen > 0, self.neighbours_count, first)
+        self.neighbours[first:] = near[first:]
+        self._drop_graphs()
+        self.forget_items()
+
+    def _unit_vectors(self) -> Tensor:
+        """m_i of all items [n_items, w], centred and of length 1; zero without content."""
         blocks = torch.arange(self.n_items, device=self.seen.device).split(ITEM_BLOCK)
         vectors = torch.cat(
             [
@@ -145,12 +164,7 @@ class AlignRec(TwoPhases, VisualRecommender):
         trained = self.seen > 0
         # The vectors share a large common component, which would make all items similar.
         mean = vectors[trained & self.filled].mean(0) if bool((trained & self.filled).any()) else 0
-        unit = F.normalize(vectors - mean) * self.filled.unsqueeze(1)
-        self.content.copy_(unit)
-        self.neighbours.copy_(graphs.nearest(unit, trained, self.neighbours_count))
-        self.content_ready.fill_(True)
-        self._drop_graphs()
-        self.forget_items()
+        return F.normalize(vectors - mean) * self.filled.unsqueeze(1)
 
     # ------------------------------------------------------------ phase 2: the graphs
 

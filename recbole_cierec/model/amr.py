@@ -46,6 +46,7 @@ KINDS = {"grad": ("grad",), "rand": ("rand",), "both": ("grad", "rand")}
 class AMR(VisualRecommender):
     """Ids and pictures; an unseen item is scored by its picture alone. Starts from VBPR."""
 
+    unseen_items = "picture"
     has_biases = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 class CIERec(VisualRecommender):
     """Pictures at training and inference; annotations at training, at inference by key."""
 
+    unseen_items = "content"
     has_biases = True
     use_gates = True  # Eq. 3 and 4: the task-aware gates ("TA" in Table III)
     use_gradient_gate = True  # Eq. 6: the gradient-regularization gates ("GR")
@@ -179,6 +180,18 @@ class CIERec(VisualRecommender):
         if not self.training:  # then the side has all items, and does not change
             self._ranking = ranking
         return ranking
+
+    @torch.no_grad()
+    def vectors(self) -> tuple[Side, Side] | None:
+        user = self.serving_side(torch.arange(self.n_users, device=self.seen.device))
+        item = self.all_items()
+        ranking = self._item_ranking(item)
+        if not isinstance(ranking, FixedRanking):  # v_i sees the user
+            return None
+        p, f = user.vector, ranking.vectors
+        if self.with_vbpr:
+            p, f = (torch.cat([x, s["content"]], 1) for x, s in ((p, user), (f, item)))
+        return Side(p, user.bias), Side(f, item.bias)
 
     # ------------------------------------------------------------------------ training
 

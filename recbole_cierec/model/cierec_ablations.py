@@ -32,6 +32,8 @@ BASES = {"MF": MF_Image, "VBPR": VBPR}
 class CIERec_Base(VisualRecommender):
     """The backbone: the constructor returns an ``MF_Image`` or a ``VBPR``."""
 
+    unseen_items = "content"
+
     def __new__(cls, config: Config, dataset: VisualDataset) -> VisualRecommender:
         return BASES[config["backbone"]](config, dataset)
 

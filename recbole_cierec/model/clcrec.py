@@ -42,6 +42,8 @@ REDRAWS = 20  # at most, of a negative that the user interacted with in training
 class CLCRec(VisualRecommender):
     """Ids and pictures (annotations by key); an unseen item is scored by its content alone."""
 
+    unseen_items = "content"
+    ranks_unseen_users = False
     own_loss = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class DeepStyle(VisualRecommender):
     """Ids, pictures and a category of each item, at training and inference."""
 
+    unseen_items = "picture and category"
     has_biases = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

@@ -54,6 +54,7 @@ KEPT_BYTES = 1 << 30  # limit for the tops of all users; above it they are compu
 class DropoutNet(VisualRecommender):
     """Pictures (annotations by key) and the vectors of a trained MF."""
 
+    unseen_items = "content"
     own_loss = True
     draws_per_row = True  # batch norm always uses the rows of one process
 

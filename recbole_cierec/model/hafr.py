@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 class HAFR(PairwiseRecommender):
     """Ids, pictures and annotations at training and inference."""
 
+    unseen_items = "content"
     use_tokens = True  # whether g_ui is a component
     attend_tokens = True  # g_ui by attention; otherwise a mean
     draws_per_row = True  # dropout of pairs
@@ -143,6 +144,7 @@ class HAFR(PairwiseRecommender):
 class HAFR_non_i(HAFR):
     """HAFR without ingredients; by default it reads no annotations."""
 
+    unseen_items = "picture"
     attend_tokens = False
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

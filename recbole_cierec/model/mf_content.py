@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 class MF_Content(VisualRecommender):
     """Ids, pictures and annotations, each by key; annotations at inference by key as well."""
 
+    unseen_items = "content"
     has_biases = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class MF_Image(VisualRecommender):
     """Pictures at training and at inference; an item without one is scored by its bias."""
 
+    unseen_items = "picture"
     has_biases = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

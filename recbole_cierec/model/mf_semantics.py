@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class MF_Semantics(VisualRecommender):
     """Annotations at training and inference; an item without any is scored by its bias."""
 
+    unseen_items = "annotations"
     has_biases = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

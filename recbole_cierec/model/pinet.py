@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 class PiNet(TwoPhases, VisualRecommender):
     """Pictures at training and inference; annotations as labels in training only."""
 
+    unseen_items = "picture"
     has_biases = True
     use_gradient_gate = True
     # What phase 1 trains. W_t is not used after training, but phase 2 trains it further.

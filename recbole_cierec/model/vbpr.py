@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class VBPR(VisualRecommender):
     """Ids and pictures; an unseen item is scored by its picture alone."""
 
+    unseen_items = "picture"
     has_biases = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

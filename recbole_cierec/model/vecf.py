@@ -87,6 +87,7 @@ class SigmoidScorer(nn.Module):
 class VECF(PairwiseRecommender):
     """Ids and region maps; annotations in training only."""
 
+    unseen_items = "picture"
     uses_regions = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:

@@ -25,6 +25,7 @@ from recbole_cierec.trainer.compat import TrainerCompat
 from recbole_cierec.trainer.deferred_loss import all_finite
 from recbole_cierec.trainer.optimizers import load_state
 from recbole_cierec.trainer.plain_state import PlainState
+from recbole_cierec.trainer.provenance import provenance
 from recbole_cierec.trainer.resuming import (
     newest_checkpoint,
     refuse_other_run,
@@ -35,7 +36,8 @@ from recbole_cierec.trainer.resuming import (
 class CheckpointMixin(TrainerCompat):
     """Safe checkpoints, from which a run resumes exactly.
 
-    ``saved_model_file`` holds the best epoch, :attr:`last_file` the last complete one.
+    ``saved_model_file`` holds the best epoch, :attr:`last_file` the last complete one of a run that
+    has not ended.
     """
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
@@ -50,6 +52,9 @@ class CheckpointMixin(TrainerCompat):
         self._resumed: tuple[Path, dict[str, Any]] | None = None  # until training continues
         self._generators: list[torch.Generator] = []  # of the training loader
         self._data: dict[str, str] = {}  # digests of the training data
+        # The data set as plain data, see recbole_cierec.data.stored; empty: the checkpoints of this
+        # trainer cannot be loaded without the files.
+        self.tables: dict[str, Any] = {}
 
     def _name_files(self) -> None:
         """RecBole names files by the second; two runs in one second would share them."""
@@ -78,23 +83,36 @@ class CheckpointMixin(TrainerCompat):
 
     # ------------------------------------------------------------------------- writing
 
-    def state(self, epoch: int) -> dict[str, Any]:
-        """Everything that a run needs to continue after ``epoch`` as if never interrupted.
-
-        Raises:
-            NonFiniteLossError: A parameter is not finite, which makes the state worthless.
-        """
+    def _refuse_bad_parameters(self, epoch: int) -> None:
         for name, parameter in self.model.named_parameters():
             if not all_finite([parameter.detach()]):
                 self._refuse_numbers(
                     f"{name} has numbers that are not finite after epoch {epoch}; no checkpoint "
                     "of it is written"
                 )
+
+    @property
+    def in_first_phase(self) -> bool:
+        """Whether a trainer of two phases is in its first one."""
+        return False
+
+    def state(self, epoch: int) -> dict[str, Any]:
+        """Everything that a run needs to continue after ``epoch`` as if never interrupted, and that
+        a model needs to be used without the run's files.
+
+        Raises:
+            NonFiniteLossError: A parameter is not finite, which makes the state worthless.
+        """
+        self._refuse_bad_parameters(epoch)
         return {
             "model": getattr(self.config, "model_spelling", self.config["model"]),
             "dataset": self.config["dataset"],
             "data": self._data,
             "config": to_plain(dict(self.config.final_config_dict)),
+            "given": to_plain(getattr(self.config, "given", dict)()),
+            "tables": self.tables,
+            "provenance": provenance(self.config),
+            "ended": None,
             "epoch": epoch,
             "cur_step": self.cur_step,
             "stopped_early": self.stopped_early,
@@ -120,6 +138,27 @@ class CheckpointMixin(TrainerCompat):
     def _save_last(self, epoch: int) -> None:
         if self._saving and self.writes:
             write_checkpoint(self.last_file, self.state(epoch))
+
+    def _save_end(self, epoch: int) -> None:
+        """Note in the best checkpoint that the run has ended after ``epoch``, and drop the last.
+
+        The best one holds all that a longer run needs: it trains again the epochs after the best.
+        """
+        best = Path(self.saved_model_file)
+        if not (self._saving and self.writes):
+            return
+        if self.in_first_phase or self.config["keep_last_checkpoint"] or not best.is_file():
+            self._save_last(epoch)
+            return
+        self._refuse_bad_parameters(epoch)
+        ended = {
+            "epochs": epoch + 1,
+            "stopped_early": self.stopped_early,
+            "train_loss": to_plain(self.train_loss_dict),
+            "rng": rng_state(self._generators),
+        }
+        write_checkpoint(best, {**read_checkpoint(best), "ended": ended})
+        self.last_file.unlink(missing_ok=True)
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         """RecBole calls this when validation improved, before it keeps the result."""
@@ -157,6 +196,21 @@ class CheckpointMixin(TrainerCompat):
         self._resumed = path, state
         self.logger.info(f"Resuming {path} after epoch {state['epoch']}")
 
+    def _had_ended(self, state: dict[str, Any]) -> bool:
+        """Whether the resumed run has nothing left to train; its end is then restored."""
+        ended = state["ended"]
+        if ended is None:
+            return state["stopped_early"] or self.start_epoch >= self.epochs
+        if not ended["stopped_early"] and ended["epochs"] < self.epochs:
+            self.logger.info(
+                f"The run had ended after {ended['epochs']} epochs; it continues from its best, "
+                f"epoch {state['epoch']}"
+            )
+            return False
+        self.train_loss_dict = ended["train_loss"]
+        self.stopped_early = ended["stopped_early"]
+        return True
+
     def _load_training_state(self, state: dict[str, Any]) -> None:
         """Everything but the weights: optimizers, schedulers, gates, attributes of the model."""
         for name, optimizer in self._optimizers().items():
@@ -168,22 +222,31 @@ class CheckpointMixin(TrainerCompat):
         self._plain.restore(state["plain_state"], self.device)
 
     def _load_weights(self, path: Path, state: dict[str, Any]) -> None:
-        ours = self.model.state_dict()
-        theirs = from_plain(state["state_dict"])
-        for name in sorted(ours.keys() | theirs.keys()):
-            there, here = theirs.get(name), ours.get(name)
-            if there is None or here is None or there.shape != here.shape:
-                shapes = ["absent" if x is None else str(list(x.shape)) for x in (there, here)]
-                raise CheckpointError(
-                    f"{path}: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in this run; "
-                    "use the data and the settings it was trained with"
-                )
-        self.model.load_state_dict(theirs)
-        others = from_plain(state["other_parameter"], self.device) or {}
-        self.model.load_other_parameter({k: v for k, v in others.items() if v is not None})
+        load_weights(self.model, path, state, self.device)
 
     def _restore_rng(self, path: Path, state: dict[str, Any]) -> None:
         """Called when training continues: what is built until then draws random numbers."""
         with fitting(path):
             set_rng_state(state["rng"], self._generators)
         self._resumed = None
+
+
+def load_weights(model: Any, path: Path, state: dict[str, Any], device: torch.device | str) -> None:
+    """Fill a model, which is on ``device``, from the state in a checkpoint.
+
+    Raises:
+        CheckpointError: A tensor is absent or of another shape.
+    """
+    ours = model.state_dict()
+    theirs = from_plain(state["state_dict"])
+    for name in sorted(ours.keys() | theirs.keys()):
+        there, here = theirs.get(name), ours.get(name)
+        if there is None or here is None or there.shape != here.shape:
+            shapes = ["absent" if x is None else str(list(x.shape)) for x in (there, here)]
+            raise CheckpointError(
+                f"{path}: {name} is {shapes[0]} in the checkpoint and {shapes[1]} in this run; "
+                "use the data and the settings it was trained with"
+            )
+    model.load_state_dict(theirs)
+    others = from_plain(state["other_parameter"], device) or {}
+    model.load_other_parameter({k: v for k, v in others.items() if v is not None})

@@ -67,15 +67,15 @@ def refuse_other_data(path: Path, state: dict, data: dict[str, str], advice: str
 
 
 def newest_checkpoint(config: Config) -> Path:
-    """The newest readable ``*.last.pth`` of the same model, data set and settings
-    (``--resume=auto``).
+    """The newest readable checkpoint of the same model, data set and settings
+    (``--resume=auto``): the last epoch of a run, or, of one that has ended, its best.
 
     Raises:
         CheckpointError: There is none; the line says how the newest of this model differs.
     """
     folder, dataset = Path(config["checkpoint_dir"]), config["dataset"]
     model = config.model_spelling
-    files = sorted(folder.glob(f"{config['model']}-*.last.pth"), key=lambda p: p.stat().st_mtime_ns)
+    files = sorted(folder.glob(f"{config['model']}-*.pth"), key=_age)
     other = ""
     for path in reversed(files):
         try:
@@ -96,6 +96,11 @@ def newest_checkpoint(config: Config) -> Path:
         f"{folder}: no checkpoint of {model} on {dataset} with these settings to resume{other}; "
         "start without --resume"
     )
+
+
+def _age(path: Path) -> tuple[int, bool]:
+    """Sorts checkpoints, the newest last; of two that are equally old, the last epoch."""
+    return path.stat().st_mtime_ns, path.name.endswith(".last.pth")
 
 
 def check_resume(config: Config) -> None:

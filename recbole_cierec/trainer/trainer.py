@@ -82,19 +82,22 @@ class TrainerMixin(GuardedLoopMixin):
                 clear_leftovers(folder, TEMPORARY)  # of runs killed while they wrote
         self._generators = loader_generators(train_data)
         self._data = data_of(train_data._dataset)
+        if self.tables:
+            self.tables["items"] = train_data._dataset.content.table()
         if self._resumed is not None:
             path, state = self._resumed
             refuse_other_data(path, state, self._data, "start without --resume")
-            if state["stopped_early"] or self.start_epoch >= self.epochs:
+            if self._had_ended(state):
                 self.logger.info("The resumed run had finished; its best model is evaluated")
-                self._restore_rng(path, state)  # ADMMSLIM draws noise when it scores
+                # ADMMSLIM draws noise when it scores.
+                self._restore_rng(path, state["ended"] or state)
                 self.eval_collector.data_collect(train_data)  # some metrics count training items
                 return self.best_valid_score, self.best_valid_result
         with clear_errors(self.config):
             result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
         last = max(self.train_loss_dict, default=self.start_epoch - 1)
         self.stopped_early = last + 1 < self.epochs
-        self._save_last(last)
+        self._save_end(last)
         return result
 
     def _train_epoch(

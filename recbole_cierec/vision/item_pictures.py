@@ -6,7 +6,6 @@ and region maps once into a cache, so that models without pictures pay nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,7 +43,7 @@ class Items(Protocol):
 
     config: Any
     folder: Path
-    item_ids: Sequence[str]
+    item_ids: Any  # a sequence of texts
     pictures: Any
 
     @property

@@ -18,6 +18,7 @@ from recbole_cierec.files import atomic_write as whole_file
 from recbole_cierec.files import checkpoint
 from recbole_cierec.files.checkpoint import read_checkpoint, write_checkpoint
 from recbole_cierec.quick_start import prepare
+from recbole_cierec.trainer.trainer import TrainerMixin
 
 RUNS = [
     ("CIERec", {}),
@@ -68,6 +69,64 @@ def test_resuming_the_best_checkpoint_also_equals_the_whole_run(tiny):
     same(last_of(whole)["state_dict"], last_of(rest)["state_dict"])
 
 
+ENDED = {"keep_last_checkpoint": False}
+
+
+@pytest.mark.parametrize("resume", ["best", "auto"])
+def test_a_run_that_ended_well_leaves_one_checkpoint_from_which_a_longer_one_continues(
+    tiny, resume
+):
+    """Also where the best epoch is before the last: those in between are trained again."""
+    keys = {"learning_rate": 0.5, "stopping_step": 9, "seed": 1}
+    whole = run("VBPR", "tiny", config_dict=tiny(**keys, epochs=6))
+    part = run("VBPR", "tiny", config_dict=tiny(**keys, **ENDED, epochs=4, checkpoint_dir="ended"))
+    assert [path.name for path in Path("ended").glob("*.pth")] == [Path(part["checkpoint"]).name]
+    best = read_checkpoint(Path(part["checkpoint"]))
+    assert best["epoch"] < 3
+    assert best["ended"]["epochs"] == 4
+    file = part["checkpoint"] if resume == "best" else "auto"
+    longer = tiny(**keys, epochs=6, checkpoint_dir="ended")
+    rest = run("VBPR", "tiny", config_dict={**longer, "resume": file})
+    a, b = last_of(whole), last_of(rest)
+    for part in ("config", "given", "provenance"):
+        a.pop(part), b.pop(part)
+    same(a, b)
+    np.testing.assert_equal(dict(rest["test_result"]), dict(whole["test_result"]))
+
+
+def test_a_run_that_ended_well_is_only_evaluated_again(tiny, monkeypatch):
+    keys = tiny(**ENDED, learning_rate=0.5, epochs=4, seed=1)
+    done = run("VBPR", "tiny", config_dict=keys)
+    before = Path(done["checkpoint"]).read_bytes()
+    assert read_checkpoint(Path(done["checkpoint"]))["epoch"] < 3
+    monkeypatch.setattr("recbole_cierec.trainer.guarded_loop.GuardedLoopMixin._train_epoch", None)
+    again = run("VBPR", "tiny", config_dict={**keys, "resume": "auto"})
+    assert (again["epochs"], again["test_result"]) == (done["epochs"], done["test_result"])
+    assert Path(done["checkpoint"]).read_bytes() == before
+
+
+def test_a_run_that_was_stopped_keeps_its_last_epoch(tiny, monkeypatch):
+    whole = run("MF", "tiny", config_dict=tiny(epochs=4))
+    keys = tiny(**ENDED, epochs=4, checkpoint_dir="killed")
+    with monkeypatch.context() as patch:
+        plain = TrainerMixin._train_epoch
+
+        def stop(self, train_data, epoch_idx, *args, **kwargs):
+            if epoch_idx == 3:
+                self._save_last(epoch_idx - 1)  # as the real method does first
+                raise KeyboardInterrupt
+            return plain(self, train_data, epoch_idx, *args, **kwargs)
+
+        patch.setattr(TrainerMixin, "_train_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run("MF", "tiny", config_dict=keys)
+    (left,) = Path("killed").glob("*.last.pth")
+    assert read_checkpoint(left)["ended"] is None
+    rest = run("MF", "tiny", config_dict={**keys, "resume": "auto"})
+    assert not left.exists()
+    np.testing.assert_equal(dict(rest["test_result"]), dict(whole["test_result"]))
+
+
 def test_auto_takes_the_newest_of_this_model_and_data(tiny):
     run("MF", "tiny", config_dict=tiny(epochs=1))
     half = run("MF", "tiny", config_dict=tiny(epochs=2, learning_rate=0.01))
@@ -87,7 +146,8 @@ def test_auto_takes_no_checkpoint_of_other_settings(tiny, change):
     other = run("MF", "tiny", config_dict=tiny(epochs=1, **change))
     rest = run("MF", "tiny", config_dict=tiny(epochs=2, resume="auto"))
     assert rest["checkpoint"] == same["checkpoint"]
-    Path(same["checkpoint"]).with_suffix(".last.pth").unlink()
+    for file in (Path(same["checkpoint"]), Path(same["checkpoint"]).with_suffix(".last.pth")):
+        file.unlink()
     with pytest.raises(CheckpointError) as error:
         run("MF", "tiny", config_dict=tiny(epochs=2, resume="auto"))
     (key, value), message = next(iter(change.items())), str(error.value)
@@ -349,6 +409,13 @@ def test_a_full_disk_is_said_in_its_own_words_whichever_write_fails(tmp_path, mo
     monkeypatch.setattr(checkpoint, "replacing", replacing)
     with pytest.raises(CheckpointError, match="No space left on device"):
         write_checkpoint(tmp_path / "x.pth", whole_state(w=torch.zeros(9)))
+
+
+def test_a_checkpoint_of_an_older_format_is_refused_by_its_number(tmp_path):
+    path = tmp_path / "old.pth"
+    torch.save(whole_state(format="recbole_cierec checkpoint 2"), path)
+    with pytest.raises(CheckpointError, match=r"old\.pth: is of format 2, .* reads 3; train"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])

@@ -67,6 +67,13 @@ KEYS = (
     ),
     key("lr_decay_epochs", int, "Epochs between two decays of the learning rate.", low=1),
     Key(
+        "keep_last_checkpoint",
+        bool,
+        "Keep the checkpoint of the last epoch (NAME.last.pth) after a run has ended; else only "
+        "the best remains.",
+        role=Role.PLACE,
+    ),
+    Key(
         "resume",
         (str, None),
         "Checkpoint to continue from: a path, or auto for the newest of this model, data "

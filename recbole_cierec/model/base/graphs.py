@@ -49,13 +49,14 @@ def product(matrix: Tensor, rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def nearest(vectors: Tensor, sources: Tensor, count: int) -> Tensor:
+def nearest(vectors: Tensor, sources: Tensor, count: int, first: int = 0) -> Tensor:
     """The sources most similar to each row.
 
     Args:
         vectors: Unit rows [n, w]; rows of zeros have no neighbours and are none.
         sources: bool [n], the rows that may be neighbours of others.
         count: Number of neighbours k.
+        first: Rows before this one get no neighbours; they may be some.
 
     Returns:
         Row numbers [n, k], nearest first, padded with -1.
@@ -70,7 +71,8 @@ def nearest(vectors: Tensor, sources: Tensor, count: int) -> Tensor:
     position = torch.full((n,), -1, device=vectors.device)
     position[pool] = torch.arange(len(pool), device=vectors.device)
     step = max(1, BLOCK_BYTES // (4 * len(pool)))
-    for rows in filled.nonzero().squeeze(1).split(step):
+    wanted = filled.nonzero().squeeze(1)
+    for rows in wanted[wanted >= first].split(step):
         similar = vectors[rows] @ vectors[pool].T
         own = position[rows]
         inside = own >= 0

@@ -49,6 +49,10 @@ class VisualRecommender(Scoring, GeneralRecommender):
     # and the global bias cancel.
     trains_user_bias = False
     own_loss = False  # the method defines its loss; the key ``loss`` is not read
+    # What ranks an item without training interactions: "picture", "annotations", "content" (both)
+    # and so on, as in README's table; empty: nothing.
+    unseen_items = ""
+    ranks_unseen_users = True  # users without training interactions share one meaningful list
     uses_regions = False  # reads region maps of pictures instead of pooled features
     # If the item vector depends on the user: floats per pair of the largest tensor in training.
     # pair_scores of such a model broadcasts over leading dimensions, [B, 1] with [N].
@@ -257,6 +261,22 @@ class VisualRecommender(Scoring, GeneralRecommender):
     def norms(self, pairs: PairScores, item: Side, rows: Tensor) -> Tensor:
         """The norms that came with the scores, otherwise :meth:`item_norm` of the rows."""
         return self.item_norm(item)[rows] if pairs.norm is None else pairs.norm
+
+    # ---------------------------------------------------------------- for trained models
+
+    def add_items(self, first: int) -> None:
+        """Complete what the model keeps of items besides their id parameters, for those from number
+        ``first`` on: they were added after training, and their id parameters are zero."""
+
+    @torch.no_grad()
+    def vectors(self) -> tuple[Side, Side] | None:
+        """All users and all items, whose inner products and biases are the scores; None where the
+        scores are no inner products."""
+        plain = type(self).pair_scores is VisualRecommender.pair_scores
+        if self.pair_width or not plain or type(self).block_scores is not Scoring.block_scores:
+            return None
+        users = torch.arange(self.n_users, device=self.seen.device)
+        return self.serving_side(users).scoring(), self.all_items().scoring()
 
     # ------------------------------------------------------------------- for the trainer
 

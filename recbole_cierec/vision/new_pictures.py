@@ -1,0 +1,141 @@
+"""Pictures of items that came after training, after those of the known items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.vision.feature_files import load_feature_file
+from recbole_cierec.vision.item_pictures import ItemPictures
+from recbole_cierec.vision.regions import RegionMaps, load_region_file
+
+
+class NewPictures:
+    """Like :class:`recbole_cierec.vision.item_pictures.ItemPictures`, with rows for new items.
+
+    Normalisation is that of the known pictures.
+
+    Args:
+        known: The pictures of the known items.
+        paths: Picture of each new item [m]; "" for none.
+        folders: Where relative paths are looked for, in this order.
+        features: A .npy file with a row for each new item, in place of their pictures.
+        ids: External id of each new item [m].
+    """
+
+    def __init__(
+        self,
+        known: ItemPictures,
+        paths: Sequence[str],
+        folders: Sequence[Path],
+        features: Path | None,
+        ids: Sequence[str],
+    ) -> None:
+        self._known, self._paths, self._folders = known, paths, folders
+        self._file, self._ids = features, ids
+
+    def __getattr__(self, name: str) -> Any:
+        """The encoder, the store and so on are those of the known pictures."""
+        return getattr(self._known, name)
+
+    @property
+    def were_read(self) -> bool:
+        """Whether the model has read pooled features."""
+        return "features" in vars(self)
+
+    @cached_property
+    def has_picture(self) -> Tensor:
+        """bool [n_items]."""
+        here = [True] * len(self._ids) if self._file else [bool(path) for path in self._paths]
+        return torch.cat([self._known.has_picture, torch.tensor(here)])
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Normalised features [n_items, D]; zero rows where there is no picture."""
+        known, norm = self._known.features, self._known.feature_norm
+        self._refuse_no_source()
+        more = torch.zeros(len(self._ids), known.shape[1])
+        if self._file:
+            raw = torch.from_numpy(np.array(load_feature_file(self._file, self._ids)))
+            self._refuse_width(raw.shape[1], len(norm.mean))
+            more[:] = norm(raw)
+        else:
+            encoder = self._known._frozen_encoder.eval()
+            for rows, pictures in self._blocks():
+                more[rows] = norm(encoder(pictures).cpu())
+        return torch.cat([known, more])
+
+    @cached_property
+    def regions(self) -> _Regions:
+        """Region vectors: called with m items, [m, R, C]."""
+        known = self._known.regions
+        self._refuse_no_source()
+        more = torch.zeros(len(self._ids), known.count, known.size)
+        if self._file:
+            raw = torch.from_numpy(np.array(load_region_file(self._file, self._ids))).float()
+            self._refuse_width(raw.shape[2], len(known.norm.mean))
+            more[:] = known.norm(raw.flatten(0, 1)).view(len(raw), known.count, known.size)
+        else:
+            grid = self._known._config["region_grid"]
+            encoder = self._known._frozen_encoder.eval()
+            for rows, pictures in self._blocks():
+                raw = encoder.region_map(pictures, grid).cpu().half().float()  # as they are cached
+                more[rows] = known.norm(raw.flatten(0, 1)).view(len(raw), known.count, known.size)
+        return _Regions(known, more)
+
+    def _refuse_no_source(self) -> None:
+        if self._known._ready_made and not self._file:
+            raise ConfigError(
+                "new items: the model was trained on features_file, so that nothing tells which "
+                "network makes features of new pictures; give --new_features=FILE.npy, a row for "
+                "each new item"
+            )
+
+    def _refuse_width(self, here: int, known: int) -> None:
+        if here != known:
+            raise DataError(f"{self._file}: has {here} features, the model was trained on {known}")
+
+    @torch.no_grad()
+    def _blocks(self) -> Iterator[tuple[list[int], Tensor]]:
+        """Numbers of new items, and their pictures uint8 [b, S, S, 3] on the device."""
+        # Here: models without pictures must not wait for Pillow.
+        from recbole_cierec.vision.pictures import PictureSpec, decode_picture
+
+        config = self._known._config
+        device, size = config["device"], config["encoder_batch_size"]
+        spec = PictureSpec(config["image_size"], config["image_resize"], config["max_image_pixels"])
+        self._known._frozen_encoder.to(device)
+        wanted = [k for k, path in enumerate(self._paths) if path]
+        for start in range(0, len(wanted), size):
+            rows = wanted[start : start + size]
+            pictures = np.stack([decode_picture(self._place(k), spec) for k in rows])
+            yield rows, torch.from_numpy(pictures).to(device)
+
+    def _place(self, number: int) -> Path:
+        places = [folder / self._paths[number] for folder in self._folders]
+        return next((place for place in places if place.exists()), places[0])
+
+
+class _Regions:
+    """Known region maps, then new ones, which are in memory."""
+
+    def __init__(self, known: RegionMaps, more: Tensor) -> None:
+        self.known, self.more = known, more
+        self.count, self.size = known.count, known.size
+        self.first = len(known.rows)
+
+    def __call__(self, items: Tensor) -> Tensor:
+        """items [m] -> float32 [m, R, C] on their device."""
+        new = items >= self.first
+        out = self.known(items.masked_fill(new, 0))
+        if bool(new.any()):
+            out = out.clone()
+            out[new] = self.more[(items[new] - self.first).cpu()].to(out.device)
+        return out
