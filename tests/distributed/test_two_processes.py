@@ -41,6 +41,7 @@ def results(tiny_folder, tmp_path_factory):
         common = {"data_path": str(tiny_folder), "show_progress": False, "use_gpu": False}
         common |= {"topk": [4], "valid_metric": "Recall@4", "epochs": 2, "state": "error"}
         common |= {"metric_decimal_place": 9, "embedding_size": 5, "train_batch_size": 32}
+        common["keep_last_checkpoint"] = True
         common |= {"features_file": str(tiny_folder / "tiny" / "features.npy"), "init_std": 0.5}
         alone, finished = [], []
         for name, keys in CASES.values():
