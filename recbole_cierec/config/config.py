@@ -69,7 +69,10 @@ DEFAULT_MODEL = "CIERec"
 DEFAULT_DATASET = "demo"
 COMMAND_LINE = "command line"
 CHECKPOINT = "checkpoint"
-_OF_RUN = frozenset({"model", "dataset", "resume", "use_gpu", "gpu_id", "state", "show_progress"})
+# Of the keys that a user gave, a checkpoint leaves out those that say where and how a run went.
+_OF_RUN = frozenset(
+    "model dataset resume checkpoint_dir use_gpu gpu_id state show_progress".split()
+)
 
 
 class Config(ConfigCompat, RecBoleConfig):

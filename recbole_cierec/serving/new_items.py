@@ -110,11 +110,6 @@ class NewItems:
                 f"{name} does not score items by their content, so it has nothing for new ones; "
                 "README's table says which models do"
             )
-        if config["encoder_training"] == "finetune":
-            raise ConfigError(
-                f"{name} was trained with encoder_training finetune, for which new items are not "
-                "supported; train with frozen or adapter, or with the new items in the data"
-            )
 
     def padded(self, state: Mapping[str, Any], model: Any) -> dict[str, Any]:
         """The state with rows of zeros for the new items, wherever the model has some."""

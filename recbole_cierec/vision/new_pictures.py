@@ -73,6 +73,15 @@ class NewPictures:
         return torch.cat([known, more])
 
     @cached_property
+    def added(self) -> Tensor:
+        """uint8 [m, S, S, 3], for a network that was trained on the pictures; zero for none."""
+        size = self._known._config["image_size"]
+        pictures = torch.zeros(len(self._ids), size, size, 3, dtype=torch.uint8)
+        for rows, block in self._blocks():
+            pictures[rows] = block.cpu()
+        return pictures
+
+    @cached_property
     def regions(self) -> _Regions:
         """Region vectors: called with m items, [m, R, C]."""
         known = self._known.regions

@@ -156,6 +156,7 @@ def pair(tiny_folder, tmp_path_factory):
         {"data_path": str(tiny_folder), "embedding_size": 5, "train_batch_size": 32, "epochs": 1}
         | {"features_file": str(features), "image_dir": str(folder / "pictures"), "init_std": 0.5}
         | {"show_progress": False, "use_gpu": False, "state": "error"}
+        | {"keep_last_checkpoint": True}
     )
     (folder / "cases.json").write_text(json.dumps(cases))
     with socket.socket() as free:

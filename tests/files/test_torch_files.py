@@ -24,7 +24,7 @@ def packed(source, target):
 )
 def test_packed_file_is_refused_before_torch_unpacks_it(tmp_path, monkeypatch, read, error):
     plain, bomb = tmp_path / "plain.pth", tmp_path / "bomb.pth"
-    state = {"best_valid_result": None, "other_parameter": None}
+    state = dict.fromkeys(checkpoint._MAY_BE_NONE)
     state |= {name: kind() for name, kind in checkpoint._PARTS.items() if isinstance(kind, type)}
     state = {"format": checkpoint.FORMAT, "weight": torch.zeros(10**6)} | (
         state if read is checkpoint.read_checkpoint else {}

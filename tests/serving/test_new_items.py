@@ -84,7 +84,7 @@ def two_worlds(tiny, tiny_folder, in_tmp):
                 "data_path": kind,
                 "features_file": f"{kind}/tiny/{file}",
                 "benchmark_filename": ["train", "valid", "test"],
-                "feature_norm": "l2",  # the only kind that is not fitted on the items, beside none
+                "feature_norm": "l2",  # as "none", not fitted on the items
                 "embedding_size": 6,
                 "epochs": 2,
                 "attention_heads": 1,
@@ -171,9 +171,13 @@ def test_the_best_users_and_the_nearest_items_are_those_of_numpy(two_worlds):
 
 
 @pytest.mark.parametrize("form", ["csv", "picture"])
-@pytest.mark.parametrize("norm", ["center", "none"])
-def test_a_picture_of_a_known_item_scores_as_that_item_without_its_ids(pictured, form, norm):
-    keys = pictured(epochs=1, feature_norm=norm, item_vocabulary="interacted")
+@pytest.mark.parametrize(
+    "more",
+    [{"feature_norm": "center"}, {"feature_norm": "none"}, {"encoder_training": "finetune"}],
+    ids=lambda more: next(iter(more.values())),
+)
+def test_a_picture_of_a_known_item_scores_as_that_item_without_its_ids(pictured, form, more):
+    keys = pictured(epochs=1, **more)
     done = run("MF_Image", "tiny", config_dict=keys)
     home = Path(keys["data_path"]) / "tiny"
     job = load(done["checkpoint"])
@@ -248,7 +252,7 @@ def test_wrong_new_items_are_one_line(pictured, text, error, said):
     assert "\n" not in str(caught.value)
 
 
-def test_what_new_items_cannot_be_is_said(two_worlds, pictured):
+def test_what_new_items_cannot_be_is_said(two_worlds):
     done = run("VBPR", "tiny", config_dict=two_worlds("without", "VBPR"))
     with pytest.raises(ConfigError, match=r"give --new_features=FILE\.npy"):
         recommend(done["checkpoint"], new_items="new.csv")
@@ -257,6 +261,3 @@ def test_what_new_items_cannot_be_is_said(two_worlds, pictured):
         recommend(done["checkpoint"], new_items="new.csv", new_features="narrow.npy")
     with pytest.raises(ConfigError, match="new_features belongs to new_items"):
         recommend(done["checkpoint"], new_features="narrow.npy")
-    tuned = run("VBPR", "tiny", config_dict=pictured(epochs=1, encoder_training="finetune"))
-    with pytest.raises(ConfigError, match="encoder_training finetune, for which new items"):
-        recommend(tuned["checkpoint"], new_items="new.csv")

@@ -278,3 +278,10 @@ def test_the_command_line_writes_a_file(keys, capsys):
     ]:
         assert main(["recommend", *argv]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_the_functions_of_the_package_are_found_by_completion():
+    import recbole_cierec
+
+    assert {"run", "load", "recommend"} <= set(dir(recbole_cierec)) & set(recbole_cierec.__all__)
+    assert recbole_cierec.recommend is recommend

@@ -50,6 +50,8 @@ class ItemEncoder(nn.Module):
             self.on_pictures = PictureNetwork(self.network, pictures, config)
             rows = torch.from_numpy(pictures.store.rows)
             self.register_buffer("picture_rows", rows, persistent=False)
+            # uint8 [m, S, S, 3] of items that came after training, which follow those of the store.
+            self.added: Tensor | None = getattr(pictures, "added", None)
             self.out_size = int(pictures.features.shape[1])
             self.register_load_state_dict_post_hook(
                 lambda module, _: module.on_pictures.weights_were_loaded()
@@ -83,7 +85,7 @@ class ItemEncoder(nn.Module):
     def forward(self, items: Tensor) -> Tensor:
         """items [m], preferably distinct -> e [m, D]."""
         if self.mode == "finetune":
-            return self._through_network(items)
+            return (self._through_network if self.added is None else self._with_added)(items)
         e = self.features.index_select(0, items)
         if self.mode == "adapter":
             e = self.adapter(e) * self.has_picture[items].unsqueeze(1)
@@ -98,3 +100,15 @@ class ItemEncoder(nn.Module):
         rows, places = torch.unique(self.picture_rows[items[known]], return_inverse=True)
         features = self.norm(self.on_pictures(rows))
         return e.index_copy(0, known, features.float().index_select(0, places))
+
+    def _with_added(self, items: Tensor) -> Tensor:
+        """Known items as always; the pictures of new ones are in memory."""
+        first, device = len(self.picture_rows), items.device
+        e = torch.zeros(len(items), self.out_size, device=device)
+        known = (items < first).nonzero().squeeze(1)
+        new = ((items >= first) & self.has_picture[items]).nonzero().squeeze(1)
+        e[known] = self._through_network(items[known])
+        for rows in new.split(self.on_pictures.block):
+            pictures = self.added[(items[rows] - first).cpu()]  # type: ignore[index]
+            e[rows] = self.norm(self.network(pictures.to(device)))
+        return e
