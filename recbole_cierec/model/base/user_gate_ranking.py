@@ -137,12 +137,15 @@ class UserGateRanking:
         """Scores [B, I] of all items, in blocks of items."""
         d = p.shape[1]
         step = max(1, 2 * CACHE_BYTES // (len(p) * 2 * d * p.element_size()))
-        parts = []
+        # One tensor for all blocks: thousands of small ones among the temporaries fragment memory.
+        scores = p.new_empty(len(self.fixed), len(p))
         for items in torch.arange(len(self.fixed), device=p.device).split(step):
             made = p @ maps[items].view(-1, d).T  # [B, m * 2 d]
             made = made.view(len(p), len(items), -1).transpose(0, 1)  # [m, B, 2 d]
-            parts.append(self._of_maps(items, p.expand(len(items), -1, -1), made))
-        return torch.cat(parts).T
+            scores[items[0] : items[-1] + 1] = self._of_maps(
+                items, p.expand(len(items), -1, -1), made
+            )
+        return scores.T
 
     def _mapped_lists(self, p: Tensor, items: Tensor, maps: Tensor) -> Tensor:
         """Scores [B, C]; all pairs of an item are one matrix product over its users."""
