@@ -168,7 +168,7 @@ def test_sizes_that_do_not_go_together_are_such_a_failure(tiny_folder, in_tmp):
     result = search(tiny_folder, "AlignRec", "tiny", 3, flags=flags, search="space.yaml")
     failed = [row for row in result["rows"] if row["state"] == "failed"]
     assert [row["settings"] for row in failed] == [{"content_size": 10}]
-    assert "no multiple of attention_heads" in failed[0]["reason"]
+    assert "not a multiple of attention_heads" in failed[0]["reason"]
 
 
 def test_when_every_trial_fails_it_is_one_line(data, in_tmp, monkeypatch, capsys):
