@@ -149,6 +149,14 @@ def _rate_that_is_many(state):
     state["optimizers"]["optimizer"]["param_groups"][0]["lr"] = torch.zeros(2, 2)
 
 
+def _rate_beyond_a_double(state):
+    state["optimizers"]["optimizer"]["param_groups"][0]["lr"] = 2**64
+
+
+def _end_without_parts(state):
+    state["ended"] = {}
+
+
 def _another_setting(state):
     state["optimizers"]["optimizer"]["param_groups"][0]["differentiable"] = torch.tensor(7)
 
@@ -163,6 +171,7 @@ def _one_without_state(state):
 
 ODD = [_no_result, _odd_parameter, _odd_attribute, _half_of_adam, _moment_that_is_no_tensor]
 ODD += [_moment_of_another_size, _steps_that_are_many, _rate_that_is_many, _another_setting]
+ODD += [_rate_beyond_a_double, _end_without_parts]
 LEARNERS = {_one_without_state: "adagrad"}  # whose parameters have state from the start
 
 

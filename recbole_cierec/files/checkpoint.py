@@ -50,6 +50,7 @@ _PARTS = {  # what TrainerMixin.state writes and others read
     "rng": dict,
 }
 _MAY_BE_NONE = ("best_valid_result", "other_parameter", "ended")  # else dicts
+_ENDED = {"epochs": int, "stopped_early": bool, "train_loss": dict, "rng": dict}
 # What zipfile and torch raise on files that are cut off, overwritten or of another kind.
 _DAMAGE = (
     OSError,
@@ -217,6 +218,9 @@ def _read(path: Path, whole: bool) -> dict:
     for part in _MAY_BE_NONE:
         if part not in state or not isinstance(state[part], dict | NoneType):
             raise _incomplete(path, part)
+    for part, kind in _ENDED.items() if state["ended"] is not None else ():
+        if not isinstance(state["ended"].get(part), kind):
+            raise _incomplete(path, f"ended.{part}")
     return state
 
 

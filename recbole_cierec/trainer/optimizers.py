@@ -107,7 +107,9 @@ def _settings(group: dict) -> dict:
 def _is_number(value: object) -> bool:
     if isinstance(value, Tensor):
         return value.dim() == 0 and value.dtype != torch.bool
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, int):  # torch converts it to a double
+        return not isinstance(value, bool) and abs(value) < 2**53
+    return isinstance(value, float)
 
 
 def _matches(value: object, parameter: Tensor) -> bool:
