@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 
 from recbole_cierec.cli.exit_codes import run_command
-from recbole_cierec.errors import ConfigError
+from recbole_cierec.errors import ConfigError, nearest
 
 # The first word of a command line -> the module whose main() it is for; without a word: run.
 COMMANDS = {
@@ -24,9 +23,8 @@ COMMANDS = {
 
 
 def _unknown(argv: Sequence[str]) -> None:
-    near = get_close_matches(argv[0], COMMANDS, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(COMMANDS)}"
-    raise ConfigError(f"command line: there is no command '{argv[0]}'; {hint}")
+    hint = nearest(argv[0], COMMANDS, cutoff=0.6) or f"; known are {', '.join(COMMANDS)}"
+    raise ConfigError(f"command line: there is no command '{argv[0]}'{hint}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -72,8 +72,14 @@ class NonFiniteLossError(UserError, ArithmeticError):
     """The training loss became NaN or infinite; no parameter was updated with it."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest known word, or nothing if none is near."""
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.65) -> str:
+    """``; did you mean 'x'?`` for the nearest known word, or nothing if none is near.
+
+    Args:
+        word: What was given; case is ignored.
+        known: The words that exist.
+        cutoff: Least similarity, from 0 to 1, as of :func:`difflib.get_close_matches`.
+    """
     lower = {str(name).lower(): str(name) for name in known}
-    close = get_close_matches(word.lower(), lower, n=1, cutoff=0.65)
+    close = get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
     return f"; did you mean '{lower[close[0]]}'?" if close else ""

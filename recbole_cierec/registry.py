@@ -11,14 +11,13 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from recbole_cierec.compat.optional_packages import named_where_missing
-from recbole_cierec.errors import ConfigError
+from recbole_cierec.errors import ConfigError, nearest
 
 _GATED = "recbole_cierec.trainer.gated_trainer:GatedTrainer"
 _PHASED = "recbole_cierec.trainer.two_phase_trainer:TwoPhaseTrainer"
@@ -111,10 +110,8 @@ def recbole_model_names() -> list[str]:
 def unknown_model(name: str) -> ConfigError:
     """The error for an unknown model name, with the nearest known one."""
     name = name[:100]  # for the search and the message
-    known = {known.lower(): known for known in [*recbole_model_names(), *MODELS]}
-    near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean '{known[near[0]]}'?" if near else "--help lists the models"
-    return ConfigError(f"model '{name}' is not known; {hint}")
+    hint = nearest(name, [*recbole_model_names(), *MODELS], cutoff=0.5)
+    return ConfigError(f"model '{name}' is not known{hint or '; --help lists the models'}")
 
 
 def get_model_class(name: str) -> type:

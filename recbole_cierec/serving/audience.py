@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from recbole_cierec.distributed.world import gathered, world
 from recbole_cierec.serving.new_items import NewItems
-from recbole_cierec.serving.ranking import BLOCK_BYTES, MOST_USERS, top_items
+from recbole_cierec.serving.ranking import top_items, users_per_block
 from recbole_cierec.serving.trained import TrainedModel
 
 Best = tuple[np.ndarray, np.ndarray]  # values and numbers, both [m, k], the best first
@@ -37,7 +37,7 @@ def audience(
         progress: Called with the number of users done.
     """
     items = torch.arange(added.first, added.first + len(added.ids)).to(trained.config["device"])
-    step = max(1, min(MOST_USERS, BLOCK_BYTES // (4 * len(trained.item_ids))))
+    step = users_per_block(trained)
     rank, size = world()
     best, who = torch.empty(len(items), 0), torch.empty(len(items), 0, dtype=torch.long)
     for start in range(rank * step, len(users), size * step):

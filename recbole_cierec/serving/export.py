@@ -23,6 +23,7 @@ from torch import Tensor
 
 from recbole_cierec.errors import OutputError
 from recbole_cierec.files.cache_folder import build_folder
+from recbole_cierec.model.base.side import Side
 from recbole_cierec.serving.tables import writing
 from recbole_cierec.serving.trained import TrainedModel, load_trained
 
@@ -109,13 +110,7 @@ def _numpy(values: Tensor) -> np.ndarray:
     return values.detach().float().cpu().numpy()
 
 
-@dataclass
-class _Side:
-    vector: Tensor
-    bias: Tensor | None = None
-
-
-def _of_recbole(trained: TrainedModel) -> tuple[_Side, _Side] | None:
+def _of_recbole(trained: TrainedModel) -> tuple[Side, Side] | None:
     """Vectors that reproduce the scores of a model of RecBole, which does not name them."""
     asked = np.flatnonzero(trained.trained_users)[:_TESTED]
     scores = trained.scores(asked)
@@ -130,7 +125,7 @@ def _of_recbole(trained: TrainedModel) -> tuple[_Side, _Side] | None:
         if users.shape[1] != items.shape[1] or (len(users), len(items)) != sizes:
             continue
         if torch.allclose(users[asked] @ items.T, scores, rtol=1e-4, atol=1e-5):
-            return _Side(users), _Side(items)
+            return Side(users), Side(items)
     return None
 
 

@@ -70,7 +70,8 @@ class NewItems:
         if column is None:
             raise DataError(f"{path}: no column {id_field} among {', '.join(cells)}")
         ids = cells[column]
-        again = next((k for k, token in enumerate(ids) if not token or token in ids[:k]), None)
+        first = {token: k for k, token in reversed(list(enumerate(ids)))}
+        again = next((k for k, token in enumerate(ids) if not token or first[token] < k), None)
         if again is not None:
             raise DataError(f"{path}, line {again + 2}: id '{ids[again]}' is empty or given twice")
         return cls(path, ids, cells, features)

@@ -59,6 +59,11 @@ def top_items(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns.gather(1, order)
 
 
+def users_per_block(trained: TrainedModel) -> int:
+    """How many users' scores of all items fit a block; the same in every process."""
+    return max(1, min(MOST_USERS, BLOCK_BYTES // (4 * len(trained.item_ids))))
+
+
 def ranked_blocks(
     trained: TrainedModel,
     users: np.ndarray,
@@ -79,7 +84,7 @@ def ranked_blocks(
     """
     columns = candidates if candidates is not None else np.arange(len(trained.item_ids))
     columns = np.unique(columns[columns != PADDING])
-    step = max(1, min(MOST_USERS, BLOCK_BYTES // (4 * len(trained.item_ids))))
+    step = users_per_block(trained)
     starts = list(range(0, len(users), step))
     rank, size = world()
     for first in range(0, len(starts), size):

@@ -92,12 +92,7 @@ def recommend(
     Raises:
         UserError: For any input that the user can correct.
     """
-    ids, source = None, ""
-    if isinstance(users, list | tuple | np.ndarray):
-        ids, source = list(dict.fromkeys(map(str, users))), "users"
-    elif str(users) != EVERYONE:
-        source = os.fspath(users)  # type: ignore[arg-type]
-        ids = read_ids(Path(source))
+    ids, source = _asked(users)
     if topk < 1 or neighbours < 0:
         raise ConfigError(
             f"topk must be 1 or more and neighbours 0 or more, not {topk} and {neighbours}"
@@ -128,6 +123,16 @@ def recommend(
         "cmd_line": dict(cmd_line or {}),
     }
     return launch(recommend_one, arguments, nproc, -1, "localhost", "5678", 0)
+
+
+def _asked(users: str | Path_ | Sequence[str]) -> tuple[list[str] | None, str]:
+    """The ids of the users, None for all, and where they were given."""
+    if isinstance(users, list | tuple | np.ndarray):
+        return list(dict.fromkeys(map(str, users))), "users"
+    if str(users) == EVERYONE:
+        return None, ""
+    source = os.fspath(users)  # type: ignore[arg-type]
+    return read_ids(Path(source)), source
 
 
 def _path(path: Path_ | None) -> Path | None:

@@ -62,7 +62,7 @@ def listed_items(trained: TrainedModel, path: Path) -> np.ndarray:
 
 
 def filtered_items(trained: TrainedModel, conditions: str) -> np.ndarray:
-    """Internal numbers of the items whose columns in NAME.item meet all conditions.
+    """Internal numbers of the items whose columns in NAME.item satisfy all conditions.
 
     Args:
         trained: The model; its data set's folder is read.
@@ -70,7 +70,7 @@ def filtered_items(trained: TrainedModel, conditions: str) -> np.ndarray:
             tokens is the value.
 
     Raises:
-        ConfigError: A condition is malformed, or no item meets all.
+        ConfigError: A condition is malformed, or no item satisfies all.
         DataError: NAME.item or a column is missing.
     """
     config = trained.config
