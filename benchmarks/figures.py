@@ -25,8 +25,8 @@ OFFSETS = {
     "BPR": (-18, 5),
     "ItemKNN": (2, -12),
     "MF": (-8, -12),
-    "AMF": (-10, -12),
-    "AMR": (-12, 5),
+    "AMF": (4, -12),
+    "AMR": (-7, -12),
 }
 LABELS = {"CIERec:backbone=VBPR": "CIERec (VBPR)", "CIERec": "CIERec (MF)"}
 
