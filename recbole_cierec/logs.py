@@ -1,4 +1,8 @@
-"""The log of a run: one file and one stream, closed before the next run.
+"""The log of a run: one file and the console, closed before the next run.
+
+The file has every record. The console has warnings, errors and the records of the logger
+``CONSOLE`` on stderr, and those of ``RESULT`` on stdout, so that ``> result.txt`` keeps the table
+alone; with ``verbose: True`` stderr has everything else too.
 
 RecBole's ``init_logger`` cannot start a second log in one process, gives the files of two runs in
 one second the same name, and writes colour codes into pipes.
@@ -8,24 +12,22 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import os
 import re
 import sys
 import uuid
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 import colorlog
+from tqdm import tqdm
 
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.terminal import printable
+from recbole_cierec.terminal import CONSOLE, RESULT, printable
 
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _COLORS = {"DEBUG": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
-_GROUP = re.compile(r"(?P<metric>.+@[0-9]+)_(?P<group>[a-z_]+)")
 
 _ours: list[logging.Handler] = []
 
@@ -51,6 +53,52 @@ class _ColorFormatter(colorlog.ColoredFormatter):
         return super().format(_clean(record))
 
 
+class _ConsoleFormatter(logging.Formatter):
+    """Lines for a person as they are; other records with time and level."""
+
+    def __init__(self, stream: TextIO, verbose: bool) -> None:
+        super().__init__()
+        time = "%(asctime)-15s " if verbose else ""
+        self._records = _stream_formatter(stream, f"{time}%(levelname)s  %(message)s")
+        self._lines = PlainFormatter("%(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        plain = record.name in (CONSOLE.name, RESULT.name) and record.levelno < logging.WARNING
+        return (self._lines if plain else self._records).format(record)
+
+
+class _ConsoleHandler(logging.StreamHandler):
+    """Writes above progress bars. A reader of the output that has ended (``| head``) ends the run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise
+        super().handleError(record)
+
+
+def _console(verbose: bool) -> list[logging.Handler]:
+    """The handlers of stderr and stdout."""
+
+    def for_stderr(record: logging.LogRecord) -> bool:
+        wanted = verbose or record.name == CONSOLE.name or record.levelno >= logging.WARNING
+        return wanted and record.name != RESULT.name
+
+    handlers: list[logging.Handler] = []
+    for stream, wanted in (
+        (sys.stderr, for_stderr),
+        (sys.stdout, lambda record: record.name == RESULT.name),
+    ):
+        handler = _ConsoleHandler(stream)
+        handler.setFormatter(_ConsoleFormatter(stream, verbose))
+        handler.addFilter(wanted)
+        handlers.append(handler)
+    return handlers
+
+
 def wants_color(stream: TextIO) -> bool:
     """Whether a stream is a terminal and NO_COLOR is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
@@ -62,7 +110,8 @@ def start_log(config: Any) -> Path | None:
     As with RecBole, a program that has set up logging keeps its stream; the file is added to it.
 
     Args:
-        config: The run's configuration (``state``, ``model``, ``dataset``, ``local_rank``).
+        config: The run's configuration (``state``, ``verbose``, ``model``, ``dataset``,
+            ``local_rank``).
 
     Returns:
         The log file; None except in the first of several processes.
@@ -75,8 +124,7 @@ def start_log(config: Any) -> Path | None:
     level = getattr(logging, str(config["state"] or "info").upper(), logging.INFO)
     handlers: list[logging.Handler] = []
     if not root.handlers:
-        handlers.append(logging.StreamHandler(sys.stderr))
-        handlers[0].setFormatter(_stream_formatter(sys.stderr))
+        handlers += _console(config["verbose"])
     path = None
     if config["local_rank"] == 0:
         path = _log_path(config)
@@ -131,14 +179,10 @@ def warnings_on_terminal() -> None:
         root.addHandler(handler)
 
 
-def _stream_formatter(stream: TextIO) -> logging.Formatter:
+def _stream_formatter(stream: TextIO, layout: str) -> logging.Formatter:
     if wants_color(stream):
-        return _ColorFormatter(
-            "%(log_color)s%(asctime)-15s %(levelname)s  %(message)s",
-            "%d %b %H:%M",
-            log_colors=_COLORS,
-        )
-    return PlainFormatter("%(asctime)-15s %(levelname)s  %(message)s", "%d %b %H:%M")
+        return _ColorFormatter(f"%(log_color)s{layout}", "%d %b %H:%M", log_colors=_COLORS)
+    return PlainFormatter(layout, "%d %b %H:%M")
 
 
 def _log_path(config: Any) -> Path:
@@ -152,43 +196,3 @@ def _log_path(config: Any) -> Path:
         )
     )
     return Path("log") / config["model"] / f"{name}.log"
-
-
-def result_table(result: Mapping[str, float]) -> str:
-    """Lay out a result with a row for each metric and a column for each group.
-
-    Args:
-        result: Metrics, keyed as ``recall@10`` for all users, ``recall@10_cold`` for a group, and
-            with the suffix ``_std`` for standard deviations over repeats, which get a separate row.
-
-    Returns:
-        Lines of text; a group without a value shows ``-``.
-
-    Example:
-        >>> print(result_table({"recall@10": 0.5, "recall@10_cold": 0.25, "recall@10_std": 0.01}))
-        metric         all     cold
-        recall@10  0.50000  0.25000
-          std      0.01000        -
-    """
-    rows: dict[tuple[str, str], dict[str, float]] = {}
-    groups = ["all"]
-    for key, value in result.items():
-        name = key.removesuffix("_std")
-        match = _GROUP.fullmatch(name)
-        metric, group = (match["metric"], match["group"]) if match else (name, "all")
-        rows.setdefault((metric, key[len(name) :]), {})[group] = value
-        if group not in groups:
-            groups.append(group)
-    width = max([len("metric"), *(len(metric) for metric, _ in rows)])
-    column = max(7, *map(len, groups))
-
-    def cell(value: float | None) -> str:
-        known = value is not None and not math.isnan(value)  # nan: the group is empty
-        return f"{value:>{column}.5f}" if known else f"{'-':>{column}}"
-
-    lines = ["  ".join([f"{'metric':<{width}}", *(f"{group:>{column}}" for group in groups)])]
-    order = {metric: k for k, (metric, _) in enumerate(reversed(list(rows)))}
-    for metric, spread in sorted(rows, key=lambda row: (-order[row[0]], row[1])):
-        cells = [cell(rows[metric, spread].get(group)) for group in groups]
-        lines.append("  ".join([f"{'  std' if spread else metric:<{width}}", *cells]))
-    return "\n".join(lines)

@@ -6,8 +6,14 @@ or a line break, which would forge a line of the log.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TextIO
+
+# What a person reads during a run is logged here, and its result there. All other INFO records go
+# to the run's log file, and to the console with verbose: True (recbole_cierec.logs).
+CONSOLE = logging.getLogger("recbole_cierec.console")
+RESULT = logging.getLogger("recbole_cierec.result")
 
 # Control characters (C0 and C1), characters that reorder or break lines, and lone surrogates.
 _UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"

@@ -19,7 +19,7 @@ COMPARED = 2**22  # scores compared at a time
 # One row per user; per sequence in RecBole's modes of sequential models.
 ROWS = (
     "rec.topk", "rec.items", "rec.meanrank", "rec.users", "rec.row", "rec.hit_group",
-    "rec.group_len",
+    "rec.group_len", "rec.candidates",
 )  # fmt: skip
 Key = tuple[str, int]  # view, repeat
 
@@ -73,6 +73,11 @@ def ranks_of(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
             ahead += (equal & (places < c.unsqueeze(1))).sum(1)
         parts.append(ahead)
     return torch.cat(parts)
+
+
+def _ranked(scores: Tensor) -> Tensor:
+    """Number of ranked items of each row [B]: history, padding and other items score -inf."""
+    return (scores > -np.inf).sum(1)
 
 
 class Collected(dict[Key, DataStruct]):
@@ -133,7 +138,7 @@ class PlanCollector(CollectorCompat):
         self._open((view.name, 0))
         super().eval_batch_collect(scores, interaction, positive_u, positive_i)
         lengths = self._group_lengths(len(scores), positive_u, positive_i)
-        self._keep(keys, group, lengths, top)
+        self._keep(keys, group, lengths, _ranked(scores), top)
 
     def _collect_lists(
         self, scores: Tensor, interaction: Any, rows: Tensor, segments: list[Segment]
@@ -162,7 +167,7 @@ class PlanCollector(CollectorCompat):
             if self.needs_items:
                 places = torch.topk(s, min(self.k, s.shape[1]), dim=-1).indices.cpu()
                 shown = torch.from_numpy(items).long().gather(1, places)
-            self._keep((users[has], users[has]), group, lengths, shown)
+            self._keep((users[has], users[has]), group, lengths, _ranked(s), shown)
 
     def _row_keys(
         self, interaction: Any, n: int, positive_i: Tensor | None
@@ -204,13 +209,18 @@ class PlanCollector(CollectorCompat):
         self.data_struct = self._structs[key]
 
     def _keep(
-        self, keys: tuple[Tensor, Tensor], group: Tensor, lengths: Tensor, top: Tensor | None
+        self,
+        keys: tuple[Tensor, Tensor],
+        group: Tensor,
+        lengths: Tensor,
+        candidates: Tensor,
+        top: Tensor | None,
     ) -> None:
         users, rows = keys
         total = lengths.sum(1, keepdim=True)
         hits = torch.cat([(group > 0).to(torch.int32), total.to(torch.int32)], dim=1)
         values = {"rec.users": users, "rec.row": rows, "rec.topk": hits, "rec.hit_group": group}
-        values["rec.group_len"] = lengths
+        values |= {"rec.group_len": lengths, "rec.candidates": candidates}
         if self.needs_items and top is not None:
             values["rec.items"] = top
         for name, value in values.items():

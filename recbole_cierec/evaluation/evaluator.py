@@ -18,6 +18,7 @@ from recbole.evaluator import Evaluator
 from recbole.evaluator.collector import DataStruct
 from recbole.utils import EvaluatorType
 
+from recbole_cierec.evaluation.chance import Ranked
 from recbole_cierec.evaluation.collector import ROWS, Collected
 from recbole_cierec.evaluation.groups import ITEM_GROUPS
 from recbole_cierec.evaluation.plan import EvaluationPlan
@@ -34,9 +35,11 @@ class PlanEvaluator(Evaluator):
     Attributes:
         plan: None: no groups.
         shares: The share of users or positives of each group in the last evaluation.
+        ranked: Users, positives and candidates of each group and view in the last evaluation; that
+            of all users has an empty name.
         users: Internal ids [R] of the rows of the last evaluation.
-        per_user: Values [R] by metric, means over the repeats; those of a view, such as
-            ``recall@10_among_cold``, are NaN for users without a positive in it.
+        per_user: Values [R] by metric, means over the repeats; those of a group of items or of a
+            view, such as ``recall@10_among_cold``, are NaN for users without a positive in it.
     """
 
     plan: EvaluationPlan | None = None
@@ -44,6 +47,7 @@ class PlanEvaluator(Evaluator):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.shares: dict[str, float] = {}
+        self.ranked: dict[str, Ranked] = {}
         self.users = np.empty(0, dtype=np.int64)
         self.per_user: dict[str, np.ndarray] = {}
         self._plain: list[str] = []  # metrics without a group's or view's name
@@ -54,7 +58,7 @@ class PlanEvaluator(Evaluator):
         collected = gathered(dataobject) if ranking else None
         if not collected:
             return super().evaluate(dataobject)
-        self.per_user = {}
+        self.per_user, self.ranked = {}, {}
         repeats: dict[int, OrderedDict] = {}
         for (view, repeat), rows in collected.items():
             part = self._part(rows, view) if view else self._whole(rows)
@@ -71,6 +75,7 @@ class PlanEvaluator(Evaluator):
         with self._captured():
             result = super().evaluate(struct)
         self._plain = list(result)
+        self._note("", struct)
         if self.plan is None:
             return result
         self.users = struct.get("rec.users").numpy()
@@ -79,6 +84,7 @@ class PlanEvaluator(Evaluator):
         metrics = list(result)
         for name, mask in self.plan.user_groups.masks(self.users).items():
             self.shares[name] = float(mask.mean())
+            self._note(name, struct, mask)
             part = super().evaluate(_rows(struct, mask)) if mask.any() else {}
             result.update({f"{m}_{name}": part.get(m, float("nan")) for m in metrics})
         result.update(self._item_groups(struct))
@@ -86,6 +92,7 @@ class PlanEvaluator(Evaluator):
 
     def _part(self, struct: DataStruct, view: str) -> OrderedDict:
         """Evaluate a view; its users are among those of the whole, which is evaluated before."""
+        self._note(view, struct)
         order = np.argsort(self.users)
         if len(np.unique(self.users)) < len(order):  # several rows per user: their order is unknown
             return super().evaluate(struct)
@@ -100,13 +107,39 @@ class PlanEvaluator(Evaluator):
             self.shares[name] = float(lengths[:, k].sum() / lengths.sum())
             has = lengths[:, k] > 0
             hits = (struct.get("rec.hit_group")[has] == k + 1).to(torch.int32)
+            self._note(name, struct, has.numpy(), k)
             part = DataStruct()
             part.set("rec.topk", torch.cat([hits, lengths[has, k : k + 1].to(torch.int32)], 1))
-            for metric in self._ranked:
-                values = self.metric_class[metric].calculate_metric(part) if has.any() else {}
-                for k_name in (f"{metric}@{cut}" for cut in self.config["topk"]):
-                    result[f"{k_name}_{name}"] = values.get(k_name, float("nan"))
+            with self._captured(f"_{name}", np.flatnonzero(has.numpy())):
+                for metric in self._ranked:
+                    values = self.metric_class[metric].calculate_metric(part) if has.any() else {}
+                    for k_name in (f"{metric}@{cut}" for cut in self.config["topk"]):
+                        result[f"{k_name}_{name}"] = values.get(k_name, float("nan"))
         return result
+
+    def _note(
+        self, name: str, struct: DataStruct, mask: np.ndarray | None = None, group: int | None = None
+    ) -> None:
+        """Note how many items were ranked for the rows of a group: those of ``mask``, with the
+        positives of one item group if ``group`` is given; the first repeat counts."""
+        chosen = torch.from_numpy(mask) if mask is not None else slice(None)
+        lengths, candidates, users = (
+            struct.get(f"rec.{part}")[chosen].numpy()
+            for part in ("group_len", "candidates", "users")
+        )
+        positives = lengths.sum(1) if group is None else lengths[:, group]
+        self.ranked.setdefault(name, Ranked(len(np.unique(users)), positives, candidates))
+
+    def chance(self) -> dict[str, float]:
+        """The expected result of a random ranking of the same candidates, with the names of the
+        result (:mod:`recbole_cierec.evaluation.chance`)."""
+        metrics, levels = list(self.metrics), {}
+        for group, ranked in self.ranked.items():
+            kinds = metrics if group not in ITEM_GROUPS else self._ranked
+            for name, value in ranked.chance(kinds, self.config["topk"]).items():
+                key = f"{name}_{group}" if group else name
+                levels[key] = round(value, self.config["metric_decimal_place"])
+        return levels
 
     @contextmanager
     def _captured(self, end: str = "", rows: np.ndarray | None = None) -> Iterator[None]:

@@ -1,0 +1,95 @@
+"""What a run says of its data: sizes, split, ranked items and groups, in five lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from recbole_cierec.evaluation.cold_split import ColdSplit
+from recbole_cierec.evaluation.eval_mode import EvalMode
+from recbole_cierec.evaluation.groups import ITEM_GROUPS
+
+PHASES = ("training", "validation", "test")
+
+
+def data_lines(config: Any, dataset: Any, loaders: tuple[Any, Any, Any]) -> list[str]:
+    """Describe the data of a run.
+
+    Args:
+        config: The configuration.
+        dataset: Before the split.
+        loaders: Of training, validation and test; the last one has the plan of the evaluation.
+    """
+    users, items = dataset.user_num - 1, dataset.item_num - 1  # less RecBole's padding
+    parts = [getattr(loader, "whole", loader._dataset) for loader in loaders]
+    sizes = ", ".join(f"{len(p):,} {name}" for name, p in zip(PHASES, parts, strict=True))
+    density = dataset.inter_num / max(users * items, 1)
+    return [
+        f"data    {config['dataset']}: {users:,} users, {items:,} items, "
+        f"{dataset.inter_num:,} interactions (density {density:.2%})",
+        f"split   {_split(config)}; {sizes}",
+        f"ranked  {_ranked(config)}",
+        *_groups(config, parts[2], loaders[2].plan),
+    ]
+
+
+def _share(parts: Any) -> str:
+    percent = 100 * np.asarray(parts, dtype=float) / np.sum(parts)
+    return "/".join(f"{part:.3g}" for part in percent) + " %"
+
+
+def _split(config: Any) -> str:
+    if config["benchmark_filename"]:
+        return "as in the files of the data set"
+    cold, how = ColdSplit.of(config), config["eval_args"]
+    if cold is not None:
+        chosen = "newest" if cold.by == "newest" else "at random"
+        return f"strict cold start, {_share(cold.share)} of the {cold.kind}s, {chosen}"
+    (kind, value), *_ = how["split"].items()
+    order = "in order of time" if how["order"] == "TO" else "at random"
+    each = "each user's" if how["group_by"] == "user" else "all"
+    if kind == "LS":
+        return f"leave one out of {each} interactions ({value}), {order}"
+    return f"{_share(value)} of {each} interactions, {order}"
+
+
+def _ranked(config: Any) -> str:
+    modes = {phase: EvalMode.of(config, phase) for phase in ("valid", "test")}
+    texts = {phase: _candidates(mode) for phase, mode in modes.items()}
+    if texts["valid"] == texts["test"]:
+        return texts["test"]
+    return f"{texts['test']}; in validation {texts['valid']}"
+
+
+def _candidates(mode: EvalMode) -> str:
+    if mode.kind == "full":
+        return "all items except those of the user's history (mode full)"
+    if mode.kind == "labeled":
+        return "nothing: scores are compared with labels (mode labeled)"
+    if mode.by_user:
+        return f"a user's positives among {mode.n} other items (mode user{mode.n})"
+    drawn = "uniformly" if mode.kind == "uni" else "by popularity"
+    return f"each positive with {mode.n} items drawn {drawn} (mode {mode.kind}{mode.n})"
+
+
+def _groups(config: Any, test: Any, plan: Any) -> list[str]:
+    users = np.unique(np.asarray(test.inter_feat[test.uid_field]))
+    lines = []
+    if plan.user_groups is not None:
+        counts = {n: int(m.sum()) for n, m in plan.user_groups.masks(users).items()}
+        most, where = config["user_group_boundary"], config["user_group_count"]
+        where = {"test": "in the test", "train": "in training", "total": "in all parts"}[where]
+        text = f"{counts['cold']:,} cold (at most {most} interactions {where}), "
+        text += f"{counts['warm']:,} warm"
+        if "new" in counts:
+            text += f"; {counts['new']:,} new, held out of training"
+        lines.append(f"users   {text}")
+    of = plan.item_groups.of[np.asarray(test.inter_feat[test.iid_field])]
+    shares = (np.bincount(of, minlength=len(ITEM_GROUPS)) / max(len(of), 1)).tolist()
+    lines.append(
+        f"items   of the test interactions, {shares[0]:.1%} have an item unseen in training, "
+        f"{shares[1]:.1%} a rare one (at most {config['item_group_boundary']}), "
+        f"{shares[2]:.1%} a common one"
+    )
+    return lines
