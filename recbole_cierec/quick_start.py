@@ -17,6 +17,8 @@ from recbole.utils import get_environment, init_seed
 from recbole_cierec.compat.optional_packages import named_where_missing, require
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
+from recbole_cierec.console.result_table import result_table
+from recbole_cierec.console.run_lines import data_lines, model_line
 from recbole_cierec.data.recbole_errors import as_model_errors
 from recbole_cierec.distributed.launch import launch
 from recbole_cierec.distributed.world import world
@@ -24,8 +26,9 @@ from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.evaluation.candidate_files import check_candidates_file
 from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.files.checkpoint import fitting, from_plain, read_checkpoint
-from recbole_cierec.logs import result_table, start_log
+from recbole_cierec.logs import start_log
 from recbole_cierec.registry import get_model_class
+from recbole_cierec.terminal import CONSOLE, RESULT
 from recbole_cierec.trainer.checkpoint_folder import check_writable
 from recbole_cierec.trainer.resuming import check_resume, data_of, refuse_other_data
 from recbole_cierec.trainer.trainer_class import get_trainer_class
@@ -68,7 +71,9 @@ def run(
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
         ``test_result``, and also ``model``, ``dataset``, ``checkpoint`` (path or None), ``epochs``
-        (number of trained epochs), ``seconds`` (wall time ``fit`` and ``evaluate``, processor time
+        (number of trained epochs), ``best_epoch`` (the one that was tested, from 1; None if no
+        checkpoint was saved), ``users`` (number of test users by group, ``all`` for all), ``chance`` (the
+        expected ``test_result`` of a random ranking), ``seconds`` (wall time ``fit`` and ``evaluate``, processor time
         ``fit_cpu`` and ``evaluate_cpu``), ``parameters`` (number of trainable ones),
         ``config_digest``, ``log_file`` and ``stages`` (the models that were trained first, each
         with ``model``, ``checkpoint`` and ``best_valid_score``; empty if there are none, or if the
@@ -173,7 +178,7 @@ def run_one(
     _log_start(config, cmd_line)
     # Some of RecBole's models import packages only when they are created.
     with quiet_recbole(), named_where_missing(config["model"]):
-        job = prepare(config, saved)
+        job = prepare(config, saved, announce=True)
         result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
     _log_end(config, result)
     return result
@@ -206,9 +211,11 @@ class Job:
         test_result = trainer.evaluate(test, load_best_model=saved, show_progress=show)
         ended = _clocks()
         trainer.evaluator.log_shares()
+        trainer.end_report(test_result)
         if saved and trainer.writes:
             save_per_user(Path(trainer.saved_model_file), trainer.evaluator, test._dataset, config)
         losses = getattr(trainer, "train_loss_dict", None) or {}
+        ranked = trainer.evaluator.ranked
         checkpoint = str(getattr(trainer, "saved_model_file", "")) if saved else ""
         return {
             "best_valid_score": score,
@@ -219,6 +226,9 @@ class Job:
             "dataset": config["dataset"],
             "checkpoint": checkpoint or None,
             "epochs": max(losses, default=-1) + 1,
+            "best_epoch": trainer.tested_epoch,
+            "users": {group or "all": part.users for group, part in ranked.items()},
+            "chance": trainer.evaluator.chance(),
             "seconds": _seconds(start, fitted, ended),
             "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "config_digest": config.digest(),
@@ -243,7 +253,7 @@ def _seconds(start: _Clocks, fitted: _Clocks, ended: _Clocks) -> dict[str, float
     }
 
 
-def prepare(config: Config, saved: bool = True, dataset: Any = None) -> Job:
+def prepare(config: Config, saved: bool = True, dataset: Any = None, announce: bool = False) -> Job:
     """Load the data, split it, and make model and trainer; resume both if ``resume`` is set.
 
     The stage of a model that has one is trained here, see
@@ -252,6 +262,7 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None) -> Job:
     Args:
         saved: Whether the stage, and the training of the job, may write a checkpoint.
         dataset: The data set of a checkpoint; None: it is read from its files.
+        announce: Whether to describe data and model on the console.
 
     Returns:
         The job, ready to train.
@@ -276,6 +287,8 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None) -> Job:
     logger.info(dataset)
     tables = dataset_tables(dataset) if saved and config["local_rank"] == 0 else {}
     loaders = prepare_data(config, dataset)
+    for line in data_lines(config, dataset, loaders) if announce else ():
+        CONSOLE.info(line)
     start = begin(config, loaders[0]._dataset, prepare, saved)
     # RecBole gives each process a different seed. Here all have the same one, and the package
     # `distributed` decides what differs between processes.
@@ -285,6 +298,8 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None) -> Job:
         model = config.model_class(config, data)
     model = start.fill(model, data).to(config["device"])
     logger.info(model)
+    if announce:
+        CONSOLE.info(model_line(model, config))
     trainer = get_trainer_class(config)(config, model)
     trainer.tables = tables
     if start.resume:
@@ -305,10 +320,24 @@ def _log_start(config: Config, cmd_line: Mapping[str, str] | None) -> None:
 
 def _log_end(config: Config, result: Mapping[str, Any]) -> None:
     logger = getLogger()
-    table = get_environment(config).draw()
-    logger.info("The running environment of this training is as follows:\n" + table)
     if result["best_valid_result"]:
         logger.info("Best validation result\n" + result_table(result["best_valid_result"]))
     if result["test_result"]:
-        title = f"Test result of {result['model']} on {result['dataset']}"
-        logger.info(f"{title}\n{result_table(result['test_result'])}")
+        RESULT.info(_report(config, result))
+    table = get_environment(config).draw()
+    logger.info("The running environment of this training is as follows:\n" + table)
+
+
+def _report(config: Config, result: Mapping[str, Any]) -> str:
+    """The end of a run: the test result by group, and where its files are."""
+    title = f"\nTest result of {result['model']} on {result['dataset']}"
+    if result["best_epoch"] and result["best_valid_result"]:
+        score = f"{config['valid_metric'].lower()} {result['best_valid_score']:.5f}"
+        title += f", epoch {result['best_epoch']} of {result['epochs']} ({score} in validation)"
+    lines = [title, result_table(result["test_result"], result["users"], result["chance"])]
+    if result["chance"]:
+        lines.append("chance: expected result of a random ranking of the same candidates")
+    for name in ("checkpoint", "log_file"):
+        if result[name]:
+            lines.append(f"{name.removesuffix('_file')}: {result[name]}")
+    return "\n".join(lines)

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from logging import getLogger
 from typing import Any
 
 from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.cli.run import split_arguments
 from recbole_cierec.distributed.launch import LAUNCH, launch
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.vision.feature_shards import Shard, read_shard
 
 
@@ -52,7 +52,7 @@ def extract_one(shard: Shard, **arguments: Any) -> None:
         if config["features_file"]:
             raise ConfigError("--shard: features_file holds all features already; drop one of them")
         if pictures.extract(over_regions, shard) is None:
-            getLogger().info(f"Shard {shard} is done; the last shard to end joins them all")
+            CONSOLE.info(f"Shard {shard} is done; the last shard to end joins them all")
             return
     if over_regions:
         size = f"{pictures.regions.size} for each of {pictures.regions.count} regions"
@@ -60,7 +60,7 @@ def extract_one(shard: Shard, **arguments: Any) -> None:
         size = str(pictures.features.shape[1])
     origin = config["features_file"] or f"{config['visual_encoder']} in {pictures.cache_dir}"
     known, items = int(pictures.has_picture.sum()), content.n_items - 1  # less RecBole's padding
-    getLogger().info(f"Features from {origin}: {size} for each of {known} of {items} items")
+    CONSOLE.info(f"Features from {origin}: {size} for each of {known} of {items} items")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ Trains a model on a data set and prints its metrics for all, cold and warm users
   --world_size, --ip, --port, --group_offset
                       for runs on several machines, as RecBole's
   --key=value         any other key of properties/*.yaml or of RecBole; the value is read as YAML
+  --verbose           print everything that goes to the log file, as RecBole does
   -h, --help          print this
 
 examples:
@@ -68,7 +69,9 @@ def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
     from recbole_cierec.config.yaml import parse_command_line
 
     words: list[str] = []
-    for word in argv:
+    for word, after in zip(argv, [*argv[1:], "--"], strict=True):
+        if word == "--verbose" and after.startswith("-"):
+            word = "--verbose=True"
         head, equals, value = word.partition("=")
         words.append(f"{_SHORT[head]}{equals}{value}" if head in _SHORT else word)
     flags = parse_command_line(words)

@@ -56,14 +56,14 @@ def result_table(
     Args:
         result: Metrics, named ``recall@10`` for all users, ``recall@10_cold`` for a group, and with
             the suffix ``_std`` for standard deviations over repeats, which get a separate row.
-        users: Number of users of each group.
+        users: Number of users of each group, ``all`` for all users.
         chance: The expected result of a random ranking, with the same names.
 
     Returns:
         Lines of text; a group without a value shows ``-``.
 
     Example:
-        >>> print(result_table({"recall@10": 0.5, "recall@10_cold": 0.25}, {"": 7, "cold": 3},
+        >>> print(result_table({"recall@10": 0.5, "recall@10_cold": 0.25}, {"all": 7, "cold": 3},
         ...                    {"recall@10": 0.1, "recall@10_cold": 0.1}))
                     users  recall@10
         all users       7    0.50000
@@ -78,7 +78,7 @@ def result_table(
     levels = _by_group(chance or {})
     rows: list[tuple[str, str, Mapping[str, float]]] = []
     for group, values in means.items():
-        count = str(users[group]) if users and group in users else ""
+        count = f"{(users or {}).get(group or 'all', '')}"
         rows.append((LABELS.get(group, group), count, values))
         if group in spreads:
             rows.append(("  std over candidates", "", spreads[group]))
@@ -108,7 +108,11 @@ def _block(
     table = [["", *(["users"] if counted else []), *metrics]]
     for label, count, values in rows:
         table.append(
-            [label, *([count] if counted else []), *(_cell(values.get(metric)) for metric in metrics)]
+            [
+                label,
+                *([count] if counted else []),
+                *(_cell(values.get(metric)) for metric in metrics),
+            ]
         )
     return aligned(table)
 

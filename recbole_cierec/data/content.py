@@ -22,6 +22,7 @@ from recbole_cierec.data.columns import check_header, refuse_padding
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.checkpoint import from_plain, to_plain
 from recbole_cierec.files.digest import array_digest
+from recbole_cierec.terminal import CONSOLE
 
 
 class Digested(Protocol):
@@ -118,7 +119,7 @@ class ItemContent:
             counts.append(f"{lacking} without {name}")
         if repeated:
             counts.append(f"{repeated} repeated rows of {path.name} ignored (the first counts)")
-        getLogger().info(f"Item content: {len(items)} items, " + ", ".join(counts))
+        CONSOLE.info(f"Item content: {len(items)} items, " + ", ".join(counts))
 
     @cached_property
     def lines(self) -> np.ndarray:

@@ -24,6 +24,7 @@ from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, draw_all
 from recbole_cierec.files.atomic_write import check_output, replacing
 from recbole_cierec.files.npy import npz_names, read_npz
+from recbole_cierec.terminal import CONSOLE
 
 
 def check_candidates_file(config: Any) -> None:
@@ -69,7 +70,7 @@ def provide_candidates(
         if f"{phase}/users" in arrays:
             _read_lists(path, arrays, phase, plan, users, items, used)
             _refuse_other_n(path, phase, plan, n, train.item_num, used)
-            getLogger().info(f"{phase}: candidates from {path}")
+            CONSOLE.info(f"{phase}: candidates from {path}")
             return
     draw_all(plan, n, train.item_num, used)
     _warn_of_short_lists(phase, plan, n)

@@ -118,7 +118,11 @@ class PlanEvaluator(Evaluator):
         return result
 
     def _note(
-        self, name: str, struct: DataStruct, mask: np.ndarray | None = None, group: int | None = None
+        self,
+        name: str,
+        struct: DataStruct,
+        mask: np.ndarray | None = None,
+        group: int | None = None,
     ) -> None:
         """Note how many items were ranked for the rows of a group: those of ``mask``, with the
         positives of one item group if ``group`` is given; the first repeat counts."""

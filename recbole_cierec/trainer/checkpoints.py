@@ -21,6 +21,7 @@ from recbole_cierec.files.checkpoint import (
     to_plain,
     write_checkpoint,
 )
+from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.compat import TrainerCompat
 from recbole_cierec.trainer.deferred_loss import all_finite
 from recbole_cierec.trainer.history import History, history_file
@@ -202,7 +203,7 @@ class CheckpointMixin(TrainerCompat):
         self.saved_model_file = str(path).replace(".last.pth", ".pth")
         self.history = History.read(history_file(path))
         self._resumed = path, state
-        self.logger.info(f"Resuming {path} after epoch {state['epoch']}")
+        CONSOLE.info(f"Resuming {path} after epoch {state['epoch'] + 1}")
 
     def _had_ended(self, state: dict[str, Any]) -> bool:
         """Whether the resumed run has nothing left to train; its end is then restored."""
@@ -210,9 +211,9 @@ class CheckpointMixin(TrainerCompat):
         if ended is None:
             return state["stopped_early"] or self.start_epoch >= self.epochs
         if not ended["stopped_early"] and ended["epochs"] < self.epochs:
-            self.logger.info(
+            CONSOLE.info(
                 f"The run had ended after {ended['epochs']} epochs; it continues from its best, "
-                f"epoch {state['epoch']}"
+                f"epoch {state['epoch'] + 1}"
             )
             return False
         self.train_loss_dict = ended["train_loss"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_cierec.files.checkpoint import write_checkpoint
+from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.checkpoints import CheckpointMixin
 from recbole_cierec.trainer.history import history_file
 
@@ -21,6 +22,7 @@ class PretrainingMixin(CheckpointMixin):
     """Over RecBole's ``PretrainTrainer``."""
 
     pretrain_epochs: int
+    _validates: bool
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
@@ -34,6 +36,7 @@ class PretrainingMixin(CheckpointMixin):
 
     def pretrain(self, train_data: Any, verbose: bool = True, show_progress: bool = False) -> Any:
         """Train, and keep the model of the last epoch under RecBole's name for it."""
+        self._validates = False
         result = super().pretrain(train_data, verbose, show_progress)
         stem = f"{self.config['model']}-{self.config['dataset']}-{self.pretrain_epochs}"
         path, before = Path(self.checkpoint_dir, f"{stem}.pth"), self.last_file
@@ -42,7 +45,7 @@ class PretrainingMixin(CheckpointMixin):
         if self._saving and self.writes:
             history_file(before).unlink(missing_ok=True)
             before.unlink(missing_ok=True)  # the caller writes the last state under the new name
-            self.logger.info(
+            CONSOLE.info(
                 f"{self.config['model']} is pretrained ({self.model.train_stage}); the next stage "
                 f"starts from --pre_model_path={path} with another --train_stage. The pretrained "
                 "model is tested next"

@@ -24,18 +24,19 @@ from recbole_cierec.evaluation.scoring import candidate_batch
 from recbole_cierec.files.atomic_write import TEMPORARY
 from recbole_cierec.files.cache_folder import clear_leftovers
 from recbole_cierec.files.checkpoint import fitting, read_checkpoint
+from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.checkpoint_folder import writes_in
 from recbole_cierec.trainer.deferred_loss import LossFunction, Totals
-from recbole_cierec.trainer.guarded_loop import GuardedLoopMixin
 from recbole_cierec.trainer.optimizers import RowAdagrad, quick
 from recbole_cierec.trainer.pretraining import PretrainingMixin
 from recbole_cierec.trainer.recbole_errors import clear_errors
+from recbole_cierec.trainer.reporting import ReportingMixin
 from recbole_cierec.trainer.resuming import data_of, refuse_other_data
 
 Result = dict[str, float]
 
 
-class TrainerMixin(GuardedLoopMixin):
+class TrainerMixin(ReportingMixin):
     """Over a RecBole trainer; use :func:`compose`."""
 
     def __init__(self, config: Any, model: torch.nn.Module) -> None:
@@ -89,7 +90,7 @@ class TrainerMixin(GuardedLoopMixin):
             path, state = self._resumed
             refuse_other_data(path, state, self._data, "start without --resume")
             if self._had_ended(state):
-                self.logger.info("The resumed run had finished; its best model is evaluated")
+                CONSOLE.info("The resumed run had finished; its best model is evaluated")
                 # ADMMSLIM draws noise when it scores.
                 self._restore_rng(path, state["ended"] or state)
                 self.eval_collector.data_collect(train_data)  # some metrics count training items
@@ -145,6 +146,7 @@ class TrainerMixin(GuardedLoopMixin):
         if self.history.rows:
             epoch, seconds = self.history.rows[-1]["epoch"], round(perf_counter() - began, 3)
             self.history.note(epoch, valid=dict(result), seconds={"valid": seconds})
+            self._report_validation(score, result)
         return score, result
 
     def evaluate(
@@ -159,7 +161,9 @@ class TrainerMixin(GuardedLoopMixin):
                 torch.distributed.barrier()  # another process may still be writing
             path = Path(model_file or self.saved_model_file)
             with fitting(path):
-                self._load_weights(path, read_checkpoint(path))
+                state = read_checkpoint(path)
+                self._load_weights(path, state)
+            self.tested_epoch = state["epoch"] + 1
             self.logger.info(f"Loading model structure and parameters from {path}")
         plan = getattr(eval_data, "plan", None)
         self.eval_collector.plan = self.evaluator.plan = plan

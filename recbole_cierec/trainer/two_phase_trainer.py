@@ -31,6 +31,7 @@ from recbole_cierec.distributed.batch_share import Share
 from recbole_cierec.distributed.world import world
 from recbole_cierec.errors import CheckpointError
 from recbole_cierec.files.checkpoint import from_plain, read_checkpoint
+from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.deferred_loss import LossFunction, Totals
 from recbole_cierec.trainer.gated_trainer import GatedTrainer
 from recbole_cierec.trainer.resuming import data_of, refuse_other_data
@@ -95,6 +96,12 @@ class TwoPhaseMixin(TrainerMixin):
         """Whether the model is still being pretrained."""
         return self._second is not None
 
+    @property
+    def phase(self) -> str:
+        if not self.pretrain_epochs:
+            return ""
+        return "phase 1 of 2: " if self.in_first_phase else "phase 2 of 2: "
+
     def _leave_first_phase(self) -> None:
         if self._second is not None:
             self.optimizer, self.schedulers = self._second
@@ -134,11 +141,11 @@ class TwoPhaseMixin(TrainerMixin):
             field = self.config["ITEM_ID_FIELD"]
             self._batches = ItemBatches(items, field, size, train_data.generator)
         over = "interactions" if items is None else f"{len(items)} items"
-        self.logger.info(f"Phase 1 of 2: {self.pretrain_epochs} epochs over {over}")
+        CONSOLE.info(f"Phase 1 of 2: {self.pretrain_epochs} epochs over {over}")
         whole, self.epochs = self.epochs, self.pretrain_epochs
         super().fit(train_data, None, verbose, saved, show_progress=show_progress)
         self.epochs, self.start_epoch = whole, self.pretrain_epochs
-        self.logger.info("Phase 2 of 2: the main loss, with a new optimizer")
+        CONSOLE.info("Phase 2 of 2: the main loss, with a new optimizer")
 
     def _train_epoch(
         self,
@@ -204,7 +211,7 @@ class TwoPhaseMixin(TrainerMixin):
             ours[key] = there
         self.model.load_state_dict(ours)
         self._pretrained = path, {"data": state["data"]}
-        self.logger.info(f"{name} starts from the first phase of {path}")
+        CONSOLE.info(f"{name} starts from the first phase of {path}")
 
 
 class TwoPhaseTrainer(TwoPhaseMixin, Trainer):

@@ -31,11 +31,13 @@ from torch import Tensor, nn
 
 from recbole_cierec.config.config import COMMAND_LINE, Config
 from recbole_cierec.config.properties import model_keys
+from recbole_cierec.console.run_lines import model_line
 from recbole_cierec.distributed.world import of_first, world
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.files.atomic_write import replace
 from recbole_cierec.files.checkpoint import from_plain, peek_checkpoint, read_checkpoint
 from recbole_cierec.registry import MODELS
+from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.history import history_file
 from recbole_cierec.trainer.resuming import data_of, newest_checkpoint, refuse_other_data
 
@@ -78,7 +80,7 @@ class Start:
         except CheckpointError as error:
             raise CheckpointError(f"{self.source}: {error}") from None
         self.weights = None
-        getLogger().info(f"{type(model).__name__} starts from {self.source}")
+        CONSOLE.info(f"{type(model).__name__} starts from {self.source}")
         return model
 
 
@@ -177,7 +179,7 @@ class _Stage:
         self, config: Config, model: str, prepare: Callable[..., Any], data: dict[str, str]
     ) -> None:
         self.main, self.model = config, model
-        getLogger().info(f"Stage 1 of 2: {model}, from which {config['model']} starts")
+        CONSOLE.info(f"Stage 1 of 2: {model}, from which {config['model']} starts")
         self.job = prepare(stage_config(config, model))
         self.data = data_of(self.job.loaders[0]._dataset)
         if self.data["interactions"] != data["interactions"]:
@@ -198,7 +200,7 @@ class _Stage:
         """The trained stage: read if it exists, else trained or resumed."""
         done, stopped = _agree(self._find)
         if done:
-            getLogger().info(
+            CONSOLE.info(
                 f"Stage 1 of 2, {self.model}: {self.done} was trained with the same settings on "
                 "the same data and is used again"
             )
@@ -231,13 +233,15 @@ class _Stage:
         return False, named
 
     def _train(self, stopped: str | None, saved: bool) -> None:
-        job, logger = self.job, getLogger()
-        logger.info(job.config)
+        job = self.job
+        getLogger().info(job.config)
+        CONSOLE.info(model_line(job.model, job.config))
         if stopped:
             job.trainer.resume_checkpoint(stopped)
         train, valid, _ = job.loaders
         job.trainer.fit(train, valid, saved=saved, show_progress=job.config["show_progress"])
-        logger.info(f"Stage 1 of 2: {self.model} is trained; next is {self.main['model']}")
+        job.trainer.end_report(None)
+        CONSOLE.info(f"Stage 1 of 2: {self.model} is trained; next is {self.main['model']}")
         if saved and job.trainer.writes:
             best, last = Path(job.trainer.saved_model_file), job.trainer.last_file
             replace(best if best.is_file() else last, self.done)

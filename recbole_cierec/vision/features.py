@@ -29,6 +29,7 @@ from recbole_cierec.files.cache_folder import build_folder
 from recbole_cierec.files.digest import file_digest, stamp_of
 from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
 from recbole_cierec.files.npy import write_npy
+from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.vision.feature_files import refuse_not_finite
 from recbole_cierec.vision.feature_shards import WHOLE, Parts, Shard, drop_parts
 
@@ -133,7 +134,7 @@ class _Cache:
                 "building them again"
             )
             return None
-        getLogger().info(f"{self._title}: {self.folder}")
+        CONSOLE.info(f"{self._title}: {self.folder}")
         return features
 
     def is_whole(self) -> bool:
@@ -175,7 +176,7 @@ class _Cache:
             if parts is not None:
                 manifest["parts"] = parts.listed()
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-        getLogger().info(f"{self._title}: built in {self.folder}")
+        CONSOLE.info(f"{self._title}: built in {self.folder}")
         return np.load(self.file, mmap_mode="r", allow_pickle=False)
 
 
@@ -354,6 +355,7 @@ def _encode(
         desc=f"Encode pictures with {encoder.name}",
         unit="picture",
         disable=None if progress else True,
+        leave=False,
     )
     try:
         with bar:

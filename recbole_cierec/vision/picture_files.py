@@ -61,7 +61,10 @@ class Pool:
         """
         executor = ThreadPoolExecutor(self.workers)
         hidden = None if self.progress else True  # None: shown on a terminal only
-        bar = tqdm(total=len(items), desc=title, unit="file", disable=hidden, dynamic_ncols=True)
+        bar = tqdm(
+            total=len(items), desc=title, unit="file", disable=hidden, leave=False,
+            dynamic_ncols=True,
+        )  # fmt: skip
         waiting: deque[Future[_Out]] = deque()
         try:
             for item in items:

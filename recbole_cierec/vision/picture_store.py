@@ -30,6 +30,7 @@ import numpy as np
 from recbole_cierec.errors import ConfigError, DataError, PictureError
 from recbole_cierec.files.cache_folder import build_folder, clear_leftovers
 from recbole_cierec.files.digest import stamp_of
+from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.vision.picture_files import (
     TEMPORARY,
     PictureFile,
@@ -378,7 +379,7 @@ def _check_rows(pictures: np.memmap, file: Path, crcs: list[int]) -> None:
 
 
 def _log(store: PictureStore, job: _Job) -> None:
-    getLogger().info(
+    CONSOLE.info(
         "Pictures: %d items, %d without picture, %d rows of %d x %d (%.2f GiB) in %s",
         len(job.paths) - job.padding,
         int((store.rows[job.padding :] < 0).sum()),

@@ -111,7 +111,6 @@ KEYS = (
     Key("relation_kg_num_interval", (str, list, None), role=DATA, check=interval),
     Key("benchmark_filename", (list, None), role=DATA, check=three_parts),
     Key("encoding", (str, None), role=PLACE),
-    Key("verbose", role=PLACE),
     # Some of RecBole's models
     Key("attn_dropout_prob", low=0, high=1),
     Key("hidden_dropout_prob", low=0, high=1),

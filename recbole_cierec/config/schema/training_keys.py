@@ -74,6 +74,12 @@ KEYS = (
         role=Role.PLACE,
     ),
     Key(
+        "verbose",
+        bool,
+        "Whether the console shows every record of the log file, as RecBole does.",
+        role=Role.PLACE,
+    ),
+    Key(
         "resume",
         (str, None),
         "Checkpoint to continue from: a path, or auto for the newest of this model, data "

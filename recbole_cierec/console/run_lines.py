@@ -1,4 +1,4 @@
-"""What a run says of its data: sizes, split, ranked items and groups, in five lines."""
+"""What a run says of its data, in five lines, and of its model, in one."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ def data_lines(config: Any, dataset: Any, loaders: tuple[Any, Any, Any]) -> list
     sizes = ", ".join(f"{len(p):,} {name}" for name, p in zip(PHASES, parts, strict=True))
     density = dataset.inter_num / max(users * items, 1)
     return [
-        f"data    {config['dataset']}: {users:,} users, {items:,} items, "
+        f"Data: {config['dataset']}, {users:,} users, {items:,} items, "
         f"{dataset.inter_num:,} interactions (density {density:.2%})",
-        f"split   {_split(config)}; {sizes}",
-        f"ranked  {_ranked(config)}",
+        f"Split: {_split(config)}; {sizes}",
+        f"Ranked: {_ranked(config)}",
         *_groups(config, parts[2], loaders[2].plan),
     ]
+
+
+def model_line(model: Any, config: Any) -> str:
+    """Name, size and device of a model."""
+    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return f"Model: {config['model']}, {size:,} parameters, on {config['device']}"
 
 
 def _share(parts: Any) -> str:
@@ -84,11 +90,11 @@ def _groups(config: Any, test: Any, plan: Any) -> list[str]:
         text += f"{counts['warm']:,} warm"
         if "new" in counts:
             text += f"; {counts['new']:,} new, held out of training"
-        lines.append(f"users   {text}")
+        lines.append(f"Users: {text}")
     of = plan.item_groups.of[np.asarray(test.inter_feat[test.iid_field])]
     shares = (np.bincount(of, minlength=len(ITEM_GROUPS)) / max(len(of), 1)).tolist()
     lines.append(
-        f"items   of the test interactions, {shares[0]:.1%} have an item unseen in training, "
+        f"Items: of the test interactions, {shares[0]:.1%} have an item unseen in training, "
         f"{shares[1]:.1%} a rare one (at most {config['item_group_boundary']}), "
         f"{shares[2]:.1%} a common one"
     )
