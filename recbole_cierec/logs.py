@@ -54,21 +54,23 @@ class _ColorFormatter(colorlog.ColoredFormatter):
 
 
 class _ConsoleFormatter(logging.Formatter):
-    """Lines for a person as they are; other records with time and level."""
+    """Lines for a person as they are, other records with their level; all with the time if the
+    console is verbose. The result is a table and never gets either."""
 
     def __init__(self, stream: TextIO, verbose: bool) -> None:
         super().__init__()
         time = "%(asctime)-15s " if verbose else ""
         self._records = _stream_formatter(stream, f"{time}%(levelname)s  %(message)s")
         self._lines = PlainFormatter("%(message)s")
+        self._plain = {RESULT.name} if verbose else {RESULT.name, CONSOLE.name}
 
     def format(self, record: logging.LogRecord) -> str:
-        plain = record.name in (CONSOLE.name, RESULT.name) and record.levelno < logging.WARNING
+        plain = record.name in self._plain and record.levelno < logging.WARNING
         return (self._lines if plain else self._records).format(record)
 
 
 class _ConsoleHandler(logging.StreamHandler):
-    """Writes above progress bars. A reader of the output that has ended (``| head``) ends the run."""
+    """Writes above progress bars; ends the run if the reader of the output has ended."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with tqdm.external_write_mode(file=self.stream):

@@ -72,12 +72,13 @@ def run(
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
         ``test_result``, and also ``model``, ``dataset``, ``checkpoint`` (path or None), ``epochs``
         (number of trained epochs), ``best_epoch`` (the one that was tested, from 1; None if no
-        checkpoint was saved), ``users`` (number of test users by group, ``all`` for all), ``chance`` (the
-        expected ``test_result`` of a random ranking), ``seconds`` (wall time ``fit`` and ``evaluate``, processor time
-        ``fit_cpu`` and ``evaluate_cpu``), ``parameters`` (number of trainable ones),
-        ``config_digest``, ``log_file`` and ``stages`` (the models that were trained first, each
-        with ``model``, ``checkpoint`` and ``best_valid_score``; empty if there are none, or if the
-        model itself was resumed). None on machines that do not run the first process.
+        checkpoint was saved), ``users`` (number of test users by group, ``all`` for all),
+        ``chance`` (the expected ``test_result`` of a random ranking), ``seconds`` (wall time
+        ``fit`` and ``evaluate``, processor time ``fit_cpu`` and ``evaluate_cpu``), ``parameters``
+        (number of trainable ones), ``config_digest``, ``log_file`` and ``stages`` (the models that
+        were trained first, each with ``model``, ``checkpoint`` and ``best_valid_score``; empty if
+        there are none, or if the model itself was resumed). None on machines that do not run the
+        first process.
 
     Raises:
         UserError: For any input that the user can correct.

@@ -69,8 +69,8 @@ def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
     from recbole_cierec.config.yaml import parse_command_line
 
     words: list[str] = []
-    for word, after in zip(argv, [*argv[1:], "--"], strict=True):
-        if word == "--verbose" and after.startswith("-"):
+    for k, word in enumerate(argv):
+        if word == "--verbose" and (k + 1 == len(argv) or argv[k + 1].startswith("-")):
             word = "--verbose=True"
         head, equals, value = word.partition("=")
         words.append(f"{_SHORT[head]}{equals}{value}" if head in _SHORT else word)

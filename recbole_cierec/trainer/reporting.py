@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,14 @@ class ReportingMixin(GuardedLoopMixin):
             return super()._train_epoch(train_data, epoch_idx, loss_func, False)
 
     def evaluate(
-        self, eval_data: Any, *args: Any, show_progress: bool = False, **kwargs: Any
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | Path | None = None,
+        show_progress: bool = False,
     ) -> Result | None:
         with progress_bar(len(eval_data or ()), "evaluate", "batch", show_progress) as self._bar:
-            return super().evaluate(eval_data, *args, show_progress=False, **kwargs)
+            return super().evaluate(eval_data, load_best_model, model_file, show_progress=False)
 
     def _check_nan(self, loss: Any) -> None:
         super()._check_nan(loss)

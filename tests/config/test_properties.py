@@ -82,7 +82,7 @@ def test_each_declared_key_of_ours_has_a_default_in_a_file():
     files = [RECBOLE / "properties/overall.yaml", RECBOLE / "properties/dataset/sample.yaml"]
     known = set(model_keys()).union(*(read_yaml(path) for path in [OVERALL, *files]))
     left = {name for name, key in KEYS.items() if not key.refused} - known
-    assert left == {"model", "dataset", "encoding", "verbose"}
+    assert left == {"model", "dataset", "encoding"}
 
 
 @pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.stem)
