@@ -15,7 +15,8 @@ USAGE = """\
 usage: run_recbole.py [--model=NAME] [--dataset=NAME] [--config_files="A.yaml B.yaml"] [--key=value]
        python -m recbole_cierec ...          (the same, from anywhere)
 
-Trains a model on a data set and prints its metrics for all, cold and warm users.
+Trains a model on a data set and prints its metrics for all, cold and warm users, next to chance.
+Without arguments: CIERec on the demo data, compared with a plain model.
 
   -m, --model         a model of the lists below (default: CIERec)
   -d, --dataset       a folder under data_path, default dataset/ (default: demo, made when absent)
@@ -103,6 +104,11 @@ def _files(text: str) -> list[str]:
 
 
 def _run(argv: Sequence[str]) -> None:
+    if not argv:
+        from recbole_cierec.cli.demo import run_demo
+
+        run_demo()
+        return
     arguments = split_arguments(argv)
     # This import takes seconds, so the command line is checked first.
     from recbole_cierec.quick_start import run

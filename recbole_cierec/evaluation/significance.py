@@ -64,21 +64,37 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Values [n] of both runs for the same users, in the same order, without NaN.
 
+    Args:
+        run: One run.
+        base: The other.
+        metric: As in the result of a run, of a group too (``recall@10_cold``).
+
     Raises:
         DataError: The runs have different data, protocols or users, or lack the metric.
     """
     _refuse_incomparable(run, base)
-    for side in (run, base):
-        if metric not in side.values:
-            known = ", ".join(k for k in side.values if "/" not in k)
-            raise DataError(f"{side.path}: has no {metric}; it has {known}")
     # Stable: a sequential model in RecBole's modes has several rows per user, in the same order.
     a, b = (np.argsort(side.users, kind="stable") for side in (run, base))
-    ours, theirs = run.values[metric][a], base.values[metric][b]
+    ours, theirs = values_of(run, metric)[a], values_of(base, metric)[b]
     has = ~np.isnan(ours)
     if not np.array_equal(run.users[a], base.users[b]) or (np.isnan(theirs) == has).any():
         raise DataError(f"{run.path} and {base.path} are not comparable: different users")
     return ours[has], theirs[has]
+
+
+def values_of(run: UserResults, metric: str) -> np.ndarray:
+    """Values [n] of a metric, NaN for users outside its group.
+
+    Raises:
+        DataError: The run lacks the metric.
+    """
+    if metric in run.values:
+        return run.values[metric]
+    plain, _, group = metric.rpartition("_")
+    if plain in run.values and f"group/{group}" in run.values:
+        return np.where(run.values[f"group/{group}"], run.values[plain], np.nan)
+    known = ", ".join(k for k in run.values if "/" not in k)
+    raise DataError(f"{run.path}: has no {metric}; it has {known}")
 
 
 def _refuse_incomparable(run: UserResults, base: UserResults) -> None:
@@ -105,11 +121,21 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, 
 
 def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> Comparison:
     """All three tests of ``run`` against ``base``."""
-    ours, theirs = paired(run, base, metric)
+    return _tested(run.name, *paired(run, base, metric), seed)
+
+
+def compare_to_level(run: UserResults, metric: str, level: float, seed: int = 0) -> Comparison:
+    """All three tests of ``run`` against one number for all users, such as the chance level."""
+    values = values_of(run, metric)
+    ours = values[~np.isnan(values)]
+    return _tested(run.name, ours, np.full(len(ours), level), seed)
+
+
+def _tested(name: str, ours: np.ndarray, theirs: np.ndarray, seed: int) -> Comparison:
     difference = ours - theirs
     n = len(difference)
     if not difference.any():
-        return Comparison(run.name, ours.mean(), theirs.mean(), n, 1.0, 1.0, 0.0, 0.0)
+        return Comparison(name, ours.mean(), theirs.mean(), n, 1.0, 1.0, 0.0, 0.0)
     if n > 1 and difference.std() > 0:
         t_p = float(stats.ttest_rel(ours, theirs).pvalue)
         interval = stats.bootstrap(
@@ -120,7 +146,7 @@ def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> 
     else:  # equal differences have no variance to test with
         t_p, low, high = float("nan"), float(difference.mean()), float(difference.mean())
     wilcoxon_p = float(stats.wilcoxon(difference, zero_method="wilcox").pvalue)
-    return Comparison(run.name, ours.mean(), theirs.mean(), n, t_p, wilcoxon_p, low, high)
+    return Comparison(name, ours.mean(), theirs.mean(), n, t_p, wilcoxon_p, low, high)
 
 
 def significance_table(runs: list[UserResults], base: UserResults, metrics: list[str]) -> str:

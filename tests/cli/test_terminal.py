@@ -65,7 +65,7 @@ def test_an_error_is_one_line_whatever_the_arguments_hold(tiny, flag, capsys):
 def test_a_message_cannot_send_codes_through_the_log(colored, monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(logs, "wants_color", lambda _: colored)
-    formatter = logs._stream_formatter(stream)
+    formatter = logs._stream_formatter(stream, "%(levelname)s  %(message)s")
     record = logging.LogRecord("x", logging.WARNING, "", 0, "%s is bad", (ESCAPE,), None)
     line = formatter.format(record)
     assert r"\x1b]0;title\x07 is bad" in line
