@@ -6,7 +6,8 @@ probability P/C, and the expectation of each metric below is exact. C is the num
 are ranked for the user: all items less the user's history in mode ``full``, positives and drawn
 negatives in the other modes. For a group of items, P counts only the positives in the group.
 
-A metric without a rule here, such as one added by ``register_metric``, has no chance level.
+A metric without a rule here, such as GAUC (0.5 by definition) or one that ``register_metric``
+added, has no chance level.
 """
 
 from __future__ import annotations
@@ -76,7 +77,6 @@ RULES: dict[str, Rule] = {
     "recall": _recall, "precision": _precision, "hit": _hit, "mrr": _mrr, "map": _map,
     "ndcg": _ndcg, "ndcg_hit": _ndcg_hit,
 }  # fmt: skip
-WITHOUT_CUT = {"gauc": 0.5}
 
 
 def chance_by_user(
@@ -119,7 +119,7 @@ class Ranked:
         """Means over the rows, as ``recall@10``; metrics without a rule are left out."""
         if not len(self.positives):
             return {}
-        levels = {name: WITHOUT_CUT[name] for name in metrics if name in WITHOUT_CUT}
+        levels = {}
         for name in (name for name in metrics if name in RULES):
             for k in topk:
                 each = chance_by_user(name, self.positives, self.candidates, k)

@@ -23,6 +23,7 @@ from recbole_cierec.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "run_recbole.py"
+LOGGED = {"model": "M", "dataset": "d", "local_rank": 0, "verbose": False}  # what a log reads
 
 
 def flags(tiny_folder: Path, **extra) -> list[str]:
@@ -268,7 +269,7 @@ def test_plain_lines_lose_their_control_codes_and_the_record_keeps_them():
 
 
 def test_log_goes_to_a_new_file_each_time_and_the_old_one_is_closed(in_tmp):
-    config = {"state": "info", "model": "M", "dataset": "d", "local_rank": 0, "verbose": False}
+    config = {**LOGGED, "state": "info"}
     first = logs.start_log(config)
     logging.getLogger().info("one")
     second = logs.start_log(config)
@@ -289,11 +290,11 @@ def test_a_working_folder_that_cannot_be_written_is_one_line(in_tmp, monkeypatch
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(ConfigError, match=r"^log/M: .*Read-only file system.*start the run in"):
-        logs.start_log({"state": "info", "model": "M", "dataset": "d", "local_rank": 0, "verbose": False})
+        logs.start_log({**LOGGED, "state": "info"})
 
 
 def test_quiet_state_writes_errors_only(in_tmp):
-    path = logs.start_log({"state": "error", "model": "M", "dataset": "d", "local_rank": 0, "verbose": False})
+    path = logs.start_log({**LOGGED, "state": "error"})
     logging.getLogger().warning("low")
     logging.getLogger().error("high")
     logs.stop_log()

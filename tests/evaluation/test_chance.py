@@ -12,7 +12,7 @@ from recbole_cierec.config.config import Config
 from recbole_cierec.evaluation.chance import Ranked, chance_by_user
 from recbole_cierec.quick_start import prepare
 
-METRICS = ["Recall", "Precision", "Hit", "MRR", "MAP", "NDCG", "NDCG_Hit", "GAUC"]
+METRICS = ["Recall", "Precision", "Hit", "MRR", "MAP", "NDCG", "NDCG_Hit"]
 MODES = {
     "full": {"mode": "full"},
     "user5": {"mode": "user5"},
@@ -38,7 +38,7 @@ def job(tiny, request):
 
 @pytest.mark.parametrize("job", MODES.values(), ids=MODES, indirect=True)
 def test_chance_is_the_mean_of_random_rankings_in_every_group(job):
-    rounds = 120
+    rounds = 60
     test = job.loaders[2]
     results = [job.trainer.evaluate(test, load_best_model=False) for _ in range(rounds)]
     levels = job.trainer.evaluator.chance()
