@@ -126,6 +126,7 @@ def load(
         dataset = dataset_of(path, state, config)
         job = prepare(config, dataset=dataset)
     refuse_other_data(path, state, data_of(job.loaders[0]._dataset), "load it with its own data")
+    job.trainer.end_report(None)
     job.model.eval()
     return job
 
@@ -206,13 +207,15 @@ class Job:
         config, trainer = self.config, self.trainer
         train, valid, test = self.loaders
         show = config["show_progress"]
-        start = _clocks()
-        score, valid_result = trainer.fit(train, valid, saved=saved, show_progress=show)
-        fitted = _clocks()
-        test_result = trainer.evaluate(test, load_best_model=saved, show_progress=show)
-        ended = _clocks()
+        start, test_result = _clocks(), None
+        try:
+            score, valid_result = trainer.fit(train, valid, saved=saved, show_progress=show)
+            fitted = _clocks()
+            test_result = trainer.evaluate(test, load_best_model=saved, show_progress=show)
+            ended = _clocks()
+        finally:
+            trainer.end_report(test_result)
         trainer.evaluator.log_shares()
-        trainer.end_report(test_result)
         if saved and trainer.writes:
             save_per_user(Path(trainer.saved_model_file), trainer.evaluator, test._dataset, config)
         losses = getattr(trainer, "train_loss_dict", None) or {}

@@ -71,9 +71,12 @@ def _train(config: Config, check_data: Callable[[str], None]) -> Row:
         job = prepare(config)
         train, valid, _ = job.loaders
         check_data(train._dataset.digest() if hasattr(train._dataset, "digest") else "")
-        score, result = job.trainer.fit(
-            train, valid, saved=False, show_progress=config["show_progress"]
-        )
+        try:
+            score, result = job.trainer.fit(
+                train, valid, saved=False, show_progress=config["show_progress"]
+            )
+        finally:
+            job.trainer.end_report(None)
     outcome: Row = {"log": log and str(log)}
     if score is None or not math.isfinite(score):
         return {**outcome, "reason": f"{config['valid_metric']} of validation is {score}"}
