@@ -290,8 +290,9 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None, announce: b
     dataset = create_dataset(config) if dataset is None else dataset
     logger.info(dataset)
     tables = dataset_tables(dataset) if saved and config["local_rank"] == 0 else {}
+    interactions = dataset.inter_num  # the split of a sequential model changes it
     loaders = prepare_data(config, dataset)
-    for line in data_lines(config, dataset, loaders) if announce else ():
+    for line in data_lines(config, interactions, loaders) if announce else ():
         CONSOLE.info(line)
     start = begin(config, loaders[0]._dataset, prepare, saved)
     # RecBole gives each process a different seed. Here all have the same one, and the package

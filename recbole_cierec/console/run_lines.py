@@ -13,21 +13,21 @@ from recbole_cierec.evaluation.groups import ITEM_GROUPS
 PHASES = ("training", "validation", "test")
 
 
-def data_lines(config: Any, dataset: Any, loaders: tuple[Any, Any, Any]) -> list[str]:
+def data_lines(config: Any, interactions: int, loaders: tuple[Any, Any, Any]) -> list[str]:
     """Describe the data of a run.
 
     Args:
         config: The configuration.
-        dataset: Before the split.
+        interactions: Their number before the split.
         loaders: Of training, validation and test; the last one has the plan of the evaluation.
     """
-    users, items = dataset.user_num - 1, dataset.item_num - 1  # less RecBole's padding
     parts = [getattr(loader, "whole", loader._dataset) for loader in loaders]
     sizes = ", ".join(f"{len(p):,} {name}" for name, p in zip(PHASES, parts, strict=True))
-    density = dataset.inter_num / max(users * items, 1)
+    users, items = parts[0].user_num - 1, parts[0].item_num - 1  # less RecBole's padding
+    density = interactions / max(users * items, 1)
     return [
         f"Data: {config['dataset']}, {users:,} users, {items:,} items, "
-        f"{dataset.inter_num:,} interactions (density {density:.2%})",
+        f"{interactions:,} interactions (density {density:.2%})",
         f"Split: {_split(config)}; {sizes}",
         f"Ranked: {_ranked(config)}",
         *_groups(config, parts[2], loaders[2].plan),

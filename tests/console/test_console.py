@@ -70,6 +70,11 @@ def test_verbose_shows_what_the_log_has(shown):
     assert re.search(r"^\d\d \w{3} \d\d:\d\d +INFO  epoch 1/2 ", err, re.M)
 
 
+def test_the_split_of_a_sequential_model_does_not_change_the_size_of_the_data(shown):
+    said = shown("SASRec", epochs=1, hidden_size=8, inner_size=8)[2]
+    assert "Data: tiny, 30 users, 40 items, 342 interactions" in said
+
+
 def test_warnings_reach_stderr_with_their_level(shown):
     _, out, err = shown("BPR", gr_mode="off")
     assert "WARNING  config_dict: model BPR does not read 'gr_mode'" in err
