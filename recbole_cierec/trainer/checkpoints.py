@@ -23,6 +23,7 @@ from recbole_cierec.files.checkpoint import (
 )
 from recbole_cierec.trainer.compat import TrainerCompat
 from recbole_cierec.trainer.deferred_loss import all_finite
+from recbole_cierec.trainer.history import History, history_file
 from recbole_cierec.trainer.optimizers import load_state
 from recbole_cierec.trainer.plain_state import PlainState
 from recbole_cierec.trainer.provenance import provenance
@@ -45,6 +46,7 @@ class CheckpointMixin(TrainerCompat):
         self._name_files()
         self._plain = PlainState(model)
         self.schedulers: dict[str, StepLR] = {}
+        self.history = History()
         self.stopped_early = False
         self.writes = world()[0] == 0  # whether this process writes the run's files
         self._saving = True
@@ -137,7 +139,12 @@ class CheckpointMixin(TrainerCompat):
 
     def _save_last(self, epoch: int) -> None:
         if self._saving and self.writes:
-            write_checkpoint(self.last_file, self.state(epoch))
+            self._write(self.last_file, self.state(epoch))
+
+    def _write(self, path: Path, state: dict[str, Any]) -> None:
+        """Write the history and then a checkpoint, whose epoch it covers at any time."""
+        self.history.write(history_file(Path(self.saved_model_file)))
+        write_checkpoint(path, state)
 
     def _save_end(self, epoch: int) -> None:
         """Note in the best checkpoint that the run has ended after ``epoch``, and drop the last.
@@ -157,7 +164,7 @@ class CheckpointMixin(TrainerCompat):
             "train_loss": to_plain(self.train_loss_dict),
             "rng": rng_state(self._generators),
         }
-        write_checkpoint(best, {**read_checkpoint(best), "ended": ended})
+        self._write(best, {**read_checkpoint(best), "ended": ended})
         self.last_file.unlink(missing_ok=True)
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
@@ -166,7 +173,7 @@ class CheckpointMixin(TrainerCompat):
             return
         path = Path(kwargs.pop("saved_model_file", self.saved_model_file))
         known, self.best_valid_result = self.best_valid_result, self._valid_result
-        write_checkpoint(path, self.state(epoch))
+        self._write(path, self.state(epoch))
         self.best_valid_result = known
         if verbose:
             self.logger.info(f"Saving current: {path}")
@@ -193,6 +200,7 @@ class CheckpointMixin(TrainerCompat):
         self.best_valid_result = None if best is None else OrderedDict(best)  # as RecBole keeps it
         self.train_loss_dict = state["train_loss"]
         self.saved_model_file = str(path).replace(".last.pth", ".pth")
+        self.history = History.read(history_file(path))
         self._resumed = path, state
         self.logger.info(f"Resuming {path} after epoch {state['epoch']}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import torch
@@ -87,6 +87,12 @@ class GatedTrainer(TrainerMixin, Trainer):
         means = {key: sum(values) / len(values) for key, values in self._seen.items()}
         for key, value in means.items():
             self.tensorboard.add_scalar(f"gradient_gate/{key}", value, epoch_idx)
+        for name in self.gates if means else ():
+            kinds = ("scale", "reward", "q")
+            chosen = Counter(self._seen[f"{name}/scale"])
+            cells = {kind: means[f"{name}/{kind}"] for kind in kinds}
+            cells["actions"] = {scale: chosen[scale] for scale in self.gates[name].scales}
+            self.history.note(epoch_idx, gates={name: cells})
         if means:
             text = ", ".join(f"{key} {value:.4f}" for key, value in means.items())
             self.logger.info(f"epoch {epoch_idx} gradient gates [{text}]")

@@ -12,6 +12,7 @@ from typing import Any
 
 from recbole_cierec.files.checkpoint import write_checkpoint
 from recbole_cierec.trainer.checkpoints import CheckpointMixin
+from recbole_cierec.trainer.history import history_file
 
 LAST_STAGE = "finetune"
 
@@ -39,6 +40,7 @@ class PretrainingMixin(CheckpointMixin):
         self.save_pretrained_model(self.pretrain_epochs - 1, str(path))
         self.saved_model_file = str(path)
         if self._saving and self.writes:
+            history_file(before).unlink(missing_ok=True)
             before.unlink(missing_ok=True)  # the caller writes the last state under the new name
             self.logger.info(
                 f"{self.config['model']} is pretrained ({self.model.train_stage}); the next stage "

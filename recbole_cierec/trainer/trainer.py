@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -93,6 +94,7 @@ class TrainerMixin(GuardedLoopMixin):
                 self._restore_rng(path, state["ended"] or state)
                 self.eval_collector.data_collect(train_data)  # some metrics count training items
                 return self.best_valid_score, self.best_valid_result
+            self.history.drop_after(self.start_epoch - 1)
         with clear_errors(self.config):
             result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
         last = max(self.train_loss_dict, default=self.start_epoch - 1)
@@ -111,11 +113,25 @@ class TrainerMixin(GuardedLoopMixin):
             self._restore_rng(*self._resumed)
         elif epoch_idx > self.start_epoch:
             self._save_last(epoch_idx - 1)
+        began = perf_counter()
         losses = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self._settle()
+        self._note_training(epoch_idx, losses, perf_counter() - began)
         for scheduler in self.schedulers.values():
             scheduler.step()
         return losses
+
+    def _note_training(self, epoch: int, losses: Totals, seconds: float) -> None:
+        parts = losses if isinstance(losses, tuple) else (losses,)
+        rates = {
+            name: [float(group["lr"]) for group in optimizer.param_groups]
+            for name, optimizer in self._optimizers().items()
+        }
+        phase = "pretraining" if self.in_first_phase else "training"
+        self.history.note(
+            epoch, phase=phase, loss=sum(parts), losses=parts, learning_rates=rates,
+            seconds={"train": round(seconds, 3)},
+        )  # fmt: skip
 
     def _settle(self) -> None:
         """For subclasses: what the last batch has left to do, before rates decay."""
@@ -123,8 +139,12 @@ class TrainerMixin(GuardedLoopMixin):
     # ---------------------------------------------------------------------- evaluation
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, Result]:
+        began = perf_counter()
         score, result = super()._valid_epoch(valid_data, show_progress)
         self._valid_result = result
+        if self.history.rows:
+            epoch, seconds = self.history.rows[-1]["epoch"], round(perf_counter() - began, 3)
+            self.history.note(epoch, valid=dict(result), seconds={"valid": seconds})
         return score, result
 
     def evaluate(

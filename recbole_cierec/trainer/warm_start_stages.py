@@ -36,6 +36,7 @@ from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.files.atomic_write import replace
 from recbole_cierec.files.checkpoint import from_plain, peek_checkpoint, read_checkpoint
 from recbole_cierec.registry import MODELS
+from recbole_cierec.trainer.history import history_file
 from recbole_cierec.trainer.resuming import data_of, newest_checkpoint, refuse_other_data
 
 # These apply to the run as a whole; a stage has no values of its own.
@@ -241,6 +242,8 @@ class _Stage:
             best, last = Path(job.trainer.saved_model_file), job.trainer.last_file
             replace(best if best.is_file() else last, self.done)
             last.unlink(missing_ok=True)
+            history_file(best).unlink(missing_ok=True)
+            job.trainer.history.write(history_file(self.done))
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # the others read what one has written
 
