@@ -36,7 +36,8 @@ class PlanEvaluator(Evaluator):
         shares: The share of users or positives of each group in the last evaluation.
         users: Internal ids [R] of the rows of the last evaluation.
         per_user: Values [R] by metric, means over the repeats; those of a view, such as
-            ``recall@10_among_cold``, are NaN for users without a positive in it.
+            ``recall@10_among_cold``, or of a group of items are NaN for users without a positive in
+            it.
     """
 
     plan: EvaluationPlan | None = None
@@ -103,7 +104,10 @@ class PlanEvaluator(Evaluator):
             part = DataStruct()
             part.set("rec.topk", torch.cat([hits, lengths[has, k : k + 1].to(torch.int32)], 1))
             for metric in self._ranked:
-                values = self.metric_class[metric].calculate_metric(part) if has.any() else {}
+                values = {}
+                if has.any():
+                    with self._captured(f"_{name}", np.flatnonzero(has.numpy())):
+                        values = self.metric_class[metric].calculate_metric(part)
                 for k_name in (f"{metric}@{cut}" for cut in self.config["topk"]):
                     result[f"{k_name}_{name}"] = values.get(k_name, float("nan"))
         return result

@@ -1,0 +1,160 @@
+"""Users with what they had, what they are recommended, and what they took in the test part.
+
+Users are drawn by the seed of the run, never by their results, except where the section says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recbole_cierec.report.blocks import Card, Note, Section, Strip
+from recbole_cierec.report.source import Source
+from recbole_cierec.report.tiles import Tiles
+from recbole_cierec.serving.ranking import ranked_blocks
+
+TOP = 10  # length of a list
+SAMPLE = 256  # users that are ranked
+CARDS = 12
+FAILURES = 6
+_TAKEN = 12  # test items of a card
+
+
+@dataclass
+class Sample:
+    """Users drawn by the seed, and their lists.
+
+    Attributes:
+        users: Internal numbers [n], in the order in which they were drawn; each has test items.
+        lists: Internal item numbers [n, TOP], the best first; -1 where a list has ended.
+        hits: bool [n, TOP].
+    """
+
+    users: np.ndarray
+    lists: np.ndarray
+    hits: np.ndarray
+
+    @property
+    def found(self) -> np.ndarray:
+        """Hits of each user [n]."""
+        return self.hits.sum(1)
+
+
+def draw_users(source: Source) -> np.ndarray:
+    """Users with test items, at most SAMPLE, in random order."""
+    pool = np.flatnonzero(source.positives.lengths > 0)
+    return np.random.default_rng([source.seed, 1]).permutation(pool)[:SAMPLE]
+
+
+def rank(source: Source, users: np.ndarray) -> Sample:
+    """The lists of ``users``: all items but those that they have in training and validation."""
+    blocks = [lists.items for lists in ranked_blocks(source.trained, users, TOP)]
+    lists = np.concatenate(blocks) if blocks else np.empty((0, TOP), dtype=np.int64)
+    hits = np.array(
+        [
+            np.isin(row, source.items_of(source.positives, u))
+            for u, row in zip(users, lists, strict=True)
+        ]
+    ).reshape(lists.shape)
+    return Sample(users, lists, hits)
+
+
+def half_cold(source: Source, users: np.ndarray, count: int) -> np.ndarray:
+    """Indices of ``count`` users in their order, half of them cold as far as there are enough."""
+    cold = source.user_groups.members["cold"][users]
+    parts = [np.flatnonzero(mask) for mask in (cold, ~cold)]
+    first = [
+        part[: max(count // 2, count - len(other))]
+        for part, other in zip(parts, parts[::-1], strict=True)
+    ]
+    return np.concatenate(first)[:count]
+
+
+def placed(source: Source, user: int, items: np.ndarray) -> list[int]:
+    """The places of ``items`` in the list of all items that the user does not have."""
+    scores = source.trained.scores(np.array([user]))[0].float().cpu().numpy()
+    scores[0] = -np.inf
+    scores[source.trained.seen.take(np.array([user]))[1]] = -np.inf
+    columns = np.arange(len(scores))
+    return [
+        int(((scores > scores[i]) | ((scores == scores[i]) & (columns < i))).sum()) + 1
+        for i in items
+    ]
+
+
+def recommended(tiles: Tiles, title: str, items: np.ndarray, hits: np.ndarray) -> Strip:
+    """A list, hits marked."""
+    made = [
+        tiles.tile(int(item), f"{place}", bool(hit))
+        for place, (item, hit) in enumerate(zip(items, hits, strict=True), 1)
+        if item >= 0
+    ]
+    return Strip(title, made)
+
+
+def had(source: Source, tiles: Tiles, user: int) -> Strip:
+    """The training items of a user."""
+    items = source.items_of(source.histories, user).tolist()
+    strip = tiles.strip("In training", items, TOP)
+    if not items:
+        strip.more = "No training interaction."
+    return strip
+
+
+def card(source: Source, tiles: Tiles, sample: Sample, row: int) -> Card:
+    """One user."""
+    user = int(sample.users[row])
+    groups = source.user_groups.members
+    wanted = source.items_of(source.positives, user)
+    places = placed(source, user, wanted)
+    order = np.argsort(places, kind="stable")[:_TAKEN]
+    taken = [tiles.tile(int(wanted[k]), f"#{places[k]:,}", places[k] <= TOP) for k in order]
+    more = f"The {_TAKEN} best placed of {len(wanted)}." if len(wanted) > _TAKEN else ""
+    tags = [name for name in ("cold", "warm", "new") if name in groups and groups[name][user]]
+    tags.append(f"{sample.found[row]} of {len(wanted)} test items in the top {TOP}")
+    strips = [
+        had(source, tiles, user),
+        recommended(tiles, "Recommended", sample.lists[row], sample.hits[row]),
+        Strip("In the test part, with its place in the whole list", taken, more),
+    ]
+    return Card(f"User {source.trained.user_ids[user]}", tags, strips)
+
+
+def users_section(source: Source, tiles: Tiles, sample: Sample) -> tuple[Section, np.ndarray]:
+    """Twelve users, and their rows of the sample."""
+    rows = half_cold(source, sample.users, CARDS)
+    n_items = len(source.trained.item_ids) - 1
+    lead = (
+        f"{len(rows)} users drawn by the seed {source.seed}, half of them cold where there are "
+        f"enough; nobody looked at their results first. Lists rank all {n_items:,} items, without "
+        "those that a user has in training or validation. A tile marked hit is in the user's test "
+        "part."
+    )
+    section = Section("users", "What users had, and what they get", lead)
+    if not source.trained.ranks_unseen_users:
+        section.parts.append(
+            Note(
+                f"{source.name} has nothing for users without training interactions; they get the "
+                "most popular items."
+            )
+        )
+    section.parts += [card(source, tiles, sample, int(row)) for row in rows]
+    return section, rows
+
+
+def failures_section(source: Source, tiles: Tiles, sample: Sample, shown: np.ndarray) -> Section:
+    """Users without a hit that were not shown yet."""
+    without = np.flatnonzero(sample.found == 0)
+    rows = [int(row) for row in without if row not in set(shown.tolist())][:FAILURES]
+    share = len(without) / max(1, len(sample.users))
+    lead = (
+        f"{len(without)} of {len(sample.users)} users drawn by the seed ({share:.0%}) have no test "
+        f"item among their first {TOP} of all items. These are the first of them that are not "
+        "shown above."
+    )
+    section = Section("failures", "Users without a hit", lead)
+    section.parts += [card(source, tiles, sample, row) for row in rows]
+    if not rows:
+        section.parts.append(Note("There is no such user."))
+    return section
