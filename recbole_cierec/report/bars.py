@@ -57,7 +57,7 @@ def bars_section(source: Source) -> Section:
         "how much other users would change the mean, and nothing about other seeds or splits. "
         "Results of item groups count users with a test item in the group."
     )
-    section = Section("test", "Test results by group", lead)
+    section = Section("test", "Results", "Test results by group", lead)
     if source.results is None:
         section.parts.append(
             Note("There are no results by user (NAME.users.npz): the run has not been tested.")

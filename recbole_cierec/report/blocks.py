@@ -100,9 +100,10 @@ Part = Note | Table | Figures | Card
 
 @dataclass
 class Section:
-    """A part of the page with a heading."""
+    """A part of the page with a heading; ``short`` names it in the list of sections."""
 
     anchor: str
+    short: str
     title: str
     lead: str
     parts: list[Part] = field(default_factory=list)

@@ -127,7 +127,7 @@ def metrics_section(pair: Pair) -> Section:
         "differences are paired. Lines are 95 % bootstrap intervals of the mean difference over "
         "users; p is of Wilcoxon's signed-rank test, not corrected for the number of rows."
     )
-    section = Section("comparison", "B against A", lead)
+    section = Section("comparison", "Results", "B against A", lead)
     metrics = list(dict.fromkeys(row.metric for row in rows))
     figures = [_forest(m, [row for row in rows if row.metric == m]) for m in metrics]
     curve = best_curves(pair)
@@ -153,7 +153,7 @@ def settings_section(pair: Pair) -> Section:
         *apart,
     ]
     section = Section(
-        "settings", "Settings that differ", "Keys that only one model has are left out."
+        "settings", "Settings", "Settings that differ", "Keys that only one model has are left out."
     )
     section.parts.append(Table("Settings", ["key", "A", "B"], rows))
     return section
@@ -186,7 +186,7 @@ def users_section(pair: Pair, tiles: Tiles) -> Section:
         "Lists rank all items; the metric may rank candidates only."
     )
     section = Section(
-        "users", "Who gains and who loses", lead, [Figures([_histogram(metric, apart)])]
+        "users", "Users", "Who gains and who loses", lead, [Figures([_histogram(metric, apart)])]
     )
     shuffled = np.random.default_rng([pair[0].seed, 5]).permutation(len(apart))
     order = shuffled[np.argsort(apart[shuffled], kind="stable")]

@@ -88,7 +88,7 @@ def valid_series(rows: list[Row]) -> dict[str, Series]:
 def curves_section(source: Source) -> Section:
     """Loss and validation over epochs."""
     lead = "One point an epoch; the dotted line is the best epoch by validation, which is kept."
-    section = Section("training", "Training", lead)
+    section = Section("training", "Training", "Training", lead)
     if not source.rows:
         section.parts.append(
             Note("The run has no history (NAME.history.jsonl next to the checkpoint).")
@@ -120,11 +120,11 @@ def gates_section(source: Source) -> Section | None:
     names = list(rows[0]["gates"])
     lead = (
         f"Mode {source.settings['gr_mode']}. Once a batch each gate picks the factor on the "
-        "gradient that flows from its branch back into the item's embedding (Eq. 6). Shown are shares "
-        "of batches, and means over the batches of an epoch; the reward is exp(-L) of the next batch, "
-        "q the gate's probability of what it picked."
+        "gradient that flows from its branch back into the item's embedding (Eq. 6). Shown are "
+        "shares of batches, and means over the batches of an epoch. The reward is exp(-L) of the "
+        "next batch; q is the gate's probability of what it picked."
     )
-    section = Section("gates", "Gradient gates", lead)
+    section = Section("gates", "Gates", "Gradient gates", lead)
     figures = [_actions(name, rows) for name in names]
     for key, title in (("scale", "Mean scale"), ("reward", "Mean reward"), ("q", "Probability q")):
         series = {

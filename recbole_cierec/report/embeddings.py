@@ -164,7 +164,7 @@ def _lead(source: Source, people: list[tuple[int, np.ndarray]], vectors: Vectors
 def map_section(source: Source, vectors: Vectors) -> Section:
     """Before training and after."""
     people = five_users(source)
-    section = Section("map", "Items of five users", "")
+    section = Section("map", "Map", "Items of five users", "")
     if sum(len(own) for _, own in people) < 3 * FEWEST_ITEMS:
         section.parts.append(Note("There are too few interactions for a map."))
         return section
@@ -195,7 +195,7 @@ def _starts_from_stage(source: Source) -> bool:
 def two_maps(sources: tuple[Source, Source], vectors: tuple[Vectors, Vectors]) -> Section:
     """Two models side by side."""
     people = five_users(sources[0])
-    section = Section("map", "Items of five users", _lead(sources[0], people, vectors[0]))
+    section = Section("map", "Map", "Items of five users", _lead(sources[0], people, vectors[0]))
     figures = [
         draw_map(f"map-{letter}", f"{letter}: {source.name}", each, people, source.seed)[0]
         for letter, source, each in zip("AB", sources, vectors, strict=True)

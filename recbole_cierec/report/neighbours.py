@@ -27,9 +27,10 @@ def picture_features(source: Source) -> np.ndarray | None:
     return F.normalize(pictures.features.float()).numpy()
 
 
-def annotation_sets(tiles: Tiles) -> list[frozenset[str]] | None:
+def _annotations(source: Source, tiles: Tiles) -> list[frozenset[str]] | None:
     """The distinct tokens of each item; None without annotations."""
-    return None if tiles.texts is None else [frozenset(text.split()) for text in tiles.texts]
+    items = range(len(source.trained.item_ids))
+    return None if tiles.texts is None else [frozenset(tiles.tokens(item)) for item in items]
 
 
 def nearest(row: np.ndarray, item: int) -> tuple[list[int], list[float]]:
@@ -66,8 +67,8 @@ def neighbours_section(source: Source, tiles: Tiles, vectors: Vectors) -> Sectio
         "(and a picture and annotations, where the data have them). Numbers are cosines, for "
         "annotations the share of common tokens (Jaccard)."
     )
-    section = Section("neighbours", "Nearest items", lead)
-    features, sets = picture_features(source), annotation_sets(tiles)
+    section = Section("neighbours", "Neighbours", "Nearest items", lead)
+    features, sets = picture_features(source), _annotations(source, tiles)
     if features is None:
         section.parts.append(
             Note(f"{source.name} reads no features of pictures, so that row is left out.")

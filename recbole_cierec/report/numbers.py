@@ -46,10 +46,10 @@ def data_rows(source: Source, tiles: Tiles) -> list[list[str]]:
 def _content_rows(tiles: Tiles, items: int) -> list[list[str]]:
     named = "none in the data" if tiles.paths is None else None
     with_path = sum(map(bool, tiles.paths or ()))
-    texts = None if tiles.texts is None else [text.split() for text in tiles.texts]
     rows = [["items with a picture file", named or _share(with_path, items)]]
-    if texts is None:
+    if tiles.texts is None:
         return [*rows, ["items with annotations", "none in the data"]]
+    texts = [tiles.tokens(item) for item in range(items + 1)]
     distinct = len({token for text in texts for token in text})
     known = _share(sum(map(bool, texts)), items)
     return [*rows, ["items with annotations", f"{known}; {distinct:,} distinct tokens"]]
@@ -102,4 +102,4 @@ def numbers_section(source: Source, tiles: Tiles) -> Section:
         Table("Run", ["key", "value"], run_rows(source)),
         Table("Data", ["count", "value"], data_rows(source, tiles)),
     ]
-    return Section("settings", "Settings and data", lead, [*parts])
+    return Section("settings", "Settings", "Settings and data", lead, [*parts])

@@ -47,7 +47,7 @@ def one_run(source: Source) -> Page:
 
 def _no_gates(source: Source) -> Section:
     why = f"{source.name} was trained without gradient gates, or the run has no history."
-    return Section("gates", "Gradient gates", "", [Note(why)])
+    return Section("gates", "Gates", "Gradient gates", "", [Note(why)])
 
 
 def _no_pictures(source: Source) -> str:

@@ -127,11 +127,11 @@ def users_section(source: Source, tiles: Tiles, sample: Sample) -> tuple[Section
     n_items = len(source.trained.item_ids) - 1
     lead = (
         f"{len(rows)} users drawn by the seed {source.seed}, half of them cold where there are "
-        f"enough; nobody looked at their results first. Lists rank all {n_items:,} items, without "
+        f"enough, before any result was computed. Lists rank all {n_items:,} items, without "
         "those that a user has in training or validation. A tile marked hit is in the user's test "
         "part."
     )
-    section = Section("users", "What users had, and what they get", lead)
+    section = Section("users", "Users", "What users had, and what they get", lead)
     if not source.trained.ranks_unseen_users:
         section.parts.append(
             Note(
@@ -153,7 +153,7 @@ def failures_section(source: Source, tiles: Tiles, sample: Sample, shown: np.nda
         f"item among their first {TOP} of all items. These are the first of them that are not "
         "shown above."
     )
-    section = Section("failures", "Users without a hit", lead)
+    section = Section("failures", "Failures", "Users without a hit", lead)
     section.parts += [card(source, tiles, sample, row) for row in rows]
     if not rows:
         section.parts.append(Note("There is no such user."))

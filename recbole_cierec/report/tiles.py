@@ -29,7 +29,7 @@ class Tiles:
         config = source.trained.config
         self._ids = source.trained.item_ids
         self._content: Any = source.trained.dataset.content
-        self._config = config
+        self._config, self._separator = config, config["seq_separator"]
         root = Path(config["image_dir"] or self._content.folder)
         self._thumbnails = Thumbnails(root, SIDE, config["max_image_pixels"])
         self._made: dict[int, Tile] = {}
@@ -64,13 +64,21 @@ class Tiles:
             return "", error.reason
         return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", ""
 
+    def tokens(self, item: int) -> list[str]:
+        """The distinct annotation tokens of an item, in their order."""
+        cell = self.texts[item] if self.texts is not None else ""
+        return list(dict.fromkeys(token for token in cell.split(self._separator) if token))
+
+    def _text(self, item: int) -> str:
+        """Annotations in words, tokens separated by dots."""
+        text = " · ".join(self.tokens(item)).replace("_", " ")
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
     def tile(self, item: int, badge: str = "", hit: bool = False) -> Tile:
         """An item with a text on its picture."""
         if item not in self._made:
             picture, reason = self._picture(item)
-            text = self.texts[item] if self.texts is not None else ""
-            if len(text) > LONGEST:
-                text = f"{text[:LONGEST]} ..."
+            text = self._text(item)
             self._made[item] = Tile(str(self._ids[item]), picture, reason, text)
         known = self._made[item]
         mark = "hit" if hit else ""
