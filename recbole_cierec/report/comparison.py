@@ -106,7 +106,9 @@ def _forest(metric: str, rows: list[Difference]) -> Figure:
 def _histogram(metric: str, apart: np.ndarray) -> Figure:
     with Drawing("difference-users", f"{metric} by user: B less A") as drawing:
         changed = apart[apart != 0]
-        drawing.axes.hist(changed, bins=np.linspace(-1, 1, 41), color=SERIES[0], alpha=0.85)
+        drawing.axes.hist(
+            changed, bins=np.linspace(-1, 1, 41).tolist(), color=SERIES[0], alpha=0.85
+        )
         drawing.axes.axvline(0, color=INK, linewidth=1)
         drawing.axes.set_xlabel("difference")
         drawing.axes.set_ylabel("users")
@@ -192,12 +194,13 @@ def users_section(pair: Pair, tiles: Tiles) -> Section:
     order = shuffled[np.argsort(apart[shuffled], kind="stable")]
     ends = [("gain", order[::-1][:USERS]), ("lose", order[:USERS])]
     for word, rows in ends:
-        rows = [row for row in rows if (apart[row] > 0) == (word == "gain") and apart[row] != 0]
-        if not rows:
+        sign = 1 if word == "gain" else -1
+        chosen = [int(row) for row in rows if sign * apart[row] > 0]
+        if not chosen:
             section.parts.append(Note(f"No user {word}s with B."))
-        users = pair[0].trained.numbers_of("user", [str(names[row]) for row in rows])
+        users = pair[0].trained.numbers_of("user", [str(names[row]) for row in chosen])
         lists = [rank(source, users) for source in pair]
-        for k, row in enumerate(rows):
+        for k, row in enumerate(chosen):
             strips = [had(pair[0], tiles, int(users[k]))]
             strips += [
                 recommended(tiles, f"{letter}: {source.name}", one.lists[k], one.hits[k])

@@ -76,7 +76,9 @@ class Drawing:
 
     def __init__(self, name: str, title: str, size: tuple[float, float] = SIZE) -> None:
         self.name, self.title, self.alt, self.caption = name, title, "", ""
-        self._context = matplotlib.rc_context({**matplotlib.rcParamsDefault, **_SETTINGS})
+        # The reader's own settings of matplotlib must not change the page.
+        settings: dict[str, Any] = {**dict(matplotlib.rcParamsDefault), **_SETTINGS}
+        self._context = matplotlib.rc_context(settings)  # type: ignore[arg-type]
         self._size = size
 
     def __enter__(self) -> Drawing:

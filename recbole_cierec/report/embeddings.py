@@ -128,10 +128,10 @@ def draw_map(
                 label=f"user {k + 1}",
             )  # fmt: skip
             if vectors.users is not None:
+                x, y = places[len(items) + k]
                 drawing.axes.scatter(
-                    *places[len(items) + k], s=150, marker="*", color=SERIES[k], edgecolors=INK,
-                    linewidths=0.9,
-                )  # fmt: skip
+                    x, y, s=150, marker="*", color=SERIES[k], edgecolors=INK, linewidths=0.9
+                )
         drawing.axes.set(xticks=[], yticks=[])
         drawing.axes.grid(False)
         for side in drawing.axes.spines.values():

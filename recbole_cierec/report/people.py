@@ -111,7 +111,9 @@ def card(source: Source, tiles: Tiles, sample: Sample, row: int) -> Card:
     order = np.argsort(places, kind="stable")[:_TAKEN]
     taken = [tiles.tile(int(wanted[k]), f"#{places[k]:,}", places[k] <= TOP) for k in order]
     more = f"The {_TAKEN} best placed of {len(wanted)}." if len(wanted) > _TAKEN else ""
-    tags = [name for name in ("cold", "warm", "new") if name in groups and groups[name][user]]
+    tags: list[str] = [
+        name for name in ("cold", "warm", "new") if name in groups and groups[name][user]
+    ]
     tags.append(f"{sample.found[row]} of {len(wanted)} test items in the top {TOP}")
     strips = [
         had(source, tiles, user),
