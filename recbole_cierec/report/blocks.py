@@ -77,11 +77,12 @@ class Tile:
 
 @dataclass
 class Strip:
-    """Items in a row."""
+    """Items in a row; on a wide screen ``columns`` of them side by side."""
 
     title: str
     tiles: list[Tile]
     more: str = ""
+    columns: int = 4
 
 
 @dataclass

@@ -77,8 +77,8 @@ class Drawing:
     def __init__(self, name: str, title: str, size: tuple[float, float] = SIZE) -> None:
         self.name, self.title, self.alt, self.caption = name, title, "", ""
         # The reader's own settings of matplotlib must not change the page.
-        settings: dict[str, Any] = {**dict(matplotlib.rcParamsDefault), **_SETTINGS}
-        self._context = matplotlib.rc_context(settings)  # type: ignore[arg-type]
+        settings: Any = {**matplotlib.rcParamsDefault, **_SETTINGS}
+        self._context = matplotlib.rc_context(settings)
         self._size = size
 
     def __enter__(self) -> Drawing:

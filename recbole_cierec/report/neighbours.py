@@ -13,7 +13,7 @@ from recbole_cierec.report.source import Source
 from recbole_cierec.report.tiles import Tiles
 
 ITEMS = 6
-NEAR = 6
+NEAR = 8
 
 
 def picture_features(source: Source) -> np.ndarray | None:

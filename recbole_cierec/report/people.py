@@ -18,7 +18,7 @@ TOP = 10  # length of a list
 SAMPLE = 256  # users that are ranked
 CARDS = 12
 FAILURES = 6
-_TAKEN = 12  # test items of a card
+SHOWN = 8  # training items, and test items, of a card
 
 
 @dataclass
@@ -90,13 +90,13 @@ def recommended(tiles: Tiles, title: str, items: np.ndarray, hits: np.ndarray) -
         for place, (item, hit) in enumerate(zip(items, hits, strict=True), 1)
         if item >= 0
     ]
-    return Strip(title, made)
+    return Strip(title, made, columns=5)
 
 
 def had(source: Source, tiles: Tiles, user: int) -> Strip:
     """The training items of a user."""
     items = source.items_of(source.histories, user).tolist()
-    strip = tiles.strip("In training", items, TOP)
+    strip = tiles.strip("In training", items, SHOWN)
     if not items:
         strip.more = "No training interaction."
     return strip
@@ -108,9 +108,9 @@ def card(source: Source, tiles: Tiles, sample: Sample, row: int) -> Card:
     groups = source.user_groups.members
     wanted = source.items_of(source.positives, user)
     places = placed(source, user, wanted)
-    order = np.argsort(places, kind="stable")[:_TAKEN]
+    order = np.argsort(places, kind="stable")[:SHOWN]
     taken = [tiles.tile(int(wanted[k]), f"#{places[k]:,}", places[k] <= TOP) for k in order]
-    more = f"The {_TAKEN} best placed of {len(wanted)}." if len(wanted) > _TAKEN else ""
+    more = f"The {SHOWN} best placed of {len(wanted)}." if len(wanted) > SHOWN else ""
     tags: list[str] = [
         name for name in ("cold", "warm", "new") if name in groups and groups[name][user]
     ]

@@ -84,11 +84,8 @@ class Tiles:
         mark = "hit" if hit else ""
         return Tile(known.name, known.picture, known.reason, known.text, badge, mark)
 
-    def strip(self, title: str, items: Iterable[int], most: int = 12, note: str = "") -> Strip:
+    def strip(self, title: str, items: Iterable[int], most: int) -> Strip:
         """Items in a row, the last ``most`` of them."""
         items = list(items)
-        left = len(items) - most
-        more = f"{note} " if note else ""
-        if left > 0:
-            more += f"The latest {most} of {len(items)}."
-        return Strip(title, [self.tile(item) for item in items[-most:]], more.strip())
+        more = f"The latest {most} of {len(items)}." if len(items) > most else ""
+        return Strip(title, [self.tile(item) for item in items[-most:]], more)
