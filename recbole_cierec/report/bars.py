@@ -72,5 +72,5 @@ def bars_section(source: Source) -> Section:
         for m in means
     ]  # fmt: skip
     head = ["metric, group", "mean", "95 % interval", "users"]
-    section.parts.append(Table("Test results by group", head, rows))
+    section.parts.append(Table("Test results by group", head, rows, "The same as a table"))
     return section

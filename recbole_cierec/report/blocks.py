@@ -17,11 +17,12 @@ class Note:
 
 @dataclass
 class Table:
-    """A table whose first column names its rows."""
+    """A table whose first column names its rows; with a ``summary`` it is folded away under it."""
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    summary: str = ""
     kind: ClassVar[str] = "table"
 
 
