@@ -59,6 +59,7 @@ def bars_section(source: Source) -> Section:
     )
     section = Section("test", "Results", "Test results by group", lead)
     if source.results is None:
+        section.lead = ""
         section.parts.append(
             Note("There are no results by user (NAME.users.npz): the run has not been tested.")
         )

@@ -118,7 +118,7 @@ def card(source: Source, tiles: Tiles, sample: Sample, row: int) -> Card:
     strips = [
         had(source, tiles, user),
         recommended(tiles, "Recommended", sample.lists[row], sample.hits[row]),
-        Strip("In the test part, with its place in the whole list", taken, more),
+        Strip("Test items, with their places", taken, more),
     ]
     return Card(f"User {source.trained.user_ids[user]}", tags, strips)
 
@@ -131,7 +131,7 @@ def users_section(source: Source, tiles: Tiles, sample: Sample) -> tuple[Section
         f"{len(rows)} users drawn by the seed {source.seed}, half of them cold where there are "
         f"enough, before any result was computed. Lists rank all {n_items:,} items, without "
         "those that a user has in training or validation. A tile marked hit is in the user's test "
-        "part."
+        "part. The place #n of a test item is its place in the whole list."
     )
     section = Section("users", "Users", "What users had, and what they get", lead)
     if not source.trained.ranks_unseen_users:

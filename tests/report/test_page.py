@@ -85,7 +85,7 @@ def test_lists_and_hits_are_those_of_recommend_and_of_the_test_part(runs, truth)
         assert hits == [item for item in lists[user] if item in positives[user]]
         tags = [tag.text for tag in card.find("ul", "tags")[0].find("li")]
         assert f"{len(hits)} of {len(positives[user])} test items in the top 10" in tags
-        taken = shown["In the test part, with its place in the whole list"]
+        taken = shown["Test items, with their places"]
         places = {
             n: int(t.find("span", "badge")[0].text[1:])
             for t, n in zip(taken, names(taken), strict=True)
