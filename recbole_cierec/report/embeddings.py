@@ -16,6 +16,7 @@ from recbole_cierec.report.blocks import Figure, Figures, Note, Section
 from recbole_cierec.report.drawing import INK, MARKERS, SERIES, Drawing
 from recbole_cierec.report.source import Source
 from recbole_cierec.serving.export import vectors_of
+from recbole_cierec.serving.ranking import users_per_block
 from recbole_cierec.serving.trained import TrainedModel
 
 USERS = 5
@@ -48,7 +49,9 @@ def item_vectors(trained: TrainedModel, seed: int) -> Vectors:
         return Vectors(items, users)
     known = np.flatnonzero(trained.trained_users)
     chosen = np.sort(np.random.default_rng([seed, 2]).permutation(known)[:PROBES])
-    scores = torch.cat([trained.scores(part) for part in np.array_split(chosen, 8) if len(part)])
+    step = users_per_block(trained)
+    blocks = [trained.scores(chosen[k : k + step]) for k in range(0, len(chosen), step)]
+    scores = torch.cat(blocks)
     scores = (scores - scores[:, 1:].mean(1, keepdim=True)).float()
     return Vectors(_unit(scores.T.cpu().numpy()), None)
 

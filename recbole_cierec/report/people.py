@@ -5,6 +5,7 @@ Users are drawn by the seed of the run, never by their results, except where the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,14 +72,18 @@ def half_cold(source: Source, users: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate(first)[:count]
 
 
-def placed(source: Source, user: int, items: np.ndarray) -> list[int]:
-    """The places of ``items`` in the list of all items that the user does not have."""
-    scores = source.trained.scores(np.array([user]))[0].float().cpu().numpy()
-    scores[0] = -np.inf
-    scores[source.trained.seen.take(np.array([user]))[1]] = -np.inf
+def placed(scores: np.ndarray, seen: np.ndarray, items: np.ndarray) -> list[int]:
+    """The places of ``items`` in the list of all items that a user does not have.
+
+    Args:
+        scores: Of all items [n_items]; changed here.
+        seen: Items that the user has.
+        items: Internal numbers.
+    """
+    scores[0] = scores[seen] = -np.inf
     columns = np.arange(len(scores))
     return [
-        int(((scores > scores[i]) | ((scores == scores[i]) & (columns < i))).sum()) + 1
+        1 + int(((scores > scores[i]) | ((scores == scores[i]) & (columns < i))).sum())
         for i in items
     ]
 
@@ -102,14 +107,23 @@ def had(source: Source, tiles: Tiles, user: int) -> Strip:
     return strip
 
 
-def card(source: Source, tiles: Tiles, sample: Sample, row: int) -> Card:
-    """One user."""
+def cards(source: Source, tiles: Tiles, sample: Sample, rows: Iterable[int]) -> list[Card]:
+    """Users of the sample."""
+    rows = np.array(list(rows), dtype=np.int64)
+    if not len(rows):
+        return []
+    scores = source.trained.scores(sample.users[rows]).float().cpu().numpy()
+    return [_card(source, tiles, sample, *pair) for pair in zip(rows, scores, strict=True)]
+
+
+def _card(source: Source, tiles: Tiles, sample: Sample, row: int, scores: np.ndarray) -> Card:
     user = int(sample.users[row])
     groups = source.user_groups.members
     wanted = source.items_of(source.positives, user)
-    places = placed(source, user, wanted)
+    places = placed(scores, source.trained.seen.take(np.array([user]))[1], wanted)
     order = np.argsort(places, kind="stable")[:SHOWN]
-    taken = [tiles.tile(int(wanted[k]), f"#{places[k]:,}", places[k] <= TOP) for k in order]
+    found = set(sample.lists[row].tolist())
+    taken = [tiles.tile(i, f"#{places[k]:,}", i in found) for k in order if (i := int(wanted[k]))]
     more = f"The {SHOWN} best placed of {len(wanted)}." if len(wanted) > SHOWN else ""
     tags: list[str] = [
         name for name in ("cold", "warm", "new") if name in groups and groups[name][user]
@@ -141,7 +155,7 @@ def users_section(source: Source, tiles: Tiles, sample: Sample) -> tuple[Section
                 "most popular items."
             )
         )
-    section.parts += [card(source, tiles, sample, int(row)) for row in rows]
+    section.parts += cards(source, tiles, sample, rows)
     return section, rows
 
 
@@ -156,7 +170,7 @@ def failures_section(source: Source, tiles: Tiles, sample: Sample, shown: np.nda
         "shown above."
     )
     section = Section("failures", "Failures", "Users without a hit", lead)
-    section.parts += [card(source, tiles, sample, row) for row in rows]
+    section.parts += cards(source, tiles, sample, rows)
     if not rows:
         section.parts.append(Note("There is no such user."))
     return section
