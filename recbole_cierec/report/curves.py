@@ -12,7 +12,7 @@ from recbole_cierec.report.source import Source
 from recbole_cierec.trainer.history import Row
 
 MOST_METRICS = 24  # figures of validation
-_SHADES = (0.25, 0.4, 0.55, 0.75, 1.0)  # of the scales of a gate, the smallest first
+_SHADES = (0.15, 0.35, 0.55, 0.78, 1.0)  # of the scales of a gate, the smallest first
 Series = dict[str, list[tuple[int, float]]]  # (epoch, value) by name
 
 
@@ -152,6 +152,7 @@ def _actions(name: str, rows: list[Row]) -> Figure:
             )  # fmt: skip
             bottom = [a + b for a, b in zip(bottom, height, strict=True)]
         drawing.epochs(epochs)
+        drawing.axes.grid(False)
         drawing.axes.set_ylim(0, 1)
         drawing.axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         drawing.legend(len(scales))

@@ -145,23 +145,29 @@ def draw_map(
     return drawing.made, share
 
 
-def _lead(source: Source, people: list[tuple[int, np.ndarray]], vectors: Vectors) -> str:
+def _lead(source: Source, people: list[tuple[int, np.ndarray]]) -> str:
     names = ", ".join(
         f"{k}: {source.trained.user_ids[user]} ({len(own)} items)"
         for k, (user, own) in enumerate(people, 1)
     )
-    what = "Vectors of items (small) and of users (stars)"
-    if vectors.users is None:
-        what = (
-            f"{source.name} is no inner product; an item's vector is here its scores for {PROBES} "
-            "users, less each user's mean. Items"
-        )
     return (
-        f"As in the paper's Fig. 3. {what} of five users drawn by the seed {source.seed} among the "
-        f"quarter with most interactions, in the plane by t-SNE. An item of two users is drawn for "
-        f"the first. Users {names}. Distances between far groups mean nothing in such a map; the "
-        "shares under the maps are computed with the vectors themselves."
+        f"As in the paper's Fig. 3: item vectors of five users, drawn by the seed {source.seed} "
+        "among the quarter with most interactions, in the plane by t-SNE; stars are the vectors of "
+        f"users. An item of two users is drawn for the first. Users {names}. Distances between far "
+        "groups mean nothing in such a map; the shares under the maps are computed with the vectors "
+        "themselves."
     )
+
+
+def _without_vectors(source: Source, vectors: Vectors) -> list[Note]:
+    """What stands for the vectors of a model that is no inner product."""
+    if vectors.users is not None:
+        return []
+    text = (
+        f"{source.name} is no inner product of a user's and an item's vector, so there are no stars, "
+        f"and an item's vector is its scores for {PROBES} users, less each user's mean."
+    )
+    return [Note(text)]
 
 
 def map_section(source: Source, vectors: Vectors) -> Section:
@@ -171,7 +177,8 @@ def map_section(source: Source, vectors: Vectors) -> Section:
     if sum(len(own) for _, own in people) < 3 * FEWEST_ITEMS:
         section.parts.append(Note("There are too few interactions for a map."))
         return section
-    section.lead = _lead(source, people, vectors)
+    section.lead = _lead(source, people)
+    section.parts += _without_vectors(source, vectors)
     before = item_vectors(fresh(source.trained), source.seed)
     figures = [
         draw_map(f"map-{when}", f"{source.name}, {when} training", each, people, source.seed)[0]
@@ -198,7 +205,9 @@ def _starts_from_stage(source: Source) -> bool:
 def two_maps(sources: tuple[Source, Source], vectors: tuple[Vectors, Vectors]) -> Section:
     """Two models side by side."""
     people = five_users(sources[0])
-    section = Section("map", "Map", "Items of five users", _lead(sources[0], people, vectors[0]))
+    section = Section("map", "Map", "Items of five users", _lead(sources[0], people))
+    for source, each in zip(sources, vectors, strict=True):
+        section.parts += _without_vectors(source, each)
     figures = [
         draw_map(f"map-{letter}", f"{letter}: {source.name}", each, people, source.seed)[0]
         for letter, source, each in zip("AB", sources, vectors, strict=True)

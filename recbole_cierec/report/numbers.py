@@ -87,7 +87,7 @@ def run_rows(source: Source) -> list[list[str]]:
         ["model", source.name],
         ["trained parameters", f"{parameters:,}"],
         ["checkpoint", source.path.name],
-        ["epochs", f"{epochs}{stopped}; kept is epoch {state['epoch']} (from 0)"],
+        ["trained epochs", f"{epochs}{stopped}; kept is epoch {state['epoch']} (from 0)"],
         ["seconds of training and validation", f"{took:,.1f}" if took else "unknown"],
         ["seed", str(source.seed)],
         *([f"{key}", str(value)] for key, value in given_keys(source).items()),

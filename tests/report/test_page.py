@@ -190,7 +190,7 @@ def test_settings_say_what_was_trained_on_what(runs):
     assert rows["items with a picture file"] == "38 (95.0%)"
     assert rows["items with annotations"] == "37 (92.5%); 7 distinct tokens"
     assert rows["embedding_size"] == "5"
-    assert rows["epochs"].startswith("3")
+    assert rows["trained epochs"].startswith("3")
 
 
 def test_a_model_of_recbole_leaves_out_what_does_not_apply(runs):
