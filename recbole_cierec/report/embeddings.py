@@ -164,8 +164,8 @@ def _without_vectors(source: Source, vectors: Vectors) -> list[Note]:
     if vectors.users is not None:
         return []
     text = (
-        f"{source.name} is no inner product of a user's and an item's vector, so there are no stars, "
-        f"and an item's vector is its scores for {PROBES} users, less each user's mean."
+        f"{source.name} is no inner product of a user's and an item's vector, so there are no "
+        f"stars, and an item's vector is its scores for {PROBES} users, less each user's mean."
     )
     return [Note(text)]
 
