@@ -154,8 +154,8 @@ def _lead(source: Source, people: list[tuple[int, np.ndarray]]) -> str:
         f"As in the paper's Fig. 3: item vectors of five users, drawn by the seed {source.seed} "
         "among the quarter with most interactions, in the plane by t-SNE; stars are the vectors of "
         f"users. An item of two users is drawn for the first. Users {names}. Distances between far "
-        "groups mean nothing in such a map; the shares under the maps are computed with the vectors "
-        "themselves."
+        "groups mean nothing in such a map; the shares under the maps are computed with the "
+        "vectors themselves."
     )
 
 

@@ -78,7 +78,7 @@ def test_one_command_trains_both_and_says_so(tiny, monkeypatch, name):
     assert seen == [(stage, 0), (stage, 1), (name, 0), (name, 1)]
     log = Path(result["log_file"]).read_text(encoding="utf-8")
     assert log.index(f"Stage 1 of 2: {stage}") < log.index(f"{name} starts from saved")
-    (kept,) = Path("saved").glob("stage-*")
+    (kept,) = Path("saved").glob("stage-*.pth")
     assert read_checkpoint(kept)["model"] == stage
 
 
