@@ -20,6 +20,7 @@ setup(
     package_dir=OUTSIDE,
     package_data={
         "recbole_cierec": ["py.typed"],  # type checkers read the hints
+        "recbole_cierec.report": ["templates/*"],
         "recbole_cierec.properties": ["**/*.yaml"],
     },
 )

@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": "recbole_cierec.cli.compare",
     "recommend": "recbole_cierec.cli.recommend",
     "export": "recbole_cierec.cli.export",
+    "report": "recbole_cierec.cli.report",
     "doctor": "recbole_cierec.cli.doctor",
     "convert": "recbole_cierec.dataset_converters.__main__",
 }

@@ -24,12 +24,13 @@ def test_the_page_trains_recommends_scores_new_items_and_exports(in_tmp):
     Path("new.csv").write_text(table)
     Path("users.txt").write_text("1\nnobody\n")
     commands = [line for b in blocks for line in b.splitlines() if line.startswith("python -m ")]
-    assert [shlex.split(c)[3] for c in commands[1:]] == ["recommend"] * 3 + ["export"]
+    assert [shlex.split(c)[3] for c in commands[1:]] == ["recommend"] * 3 + ["export", "report"]
     for number, command in enumerate(commands):
         assert main(shlex.split(command)[3:]) == 0, command
         if number == 0:
             (made,) = Path("saved").glob("MF_Image-*.pth")
-            made.rename("saved/MF_Image.pth")
+            for file in Path("saved").glob(f"{made.stem}.*"):
+                file.rename(file.with_name(file.name.replace(made.stem, "MF_Image")))
             users = pd.read_csv("dataset/demo/demo.inter", sep="\t", dtype=str)["user_id:token"]
             Path("users.txt").write_text(f"{users[0]}\nnobody\n")
     lists = duckdb.sql("SELECT * FROM 'recs.parquet'").df()
@@ -47,4 +48,7 @@ def test_the_page_trains_recommends_scores_new_items_and_exports(in_tmp):
     scores = kept["users"][number] @ kept["items"].T + kept["item_bias"] + kept["user_bias"][number]
     scores = dict(zip(kept["item_ids"].tolist(), scores, strict=True))
     rows = lists[lists["user"] == users[0]]
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "MF_Image on demo" in page
+    assert "The run has no history" not in page
     assert [scores[i] for i in rows["item"]] == pytest.approx(rows["score"].tolist(), abs=1e-5)

@@ -40,6 +40,7 @@ other commands (each has --help):
   python -m recbole_cierec compare      whether finished runs differ, tested over users
   python -m recbole_cierec recommend    lists for users from a checkpoint, users for new items
   python -m recbole_cierec export       vectors of a checkpoint for an index such as FAISS
+  python -m recbole_cierec report       a page on a trained model, or on two
   python -m recbole_cierec doctor       check of the installation, for bug reports
 """
 _SHORT = {"-m": "--model", "-d": "--dataset"}

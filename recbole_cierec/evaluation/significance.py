@@ -119,6 +119,17 @@ def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, 
     return [difference for part in found for difference in part]
 
 
+def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean of values [n], n >= 1."""
+    if len(values) < 2 or not values.std() > 0:  # no variance to draw from
+        return float(values.mean()), float(values.mean())
+    interval = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, method="percentile", batch=50,
+        **{_RNG: np.random.default_rng(seed)},
+    ).confidence_interval  # fmt: skip
+    return float(interval.low), float(interval.high)
+
+
 def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> Comparison:
     """All three tests of ``run`` against ``base``."""
     return _tested(run.name, *paired(run, base, metric), seed)
@@ -138,11 +149,7 @@ def _tested(name: str, ours: np.ndarray, theirs: np.ndarray, seed: int) -> Compa
         return Comparison(name, ours.mean(), theirs.mean(), n, 1.0, 1.0, 0.0, 0.0)
     if n > 1 and difference.std() > 0:
         t_p = float(stats.ttest_rel(ours, theirs).pvalue)
-        interval = stats.bootstrap(
-            (difference,), np.mean, n_resamples=RESAMPLES, method="percentile", batch=50,
-            **{_RNG: np.random.default_rng(seed)},
-        ).confidence_interval  # fmt: skip
-        low, high = float(interval.low), float(interval.high)
+        low, high = mean_interval(difference, seed)
     else:  # equal differences have no variance to test with
         t_p, low, high = float("nan"), float(difference.mean()), float(difference.mean())
     wilcoxon_p = float(stats.wilcoxon(difference, zero_method="wilcox").pvalue)

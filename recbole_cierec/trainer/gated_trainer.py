@@ -90,7 +90,7 @@ class GatedTrainer(TrainerMixin, Trainer):
         for name in self.gates if means else ():
             kinds = ("scale", "reward", "q")
             chosen = Counter(self._seen[f"{name}/scale"])
-            cells = {kind: means[f"{name}/{kind}"] for kind in kinds}
+            cells: dict[str, Any] = {kind: means[f"{name}/{kind}"] for kind in kinds}
             cells["actions"] = {scale: chosen[scale] for scale in self.gates[name].scales}
             self.history.note(epoch_idx, gates={name: cells})
         if means:

@@ -68,10 +68,9 @@ def test_on_a_shared_disk_one_machine_writes_and_the_stage_is_its_best_epoch(tin
     stage = read_checkpoint(in_tmp / "shared" / first["stage"])
     assert stage["epoch"] == best_epoch_alone(keys)
     left = {path.name for path in (in_tmp / "shared" / "saved").iterdir()}
-    kept = Path(first["checkpoint"]).stem
-    assert left == {f"{kept}{end}" for end in (".pth", ".last.pth", ".users.npz")} | {
-        Path(first["stage"]).name
-    }
+    kept, stage = (Path(first[part]).stem for part in ("checkpoint", "stage"))
+    expected = {f"{kept}{end}" for end in (".pth", ".last.pth", ".users.npz", ".history.jsonl")}
+    assert left == expected | {f"{stage}{end}" for end in (".pth", ".history.jsonl")}
 
 
 @pytest.mark.slow

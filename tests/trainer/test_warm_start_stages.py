@@ -78,7 +78,7 @@ def test_one_command_trains_both_and_says_so(tiny, monkeypatch, name):
     assert seen == [(stage, 0), (stage, 1), (name, 0), (name, 1)]
     log = Path(result["log_file"]).read_text(encoding="utf-8")
     assert log.index(f"Stage 1 of 2: {stage}") < log.index(f"{name} starts from saved")
-    (kept,) = Path("saved").glob("stage-*")
+    (kept,) = Path("saved").glob("stage-*.pth")
     assert read_checkpoint(kept)["model"] == stage
 
 
@@ -120,7 +120,7 @@ def test_a_stage_that_is_not_kept_has_no_checkpoint_and_a_plain_model_no_stages(
 @staged
 def test_a_named_checkpoint_takes_the_place_of_the_stage(tiny, monkeypatch, name):
     first = run(name, "tiny", config_dict=tiny(**SMALL))
-    (kept,) = Path("saved").glob("stage-*")
+    (kept,) = Path("saved").glob("stage-*.pth")
     Path("other.pth").write_bytes(kept.read_bytes())
     seen = trained(monkeypatch)
     keys = tiny(pretrained="other.pth", checkpoint_dir="elsewhere", **SMALL)
@@ -222,7 +222,7 @@ def test_a_foreign_stage_is_not_resumed_as_this_runs_own(tiny):
     with pytest.raises(CheckpointError, match="pretrained: ") as error:
         run("AMF", "tiny", config_dict=tiny(resume=other["checkpoint"], **SMALL))
     assert other["checkpoint"] in str(error.value)
-    assert not list(Path("saved").glob("stage-*"))
+    assert not list(Path("saved").glob("stage-*.pth"))
 
 
 def test_resume_auto_without_any_checkpoint_is_one_line(tiny):
@@ -232,7 +232,7 @@ def test_resume_auto_without_any_checkpoint_is_one_line(tiny):
 
 def test_a_damaged_stage_is_trained_again(tiny, monkeypatch):
     run("AMF", "tiny", config_dict=tiny(epochs=1, **SMALL))
-    (kept,) = Path("saved").glob("stage-*")
+    (kept,) = Path("saved").glob("stage-*.pth")
     kept.write_bytes(b"PK\x03\x04 cut off")
     seen = trained(monkeypatch)
     run("AMF", "tiny", config_dict=tiny(epochs=1, **SMALL))
@@ -260,7 +260,7 @@ def test_no_key_that_is_searched_changes_the_stage(tiny, name, loss):
 def test_what_decides_the_stage_makes_another_stage(tiny, change):
     run("AMR", "tiny", config_dict=tiny(**SMALL))
     run("AMR", "tiny", config_dict=tiny(**SMALL, **change))
-    assert len(list(Path("saved").glob("stage-*"))) == 2
+    assert len(list(Path("saved").glob("stage-*.pth"))) == 2
 
 
 def test_other_features_under_the_same_name_make_another_stage(tiny, tmp_path):
@@ -270,14 +270,14 @@ def test_other_features_under_the_same_name_make_another_stage(tiny, tmp_path):
     for numbers in (features, features**2):
         np.save(keys["features_file"], numbers)
         run("AMR", "tiny", config_dict=keys)
-    assert len(list(Path("saved").glob("stage-*"))) == 2
+    assert len(list(Path("saved").glob("stage-*.pth"))) == 2
 
 
 def test_keys_of_the_main_model_and_of_third_models_keep_the_stage(tiny):
     run("AMR", "tiny", config_dict=tiny(**SMALL))
     keys = {"adv_eps": 0.3, "learning_rate": 0.1, "gr_mode": "off"}
     run("AMR", "tiny", config_dict=tiny(**keys, **SMALL))
-    assert len(list(Path("saved").glob("stage-*"))) == 1
+    assert len(list(Path("saved").glob("stage-*.pth"))) == 1
 
 
 def test_an_unsaved_run_leaves_no_stage_and_starts_from_its_last_epoch(tiny, in_tmp, caplog):
@@ -369,7 +369,7 @@ def test_the_start_of_the_model_is_free_of_how_the_stage_was_had(tiny):
         job = prepare(Config("AMR", "tiny", None, tiny(**SMALL, **extra)))
         states.append((torch.get_rng_state(), job.model.state_dict()))
         if not Path("one.pth").is_file():
-            (kept,) = Path("saved").glob("stage-*")
+            (kept,) = Path("saved").glob("stage-*.pth")
             Path("one.pth").write_bytes(kept.read_bytes())
     for generator, weights in states[1:]:
         assert torch.equal(generator, states[0][0])
@@ -379,7 +379,7 @@ def test_the_start_of_the_model_is_free_of_how_the_stage_was_had(tiny):
 def test_two_processes_train_a_stage_and_the_model_after_it(tiny):
     result = run("AMF", "tiny", config_dict=tiny(**SMALL), nproc=2)
     assert 0 <= result["test_result"]["recall@10"] <= 1
-    (kept,) = Path("saved").glob("stage-*")
+    (kept,) = Path("saved").glob("stage-*.pth")
     assert read_checkpoint(kept)["model"] == "MF"
     again = run("AMF", "tiny", config_dict=tiny(**SMALL), nproc=2)
     same(weights_of(result), weights_of(again))

@@ -1,0 +1,77 @@
+"""Test results by group, with intervals over users."""
+
+from __future__ import annotations
+
+from recbole_cierec.evaluation.significance import RESAMPLES
+from recbole_cierec.report.blocks import Figure, Figures, Note, Section, Table
+from recbole_cierec.report.drawing import INK, SERIES, Drawing, number
+from recbole_cierec.report.metrics import ALL, LABELS, USER_GROUPS, Mean, group_means, shown_metrics
+from recbole_cierec.report.source import Source
+
+
+def bar_figure(metric: str, means: list[Mean]) -> Figure:
+    """Means as bars, intervals as lines."""
+    with Drawing(f"test-{metric}", f"{metric}, test", (4.0, 0.9 + 0.32 * len(means))) as drawing:
+        labels = [LABELS[mean.group] for mean in means]
+        colours = [
+            SERIES[0] if m.group == ALL else SERIES[1] if m.group in USER_GROUPS else SERIES[2]
+            for m in means
+        ]
+        drawing.axes.barh(labels, [m.mean for m in means], 0.62, color=colours, alpha=0.85)
+        spread = [[m.mean - m.low for m in means], [m.high - m.mean for m in means]]
+        drawing.axes.errorbar(
+            [m.mean for m in means], range(len(means)), xerr=spread, fmt="none", ecolor=INK,
+            elinewidth=1.2, capsize=3,
+        )  # fmt: skip
+        drawing.axes.invert_yaxis()
+        drawing.axes.set_xlim(left=0)
+        drawing.axes.grid(visible=False, axis="y")
+        drawing.axes.tick_params(axis="y", length=0)
+        drawing.alt = f"{metric} on the test part. " + "; ".join(
+            f"{label} {number(m.mean)} ({number(m.low)} to {number(m.high)})"
+            for label, m in zip(labels, means, strict=True)
+        )
+    return drawing.made
+
+
+def metric_names(source: Source) -> list[str]:
+    """The metrics that are shown."""
+    names = list(source.results.values) if source.results is not None else []
+    return shown_metrics(names, str(source.settings["valid_metric"]))
+
+
+def protocol(source: Source) -> str:
+    """What is ranked in the test, as words."""
+    mode = source.settings["eval_args"]["mode"]
+    mode = mode.get("test", mode) if isinstance(mode, dict) else mode
+    if mode == "full":
+        return "all items that a user does not have"
+    return f"the candidates of mode {mode}"
+
+
+def bars_section(source: Source) -> Section:
+    """Figures and a table."""
+    lead = (
+        f"Means over users; each user's test items rank among {protocol(source)}. Lines are 95 % "
+        f"intervals: percentiles of {RESAMPLES:,} bootstrap samples of the group's users. They say "
+        "how much other users would change the mean, and nothing about other seeds or splits. "
+        "Results of item groups count users with a test item in the group."
+    )
+    section = Section("test", "Results", "Test results by group", lead)
+    if source.results is None:
+        section.lead = ""
+        section.parts.append(
+            Note("There are no results by user (NAME.users.npz): the run has not been tested.")
+        )
+        return section
+    by_metric = {m: group_means(source.results, m, source.seed) for m in metric_names(source)}
+    section.parts.append(Figures([bar_figure(m, means) for m, means in by_metric.items() if means]))
+    rows = [
+        [f"{metric}, {LABELS[m.group]}", number(m.mean), f"{number(m.low)} to {number(m.high)}",
+         f"{m.users:,}"]
+        for metric, means in by_metric.items()
+        for m in means
+    ]  # fmt: skip
+    head = ["metric, group", "mean", "95 % interval", "users"]
+    section.parts.append(Table("Test results by group", head, rows, "The same as a table"))
+    return section
