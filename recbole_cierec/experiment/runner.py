@@ -1,0 +1,314 @@
+"""Runs an experiment: hands its searches and runs to processes, one process each.
+
+A process of its own gives each run an honest peak of memory, and a crash ends one run only. The
+processes are forked from a server that has imported the package, so that each starts in a moment.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from recbole_cierec.distributed.launch import MOST_PROCESSES
+from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.experiment.folder import Folder
+from recbole_cierec.experiment.plan import Plan, Run, describe, make_plan
+from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
+from recbole_cierec.experiment.spec import Experiment, read_experiment
+from recbole_cierec.experiment.work import Task, perform
+from recbole_cierec.files.atomic_write import check_output, replacing
+from recbole_cierec.logs import warnings_on_terminal
+from recbole_cierec.terminal import say
+
+POLL = 2.0  # seconds between two looks at the rows while other machines work
+STARTS = 2  # give a task up when so many of its processes were killed
+_PRELOADED = ["recbole_cierec.experiment.work"]
+
+
+def run_experiment(
+    file: str | Path,
+    out: str | Path | None = None,
+    workers: int = 1,
+    dry_run: bool = False,
+    tables: bool = False,
+    keys: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run an experiment, or resume it; machines that share ``out`` share its runs.
+
+    Args:
+        file: A YAML file, or the name of a shipped one; docs/experiments.md describes it.
+        out: The folder for all results; None: ``saved/experiments/NAME``.
+        workers: Processes at once; 0: everything in this process, for debugging. A script that
+            uses more needs the usual ``if __name__ == "__main__"``.
+        dry_run: Only check and describe the plan.
+        tables: Only write the tables from the rows in ``out``.
+        keys: Keys for every run; they override those of the file.
+
+    Returns:
+        ``plan`` (its description), ``rows`` (one a run, in the order of the plan), ``failed`` (rows
+        with an error, those of searches included) and ``files`` (the tables, by name).
+
+    Raises:
+        UserError: The file, a model, a data set or a key is wrong; nothing was started.
+    """
+    if type(workers) is not int or not 0 <= workers <= MOST_PROCESSES:
+        raise ConfigError(f"--workers must be from 0 to {MOST_PROCESSES}, not '{workers}'")
+    experiment = read_experiment(file, keys)
+    folder = Folder(out or Path("saved", "experiments", experiment.path.stem))
+    plan = make_plan(experiment)
+    text = describe(experiment, plan, read_rows(folder.rows), folder.done(), workers)
+    if dry_run:
+        return {"plan": text, "rows": [], "failed": [], "files": {}}
+    check_output(folder.rows)
+    if not tables:
+        _say(text)
+        _copy_file(experiment, folder)
+        _Runner(experiment, plan, folder).work(workers)
+    return {"plan": text, **_results(experiment, plan, folder)}
+
+
+def _copy_file(experiment: Experiment, folder: Folder) -> None:
+    with replacing(folder.path / "experiment.yaml") as file:
+        file.write(experiment.path.read_bytes())
+
+
+def _results(experiment: Experiment, plan: Plan, folder: Folder) -> dict[str, Any]:
+    done = folder.done()
+    rows = [done.runs[run.key] for run in plan.runs if done.run(run)]
+    failed = [row for row in done.searches.values() if row.get("error")]
+    failed = [row for row in failed if row["key"] in {one.key for one in plan.searches}]
+    found = [done.runs[run.key] for run in plan.runs if run.key in done.runs]
+    failed += [row for row in found if row.get("error")]
+    return {"rows": rows, "failed": failed, "files": {}}
+
+
+def _say(line: str) -> None:
+    say(line, sys.stderr)
+
+
+# ------------------------------------------------------------------------------------- runner
+
+
+@dataclass
+class _Runner:
+    """What is left to do, and who does it."""
+
+    experiment: Experiment
+    plan: Plan
+    folder: Folder
+    killed: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Errors of earlier commands are tried again; those of this one are final.
+        self._before = {id_of(row) for row in self._rows() if row.get("error")}
+
+    def _rows(self) -> list[Row]:
+        return [*read_rows(self.folder.searches), *read_rows(self.folder.rows)]
+
+    def left(self) -> list[Task]:
+        """Tasks without a result, in their order; those that wait for a search come last."""
+        done = self.folder.done()
+        failed = {
+            row["key"]
+            for row in latest(self._rows()).values()
+            if row.get("error") and id_of(row) not in self._before
+        }
+        searches = [one for one in self.plan.searches if not done.search(one)]
+        ready: list[Task] = [one for one in searches if one.key not in failed]
+        waiting: list[Task] = []
+        for run in self.plan.runs:
+            if run.key in failed or done.run(run):
+                continue
+            if run.search is None or done.search(run.search):
+                ready.append(run)
+            elif run.search.key not in failed:
+                waiting.append(run)
+        return [*ready, *waiting]
+
+    def ready(self) -> list[Task]:
+        """Those of :meth:`left` that can start."""
+        done = self.folder.done()
+        return [
+            task
+            for task in self.left()
+            if not isinstance(task, Run) or done.settings(task) is not None
+        ]
+
+    def work(self, workers: int) -> None:
+        """Do everything that is left, also what other machines leave."""
+        if workers == 0:
+            self._work_here()
+        else:
+            self._work_in_processes(workers)
+
+    def _work_here(self) -> None:
+        warnings_on_terminal()
+        while ready := self.ready():
+            for task in ready:
+                place = _places(task, 1)[0]
+                if perform(self.folder, task, self.experiment.keep_checkpoints, place):
+                    self.report(task)
+                    break
+            else:
+                time.sleep(POLL)  # another machine does them
+
+    def report(self, task: Task) -> None:
+        """Say in one line how a task has ended."""
+        done = self.folder.done()
+        row = done.runs.get(task.key) or done.searches.get(task.key)
+        if row is None:
+            return
+        total = len(self.plan.runs)
+        count = sum(done.run(run) for run in self.plan.runs)
+        what = "" if isinstance(task, Run) else "search, "
+        name = f"{what}{row['model']} on {row['dataset']}, {row['protocol']}, seed {row['seed']}"
+        if row.get("error"):
+            _say(f"[{count}/{total}] {name}: failed: {row['error']}")
+            return
+        score = f"{row.get('valid_metric', 'validation')} {row['valid_score']:.4f}"
+        if isinstance(task, Run):
+            score = f"validation {score}, {_test_text(row)}"
+        _say(f"[{count}/{total}] {name}: {score}; {row['seconds']['wall']:.0f} s")
+
+    # ---------------------------------------------------------------------------- processes
+
+    def _work_in_processes(self, workers: int) -> None:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        slots: list[_Slot] = [_Slot(number, workers) for number in range(workers)]
+        try:
+            while True:
+                busy = {slot.task.key for slot in slots if slot.task is not None}
+                free = [slot for slot in slots if slot.task is None]
+                ready = [task for task in self.ready() if task.key not in busy] if free else []
+                for slot in free:
+                    task = next((t for t in ready if self._is_free(t)), None)
+                    if task is not None:
+                        ready.remove(task)
+                        keep = self.experiment.keep_checkpoints
+                        slot.start(self.folder.path, task, keep, threads)
+                running = [slot for slot in slots if slot.process is not None]
+                if not running and not self.left():
+                    return
+                wait([slot.process.sentinel for slot in running if slot.process], POLL) if (
+                    running
+                ) else time.sleep(POLL)
+                for slot in running:
+                    self._collect(slot)
+        finally:
+            for slot in slots:
+                slot.stop()
+
+    def _is_free(self, task: Task) -> bool:
+        """Whether no other process works on a task now; saves the start of a process."""
+        with self.folder.claimed(task.key) as free:
+            return free
+
+    def _collect(self, slot: _Slot) -> None:
+        ended = slot.ended()
+        if ended is None:
+            return
+        task, code = ended
+        if code == 0:
+            self.report(task)
+            return
+        if code > 0:
+            raise UserError(f"{task.key}: its process ended with code {code}; see its output above")
+        deaths = self.killed[task.key] = self.killed.get(task.key, 0) + 1
+        if deaths < STARTS:
+            _say(f"{task.key}: its process was killed (signal {-code}: memory?); once more")
+            return
+        error = f"its process was killed {deaths} times (signal {-code}: memory?)"
+        row = {"key": task.key, "model": task.model.label, "dataset": task.dataset}
+        row |= {"protocol": task.protocol, "seed": task.keys["seed"], "error": error}
+        path = self.folder.rows if isinstance(task, Run) else self.folder.searches
+        append_row(path, {**row, "seconds": {"wall": 0.0}})
+        self.report(task)
+
+
+def id_of(row: Row) -> tuple[str, str]:
+    """Tells two rows of the same run apart."""
+    return row["key"], str(row.get("started"))
+
+
+def _test_text(row: Row) -> str:
+    name, value = next(iter(row["test"].items()), ("test", None))
+    return f"test {name} " + ("-" if value is None else f"{value:.4f}")
+
+
+def _places(task: Task, workers: int) -> list[dict[str, Any]]:
+    """Keys for each worker: with several GPUs in ``gpu_id`` they take them in turn."""
+    devices = [one.strip() for one in str(task.keys.get("gpu_id", "")).split(",") if one.strip()]
+    if len(devices) < 2 or workers < 2:
+        return [{} for _ in range(max(workers, 1))]
+    return [{"gpu_id": devices[rank % len(devices)]} for rank in range(workers)]
+
+
+class _Slot:
+    """A place for one process at a time."""
+
+    def __init__(self, number: int, workers: int) -> None:
+        self.number, self.workers = number, workers
+        self.task: Task | None = None
+        self.process: Any = None
+
+    def start(self, folder: Path, task: Task, keep: bool, threads: int) -> None:
+        place = _places(task, self.workers)[self.number]
+        arguments = (folder, task, keep, place, threads)
+        self.task = task
+        self.process = _context(threads).Process(target=_work, args=arguments)
+        self.process.start()
+
+    def ended(self) -> tuple[Task, int] | None:
+        """The task of a process that has ended, and the exit code."""
+        if self.process is None or self.task is None or self.process.is_alive():
+            return None
+        self.process.join()
+        ended = self.task, self.process.exitcode or 0
+        self.task = self.process = None
+        return ended
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.join()
+
+
+def _context(threads: int) -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when the server imports
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def _work(
+    folder: Path, task: Task, keep: bool, place: dict[str, Any], threads: int
+) -> None:  # in a process of its own
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops this one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+    warnings_on_terminal()
+    perform(Folder(folder), task, keep, place)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+__all__: Sequence[str] = ["run_experiment"]
