@@ -67,7 +67,7 @@ def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray
     Raises:
         DataError: The runs have different data, protocols or users, or lack the metric.
     """
-    _refuse_incomparable(run, base)
+    check_comparable(run, base)
     for side in (run, base):
         if metric not in side.values:
             known = ", ".join(k for k in side.values if "/" not in k)
@@ -81,7 +81,12 @@ def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray
     return ours[has], theirs[has]
 
 
-def _refuse_incomparable(run: UserResults, base: UserResults) -> None:
+def check_comparable(run: UserResults, base: UserResults) -> None:
+    """Refuse two runs with other data or another protocol.
+
+    Raises:
+        DataError: The line names the keys that differ.
+    """
     both = f"{run.path} and {base.path}"
     apart = _differences(run.about.get("protocol"), base.about.get("protocol"))
     if apart:

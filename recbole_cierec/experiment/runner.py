@@ -24,6 +24,8 @@ from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Plan, Run, describe, make_plan
 from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
 from recbole_cierec.experiment.spec import Experiment, read_experiment
+from recbole_cierec.experiment.summary import summarize
+from recbole_cierec.experiment.tables import write_tables
 from recbole_cierec.experiment.work import Task, perform
 from recbole_cierec.files.atomic_write import check_output, replacing
 from recbole_cierec.logs import warnings_on_terminal
@@ -88,7 +90,9 @@ def _results(experiment: Experiment, plan: Plan, folder: Folder) -> dict[str, An
     failed = [row for row in failed if row["key"] in {one.key for one in plan.searches}]
     found = [done.runs[run.key] for run in plan.runs if run.key in done.runs]
     failed += [row for row in found if row.get("error")]
-    return {"rows": rows, "failed": failed, "files": {}}
+    blocks = summarize(experiment, rows, folder.path)
+    files = write_tables(experiment, blocks, folder.path) if blocks else {}
+    return {"rows": rows, "failed": failed, "files": files}
 
 
 def _say(line: str) -> None:

@@ -56,7 +56,9 @@ def perform(folder: Folder, task: Task, keep_checkpoints: bool, place: dict[str,
         settings = done.settings(task)
         if settings is None or done.run(task):
             return False
-        append_row(folder.rows, _row(task, lambda: _run(folder, task, settings, place)))
+        append_row(
+            folder.rows, _row(task, lambda: _run(folder, task, settings, place, keep_checkpoints))
+        )
         if not keep_checkpoints:
             folder.remove_run(task.key)
         return True
@@ -95,7 +97,9 @@ def _row(task: Task, work: Callable[[], Row]) -> Row:
 # -------------------------------------------------------------------------------------- run
 
 
-def _run(folder: Folder, run: Run, settings: dict[str, Any], place: dict[str, Any]) -> Row:
+def _run(
+    folder: Folder, run: Run, settings: dict[str, Any], place: dict[str, Any], keep: bool
+) -> Row:
     keys = {
         "state": "warning",
         **run.keys,
@@ -141,7 +145,7 @@ def _run(folder: Folder, run: Run, settings: dict[str, Any], place: dict[str, An
         **peak_memory(),
         "stages": result["stages"],
         "users": kept and str(kept.relative_to(folder.path)),
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(checkpoint) if keep else None,
         "log": result["log_file"],
     }
 

@@ -26,7 +26,6 @@ from recbole_cierec.tuning.ranges import same
 from recbole_cierec.tuning.search import Search
 from recbole_cierec.tuning.study import Row
 
-
 Watch = Callable[[int, float], bool]
 
 
@@ -50,7 +49,8 @@ def run_trial(
 
     Returns:
         ``settings``, ``valid`` (None and a ``reason`` if the trial failed), ``pruned`` (only of a
-        stopped trial, whose ``valid`` is its last score), ``metrics``, ``epochs``, ``best_epoch``, ``seconds``, ``cpu_seconds`` and ``log``.
+        stopped trial, whose ``valid`` is its last score), ``metrics``, ``epochs``, ``best_epoch``,
+        ``seconds``, ``cpu_seconds`` and ``log``.
 
     Raises:
         UserError: What would stop all other trials too: the data, pictures, a checkpoint.
