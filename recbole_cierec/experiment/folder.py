@@ -88,6 +88,19 @@ class Folder:
                 self.stages.mkdir(parents=True, exist_ok=True)
                 _link(path, target)
 
+    def lend_checkpoint(self, leader: str, key: str) -> bool:
+        """Link the best checkpoint of a run into the folder of one that only tests it; whether there
+        is one."""
+        found = [
+            path
+            for path in self.run(leader).glob("*.pth")
+            if not path.name.startswith("stage-") and not path.name.endswith(".last.pth")
+        ]
+        self.run(key).mkdir(parents=True, exist_ok=True)
+        for path in found:
+            _link(path, self.run(key) / path.name)
+        return bool(found)
+
     def remove_run(self, key: str) -> None:
         """Remove the checkpoints of a run."""
         shutil.rmtree(self.run(key), ignore_errors=True)

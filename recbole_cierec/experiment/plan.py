@@ -6,9 +6,12 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from recbole_cierec.config.config import CONFIG_DICT, Config
+from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.data.demo import NAME as DEMO
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.experiment.rows import Row, latest
@@ -63,6 +66,8 @@ class Run:
     Attributes:
         search: Where its settings come from; None: it has only its keys.
         digest: Of all that decides the run, except the settings that the search finds.
+        leader: An earlier run that trains the same model and only tests otherwise: this one tests
+            its checkpoint. None: it trains.
     """
 
     model: ModelSpec
@@ -72,6 +77,7 @@ class Run:
     keys: Keys
     digest: str
     search: Search | None = None
+    leader: Run | None = None
 
     @property
     def key(self) -> str:
@@ -141,23 +147,36 @@ def make_plan(experiment: Experiment) -> Plan:
         UserError: A model, data set, key or range is wrong; the line names file, model and data.
     """
     searches: dict[str, Search] = {}
+    leaders: dict[tuple[Any, ...], Run] = {}
     runs = []
-    for dataset in experiment.datasets:
-        for model in experiment.models:
-            for protocol in experiment.protocols:
-                keys = _keys(experiment, model, dataset, protocol)
-                where = f"{experiment.path}: {model.label} on {dataset.name}, {protocol}"
-                config = _config(where, model, dataset.name, {**keys, "seed": experiment.seeds[0]})
-                search = None
-                if model.search is not None and experiment.budget is not None:
-                    search = _search(experiment, where, model, dataset, protocol)
-                    search = searches.setdefault(search.key, search)
-                digest = _digest(config, None if search is None else search.digest)
-                for seed in experiment.seeds:
-                    with_seed = {**keys, "seed": seed}
-                    runs.append(Run(model, dataset.name, protocol, seed, with_seed, digest, search))
+    for dataset, model, protocol in product(
+        experiment.datasets, experiment.models, experiment.protocols
+    ):
+        keys = _keys(experiment, model, dataset, protocol)
+        where = f"{experiment.path}: {model.label} on {dataset.name}, {protocol}"
+        config = _config(where, model, dataset.name, {**keys, "seed": experiment.seeds[0]})
+        search = None
+        if model.search is not None and experiment.budget is not None:
+            search = _search(experiment, where, model, dataset, protocol)
+            search = searches.setdefault(search.key, search)
+        digest = _digest(config, None if search is None else search.digest)
+        trained = (model.label, dataset.name, search and search.key, _training_digest(config))
+        for seed in experiment.seeds:
+            leader = leaders.get((*trained, seed))
+            with_seed = {**keys, "seed": seed}
+            run = Run(model, dataset.name, protocol, seed, with_seed, digest, search, leader)
+            leaders.setdefault((*trained, seed), run)
+            runs.append(run)
     runs.sort(key=lambda run: experiment.seeds.index(run.seed))
     return Plan(tuple(searches.values()), tuple(runs))
+
+
+def _training_digest(config: Config) -> str:
+    """Of all that decides the trained model: equal for runs that differ in their test alone."""
+    values = {k: v for k, v in config.final_config_dict.items() if k not in PLACE_KEYS}
+    args = config["eval_args"]
+    values |= {"eval_args": {**args, "mode": args["mode"]["valid"]}, "eval_repeats": None}
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def _config(where: str, model: ModelSpec, dataset: str, keys: Keys) -> Config:

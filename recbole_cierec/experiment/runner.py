@@ -118,45 +118,51 @@ class _Runner:
     def _rows(self) -> list[Row]:
         return [*read_rows(self.folder.searches), *read_rows(self.folder.rows)]
 
-    def left(self) -> list[Task]:
-        """Tasks without a result, in their order; those that wait for a search come last."""
+    def left(self) -> tuple[list[Task], list[Task]]:
+        """Tasks without a result, in their order: those that can start, and those that wait."""
         done = self.folder.done()
         failed = {
             row["key"]
             for row in latest(self._rows()).values()
             if row.get("error") and id_of(row) not in self._before
         }
-        searches = [one for one in self.plan.searches if not done.search(one)]
-        ready: list[Task] = [one for one in searches if one.key not in failed]
+        tasks: list[Task] = [one for one in self.plan.searches if not done.search(one)]
+        ready = [one for one in tasks if one.key not in failed]
         waiting: list[Task] = []
         for run in self.plan.runs:
             if run.key in failed or done.run(run):
                 continue
-            if run.search is None or done.search(run.search):
-                ready.append(run)
-            elif run.search.key not in failed:
-                waiting.append(run)
-        return [*ready, *waiting]
+            searching = run.search is not None and not done.search(run.search)
+            if searching and run.search is not None and run.search.key in failed:
+                continue
+            leading = run.leader is not None and not done.run(run.leader)
+            if leading and run.leader is not None and run.leader.key in failed:
+                leading = False
+            (waiting if searching or leading else ready).append(run)
+        return ready, waiting
 
-    def ready(self) -> list[Task]:
-        """Those of :meth:`left` that can start."""
+    def clean(self) -> None:
+        """Remove the checkpoints of runs that are done, unless another run will test them."""
+        if self.experiment.keep_checkpoints:
+            return
         done = self.folder.done()
-        return [
-            task
-            for task in self.left()
-            if not isinstance(task, Run) or done.settings(task) is not None
-        ]
+        needed = {run.leader.key for run in self.plan.runs if run.leader and not done.run(run)}
+        for run in self.plan.runs:
+            if run.key not in needed and done.run(run) and self.folder.run(run.key).exists():
+                self.folder.remove_run(run.key)
 
     def work(self, workers: int) -> None:
         """Do everything that is left, also what other machines leave."""
+        self.clean()
         if workers == 0:
             self._work_here()
         else:
             self._work_in_processes(workers)
+        self.clean()
 
     def _work_here(self) -> None:
         warnings_on_terminal()
-        while ready := self.ready():
+        while ready := self.left()[0]:
             for task in ready:
                 place = _places(task, 1)[0]
                 if perform(self.folder, task, self.experiment.keep_checkpoints, place):
@@ -171,6 +177,7 @@ class _Runner:
         row = done.runs.get(task.key) or done.searches.get(task.key)
         if row is None:
             return
+        self.clean()
         total = len(self.plan.runs)
         count = sum(done.run(run) for run in self.plan.runs)
         what = "" if isinstance(task, Run) else "search, "
@@ -192,7 +199,9 @@ class _Runner:
             while True:
                 busy = {slot.task.key for slot in slots if slot.task is not None}
                 free = [slot for slot in slots if slot.task is None]
-                ready = [task for task in self.ready() if task.key not in busy] if free else []
+                ready, waiting = self.left()
+                left = bool(ready or waiting)
+                ready = [task for task in ready if task.key not in busy]
                 for slot in free:
                     task = next((t for t in ready if self._is_free(t)), None)
                     if task is not None:
@@ -200,7 +209,7 @@ class _Runner:
                         keep = self.experiment.keep_checkpoints
                         slot.start(self.folder.path, task, keep, threads)
                 running = [slot for slot in slots if slot.process is not None]
-                if not running and not self.left():
+                if not running and not left:
                     return
                 wait([slot.process.sentinel for slot in running if slot.process], POLL) if (
                     running

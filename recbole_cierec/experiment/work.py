@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,8 @@ def perform(folder: Folder, task: Task, keep_checkpoints: bool, place: dict[str,
         settings = done.settings(task)
         if settings is None or done.run(task):
             return False
-        append_row(
-            folder.rows, _row(task, lambda: _run(folder, task, settings, place, keep_checkpoints))
-        )
-        if not keep_checkpoints:
-            folder.remove_run(task.key)
+        work = partial(_run, folder, task, settings, place, keep_checkpoints)
+        append_row(folder.rows, _row(task, work))
         return True
 
 
@@ -108,17 +106,22 @@ def _run(
         "checkpoint_dir": str(folder.run(run.key)),
         "show_progress": False,
     }
-    resumed = _unfinished(folder, run.key)
+    resumed, leader = _unfinished(folder, run.key), None
+    if not resumed and run.leader is not None and folder.lend_checkpoint(run.leader.key, run.key):
+        leader = folder.done().runs.get(run.leader.key)
     try:
-        result = _train(run, keys, resumed)
+        result = _train(run, keys, auto=resumed or leader is not None)
     except CheckpointError:
-        if not resumed:
+        if not resumed and leader is None:
             raise
-        getLogger().warning(f"{run.key}: its checkpoint does not fit any more; it starts again")
+        getLogger().warning(f"{run.key}: its checkpoint does not fit; it is trained again")
         folder.remove_run(run.key)
-        _unfinished(folder, run.key)
-        resumed = False
-        result = _train(run, keys, resumed)
+        resumed, leader = _unfinished(folder, run.key), None
+        result = _train(run, keys, auto=False)
+    seconds = {name: round(value, 2) for name, value in result["seconds"].items()}
+    if leader is not None:
+        resumed = leader["resumed"]
+        seconds |= {name: leader["seconds"][name] for name in ("fit", "fit_cpu")}
     config = Config(run.model.name, run.dataset, None, keys)
     folder.keep_stages(run.key)
     checkpoint = Path(result["checkpoint"])
@@ -141,7 +144,8 @@ def _run(
         "epoch_cap": result["epochs"] >= config["epochs"],
         "resumed": resumed,
         "parameters": result["parameters"],
-        "seconds": {name: round(value, 2) for name, value in result["seconds"].items()},
+        "trained_by": leader and leader["key"],
+        "seconds": seconds,
         **peak_memory(),
         "stages": result["stages"],
         "users": kept and str(kept.relative_to(folder.path)),
@@ -150,8 +154,8 @@ def _run(
     }
 
 
-def _train(run: Run, keys: dict[str, Any], resumed: bool) -> dict[str, Any]:
-    keys = {**keys, "resume": "auto"} if resumed else keys
+def _train(run: Run, keys: dict[str, Any], auto: bool) -> dict[str, Any]:
+    keys = {**keys, "resume": "auto"} if auto else keys
     result = train_and_test(run.model.name, run.dataset, config_dict=keys)
     assert result is not None  # noqa: S101 (one machine runs it)
     return result
