@@ -89,8 +89,11 @@ class Folder:
                 _link(path, target)
 
     def lend_checkpoint(self, leader: str, key: str) -> bool:
-        """Link the best checkpoint of a run into the folder of one that only tests it; whether there
-        is one."""
+        """Link the best checkpoint of a run into the folder of one that only tests it.
+
+        Returns:
+            Whether there is one.
+        """
         found = [
             path
             for path in self.run(leader).glob("*.pth")

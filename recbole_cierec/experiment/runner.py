@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -113,7 +114,7 @@ class _Runner:
 
     def __post_init__(self) -> None:
         # Errors of earlier commands are tried again; those of this one are final.
-        self._before = {id_of(row) for row in self._rows() if row.get("error")}
+        self._before = Counter(row["key"] for row in self._rows())
 
     def _rows(self) -> list[Row]:
         return [*read_rows(self.folder.searches), *read_rows(self.folder.rows)]
@@ -121,10 +122,12 @@ class _Runner:
     def left(self) -> tuple[list[Task], list[Task]]:
         """Tasks without a result, in their order: those that can start, and those that wait."""
         done = self.folder.done()
+        rows = self._rows()
+        now = Counter(row["key"] for row in rows)
         failed = {
-            row["key"]
-            for row in latest(self._rows()).values()
-            if row.get("error") and id_of(row) not in self._before
+            key
+            for key, row in latest(rows).items()
+            if row.get("error") and now[key] > self._before[key]
         }
         tasks: list[Task] = [one for one in self.plan.searches if not done.search(one)]
         ready = [one for one in tasks if one.key not in failed]
@@ -245,11 +248,6 @@ class _Runner:
         path = self.folder.rows if isinstance(task, Run) else self.folder.searches
         append_row(path, {**row, "seconds": {"wall": 0.0}})
         self.report(task)
-
-
-def id_of(row: Row) -> tuple[str, str]:
-    """Tells two rows of the same run apart."""
-    return row["key"], str(row.get("started"))
 
 
 def _test_text(row: Row) -> str:
