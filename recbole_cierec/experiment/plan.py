@@ -220,9 +220,16 @@ def space_of(model: ModelSpec) -> str | Keys | None:
     return None if model.search == "default" else model.search
 
 
+_SET_HERE = ("seed", "checkpoint_dir", "resume", "model", "dataset", "show_progress")
+
+
 def _keys(experiment: Experiment, model: ModelSpec, dataset: DatasetSpec, protocol: str) -> Keys:
     layers = (experiment.overrides, dataset.keys, experiment.protocols[protocol], model.keys)
-    return merged(*layers, experiment.given)
+    keys = merged(*layers, experiment.given)
+    for key in _SET_HERE:
+        if key in keys:
+            raise ConfigError(f"{experiment.path}: '{key}' is set by the experiment; remove it")
+    return keys
 
 
 def _digest(config: Config, more: str | None) -> str:
@@ -237,11 +244,18 @@ def describe(experiment: Experiment, plan: Plan, rows: list[Row], done: Done, wo
     left = [run for run in plan.runs if not done.run(run)]
     searches = [search for search in plan.searches if not done.search(search)]
     hours, unknown = _hours(left, rows)
+    open_searches = 0
+    sizes = {
+        "model": len(experiment.models),
+        "data set": len(experiment.datasets),
+        "protocol": len(experiment.protocols),
+        "seed": len(experiment.seeds),
+    }
+    parts = ", ".join(counted(count, word) for word, count in sizes.items())
     lines = [
-        f"{experiment.title}: {len(plan.runs)} runs ({len(experiment.models)} models, "
-        f"{len(experiment.datasets)} data sets, {len(experiment.protocols)} protocols, "
-        f"{len(experiment.seeds)} seeds), {len(plan.searches)} searches",
-        f"left: {len(left)} runs, {len(searches)} searches",
+        f"{experiment.title}: {counted(len(plan.runs), 'run')} ({parts}), "
+        f"{counted(len(plan.searches), 'search')}",
+        f"left: {counted(len(left), 'run')}, {counted(len(searches), 'search')}",
     ]
     if searches and experiment.budget is not None:
         budget = experiment.budget
@@ -250,13 +264,22 @@ def describe(experiment: Experiment, plan: Plan, rows: list[Row], done: Done, wo
         if budget.seconds:
             hours += len(searches) * budget.seconds / 3600
         else:
-            unknown += len(searches)
-    estimate = f"{hours / max(workers, 1):.1f} hours with {max(workers, 1)} at once"
-    if unknown:
-        known = f"{estimate} for the others" if hours else "no estimate"
-        estimate = f"unknown for {unknown} until the first of their model has run; {known}"
+            open_searches = len(searches)
+    at_once = max(workers, 1)
+    estimate = f"{hours / at_once:.1f} hours with {at_once} at once"
+    if unknown or open_searches:
+        what = [counted(unknown, "run")] * bool(unknown)
+        what += [counted(open_searches, "search")] * bool(open_searches)
+        known = f"; {estimate} for the others" if hours else ""
+        estimate = f"unknown for {' and '.join(what)}, until the first of each model{known}"
     lines.append(f"time: {estimate if left or searches else 'nothing is left'}")
     return "\n".join(lines)
+
+
+def counted(count: int, word: str) -> str:
+    """``1 run``, ``2 runs``, ``2 searches``."""
+    ending = "" if count == 1 else "es" if word.endswith("h") else "s"
+    return f"{count} {word}{ending}"
 
 
 def _hours(left: list[Run], rows: list[Row]) -> tuple[float, int]:
