@@ -2,9 +2,10 @@
 
 The file is an .npz without pickled objects: ``items`` and ``users`` are external ids (text),
 ``about`` describes the lists (JSON), and each phase, view and repeat has an array such as
-``test/0`` or ``test_among_cold/3``: int32 [users, N], row k for ``test/users[k]``, values are
-indices of ``items``, padded with -1. The lists hold negatives only; positives are the interactions
-of the phase.
+``test/0`` or ``test_among_cold/3``: integers [users, N], row k for ``test/users[k]``, values are
+indices of ``items``, padded with -1. The arrays are not compressed and have the smallest integers
+that hold all indices; compressed ones and other integers are read as well. The lists hold
+negatives only; positives are the interactions of the phase.
 """
 
 from __future__ import annotations
@@ -133,11 +134,11 @@ def _write(
     arrays["items"] = np.asarray(items, dtype=np.str_)
     arrays[f"{phase}/users"] = np.asarray(users, dtype=np.str_)[plan.users]
     arrays[f"{phase}/about"] = np.array(json.dumps(about))
-    every = np.arange(len(plan.users))
+    every, kind = np.arange(len(plan.users)), np.min_scalar_type(-len(items))
     for (view, repeat), rows in plan.negatives.items():
-        arrays[_name(phase, view, repeat)] = rows.padded(every, -1).astype(np.int32)
+        arrays[_name(phase, view, repeat)] = rows.padded(every, -1).astype(kind)
     with replacing(path, check=_names) as file:
-        np.savez_compressed(file, **arrays)
+        np.savez(file, **arrays)  # compression takes a minute; the smaller integers save as much
 
 
 def _read_lists(

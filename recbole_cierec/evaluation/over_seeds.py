@@ -9,17 +9,19 @@ hold in both.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from recbole_cierec.errors import DataError
-from recbole_cierec.evaluation.per_user import UserResults
-from recbole_cierec.evaluation.significance import RESAMPLES, check_comparable
+from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
+from recbole_cierec.evaluation.significance import RESAMPLES, check_comparable, holm
 
 LEVEL = 0.95
 _GROUP = "group/"
@@ -179,6 +181,52 @@ def compare_seeds(
         float(difference.mean()), float(low[0]), float(high[0]), users, t_p, wilcoxon_p,
         len(seeds), seeds_p,
     )  # fmt: skip
+
+
+def read_seeds(paths: Iterable[Path]) -> list[UserResults]:
+    """The runs of one model: files, and all files of folders.
+
+    Raises:
+        DataError: There is none, or one is no file of results by user.
+    """
+    found = []
+    for path in paths:
+        if os.path.isdir(path):  # Path.is_dir may raise
+            files = sorted(path.glob(f"*{SUFFIX}"))
+            if not files:
+                raise DataError(f"{path}: no *{SUFFIX} in this folder; runs write them to saved/")
+            found += [read_per_user(file) for file in files]
+        else:
+            found.append(read_per_user(path))
+    return found
+
+
+def seeds_table(
+    runs: Sequence[UserResults], base: Sequence[UserResults], metrics: Sequence[str]
+) -> str:
+    """Markdown table of some runs against those of a baseline, by metric.
+
+    p-values of each test are corrected by Holm over the rows.
+    """
+    tests = [compare_seeds(runs, base, metric) for metric in metrics]
+    head = ["metric", "difference", "95 % over users", "p t users", "p Wilcoxon users", "users"]
+    lines = ["| " + " | ".join([*head, "p t seeds", "seeds"]) + " |"]
+    lines.append("|" + "---|" * (len(head) + 2))
+    columns = [[getattr(test, key) for test in tests] for key in ("t_p", "wilcoxon_p", "seeds_p")]
+    corrected = zip(*map(holm_of_known, columns), strict=True)
+    for metric, test, (t, w, s) in zip(metrics, tests, corrected, strict=True):
+        cells = [metric, f"{test.difference:+.5f}", f"{test.low:+.5f} to {test.high:+.5f}"]
+        cells += [f"{t:.2g}", f"{w:.2g}", str(test.users), f"{s:.2g}", str(test.seeds)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def holm_of_known(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction of the p-values that are not nan."""
+    p = np.array(p_values, dtype=float)
+    known = ~np.isnan(p)
+    p[known] = holm(p[known])
+    return p.tolist()
 
 
 def _by_seed(runs: Sequence[UserResults]) -> dict[int, UserResults]:

@@ -15,6 +15,7 @@ from recbole.evaluator.register import metrics_dict
 from recbole_cierec.evaluation.over_seeds import (
     bootstrap_means,
     by_user,
+    holm_of_known,
     interval,
     paired_test,
     seed_means,
@@ -22,7 +23,7 @@ from recbole_cierec.evaluation.over_seeds import (
     t_interval,
 )
 from recbole_cierec.evaluation.per_user import read_per_user
-from recbole_cierec.evaluation.significance import check_comparable, holm
+from recbole_cierec.evaluation.significance import check_comparable
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment
 
@@ -198,12 +199,9 @@ def _corrected(tests: list[Test]) -> list[Test]:
     """Holm's correction of each kind of p-value over the block; nan takes no part."""
     fixed = [dict(vars(test)) for test in tests]
     for key in ("t_p", "wilcoxon_p", "seeds_p"):
-        p = np.array([one[key] for one in fixed], dtype=float)
-        real = ~np.isnan(p)
-        if real.any():
-            p[real] = holm(p[real])
-        for one, value in zip(fixed, p, strict=True):
-            one[key] = float(value)
+        corrected = holm_of_known([one[key] for one in fixed])
+        for one, value in zip(fixed, corrected, strict=True):
+            one[key] = value
     return [Test(**one) for one in fixed]
 
 

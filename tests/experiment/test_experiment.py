@@ -91,7 +91,7 @@ def test_killed_at_a_random_moment_it_ends_with_the_same_rows(data, in_tmp):
     words = ["experiment", str(write(data, **parts)), "--out=cut", "--workers=0"]
     process = subprocess.Popen([sys.executable, "-m", "recbole_cierec", *words])
     wait_for(lambda: any(Path("cut").rglob("*.last.pth")))
-    time.sleep(random.uniform(0, 1))
+    time.sleep(random.uniform(0, 1))  # noqa: S311
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = read_rows(Path("cut/rows.jsonl"))
