@@ -23,6 +23,7 @@ from recbole_cierec.distributed.launch import MOST_PROCESSES
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Plan, Run, describe, make_plan
+from recbole_cierec.experiment.plots import write_plots
 from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
 from recbole_cierec.experiment.spec import Experiment, read_experiment
 from recbole_cierec.experiment.summary import summarize
@@ -58,7 +59,7 @@ def run_experiment(
 
     Returns:
         ``plan`` (its description), ``rows`` (one a run, in the order of the plan), ``failed`` (rows
-        with an error, those of searches included) and ``files`` (the tables, by name).
+        with an error, those of searches included) and ``files`` (tables and plots, by name).
 
     Raises:
         UserError: The file, a model, a data set or a key is wrong; nothing was started.
@@ -93,6 +94,10 @@ def _results(experiment: Experiment, plan: Plan, folder: Folder) -> dict[str, An
     failed += [row for row in found if row.get("error")]
     blocks = summarize(experiment, rows, folder.path)
     files = write_tables(experiment, blocks, folder.path) if blocks else {}
+    try:
+        files |= write_plots(experiment, blocks, folder.path)
+    except ConfigError as error:  # without matplotlib there are tables
+        _say(f"{error} (or 'recbole-cierec[report]')")
     return {"rows": rows, "failed": failed, "files": files}
 
 
