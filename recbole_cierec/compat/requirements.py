@@ -17,7 +17,7 @@ OPTIONAL = {
     "faiss-cpu": "RecBole's NCL",
     "kmeans-pytorch": "RecBole's LDiffRec",
     "lightgbm": "RecBole's LightGBM",
-    "matplotlib": "benchmarks/growth.py: figures",
+    "matplotlib": "experiment: plots; figures of benchmarks",
     "python-louvain": "RecBole's NNCF",
     "tenacity": "convert images: further attempts",
     "timm": "visual_encoder: timm/NAME",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
@@ -44,6 +45,21 @@ def whole_number(key: str, value: int | str, most: int) -> int:
     return int(text)
 
 
+def positive_number(key: str, value: float | str) -> float:
+    """A number above 0, as such or as the text of a command line.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ConfigError(f"--{key} must be a number above 0, not '{value}'")
+    return number
+
+
 @dataclass
 class Search:
     """A search as the user defines it.
@@ -81,7 +97,7 @@ class Search:
     out: str | Path = "saved/tune"
     name: str = ""
     storage: str | Path = ""
-    seconds: float | None = None
+    seconds: float | str | None = None
     pruner: str = "none"
     base: Config = field(init=False, repr=False)
     space: Space = field(init=False, repr=False)
@@ -94,6 +110,8 @@ class Search:
             if getattr(self, key) not in known:
                 words = ", ".join(known)
                 raise ConfigError(f"--{key} must be one of {words}, not '{getattr(self, key)}'")
+        if self.seconds is not None:
+            self.seconds = positive_number("seconds", self.seconds)
         if Path(self.name).name != self.name:
             raise ConfigError(
                 f"--name must not be a path ('{self.name}'); use --out for the folder"
@@ -146,7 +164,7 @@ class Search:
         """How many trials are left within the budget; one always completes."""
         rows = study.rows()
         spent = sum(row.get("cpu_seconds", 0.0) for row in rows)
-        if self.seconds is not None and spent >= self.seconds and study.best(rows):
+        if self.seconds is not None and spent >= float(self.seconds) and study.best(rows):
             return 0
         return study.left()
 
