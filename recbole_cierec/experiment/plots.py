@@ -45,12 +45,12 @@ def _panels(count: int, height: float) -> tuple[Any, Sequence[Any]]:
     columns = min(count, 2)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(_WIDTH * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axis in list(axes)[count:]:
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
         axis.set_visible(False)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes)[:count]
+    return figure, axes[:count]
 
 
 def _bars(block: Block) -> Any:
