@@ -9,11 +9,12 @@ from typing import Any
 
 from recbole_cierec.compat.optional_packages import require
 from recbole_cierec.experiment.spec import Experiment
-from recbole_cierec.experiment.summary import Block
+from recbole_cierec.experiment.summary import Block, Cell
 from recbole_cierec.experiment.tables import SCALE
 from recbole_cierec.files.atomic_write import replacing
 
 _WIDTH, _BAR, _LINE = 6.4, 0.32, 4.0  # inches: of a panel, of a bar, height of a panel of lines
+_FEW_SEEDS = 3
 _COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
 
 
@@ -64,23 +65,25 @@ def _bars(block: Block) -> Any:
                 continue
             color = _COLORS[1] if model == block.baseline else _COLORS[0]
             axis.barh(place, SCALE * cell.mean, color=color, height=0.7)
-            low, high = _ends(cell)
+            low, high = _ends(block, cell)
             if not math.isnan(low):
                 axis.plot([SCALE * low, SCALE * high], [place, place], color="black", lw=1)
         axis.set_yticks(range(len(block.models)), block.models)
         axis.set_ylim(len(block.models) - 0.4, -0.6)  # the first model on top
         axis.set_xlim(left=0)
         axis.set_xlabel(f"{column}, %")
-    figure.suptitle(f"{block.dataset}, {block.protocol}; 95 % intervals over {_over(block)}")
+    figure.suptitle(f"{_title(block)}; red: {block.baseline}")
     return figure
 
 
-def _over(block: Block) -> str:
-    return f"{block.seeds} seeds" if block.seeds > 1 else f"{block.users} users"
+def _title(block: Block) -> str:
+    over = f"{block.seeds} seeds" if block.seeds >= _FEW_SEEDS else f"{block.users} users"
+    return f"{block.dataset}, {block.protocol}; 95 % intervals over {over}"
 
 
-def _ends(cell: Any) -> tuple[float, float]:
-    if math.isnan(cell.half):
+def _ends(block: Block, cell: Cell) -> tuple[float, float]:
+    """The interval over seeds; of few seeds, whose t-interval is wide, the one over users."""
+    if block.seeds < _FEW_SEEDS:
         return cell.low, cell.high
     return cell.mean - cell.half, cell.mean + cell.half
 
@@ -103,7 +106,7 @@ def _lines(block: Block, lines: dict[str, list[tuple[float, str]]]) -> Any:
                 continue
             at = [x for x, _ in known]
             axis.plot(at, [SCALE * c.mean for _, c in known], "o-", color=color, label=family)
-            ends = [_ends(cell) for _, cell in known]
+            ends = [_ends(block, cell) for _, cell in known]
             low, high = ([SCALE * end[side] for end in ends] for side in (0, 1))
             axis.fill_between(at, low, high, color=color, alpha=0.15, lw=0)
         values = sorted({x for points in lines.values() for x, _ in points})
@@ -112,7 +115,7 @@ def _lines(block: Block, lines: dict[str, list[tuple[float, str]]]) -> Any:
         axis.set_xticks(values, [f"{value:g}" for value in values], minor=False)
         axis.set_ylabel(f"{column}, %")
         axis.legend(frameon=False)
-    figure.suptitle(f"{block.dataset}, {block.protocol}; 95 % intervals over {_over(block)}")
+    figure.suptitle(_title(block))
     return figure
 
 
