@@ -65,9 +65,11 @@ class Folder:
         try:
             yield True
         finally:
-            with suppress(OSError):  # removed first: who opens it later finds the row
-                path.unlink(missing_ok=True)
-            lock.release()
+            lock.release()  # the file stays: removed, two processes could lock two of its name
+
+    def remove_locks(self) -> None:
+        """Remove the files of locks, when nothing is left to do."""
+        shutil.rmtree(self.path / "locks", ignore_errors=True)
 
     def lend_stages(self, key: str) -> set[str]:
         """Link the trained stages into the folder of a run; returns their names."""

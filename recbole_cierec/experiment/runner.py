@@ -34,6 +34,7 @@ from recbole_cierec.logs import warnings_on_terminal
 from recbole_cierec.terminal import say
 
 POLL = 2.0  # seconds between two looks at the rows while other machines work
+TERMINATED = 128 + signal.SIGTERM  # the exit code of a worker after SIGTERM
 STARTS = 2  # give a task up when so many of its processes were killed
 _PRELOADED = ["recbole_cierec.experiment.work"]
 
@@ -167,6 +168,8 @@ class _Runner:
         else:
             self._work_in_processes(workers)
         self.clean()
+        if all(map(self.folder.done().run, self.plan.runs)):
+            self.folder.remove_locks()
 
     def _work_here(self) -> None:
         warnings_on_terminal()
@@ -241,13 +244,13 @@ class _Runner:
         if code == 0:
             self.report(task)
             return
-        if code > 0:
+        if 0 < code != TERMINATED:
             raise UserError(f"{task.key}: its process ended with code {code}; see its output above")
         deaths = self.killed[task.key] = self.killed.get(task.key, 0) + 1
         if deaths < STARTS:
-            _say(f"{task.key}: its process was killed (signal {-code}: memory?); once more")
+            _say(f"{task.key}: its process was killed (code {code}: memory?); once more")
             return
-        error = f"its process was killed {deaths} times (signal {-code}: memory?)"
+        error = f"its process was killed {deaths} times (code {code}: memory?)"
         row = {"key": task.key, "model": task.model.label, "dataset": task.dataset}
         row |= {"protocol": task.protocol, "seed": task.keys["seed"], "error": error}
         path = self.folder.rows if isinstance(task, Run) else self.folder.searches
@@ -311,7 +314,7 @@ def _work(
     folder: Path, task: Task, keep: bool, place: dict[str, Any], threads: int
 ) -> None:  # in a process of its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops this one
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
