@@ -266,7 +266,9 @@ def describe(experiment: Experiment, plan: Plan, rows: list[Row], done: Done, wo
         else:
             open_searches = len(searches)
     at_once = max(workers, 1)
-    estimate = f"{hours / at_once:.1f} hours with {at_once} at once"
+    time = hours / at_once
+    estimate = f"{time:.1f} hours" if time >= 1 else f"{60 * time:.0f} minutes"
+    estimate += f" with {at_once} at once"
     if unknown or open_searches:
         what = [counted(unknown, "run")] * bool(unknown)
         what += [counted(open_searches, "search")] * bool(open_searches)
