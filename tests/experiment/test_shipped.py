@@ -1,4 +1,4 @@
-"""The experiments in ``properties/experiments``: each is valid for this version's models and keys."""
+"""The shipped experiments: each is valid for the models and keys of this version."""
 
 from __future__ import annotations
 
