@@ -225,7 +225,9 @@ class SharedStudy:
     def is_hopeless(self, trial: FrozenTrial, epoch: int, score: float) -> bool:
         """Keep a trial's validation score after an epoch; whether the trial should stop there."""
         asked = self._optuna.trial.Trial(self.study, trial._trial_id)
-        asked.report(score, epoch)
+        with warnings.catch_warnings():  # a trial that is run again reports the same scores again
+            warnings.simplefilter("ignore")
+            asked.report(score, epoch)
         return bool(asked.should_prune())
 
     def finish(self, trial: FrozenTrial, outcome: Row) -> None:
