@@ -267,7 +267,7 @@ def describe(experiment: Experiment, plan: Plan, rows: list[Row], done: Done, wo
             open_searches = len(searches)
     at_once = max(workers, 1)
     time = hours / at_once
-    estimate = f"{time:.1f} hours" if time >= 1 else f"{60 * time:.0f} minutes"
+    estimate = f"{time:.1f} hours" if time >= 1 else f"{60 * time:.0f} min"
     estimate += f" with {at_once} at once"
     if unknown or open_searches:
         what = [counted(unknown, "run")] * bool(unknown)
