@@ -1,22 +1,15 @@
-"""Runs an experiment: hands its searches and runs to processes, one process each.
-
-A process of its own gives each run an honest peak of memory, and a crash ends one run only. The
-processes are forked from a server that has imported the package, so that each starts in a moment.
-"""
+"""Runs an experiment: hands out its searches and runs, and writes the tables."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from recbole_cierec.distributed.launch import MOST_PROCESSES
@@ -24,6 +17,7 @@ from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Plan, Run, describe, make_plan
 from recbole_cierec.experiment.plots import write_plots
+from recbole_cierec.experiment.processes import TERMINATED, Slot
 from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
 from recbole_cierec.experiment.spec import Experiment, read_experiment
 from recbole_cierec.experiment.summary import summarize
@@ -34,9 +28,7 @@ from recbole_cierec.logs import warnings_on_terminal
 from recbole_cierec.terminal import say
 
 POLL = 2.0  # seconds between two looks at the rows while other machines work
-TERMINATED = 128 + signal.SIGTERM  # the exit code of a worker after SIGTERM
 STARTS = 2  # give a task up when so many of its processes were killed
-_PRELOADED = ["recbole_cierec.experiment.work"]
 
 
 def run_experiment(
@@ -175,8 +167,7 @@ class _Runner:
         warnings_on_terminal()
         while ready := self.left()[0]:
             for task in ready:
-                place = _places(task, 1)[0]
-                if perform(self.folder, task, self.experiment.keep_checkpoints, place):
+                if perform(self.folder, task, self.experiment.keep_checkpoints, {}):
                     self.report(task)
                     break
             else:
@@ -205,7 +196,7 @@ class _Runner:
 
     def _work_in_processes(self, workers: int) -> None:
         threads = max(1, (os.cpu_count() or 1) // workers)
-        slots: list[_Slot] = [_Slot(number, workers) for number in range(workers)]
+        slots = [Slot(number, workers) for number in range(workers)]
         try:
             while True:
                 busy = {slot.task.key for slot in slots if slot.task is not None}
@@ -222,9 +213,10 @@ class _Runner:
                 running = [slot for slot in slots if slot.process is not None]
                 if not running and not left:
                     return
-                wait([slot.process.sentinel for slot in running if slot.process], POLL) if (
-                    running
-                ) else time.sleep(POLL)
+                if running:
+                    wait([slot.process.sentinel for slot in running], POLL)
+                else:
+                    time.sleep(POLL)  # other machines do what is left
                 for slot in running:
                     self._collect(slot)
         finally:
@@ -236,7 +228,7 @@ class _Runner:
         with self.folder.claimed(task.key) as free:
             return free
 
-    def _collect(self, slot: _Slot) -> None:
+    def _collect(self, slot: Slot) -> None:
         ended = slot.ended()
         if ended is None:
             return
@@ -261,73 +253,3 @@ class _Runner:
 def _test_text(row: Row) -> str:
     name, value = next(iter(row["test"].items()), ("test", None))
     return f"test {name} " + ("-" if value is None else f"{value:.4f}")
-
-
-def _places(task: Task, workers: int) -> list[dict[str, Any]]:
-    """Keys for each worker: with several GPUs in ``gpu_id`` they take them in turn."""
-    devices = [one.strip() for one in str(task.keys.get("gpu_id", "")).split(",") if one.strip()]
-    if len(devices) < 2 or workers < 2:
-        return [{} for _ in range(max(workers, 1))]
-    return [{"gpu_id": devices[rank % len(devices)]} for rank in range(workers)]
-
-
-class _Slot:
-    """A place for one process at a time."""
-
-    def __init__(self, number: int, workers: int) -> None:
-        self.number, self.workers = number, workers
-        self.task: Task | None = None
-        self.process: Any = None
-
-    def start(self, folder: Path, task: Task, keep: bool, threads: int) -> None:
-        place = _places(task, self.workers)[self.number]
-        arguments = (folder, task, keep, place, threads)
-        self.task = task
-        self.process = _context(threads).Process(target=_work, args=arguments)
-        self.process.start()
-
-    def ended(self) -> tuple[Task, int] | None:
-        """The task of a process that has ended, and the exit code."""
-        if self.process is None or self.task is None or self.process.is_alive():
-            return None
-        self.process.join()
-        ended = self.task, self.process.exitcode or 0
-        self.task = self.process = None
-        return ended
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.join()
-
-
-def _context(threads: int) -> Any:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when the server imports
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    return context
-
-
-def _work(
-    folder: Path, task: Task, keep: bool, place: dict[str, Any], threads: int
-) -> None:  # in a process of its own
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops this one
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    Thread(target=_end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(threads)
-    warnings_on_terminal()
-    perform(Folder(folder), task, keep, place)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-__all__: Sequence[str] = ["run_experiment"]
