@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "recbole_cierec.cli.run",
     "extract": "recbole_cierec.cli.extract",
     "tune": "recbole_cierec.cli.tune",
+    "experiment": "recbole_cierec.cli.experiment",
     "compare": "recbole_cierec.cli.compare",
     "recommend": "recbole_cierec.cli.recommend",
     "export": "recbole_cierec.cli.export",

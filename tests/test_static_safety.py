@@ -75,6 +75,7 @@ MAY_REPLACE = {
     "files/atomic_write.py": {"os.replace"},
     "files/leftovers.py": {"os.unlink", "shutil.rmtree"},
     "files/cache_folder.py": {"shutil.rmtree"},
+    "experiment/folder.py": {"shutil.rmtree"},
     "vision/feature_shards.py": {"shutil.rmtree"},
     "data/demo.py": {"os.rename"},
 }

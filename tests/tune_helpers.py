@@ -48,7 +48,7 @@ def fake(monkeypatch, score=None, error: BaseException | None = None) -> list[di
     """Trials without training: the score is a function of the settings; which were run."""
     asked: list[dict] = []
 
-    def run_trial(search, settings, check_data):
+    def run_trial(search, settings, check_data, watch=None):
         asked.append(settings)
         if error is not None:
             raise error

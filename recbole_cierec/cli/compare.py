@@ -4,6 +4,11 @@ Each is a ``*.users.npz`` file that a run left in ``saved/``, or a folder, whose
 The table gives means, the difference, its 95 % bootstrap interval, and the p-values of a paired
 t-test and Wilcoxon's test, corrected by Holm over the table.
 ``--metrics=recall@10,ndcg@10`` chooses the metrics.
+
+``python -m recbole_cierec compare --a RUN [RUN ...] --b RUN [RUN ...]`` compares two models that
+each ran with several seeds; here a folder stands for all its files. Two tests are stated: over
+users, each averaged over the seeds, and over seeds, runs with the same seed paired. Metrics of
+groups (``recall@10_cold``) are allowed.
 """
 
 from __future__ import annotations
@@ -19,23 +24,43 @@ from recbole_cierec.terminal import say
 
 def compare(argv: Sequence[str]) -> None:
     """Print the table for a command line."""
+    from recbole_cierec.evaluation.over_seeds import read_seeds, seeds_table
     from recbole_cierec.evaluation.per_user import read_per_user
     from recbole_cierec.evaluation.significance import significance_table
 
-    metrics, paths = ["recall@10", "ndcg@10"], []
+    metrics, paths = _split(argv)
+    if "a" in paths or "b" in paths:
+        if paths.keys() != {"a", "b"}:
+            raise ConfigError("command line: --a RUN [RUN ...] --b RUN [RUN ...] go together")
+        say(seeds_table(read_seeds(paths["a"]), read_seeds(paths["b"]), metrics))
+        return
+    if len(paths.get("", [])) < 2:
+        raise ConfigError("command line: name a baseline and at least one run; --help says more")
+    base, *runs = (read_per_user(path) for path in paths[""])
+    say(significance_table(runs, base, metrics))
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, list[Path]]]:
+    """The metrics, and the paths after ``--a``, ``--b`` or neither."""
+    metrics = ["recall@10", "ndcg@10"]
+    paths: dict[str, list[Path]] = {}
+    side = ""
     for word in argv:
-        if word.startswith("--metrics="):
-            metrics = word.split("=", 1)[1].split(",")
-        elif word.startswith("--"):
+        flag, equals, value = word.partition("=")
+        if flag == "--metrics" and equals:
+            metrics = value.split(",")
+        elif flag in ("--a", "--b"):
+            side = flag[2:]
+            paths.setdefault(side, []).extend([Path(value)] if value else [])
+        elif flag.startswith("--"):
             raise ConfigError(
-                f"command line: unknown flag {word}; the only flag is --metrics=NAME,NAME"
+                f"command line: unknown flag {word}; flags are --metrics=NAME,NAME, --a and --b"
             )
         else:
-            paths.append(Path(word))
-    if len(paths) < 2:
-        raise ConfigError("command line: name a baseline and at least one run; --help says more")
-    base, *runs = (read_per_user(path) for path in paths)
-    say(significance_table(runs, base, metrics))
+            paths.setdefault(side, []).append(Path(word))
+    if not all(paths.get(side, [""]) for side in ("a", "b")):
+        raise ConfigError("command line: --a and --b need at least one run each")
+    return metrics, paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:

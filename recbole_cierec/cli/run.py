@@ -37,6 +37,7 @@ examples:
 other commands (each has --help):
   python -m recbole_cierec extract      pictures and features of a data set ahead of runs
   python -m recbole_cierec tune         search of hyper-parameters on the validation part
+  python -m recbole_cierec experiment   models x data sets x protocols x seeds from one file
   python -m recbole_cierec compare      whether finished runs differ, tested over users
   python -m recbole_cierec recommend    lists for users from a checkpoint, users for new items
   python -m recbole_cierec export       vectors of a checkpoint for an index such as FAISS

@@ -28,6 +28,9 @@ search, however it was stopped.
   --sampler=NAME      random: no two trials alike, trial k the same for any number of processes and
                       for every model with these ranges (default); tpe: learns after ten random
                       trials, worth it from about thirty
+  --seconds=S         no trial starts after S processor seconds of trials, but one completes
+  --pruner=NAME       stop a trial that validates worse than those before it at the same epoch:
+                      median or hyperband (default: none; only with one process)
   --processes=P       trials to run at once on this machine (default: 1)
   --out=DIR           folder for all results (default: saved/tune)
   --name=NAME         of the study and its files (default: DATASET-MODEL)
@@ -46,7 +49,7 @@ examples:
   python -m recbole_cierec tune --model=MF --loss=softmax --dataset=mine --name=mine-MF-softmax
   python -m recbole_cierec tune --model=LightGCN --dataset=mine --storage=/shared/mine.journal
 """
-_OWN = ("trials", "search", "sampler", "processes", "out", "name", "storage")
+_OWN = "trials search sampler seconds pruner processes out name storage".split()
 _OF_RUN = ("resume", "nproc", "world_size", "ip", "port", "group_offset")
 
 

@@ -18,7 +18,7 @@ OPTIONAL = {
     "kmeans-pytorch": "RecBole's LDiffRec",
     "lightgbm": "RecBole's LightGBM",
     "jinja2": "report",
-    "matplotlib": "report; benchmarks/growth.py",
+    "matplotlib": "report; plots of experiment; figures of benchmarks",
     "python-louvain": "RecBole's NNCF",
     "scikit-learn": "report: t-SNE",
     "tenacity": "convert images: further attempts",

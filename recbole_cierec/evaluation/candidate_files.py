@@ -2,9 +2,10 @@
 
 The file is an .npz without pickled objects: ``items`` and ``users`` are external ids (text),
 ``about`` describes the lists (JSON), and each phase, view and repeat has an array such as
-``test/0`` or ``test_among_cold/3``: int32 [users, N], row k for ``test/users[k]``, values are
-indices of ``items``, padded with -1. The lists hold negatives only; positives are the interactions
-of the phase.
+``test/0`` or ``test_among_cold/3``: integers [users, N], row k for ``test/users[k]``, values are
+indices of ``items``, padded with -1. The arrays are not compressed and have the smallest integers
+that hold all indices; compressed ones and other integers are read as well. The lists hold
+negatives only; positives are the interactions of the phase.
 """
 
 from __future__ import annotations
@@ -134,11 +135,11 @@ def _write(
     arrays["items"] = np.asarray(items, dtype=np.str_)
     arrays[f"{phase}/users"] = np.asarray(users, dtype=np.str_)[plan.users]
     arrays[f"{phase}/about"] = np.array(json.dumps(about))
-    every = np.arange(len(plan.users))
+    every, kind = np.arange(len(plan.users)), np.min_scalar_type(-len(items))
     for (view, repeat), rows in plan.negatives.items():
-        arrays[_name(phase, view, repeat)] = rows.padded(every, -1).astype(np.int32)
+        arrays[_name(phase, view, repeat)] = rows.padded(every, -1).astype(kind)
     with replacing(path, check=_names) as file:
-        np.savez_compressed(file, **arrays)
+        np.savez(file, **arrays)  # compression takes a minute; the smaller integers save as much
 
 
 def _read_lists(
@@ -153,7 +154,7 @@ def _read_lists(
     """Copy the lists into the plan, in the order of its rows, as internal ids."""
     number = {token: k for k, token in enumerate(items)}
     tokens = arrays["items"]
-    internal = np.array([number.get(str(token), -1) for token in tokens.tolist()] + [-1])
+    internal = np.array([number.get(str(token), -1) for token in tokens.tolist()] + [-1], np.int32)
     row = {str(token): k for k, token in enumerate(arrays[f"{phase}/users"].tolist())}
     order = [row.get(token, -1) for token in np.asarray(users)[plan.users].tolist()]
     if -1 in order:
@@ -166,13 +167,15 @@ def _read_lists(
             name = _name(phase, view.name, repeat)
             table = _table(path, arrays, name, len(row), len(tokens))[order]
             real = table >= 0
-            values = internal[table[real]]
-            rows = np.repeat(np.arange(len(order)), real.sum(1))
-            _refuse_bad(path, name, values, rows, used)
+            ids = np.where(real, internal[table], -1)
+            values = ids[real]
+            if len(values) and values.min() <= 0:
+                raise DataError(f"{path}: {name} names items that the data set lacks")
+            _refuse_bad(path, name, ids, used)
             if view.items is not None and not view.items[values].all():
                 raise DataError(f"{path}: {name} holds items that this view does not rank")
             starts = np.concatenate([[0], np.cumsum(real.sum(1))])
-            plan.negatives[view.name, repeat] = Ragged(values.astype(np.int32), starts)
+            plan.negatives[view.name, repeat] = Ragged(values, starts)
 
 
 def _table(
@@ -188,15 +191,18 @@ def _table(
     return table
 
 
-def _refuse_bad(path: Path, name: str, values: np.ndarray, rows: np.ndarray, used: Ragged) -> None:
-    if len(values) and values.min() <= 0:
-        raise DataError(f"{path}: {name} names items that the data set lacks")
+def _refuse_bad(path: Path, name: str, ids: np.ndarray, used: Ragged) -> None:
+    """Refuse lists [rows, N] of internal ids, padded with -1, that repeat an item or hold one of
+    ``used``. Rows are sorted by themselves, which takes a tenth of a sort of all pairs."""
+    ids = np.sort(ids, axis=1)
+    span = int(max(ids.max(initial=0), used.values.max(initial=0))) + 2
+    cells = (ids + np.arange(len(ids), dtype=np.int64)[:, None] * span).reshape(-1)
     owners = np.repeat(np.arange(len(used.lengths)), used.lengths)
-    span = int(max(values.max(initial=0), used.values.max(initial=0))) + 1
-    cells = rows * span + values
-    if np.isin(cells, owners * span + used.values).any():
+    taken = owners * span + used.values
+    places = np.minimum(np.searchsorted(cells, taken), max(len(cells) - 1, 0))
+    if len(cells) and (cells[places] == taken).any():
         raise DataError(f"{path}: {name} holds items that their user has interacted with")
-    if len(np.unique(cells)) < len(cells):
+    if ((ids[:, 1:] == ids[:, :-1]) & (ids[:, 1:] >= 0)).any():
         raise DataError(f"{path}: {name} holds an item twice for the same user")
 
 

@@ -72,7 +72,7 @@ def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray
     Raises:
         DataError: The runs have different data, protocols or users, or lack the metric.
     """
-    _refuse_incomparable(run, base)
+    check_comparable(run, base)
     # Stable: a sequential model in RecBole's modes has several rows per user, in the same order.
     a, b = (np.argsort(side.users, kind="stable") for side in (run, base))
     ours, theirs = values_of(run, metric)[a], values_of(base, metric)[b]
@@ -97,7 +97,12 @@ def values_of(run: UserResults, metric: str) -> np.ndarray:
     raise DataError(f"{run.path}: has no {metric}; it has {known}")
 
 
-def _refuse_incomparable(run: UserResults, base: UserResults) -> None:
+def check_comparable(run: UserResults, base: UserResults) -> None:
+    """Refuse two runs with other data or another protocol.
+
+    Raises:
+        DataError: The line names the keys that differ.
+    """
     both = f"{run.path} and {base.path}"
     apart = _differences(run.about.get("protocol"), base.about.get("protocol"))
     if apart:

@@ -127,12 +127,14 @@ def range_files(config: Config) -> list[Path]:
     return [path]
 
 
-def read_space(config: Config, files: Iterable[Path], fixed: Iterable[str] = ()) -> Space:
+def read_space(
+    config: Config, source: Iterable[Path] | Mapping[str, Any], fixed: Iterable[str] = ()
+) -> Space:
     """Read ranges and check each key and each value as if a user had given it.
 
     Args:
         config: The study's configuration.
-        files: Later ones win.
+        source: Files, of which later ones win, or the ranges themselves.
         fixed: Keys that are not searched although a file has them.
 
     Returns:
@@ -143,10 +145,13 @@ def read_space(config: Config, files: Iterable[Path], fixed: Iterable[str] = ())
             wrong; nothing is left to search.
     """
     found: dict[str, tuple[Any, str]] = {}
-    for file in files:
+    if isinstance(source, Mapping):
+        found = {key: (value, "search") for key, value in source.items()}
+        source = []
+    for file in source:
         found |= {key: (value, str(file)) for key, value in read_yaml(file).items()}
     if not found:
-        raise ConfigError(f"{', '.join(map(str, files))}: holds no range")
+        raise ConfigError(f"{', '.join(map(str, source)) or 'search'}: holds no range")
     space = {
         key: _range(config, key, value, origin)
         for key, (value, origin) in found.items()

@@ -88,10 +88,14 @@ def given(search: Search) -> dict[str, Any]:
     """The keys given on the command line that affect the result."""
     return {
         # In the configuration eval_args is completed and resolved.
-        key: parse_value(text) if key == "eval_args" else search.base[key]
+        key: _parsed(text) if key == "eval_args" else search.base[key]
         for key, text in search.flags.items()
         if key not in PLACE_KEYS
     }
+
+
+def _parsed(value: Any) -> Any:
+    return parse_value(value) if isinstance(value, str) else value
 
 
 def best_command(search: Search, yaml: Path) -> str:
@@ -149,6 +153,8 @@ def table(search: Search, rows: list[Row], top: int | None = None) -> str:
 def _score(row: Row) -> str:
     if row["state"] == "complete":
         return f"{row['valid']:.6f}"
+    if row["state"] == "pruned":
+        return f"{row['valid']:.6f}, stopped early"
     return "failed: " + str(row.get("reason", "")).replace("|", "/")
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from recbole_cierec.distributed.launch import MOST_PROCESSES, error_of, message_of
-from recbole_cierec.errors import UserError
+from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
 from recbole_cierec.logs import warnings_on_terminal
 from recbole_cierec.terminal import say
@@ -52,7 +53,7 @@ def tune(
         processes: How many trials to run at once. More than one start new processes, so a script
             needs the usual ``if __name__ == "__main__"``.
         **options: More of :class:`recbole_cierec.tuning.search.Search`: ``files``, ``flags``,
-            ``sampler``, ``search``, ``out``, ``name``, ``storage``.
+            ``sampler``, ``search``, ``out``, ``name``, ``storage``, ``seconds``, ``pruner``.
 
     Returns:
         ``best`` (its row), ``rows`` (all trials), ``files`` (``yaml``, ``table``, ``rows``),
@@ -63,12 +64,14 @@ def tune(
     """
     count = whole_number("processes", processes, MOST_PROCESSES)
     search = Search(model, dataset, trials=trials, **options)
+    if count > 1 and search.pruner != "none":
+        raise ConfigError("--pruner needs --processes=1: a trial is compared with those before it")
     study = search.study()
     report.check_places(search)
     study.fill()
     if search.count < int(search.trials):
         _say(f"the ranges of {search.model} hold {search.count} settings; all are tried")
-    if left := study.left():
+    if left := search.left(study):
         _say(f"{left} of {search.count} trials of {search.name} are left; {search.storage}")
         try:
             if count > 1:
@@ -88,13 +91,15 @@ def tune(
 
 
 def _run_here(search: Search, study: SharedStudy) -> None:
-    while study.left():
+    while search.left(study):
         trial = study.claim()
         if trial is None:
             time.sleep(POLL)
             continue
         settings, outcome = _begin(search, study, trial)
-        _end(search, study, trial, outcome or run_trial(search, settings, study.check_data))
+        watch = None if search.pruner == "none" else partial(study.is_hopeless, trial)
+        outcome = outcome or run_trial(search, settings, study.check_data, watch)
+        _end(search, study, trial, outcome)
 
 
 def _begin(
@@ -169,9 +174,9 @@ def _run_in_workers(search: Search, study: SharedStudy, count: int) -> None:
     workers: list[_Worker] = []
     try:
         workers.extend(_Worker(arguments, threads) for arguments in _with_gpus(search, count))
-        while study.left():
+        while search.left(study) or any(worker.trial is not None for worker in workers):
             for worker in workers:
-                if worker.trial is None:
+                if worker.trial is None and search.left(study):
                     _hand_out(search, study, worker)
             busy: dict[Any, tuple[_Worker, FrozenTrial]] = {
                 w.pipe: (w, w.trial) for w in workers if w.trial is not None

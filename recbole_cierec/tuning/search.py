@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 SAMPLERS = ("random", "tpe")
+PRUNERS = ("none", "median", "hyperband")
 MOST_TRIALS = 10**6
 FIRST_RANDOM = 10  # tpe learns from as many trials drawn at random
 
@@ -43,6 +45,21 @@ def whole_number(key: str, value: int | str, most: int) -> int:
     return int(text)
 
 
+def positive_number(key: str, value: float | str) -> float:
+    """A number above 0, as such or as the text of a command line.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ConfigError(f"--{key} must be a number above 0, not '{value}'")
+    return number
+
+
 @dataclass
 class Search:
     """A search as the user defines it.
@@ -51,13 +68,16 @@ class Search:
         model: The model's name; None: as for ``run``.
         dataset: The data set's name; None: as for ``run``.
         files: The user's yaml files.
-        flags: Fixed keys, with their values as text, as on a command line.
+        flags: Fixed keys, with their values as text, as on a command line, or as such.
         trials: Trials in all.
         sampler: ``random`` or ``tpe``.
-        search: A file of ranges; None: the package's.
+        search: A file of ranges, or ranges; None: the package's.
         out: The folder for all results.
         name: The study's name; empty: DATASET-MODEL.
         storage: The file that keeps the trials; empty: NAME.journal in ``out``.
+        seconds: Processor seconds of all trials after which none starts; None: no limit.
+        pruner: Stops trials that validate worse than others at the same epoch: ``median``,
+            ``hyperband`` or ``none``. It needs the trials to run in this process.
         base: The configuration of trial 0.
         space: The ranges.
         first: The settings of trial 0, the defaults.
@@ -70,13 +90,15 @@ class Search:
     model: str | None
     dataset: str | None
     files: Sequence[str] = ()
-    flags: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
     trials: int | str = 20
     sampler: str = "random"
-    search: str | None = None
+    search: str | Mapping[str, Any] | None = None
     out: str | Path = "saved/tune"
     name: str = ""
     storage: str | Path = ""
+    seconds: float | str | None = None
+    pruner: str = "none"
     base: Config = field(init=False, repr=False)
     space: Space = field(init=False, repr=False)
     first: dict[str, Any] = field(init=False, repr=False)
@@ -84,9 +106,12 @@ class Search:
 
     def __post_init__(self) -> None:
         self.trials = whole_number("trials", self.trials, MOST_TRIALS)
-        if self.sampler not in SAMPLERS:
-            known = ", ".join(SAMPLERS)
-            raise ConfigError(f"--sampler must be one of {known}, not '{self.sampler}'")
+        for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if getattr(self, key) not in known:
+                words = ", ".join(known)
+                raise ConfigError(f"--{key} must be one of {words}, not '{getattr(self, key)}'")
+        if self.seconds is not None:
+            self.seconds = positive_number("seconds", self.seconds)
         if Path(self.name).name != self.name:
             raise ConfigError(
                 f"--name must not be a path ('{self.name}'); use --out for the folder"
@@ -98,8 +123,12 @@ class Search:
         self.name = self.name or f"{self.dataset}-{self.base['model']}"
         self.storage = self.storage or Path(self.out, f"{self.name}.journal")
         fixed = [key for key, origin in self.base.origins.items() if origin == COMMAND_LINE]
-        files = [Path(self.search)] if self.search else range_files(self.base)
-        self.space = read_space(self.base, files, fixed)
+        source: Sequence[Path] | Mapping[str, Any]
+        if isinstance(self.search, Mapping):
+            source = self.search
+        else:
+            source = [Path(self.search)] if self.search else range_files(self.base)
+        self.space = read_space(self.base, source, fixed)
         self.first = defaults(self.space, self.base)
         self.count = int(min(self.trials, size(self.space, self.first)))
 
@@ -125,7 +154,19 @@ class Search:
             "digest": base.digest(),
         }
         maximize = bool(base["valid_metric_bigger"])
-        return SharedStudy(Path(self.storage), self.name, self.count, settings, maximize)
+        if self.pruner != "none":
+            settings["pruner"] = self.pruner
+        study = SharedStudy(Path(self.storage), self.name, self.count, settings, maximize)
+        study.prune_by(self.pruner)
+        return study
+
+    def left(self, study: SharedStudy) -> int:
+        """How many trials are left within the budget; one always completes."""
+        rows = study.rows()
+        spent = sum(row.get("cpu_seconds", 0.0) for row in rows)
+        if self.seconds is not None and spent >= float(self.seconds) and study.best(rows):
+            return 0
+        return study.left()
 
     def config(self, settings: Mapping[str, Any]) -> Config:
         """The configuration of a trial."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import uuid
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 _JOURNAL = b'{"op_code"'  # how Optuna's journals begin
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned"}
+PRUNE_AFTER = 3  # complete trials before one is stopped
 STARTS = 5  # give a trial up after so many starts: it may be what kills its process
 
 
@@ -209,6 +212,24 @@ class SharedStudy:
         with suppress(self._finished):
             self.storage.set_trial_user_attr(trial._trial_id, key, value)
 
+    def prune_by(self, name: str) -> None:
+        """Choose what stops hopeless trials: ``median``, ``hyperband`` or ``none``."""
+        pruners = self._optuna.pruners
+        make: dict[str, Callable[[], Any]] = {
+            "median": lambda: pruners.MedianPruner(n_startup_trials=PRUNE_AFTER),
+            "hyperband": pruners.HyperbandPruner,
+            "none": pruners.NopPruner,
+        }
+        self.study.pruner = make[name]()
+
+    def is_hopeless(self, trial: FrozenTrial, epoch: int, score: float) -> bool:
+        """Keep a trial's validation score after an epoch; whether the trial should stop there."""
+        asked = self._optuna.trial.Trial(self.study, trial._trial_id)
+        with warnings.catch_warnings():  # a trial that is run again reports the same scores again
+            warnings.simplefilter("ignore")
+            asked.report(score, epoch)
+        return bool(asked.should_prune())
+
     def finish(self, trial: FrozenTrial, outcome: Row) -> None:
         """Write a trial's result.
 
@@ -218,6 +239,8 @@ class SharedStudy:
         """
         value = outcome["valid"]
         state = self._states.FAIL if value is None else self._states.COMPLETE
+        if outcome.get("pruned"):
+            state = self._states.PRUNED
         values = None if value is None else [value]
         self.note(trial, "outcome", outcome)
         try:
@@ -246,7 +269,7 @@ class SharedStudy:
         return [
             {
                 "trial": trial.number,
-                "state": "complete" if trial.state == self._states.COMPLETE else "failed",
+                "state": _STATES.get(trial.state.name, "failed"),
                 "settings": trial.user_attrs.get("settings"),
                 **trial.user_attrs.get("outcome", {}),
             }

@@ -15,6 +15,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import torch
+from recbole.utils import ModelType
 
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
@@ -25,18 +26,31 @@ from recbole_cierec.tuning.ranges import same
 from recbole_cierec.tuning.search import Search
 from recbole_cierec.tuning.study import Row
 
+Watch = Callable[[int, float], bool]
 
-def run_trial(search: Search, settings: dict[str, Any], check_data: Callable[[str], None]) -> Row:
+
+class _HopelessError(Exception):
+    """The trial was stopped after an epoch, with its validation score."""
+
+
+def run_trial(
+    search: Search,
+    settings: dict[str, Any],
+    check_data: Callable[[str], None],
+    watch: Watch | None = None,
+) -> Row:
     """Train with some settings.
 
     Args:
         search: The search.
         settings: Key to value.
         check_data: Called with the digest of the training data before the training.
+        watch: Called with epoch and score after each validation; whether to stop the trial.
 
     Returns:
-        ``settings``, ``valid`` (None and a ``reason`` if the trial failed), ``metrics``,
-        ``epochs``, ``best_epoch``, ``seconds``, ``cpu_seconds`` and ``log``.
+        ``settings``, ``valid`` (None and a ``reason`` if the trial failed), ``pruned`` (only of a
+        stopped trial, whose ``valid`` is its last score), ``metrics``, ``epochs``, ``best_epoch``,
+        ``seconds``, ``cpu_seconds`` and ``log``.
 
     Raises:
         UserError: What would stop all other trials too: the data, pictures, a checkpoint.
@@ -44,7 +58,10 @@ def run_trial(search: Search, settings: dict[str, Any], check_data: Callable[[st
     start, cpu = perf_counter(), process_time()
     outcome: Row = {"settings": settings, "valid": None}
     try:
-        outcome |= _train(search.config(settings), check_data)
+        outcome |= _train(search.config(settings), check_data, watch)
+    except _HopelessError as stop:
+        epoch, score = stop.args
+        outcome |= {"valid": score, "pruned": True, "epochs": epoch + 1, "best_epoch": epoch + 1}
     except (DataError, PictureError, CheckpointError):
         raise
     except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
@@ -61,7 +78,13 @@ def run_trial(search: Search, settings: dict[str, Any], check_data: Callable[[st
     return outcome
 
 
-def _train(config: Config, check_data: Callable[[str], None]) -> Row:
+def _train(config: Config, check_data: Callable[[str], None], watch: Watch | None) -> Row:
+    def validated(epoch: int, score: float) -> None:
+        if watch is not None and math.isfinite(score) and watch(epoch, float(score)):
+            raise _HopelessError(epoch, float(score))
+
+    # RecBole's trainer of trees takes no function to call.
+    hook = {} if config["MODEL_TYPE"] == ModelType.DECISIONTREE else {"callback_fn": validated}
     log = start_log(config)
     getLogger().info(config)
     for note in config.notes:
@@ -73,7 +96,7 @@ def _train(config: Config, check_data: Callable[[str], None]) -> Row:
         check_data(train._dataset.digest() if hasattr(train._dataset, "digest") else "")
         try:
             score, result = job.trainer.fit(
-                train, valid, saved=False, show_progress=config["show_progress"]
+                train, valid, saved=False, show_progress=config["show_progress"], **hook
             )
         finally:
             job.trainer.end_report(None)

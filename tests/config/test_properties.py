@@ -23,7 +23,8 @@ from recbole_cierec.tuning.ranges import read_space
 
 PACKAGE = Path(recbole_cierec.__file__).parent
 RECBOLE = Path(recbole.__file__).parent
-YAML_FILES = sorted(properties_dir().rglob("*.yaml"))
+EXPERIMENTS = properties_dir() / "experiments"  # no defaults; tests/experiment/test_shipped.py
+YAML_FILES = sorted(set(properties_dir().rglob("*.yaml")) - set(EXPERIMENTS.glob("*")))
 SEARCH_FILES = [path for path in YAML_FILES if path.parent.name == "search"]
 EXPLAINED = re.compile(r"\s*([\w-]+):.*?\s#\s\(([a-z ]+)\) (\S.*)")  # key, types, sentence
 

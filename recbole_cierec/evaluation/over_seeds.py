@@ -1,0 +1,241 @@
+"""Runs of several seeds: intervals and paired tests over users, and over seeds.
+
+Two questions are asked separately. *Over users*: would another sample of users show the difference?
+Each user's metric is first averaged over the seeds, then users are paired. *Over seeds*: would
+another seed show it? Each run counts once, by its mean over users, and runs with the same seed are
+paired. The first test ignores how much seeds vary, the second how much users do; a claim should
+hold in both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
+from recbole_cierec.evaluation.significance import RESAMPLES, check_comparable, holm
+
+LEVEL = 0.95
+_GROUP = "group/"
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """Some runs against a baseline on one metric.
+
+    Attributes:
+        difference: Mean over users and seeds.
+        low: Lower end of the 95 % bootstrap interval of the difference over users.
+        high: Its upper end.
+        users: Number of users.
+        t_p: p-value of the paired t-test over users, each averaged over the seeds.
+        wilcoxon_p: That of Wilcoxon's test.
+        seeds: Number of seeds that both have.
+        seeds_p: p-value of the paired t-test over seeds; nan with one seed.
+    """
+
+    difference: float
+    low: float
+    high: float
+    users: int
+    t_p: float
+    wilcoxon_p: float
+    seeds: int
+    seeds_p: float
+
+
+def by_user(results: UserResults, metrics: Iterable[str]) -> pd.DataFrame:
+    """Values by user (index) and metric (columns); nan where a user has none.
+
+    Args:
+        results: Of one run.
+        metrics: As in a result: ``recall@10``, ``recall@10_cold`` (of the users of a group) or
+            ``recall@10_among_cold`` (of a view). Those without values by user are left out.
+
+    Returns:
+        One row a user: several test cases of a user (sequential models) are averaged.
+    """
+    columns = {}
+    for metric in metrics:
+        name, _, rest = metric.partition("@")  # NDCG_Hit has an underscore too
+        cut, _, group = rest.partition("_")
+        plain = f"{name}@{cut}"
+        if metric in results.values:
+            columns[metric] = results.values[metric]
+        elif plain in results.values and f"{_GROUP}{group}" in results.values:
+            members = results.values[f"{_GROUP}{group}"]
+            columns[metric] = np.where(members, results.values[plain], np.nan)
+    frame = pd.DataFrame(columns, index=pd.Index(results.users, name="user"), dtype=float)
+    return frame.groupby(level=0).mean()
+
+
+def seed_means(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Each user's mean over runs of several seeds, for the users that all runs have."""
+    users = reduce(lambda a, b: a.intersection(b), (frame.index for frame in frames))
+    return pd.concat([frame.loc[users] for frame in frames]).groupby(level=0).mean()
+
+
+def t_interval(values: Sequence[float]) -> float:
+    """Half the 95 % t-interval of a mean; nan for fewer than two values.
+
+    >>> round(t_interval([1.0, 2.0, 3.0]), 3)
+    2.484
+    """
+    if len(values) < 2:
+        return float("nan")
+    return float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
+
+
+def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+    """Means of bootstrap samples of users.
+
+    All columns share the samples, so differences of columns are those of paired samples.
+
+    Args:
+        values: [users, columns]; nan: no value.
+        seed: Of the samples.
+        resamples: Their number.
+
+    Returns:
+        [resamples, columns]
+    """
+    rng, n = np.random.default_rng(seed), len(values)
+    has = ~np.isnan(values)
+    filled = np.where(has, values, 0.0)
+    means = np.empty((resamples, values.shape[1]))
+    for row in means:
+        counts = np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
+        with np.errstate(invalid="ignore"):  # a sample may have no user of a small group
+            row[:] = (counts @ filled) / (counts @ has)
+    return means
+
+
+def interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % percentile interval of each column."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.nanquantile(means, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def paired_test(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> tuple[float, float, int]:
+    """p-values of the paired t-test and of Wilcoxon's test over users, and their number."""
+    both = ours.index.intersection(theirs.index)
+    difference = (ours.loc[both, metric] - theirs.loc[both, metric]).dropna().to_numpy()
+    if not difference.any():
+        return 1.0, 1.0, len(difference)
+    t_p = float("nan")
+    if len(difference) > 1 and difference.std() > 0:
+        t_p = float(stats.ttest_1samp(difference, 0.0).pvalue)
+    return t_p, float(stats.wilcoxon(difference).pvalue), len(difference)
+
+
+def seeds_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """p-value of the paired t-test over seeds; nan where it has nothing to test with."""
+    difference = np.subtract(ours, theirs)
+    if len(difference) < 2 or not np.isfinite(difference).all():
+        return float("nan")
+    if difference.std() == 0:
+        return 1.0 if not difference.any() else float("nan")
+    return float(stats.ttest_rel(ours, theirs).pvalue)
+
+
+def compare_seeds(
+    runs: Sequence[UserResults], base: Sequence[UserResults], metric: str
+) -> SeedTest:
+    """Test runs against those of a baseline with the same seeds.
+
+    Raises:
+        DataError: Runs have different data or protocols, a seed occurs twice, no seed is common, or
+            the metric has no values by user.
+    """
+    ours, theirs = _by_seed(runs), _by_seed(base)
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        raise DataError(
+            f"{runs[0].path} and {base[0].path} have no seed in common: {sorted(ours)} and "
+            f"{sorted(theirs)}"
+        )
+    frames: list[list[pd.DataFrame]] = [[], []]
+    for seed in seeds:
+        check_comparable(ours[seed], theirs[seed])
+        for side, results in enumerate((ours[seed], theirs[seed])):
+            frame = by_user(results, [metric])
+            if metric not in frame:
+                raise DataError(f"{results.path}: has no {metric} by user")
+            frames[side].append(frame)
+    a, b = (seed_means(side) for side in frames)
+    t_p, wilcoxon_p, users = paired_test(a, b, metric)
+    difference = (a[metric] - b[metric]).dropna()
+    low, high = interval(bootstrap_means(difference.to_numpy()[:, None]))
+    means = [[float(frame[metric].mean()) for frame in side] for side in frames]
+    seeds_p = seeds_test(*means)
+    return SeedTest(
+        float(difference.mean()), float(low[0]), float(high[0]), users, t_p, wilcoxon_p,
+        len(seeds), seeds_p,
+    )  # fmt: skip
+
+
+def read_seeds(paths: Iterable[Path]) -> list[UserResults]:
+    """The runs of one model: files, and all files of folders.
+
+    Raises:
+        DataError: There is none, or one is no file of results by user.
+    """
+    found = []
+    for path in paths:
+        if os.path.isdir(path):  # Path.is_dir may raise
+            files = sorted(path.glob(f"*{SUFFIX}"))
+            if not files:
+                raise DataError(f"{path}: no *{SUFFIX} in this folder; runs write them to saved/")
+            found += [read_per_user(file) for file in files]
+        else:
+            found.append(read_per_user(path))
+    return found
+
+
+def seeds_table(
+    runs: Sequence[UserResults], base: Sequence[UserResults], metrics: Sequence[str]
+) -> str:
+    """Markdown table of some runs against those of a baseline, by metric.
+
+    p-values of each test are corrected by Holm over the rows.
+    """
+    tests = [compare_seeds(runs, base, metric) for metric in metrics]
+    head = ["metric", "difference", "95 % over users", "p t users", "p Wilcoxon users", "users"]
+    lines = ["| " + " | ".join([*head, "p t seeds", "seeds"]) + " |"]
+    lines.append("|" + "---|" * (len(head) + 2))
+    columns = [[getattr(test, key) for test in tests] for key in ("t_p", "wilcoxon_p", "seeds_p")]
+    corrected = zip(*map(holm_of_known, columns), strict=True)
+    for metric, test, (t, w, s) in zip(metrics, tests, corrected, strict=True):
+        cells = [metric, f"{test.difference:+.5f}", f"{test.low:+.5f} to {test.high:+.5f}"]
+        cells += [f"{t:.2g}", f"{w:.2g}", str(test.users), f"{s:.2g}", str(test.seeds)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def holm_of_known(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction of the p-values that are not nan."""
+    p = np.array(p_values, dtype=float)
+    known = ~np.isnan(p)
+    p[known] = holm(p[known])
+    return p.tolist()
+
+
+def _by_seed(runs: Sequence[UserResults]) -> dict[int, UserResults]:
+    found: dict[int, UserResults] = {}
+    for run in runs:
+        seed = run.about.get("seed")
+        if not isinstance(seed, int):
+            raise DataError(f"{run.path}: does not say its seed")
+        if seed in found:
+            raise DataError(f"{found[seed].path} and {run.path} have the same seed {seed}")
+        found[seed] = run
+    return found

@@ -1,0 +1,298 @@
+"""The runs and searches of an experiment, checked before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from recbole_cierec.config.config import CONFIG_DICT, Config
+from recbole_cierec.config.schema import PLACE_KEYS
+from recbole_cierec.data.demo import NAME as DEMO
+from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.experiment.rows import Row, latest
+from recbole_cierec.experiment.spec import (
+    Budget,
+    DatasetSpec,
+    Experiment,
+    Keys,
+    ModelSpec,
+    merged,
+)
+from recbole_cierec.tuning.search import Search as TuningSearch
+
+_SLUG = re.compile(r"[^A-Za-z0-9.=+-]+")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search of one model on one data set.
+
+    Attributes:
+        model: The model.
+        dataset: The data set's name.
+        protocol: The protocol whose validation part decides.
+        keys: Fixed keys.
+        digest: Of all that decides the trials, except the budget.
+        budget: Processor seconds and trials.
+    """
+
+    model: ModelSpec
+    dataset: str
+    protocol: str
+    keys: Keys
+    digest: str
+    budget: Budget
+
+    @property
+    def key(self) -> str:
+        """Identifies it in ``searches.jsonl`` and names its files."""
+        return _key(self.digest, "search", self.model.label, self.dataset, self.protocol)
+
+    def is_done(self, row: Row | None) -> bool:
+        """Whether a row has this search's result."""
+        budget = [self.budget.seconds, self.budget.trials]
+        return row is not None and row.get("error") is None and row["budget"] == budget
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a model on a data set by a protocol with a seed.
+
+    Attributes:
+        search: Where its settings come from; None: it has only its keys.
+        digest: Of all that decides the run, except the settings that the search finds.
+        leader: An earlier run that trains the same model and only tests otherwise: this one tests
+            its checkpoint. None: it trains.
+    """
+
+    model: ModelSpec
+    dataset: str
+    protocol: str
+    seed: int
+    keys: Keys
+    digest: str
+    search: Search | None = None
+    leader: Run | None = None
+
+    @property
+    def key(self) -> str:
+        """Identifies it in ``rows.jsonl`` and names its files."""
+        return _key(self.digest, self.model.label, self.dataset, self.protocol, str(self.seed))
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.model.label} on {self.dataset}, {self.protocol}, seed {self.seed}"
+
+    def is_done(self, row: Row | None, settings: Keys | None) -> bool:
+        """Whether a row has this run's result.
+
+        Args:
+            row: The last row with its key.
+            settings: What its search found; None: it has not ended.
+        """
+        if row is None or row.get("error") is not None:
+            return False
+        return self.search is None or (settings is not None and row["settings"] == settings)
+
+
+def _key(digest: str, *names: str) -> str:
+    slug = "-".join(_SLUG.sub("_", name).strip("_") for name in names)
+    return f"{slug[:120]}-{digest[:8]}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All searches and runs, in the order in which they start: seed by seed."""
+
+    searches: tuple[Search, ...]
+    runs: tuple[Run, ...]
+
+
+class Done:
+    """What the rows in a folder say is done.
+
+    Args:
+        runs: Rows of ``rows.jsonl``.
+        searches: Rows of ``searches.jsonl``.
+    """
+
+    def __init__(self, runs: list[Row], searches: list[Row]) -> None:
+        self.runs, self.searches = latest(runs), latest(searches)
+
+    def search(self, search: Search) -> bool:
+        """Whether a search has ended within its present budget."""
+        return search.is_done(self.searches.get(search.key))
+
+    def settings(self, run: Run) -> Keys | None:
+        """The settings to run with: those that its search found; None: it has not ended."""
+        if run.search is None:
+            return {}
+        return self.searches[run.search.key]["settings"] if self.search(run.search) else None
+
+    def run(self, run: Run) -> bool:
+        """Whether a run has its row."""
+        return run.is_done(self.runs.get(run.key), self.settings(run))
+
+
+def make_plan(experiment: Experiment) -> Plan:
+    """List and check everything.
+
+    Raises:
+        UserError: A model, data set, key or range is wrong; the line names file, model and data.
+    """
+    searches: dict[str, Search] = {}
+    leaders: dict[tuple[Any, ...], Run] = {}
+    runs = []
+    for dataset, model, protocol in product(
+        experiment.datasets, experiment.models, experiment.protocols
+    ):
+        keys = _keys(experiment, model, dataset, protocol)
+        where = f"{experiment.path}: {model.label} on {dataset.name}, {protocol}"
+        config = _config(where, model, dataset.name, {**keys, "seed": experiment.seeds[0]})
+        search = None
+        if model.search is not None and experiment.budget is not None:
+            search = _search(experiment, where, model, dataset, protocol)
+            search = searches.setdefault(search.key, search)
+        digest = _digest(config, None if search is None else search.digest)
+        trained = (model.label, dataset.name, search and search.key, _training_digest(config))
+        for seed in experiment.seeds:
+            leader = leaders.get((*trained, seed))
+            with_seed = {**keys, "seed": seed}
+            run = Run(model, dataset.name, protocol, seed, with_seed, digest, search, leader)
+            leaders.setdefault((*trained, seed), run)
+            runs.append(run)
+    runs.sort(key=lambda run: experiment.seeds.index(run.seed))
+    return Plan(tuple(searches.values()), tuple(runs))
+
+
+def _training_digest(config: Config) -> str:
+    """Of all that decides the trained model: equal for runs that differ in their test alone."""
+    values = {k: v for k, v in config.final_config_dict.items() if k not in PLACE_KEYS}
+    args = config["eval_args"]
+    values |= {"eval_args": {**args, "mode": args["mode"]["valid"]}, "eval_repeats": None}
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def _config(where: str, model: ModelSpec, dataset: str, keys: Keys) -> Config:
+    try:
+        config = Config(model.name, dataset, None, {**keys, "show_progress": False})
+    except UserError as error:
+        raise type(error)(f"{where}: {str(error).removeprefix(f'{CONFIG_DICT}: ')}") from error
+    for note in config.notes:
+        for key in model.keys:
+            if f"does not read '{key}'" in note:
+                raise ConfigError(f"{where}: {note.removeprefix(f'{CONFIG_DICT}: ')}")
+    folder = Path(config["data_path"])
+    if config["dataset"] not in (DEMO, "ml-100k") and not folder.is_dir():  # these are made
+        raise ConfigError(f"{where}: {folder}: no such data set folder; set data_path")
+    return config
+
+
+def _search(
+    experiment: Experiment, where: str, model: ModelSpec, dataset: DatasetSpec, protocol: str
+) -> Search:
+    """The search of a model, on the protocol that the budget names."""
+    budget = experiment.budget
+    assert budget is not None  # noqa: S101 (for type checkers)
+    protocol = budget.protocol or protocol
+    keys = {**_keys(experiment, model, dataset, protocol), "seed": budget.seed}
+    try:
+        search = TuningSearch(
+            model.name, dataset.name, flags=keys, trials=budget.trials, search=space_of(model)
+        )
+    except UserError as error:
+        line = str(error).removeprefix("command line: ")
+        raise type(error)(f"{where}: {line}; 'search: none' trains without a search") from error
+    ranges = {key: range_.plain() for key, range_ in search.space.items()}
+    rules = [ranges, budget.sampler, budget.pruner, budget.seed]
+    digest = _digest(search.base, json.dumps(rules, sort_keys=True, default=str))
+    return Search(model, dataset.name, protocol, keys, digest, budget)
+
+
+def space_of(model: ModelSpec) -> str | Keys | None:
+    """The argument ``search`` of :class:`recbole_cierec.tuning.search.Search`."""
+    return None if model.search == "default" else model.search
+
+
+_SET_HERE = ("seed", "checkpoint_dir", "resume", "model", "dataset", "show_progress")
+
+
+def _keys(experiment: Experiment, model: ModelSpec, dataset: DatasetSpec, protocol: str) -> Keys:
+    layers = (experiment.overrides, dataset.keys, experiment.protocols[protocol], model.keys)
+    keys = merged(*layers, experiment.given)
+    for key in _SET_HERE:
+        if key in keys:
+            raise ConfigError(f"{experiment.path}: '{key}' is set by the experiment; remove it")
+    return keys
+
+
+def _digest(config: Config, more: str | None) -> str:
+    return hashlib.sha256(f"{config.digest()} {more}".encode()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------- estimate
+
+
+def describe(experiment: Experiment, plan: Plan, rows: list[Row], done: Done, workers: int) -> str:
+    """The plan in a few lines, with the hours that rows of equal runs predict."""
+    left = [run for run in plan.runs if not done.run(run)]
+    searches = [search for search in plan.searches if not done.search(search)]
+    hours, unknown = _hours(left, rows)
+    open_searches = 0
+    sizes = {
+        "model": len(experiment.models),
+        "data set": len(experiment.datasets),
+        "protocol": len(experiment.protocols),
+        "seed": len(experiment.seeds),
+    }
+    parts = ", ".join(counted(count, word) for word, count in sizes.items())
+    lines = [
+        f"{experiment.title}: {counted(len(plan.runs), 'run')} ({parts}), "
+        f"{counted(len(plan.searches), 'search')}",
+        f"left: {counted(len(left), 'run')}, {counted(len(searches), 'search')}",
+    ]
+    if searches and experiment.budget is not None:
+        budget = experiment.budget
+        limit = f", {budget.seconds:g} processor seconds" if budget.seconds else ""
+        lines.append(f"each search: at most {budget.trials} trials{limit}")
+        if budget.seconds:
+            hours += len(searches) * budget.seconds / 3600
+        else:
+            open_searches = len(searches)
+    at_once = max(workers, 1)
+    time = hours / at_once
+    estimate = f"{time:.1f} hours" if time >= 1 else f"{60 * time:.0f} min"
+    estimate += f" with {at_once} at once"
+    if unknown or open_searches:
+        what = [counted(unknown, "run")] * bool(unknown)
+        what += [counted(open_searches, "search")] * bool(open_searches)
+        known = f"; {estimate} for the others" if hours else ""
+        estimate = f"unknown for {' and '.join(what)}, until the first of each model{known}"
+    lines.append(f"time: {estimate if left or searches else 'nothing is left'}")
+    return "\n".join(lines)
+
+
+def counted(count: int, word: str) -> str:
+    """``1 run``, ``2 runs``, ``2 searches``."""
+    ending = "" if count == 1 else "es" if word.endswith("h") else "s"
+    return f"{count} {word}{ending}"
+
+
+def _hours(left: list[Run], rows: list[Row]) -> tuple[float, int]:
+    """Hours of the runs whose model has a row, and how many have none."""
+    hours, unknown = 0.0, 0
+    for run in left:
+        same = [row for row in rows if row.get("error") is None and row["model"] == run.model.label]
+        for part in ("dataset", "protocol"):
+            same = [row for row in same if row[part] == getattr(run, part)] or same
+        if same:
+            hours += sum(row["seconds"]["wall"] for row in same) / len(same) / 3600
+        else:
+            unknown += 1
+    return hours, unknown

@@ -1,0 +1,90 @@
+"""The processes of an experiment, one for each run or search.
+
+A separate process gives each run an honest peak of memory, and a crash ends one run only. They are
+forked from a server that has imported the package, so that each starts in a moment.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from recbole_cierec.experiment.folder import Folder
+from recbole_cierec.experiment.work import Task, perform
+from recbole_cierec.logs import warnings_on_terminal
+
+TERMINATED = 128 + signal.SIGTERM  # the exit code of a worker after SIGTERM
+_PRELOADED = ["recbole_cierec.experiment.work"]
+
+
+class Slot:
+    """A place for one process at a time."""
+
+    def __init__(self, number: int, workers: int) -> None:
+        self.number, self.workers = number, workers
+        self.task: Task | None = None
+        self.process: Any = None
+
+    def start(self, folder: Path, task: Task, keep: bool, threads: int) -> None:
+        """Start a process that performs a task."""
+        place = _places(task, self.workers)[self.number]
+        arguments = (folder, task, keep, place, threads)
+        self.task = task
+        self.process = _context(threads).Process(target=_work, args=arguments)
+        self.process.start()
+
+    def ended(self) -> tuple[Task, int] | None:
+        """The task of a process that has ended, and the exit code."""
+        if self.process is None or self.task is None or self.process.is_alive():
+            return None
+        self.process.join()
+        ended = self.task, self.process.exitcode or 0
+        self.task = self.process = None
+        return ended
+
+    def stop(self) -> None:
+        """End the process, if there is one; its run can be resumed."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.join()
+
+
+def _context(threads: int) -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when the server imports
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def _work(folder: Path, task: Task, keep: bool, place: dict[str, Any], threads: int) -> None:
+    """What a process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops this one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+    warnings_on_terminal()
+    perform(Folder(folder), task, keep, place)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _places(task: Task, workers: int) -> list[dict[str, Any]]:
+    """Keys for each worker: with several GPUs in ``gpu_id`` they take them in turn."""
+    devices = [one.strip() for one in str(task.keys.get("gpu_id", "")).split(",") if one.strip()]
+    if len(devices) < 2 or workers < 2:
+        return [{} for _ in range(max(workers, 1))]
+    return [{"gpu_id": devices[rank % len(devices)]} for rank in range(workers)]

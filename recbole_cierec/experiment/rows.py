@@ -1,0 +1,110 @@
+"""The rows of an experiment: JSON lines that several processes and machines append to.
+
+``rows.jsonl`` has one line a run, ``searches.jsonl`` one line a search. They are the only record of
+what is done; a later line of the same run replaces an earlier one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from recbole_cierec.errors import DataError, OutputError
+from recbole_cierec.files.leftovers import TEMPORARY
+
+Row = dict[str, Any]
+RUNS, SEARCHES = "rows.jsonl", "searches.jsonl"
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row; it is complete and on the disk, or absent.
+
+    A line that a killed process left incomplete is removed first.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path), path.open("ab+") as file:
+            _cut_torn_line(file)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All complete rows, in the order in which they were written; empty without a file.
+
+    Raises:
+        DataError: A line is no row.
+    """
+    if not path.is_file():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")  # what follows the last line break is incomplete
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or "key" not in row:
+                raise ValueError("it has no 'key'")
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}: not a row of an experiment ({error})"
+            ) from error
+        rows.append(row)
+    return rows
+
+
+def latest(rows: list[Row]) -> dict[str, Row]:
+    """The last row of each key."""
+    return {row["key"]: row for row in rows}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no nan: a metric without a value is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if hasattr(value, "item"):  # a number of numpy
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Appending is atomic without a lock on local disks, but not on all network disks."""
+    lock = FileLock(path.with_name(f"{TEMPORARY}{path.name}.lock"))
+    try:
+        lock.acquire(timeout=60)
+    except (Timeout, OSError, NotImplementedError):  # this disk has no locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _cut_torn_line(file: Any) -> None:
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)

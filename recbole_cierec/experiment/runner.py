@@ -1,0 +1,255 @@
+"""Runs an experiment: hands out its searches and runs, and writes the tables."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from recbole_cierec.distributed.launch import MOST_PROCESSES
+from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.experiment.folder import Folder
+from recbole_cierec.experiment.plan import Plan, Run, describe, make_plan
+from recbole_cierec.experiment.plots import write_plots
+from recbole_cierec.experiment.processes import TERMINATED, Slot
+from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
+from recbole_cierec.experiment.spec import Experiment, read_experiment
+from recbole_cierec.experiment.summary import summarize
+from recbole_cierec.experiment.tables import write_tables
+from recbole_cierec.experiment.work import Task, perform
+from recbole_cierec.files.atomic_write import check_output, replacing
+from recbole_cierec.logs import warnings_on_terminal
+from recbole_cierec.terminal import say
+
+POLL = 2.0  # seconds between two looks at the rows while other machines work
+STARTS = 2  # give a task up when so many of its processes were killed
+
+
+def run_experiment(
+    file: str | Path,
+    out: str | Path | None = None,
+    workers: int = 1,
+    dry_run: bool = False,
+    tables: bool = False,
+    keys: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run an experiment, or resume it; machines that share ``out`` share its runs.
+
+    Args:
+        file: A YAML file, or the name of a shipped one; docs/experiments.md describes it.
+        out: The folder for all results; None: ``saved/experiments/NAME``.
+        workers: Processes at once; 0: everything in this process, for debugging. A script that
+            uses more needs the usual ``if __name__ == "__main__"``.
+        dry_run: Only check and describe the plan.
+        tables: Only write the tables from the rows in ``out``.
+        keys: Keys for every run; they override those of the file.
+
+    Returns:
+        ``plan`` (its description), ``rows`` (one a run, in the order of the plan), ``failed`` (rows
+        with an error, those of searches included) and ``files`` (tables and plots, by name).
+
+    Raises:
+        UserError: The file, a model, a data set or a key is wrong; nothing was started.
+    """
+    if type(workers) is not int or not 0 <= workers <= MOST_PROCESSES:
+        raise ConfigError(f"--workers must be from 0 to {MOST_PROCESSES}, not '{workers}'")
+    experiment = read_experiment(file, keys)
+    folder = Folder(out or Path("saved", "experiments", experiment.path.stem))
+    plan = make_plan(experiment)
+    text = describe(experiment, plan, read_rows(folder.rows), folder.done(), workers)
+    if dry_run:
+        return {"plan": text, "rows": [], "failed": [], "files": {}}
+    check_output(folder.rows)
+    if not tables:
+        _say(text)
+        _copy_file(experiment, folder)
+        _Runner(experiment, plan, folder).work(workers)
+    return {"plan": text, **_results(experiment, plan, folder)}
+
+
+def _copy_file(experiment: Experiment, folder: Folder) -> None:
+    with replacing(folder.path / "experiment.yaml") as file:
+        file.write(experiment.path.read_bytes())
+
+
+def _results(experiment: Experiment, plan: Plan, folder: Folder) -> dict[str, Any]:
+    done = folder.done()
+    rows = [done.runs[run.key] for run in plan.runs if done.run(run)]
+    failed = [row for row in done.searches.values() if row.get("error")]
+    failed = [row for row in failed if row["key"] in {one.key for one in plan.searches}]
+    found = [done.runs[run.key] for run in plan.runs if run.key in done.runs]
+    failed += [row for row in found if row.get("error")]
+    blocks = summarize(experiment, rows, folder.path)
+    files = write_tables(experiment, blocks, folder.path) if blocks else {}
+    try:
+        files |= write_plots(experiment, blocks, folder.path)
+    except ConfigError as error:  # without matplotlib there are tables
+        _say(f"{error} (or 'recbole-cierec[report]')")
+    return {"rows": rows, "failed": failed, "files": files}
+
+
+def _say(line: str) -> None:
+    say(line, sys.stderr)
+
+
+# ------------------------------------------------------------------------------------- runner
+
+
+@dataclass
+class _Runner:
+    """What is left to do, and who does it."""
+
+    experiment: Experiment
+    plan: Plan
+    folder: Folder
+    killed: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Errors of earlier commands are tried again; those of this one are final.
+        self._before = Counter(row["key"] for row in self._rows())
+
+    def _rows(self) -> list[Row]:
+        return [*read_rows(self.folder.searches), *read_rows(self.folder.rows)]
+
+    def left(self) -> tuple[list[Task], list[Task]]:
+        """Tasks without a result, in their order: those that can start, and those that wait."""
+        done = self.folder.done()
+        rows = self._rows()
+        now = Counter(row["key"] for row in rows)
+        failed = {
+            key
+            for key, row in latest(rows).items()
+            if row.get("error") and now[key] > self._before[key]
+        }
+        tasks: list[Task] = [one for one in self.plan.searches if not done.search(one)]
+        ready = [one for one in tasks if one.key not in failed]
+        waiting: list[Task] = []
+        for run in self.plan.runs:
+            if run.key in failed or done.run(run):
+                continue
+            searching = run.search is not None and not done.search(run.search)
+            if searching and run.search is not None and run.search.key in failed:
+                continue
+            leading = run.leader is not None and not done.run(run.leader)
+            if leading and run.leader is not None and run.leader.key in failed:
+                leading = False
+            (waiting if searching or leading else ready).append(run)
+        return ready, waiting
+
+    def clean(self) -> None:
+        """Remove the checkpoints of runs that are done, unless another run will test them."""
+        if self.experiment.keep_checkpoints:
+            return
+        done = self.folder.done()
+        needed = {run.leader.key for run in self.plan.runs if run.leader and not done.run(run)}
+        for run in self.plan.runs:
+            if run.key not in needed and done.run(run) and self.folder.run(run.key).exists():
+                self.folder.remove_run(run.key)
+
+    def work(self, workers: int) -> None:
+        """Do everything that is left, also what other machines leave."""
+        self.clean()
+        if workers == 0:
+            self._work_here()
+        else:
+            self._work_in_processes(workers)
+        self.clean()
+        if all(map(self.folder.done().run, self.plan.runs)):
+            self.folder.remove_locks()
+
+    def _work_here(self) -> None:
+        warnings_on_terminal()
+        while ready := self.left()[0]:
+            for task in ready:
+                if perform(self.folder, task, self.experiment.keep_checkpoints, {}):
+                    self.report(task)
+                    break
+            else:
+                time.sleep(POLL)  # another machine does them
+
+    def report(self, task: Task) -> None:
+        """Say in one line how a task has ended."""
+        done = self.folder.done()
+        row = done.runs.get(task.key) or done.searches.get(task.key)
+        if row is None:
+            return
+        self.clean()
+        total = len(self.plan.runs)
+        count = sum(done.run(run) for run in self.plan.runs)
+        what = "" if isinstance(task, Run) else "search, "
+        name = f"{what}{row['model']} on {row['dataset']}, {row['protocol']}, seed {row['seed']}"
+        if row.get("error"):
+            _say(f"[{count}/{total}] {name}: failed: {row['error']}")
+            return
+        score = f"{row.get('valid_metric', 'validation')} {row['valid_score']:.4f}"
+        if isinstance(task, Run):
+            score = f"validation {score}, {_test_text(row)}"
+        _say(f"[{count}/{total}] {name}: {score}; {row['seconds']['wall']:.0f} s")
+
+    # ---------------------------------------------------------------------------- processes
+
+    def _work_in_processes(self, workers: int) -> None:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        slots = [Slot(number, workers) for number in range(workers)]
+        try:
+            while True:
+                busy = {slot.task.key for slot in slots if slot.task is not None}
+                free = [slot for slot in slots if slot.task is None]
+                ready, waiting = self.left()
+                left = bool(ready or waiting)
+                ready = [task for task in ready if task.key not in busy]
+                for slot in free:
+                    task = next((t for t in ready if self._is_free(t)), None)
+                    if task is not None:
+                        ready.remove(task)
+                        keep = self.experiment.keep_checkpoints
+                        slot.start(self.folder.path, task, keep, threads)
+                running = [slot for slot in slots if slot.process is not None]
+                if not running and not left:
+                    return
+                if running:
+                    wait([slot.process.sentinel for slot in running], POLL)
+                else:
+                    time.sleep(POLL)  # other machines do what is left
+                for slot in running:
+                    self._collect(slot)
+        finally:
+            for slot in slots:
+                slot.stop()
+
+    def _is_free(self, task: Task) -> bool:
+        """Whether no other process works on a task now; saves the start of a process."""
+        with self.folder.claimed(task.key) as free:
+            return free
+
+    def _collect(self, slot: Slot) -> None:
+        ended = slot.ended()
+        if ended is None:
+            return
+        task, code = ended
+        if code == 0:
+            self.report(task)
+            return
+        if 0 < code != TERMINATED:
+            raise UserError(f"{task.key}: its process ended with code {code}; see its output above")
+        deaths = self.killed[task.key] = self.killed.get(task.key, 0) + 1
+        if deaths < STARTS:
+            _say(f"{task.key}: its process was killed (code {code}: memory?); once more")
+            return
+        error = f"its process was killed {deaths} times (code {code}: memory?)"
+        row = {"key": task.key, "model": task.model.label, "dataset": task.dataset}
+        row |= {"protocol": task.protocol, "seed": task.keys["seed"], "error": error}
+        path = self.folder.rows if isinstance(task, Run) else self.folder.searches
+        append_row(path, {**row, "seconds": {"wall": 0.0}})
+        self.report(task)
+
+
+def _test_text(row: Row) -> str:
+    name, value = next(iter(row["test"].items()), ("test", None))
+    return f"test {name} " + ("-" if value is None else f"{value:.4f}")

@@ -1,0 +1,262 @@
+"""What the rows of an experiment say: means, intervals, tests and ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from recbole.evaluator.register import metrics_dict
+
+from recbole_cierec.evaluation.over_seeds import (
+    bootstrap_means,
+    by_user,
+    holm_of_known,
+    interval,
+    paired_test,
+    seed_means,
+    seeds_test,
+    t_interval,
+)
+from recbole_cierec.evaluation.per_user import read_per_user
+from recbole_cierec.evaluation.significance import check_comparable
+from recbole_cierec.experiment.rows import Row
+from recbole_cierec.experiment.spec import Experiment
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one model.
+
+    Attributes:
+        mean: Over seeds.
+        half: Half the 95 % t-interval over seeds; nan with one seed.
+        low: Lower end of the 95 % bootstrap interval over users, each averaged over the seeds; nan
+            for metrics without values by user.
+        high: Its upper end.
+    """
+
+    mean: float
+    half: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True)
+class Test:
+    """A model against the baseline on one metric; p-values are corrected by Holm over the block.
+
+    Attributes:
+        difference: Mean over seeds and users.
+        low: Lower end of its 95 % bootstrap interval over users.
+        high: Its upper end.
+        t_p: Paired t-test over users, each averaged over the seeds.
+        wilcoxon_p: Wilcoxon's test over them.
+        seeds_p: Paired t-test over seeds.
+        users: Number of users.
+        seeds: Number of seeds that both models have.
+    """
+
+    model: str
+    column: str
+    difference: float
+    low: float
+    high: float
+    t_p: float
+    wilcoxon_p: float
+    seeds_p: float
+    users: int
+    seeds: int
+
+
+@dataclass
+class Block:
+    """One data set and protocol.
+
+    Attributes:
+        columns: Metrics that any model has, as in a result.
+        models: Labels of models with a row, in the order of the file.
+        rows: Their rows by label.
+    """
+
+    dataset: str
+    protocol: str
+    columns: list[str]
+    models: list[str]
+    rows: dict[str, list[Row]]
+    folder: Path
+    baseline: str
+    _frames: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
+
+    def values(self, model: str, column: str) -> dict[int, float]:
+        """The metric of each seed."""
+        found = {row["seed"]: row["test"].get(column) for row in self.rows[model]}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def frames(self, model: str) -> dict[int, pd.DataFrame]:
+        """Values by user, of each seed."""
+        if model not in self._frames:
+            frames = {}
+            for row in self.rows[model]:
+                path = self.folder / row["users"] if row.get("users") else None
+                if path is not None and path.is_file():
+                    frames[row["seed"]] = by_user(read_per_user(path), self.columns)
+            self._frames[model] = frames
+        return self._frames[model]
+
+    @property
+    def seeds(self) -> int:
+        """The largest number of seeds of a model."""
+        return max(len(rows) for rows in self.rows.values())
+
+    @property
+    def users(self) -> int:
+        """Users over whom intervals are computed."""
+        return max(
+            (len(frame) for m in self.models for frame in self.frames(m).values()), default=0
+        )
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], Cell]:
+        """By model and column; absent where a model lacks the metric."""
+        found = {}
+        for model in self.models:
+            frames = list(self.frames(model).values())
+            ends = _user_intervals(seed_means(frames)) if frames else {}
+            for column in self.columns:
+                values = list(self.values(model, column).values())
+                if values:
+                    mean, half = float(np.mean(values)), t_interval(values)
+                    found[model, column] = Cell(mean, half, *ends.get(column, (math.nan,) * 2))
+        return found
+
+    def order(self, column: str, digits: int) -> list[float]:
+        """The two best means, rounded as they are printed, the best first."""
+        means = {round(cell.mean, digits) for (_, c), cell in self.cells.items() if c == column}
+        return sorted(means, reverse=not smaller_is_better(column))[:2]
+
+    @cached_property
+    def tests(self) -> list[Test]:
+        """All models against the baseline."""
+        if self.baseline not in self.models:
+            return []
+        found = [
+            test
+            for column in self.columns
+            for model in self.models
+            if model != self.baseline and (test := self._test(model, column)) is not None
+        ]
+        return _corrected(found)
+
+    def _test(self, model: str, column: str) -> Test | None:
+        ours, theirs = self.values(model, column), self.values(self.baseline, column)
+        seeds = sorted(ours.keys() & theirs.keys())
+        if not seeds:
+            return None
+        means = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+        difference = float(np.mean(means[0]) - np.mean(means[1]))
+        low = high = t_p = w_p = math.nan
+        users = 0
+        frames = [self.frames(one) for one in (model, self.baseline)]
+        if all(seed in side and column in side[seed] for side in frames for seed in seeds):
+            self._check(model, seeds[0])
+            a, b = (seed_means([side[seed] for seed in seeds]) for side in frames)
+            t_p, w_p, users = paired_test(a, b, column)
+            if users:
+                low, high = _user_intervals((a - b)[[column]]).get(column, (math.nan,) * 2)
+        p = seeds_test(*means)
+        return Test(model, column, difference, low, high, t_p, w_p, p, users, len(seeds))
+
+    def _check(self, model: str, seed: int) -> None:
+        """Refuse to pair users of runs on other data."""
+        files = []
+        for label in (model, self.baseline):
+            row = next(row for row in self.rows[label] if row["seed"] == seed)
+            files.append(read_per_user(self.folder / row["users"]))
+        check_comparable(*files)
+
+
+def _user_intervals(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    values = frame.to_numpy()
+    if not len(values):
+        return {}
+    low, high = interval(bootstrap_means(values))
+    ends = zip(low.tolist(), high.tolist(), strict=True)
+    return {
+        column: end
+        for column, end in zip(frame.columns, ends, strict=True)
+        if not math.isnan(end[0])
+    }
+
+
+def _corrected(tests: list[Test]) -> list[Test]:
+    """Holm's correction of each kind of p-value over the block; nan takes no part."""
+    fixed = [dict(vars(test)) for test in tests]
+    for key in ("t_p", "wilcoxon_p", "seeds_p"):
+        corrected = holm_of_known([one[key] for one in fixed])
+        for one, value in zip(fixed, corrected, strict=True):
+            one[key] = value
+    return [Test(**one) for one in fixed]
+
+
+def smaller_is_better(column: str) -> bool:
+    """Whether a smaller value of a metric is better, as RecBole declares it."""
+    metric = metrics_dict.get(column.partition("@")[0].partition("_")[0])
+    return bool(getattr(metric, "smaller", False))
+
+
+def summarize(experiment: Experiment, rows: Sequence[Row], folder: Path) -> list[Block]:
+    """A block for each data set and protocol that has a row."""
+    labels = [model.label for model in experiment.models]
+    wanted = [
+        metric if group == ALL else f"{metric}_{group}"
+        for metric in experiment.report.metrics
+        for group in experiment.report.groups
+    ]
+    blocks = []
+    for dataset in experiment.datasets:
+        for protocol in experiment.protocols:
+            mine: dict[str, list[Row]] = {label: [] for label in labels}
+            for row in rows:
+                if (row["dataset"], row["protocol"]) == (dataset.name, protocol):
+                    mine[row["model"]].append(row)
+            mine = {label: found for label, found in mine.items() if found}
+            has = {
+                name
+                for found in mine.values()
+                for row in found
+                for name, value in row["test"].items()
+                if value is not None
+            }
+            columns = [name for name in wanted if name in has]
+            if mine:
+                baseline = experiment.report.baseline
+                blocks.append(
+                    Block(dataset.name, protocol, columns, list(mine), mine, folder, baseline)
+                )
+    return blocks
+
+
+def mean_ranks(blocks: Sequence[Block], column: str) -> tuple[dict[str, float], int]:
+    """Mean rank of each model over data sets, protocols and seeds; 1 is the best.
+
+    Only models that have every row take part.
+
+    Returns:
+        (rank by model, number of rankings).
+    """
+    scores: dict[str, dict[tuple[str, str, int], float]] = {}
+    for block in blocks:
+        for model in block.models:
+            for seed, value in block.values(model, column).items():
+                scores.setdefault(model, {})[block.dataset, block.protocol, seed] = value
+    frame = pd.DataFrame(scores).T
+    frame = frame.dropna()
+    ranks = frame.rank(ascending=smaller_is_better(column)).mean(axis=1)
+    return {str(model): float(rank) for model, rank in ranks.items()}, frame.shape[1]

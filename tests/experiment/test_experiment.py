@@ -1,0 +1,317 @@
+"""Experiments against single runs; what is kept, shared, resumed and reported as failed."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from experiment_helpers import content, experiment, lasting, write
+from tune_helpers import FIXED
+
+from recbole_cierec import run
+from recbole_cierec.cli import experiment as command
+from recbole_cierec.evaluation.per_user import read_per_user
+from recbole_cierec.experiment import run_experiment
+from recbole_cierec.experiment.folder import Folder
+from recbole_cierec.experiment.rows import append_row, read_rows
+from recbole_cierec.trainer.trainer import TrainerMixin
+
+TWO = ["MF", {"name": "BPR", "keys": {"learning_rate": 0.05}}]
+
+
+@pytest.fixture
+def fits(monkeypatch) -> list[str]:
+    """The models that were trained."""
+    trained: list[str] = []
+    plain = TrainerMixin._train_epoch
+
+    def counted(self, train_data, epoch_idx, *args, **kwargs):
+        if epoch_idx == 0:
+            trained.append(self.config["model"])
+        return plain(self, train_data, epoch_idx, *args, **kwargs)
+
+    monkeypatch.setattr(TrainerMixin, "_train_epoch", counted)
+    return trained
+
+
+def single(data: Path, model: str, seed: int, **keys) -> dict:
+    own = content(data)["overrides"]
+    keys = {"data_path": str(data), "seed": seed, "show_progress": False, **own, **keys}
+    return run(model, "tastes", config_dict={**keys, "state": "error"})
+
+
+def test_each_row_is_what_a_single_run_gives(data, in_tmp):
+    result = experiment(data, models=TWO)
+    assert [(row["model"], row["seed"]) for row in result["rows"]] == [
+        ("MF", 1), ("BPR", 1), ("MF", 2), ("BPR", 2),
+    ]  # fmt: skip
+    assert result["failed"] == []
+    row = result["rows"][3]
+    alone = single(data, "BPR", 2, learning_rate=0.05)
+    assert row["test"] == {k: v if v == v else None for k, v in alone["test_result"].items()}
+    assert row["valid_score"] == alone["best_valid_score"]
+    assert row["config_digest"] == alone["config_digest"]
+    assert (row["epochs"], row["epoch_cap"]) == (4, True)
+    users = read_per_user(Path("out", row["users"]))
+    assert users.values["recall@3"].mean() == pytest.approx(row["test"]["recall@3"], abs=1e-6)
+    assert not list(Path("out").rglob("*.pth"))
+    assert row["versions"]["torch"]
+    assert row["peak_mib"] > 100
+
+
+def test_rows_are_kept_and_a_longer_list_only_adds(data, in_tmp, fits):
+    experiment(data)
+    before = Path("out/rows.jsonl").read_bytes()
+    experiment(data)
+    assert Path("out/rows.jsonl").read_bytes() == before
+    assert fits == ["MF", "MF"]
+    result = experiment(data, models=["MF", "BPR"], seeds=[1, 2, 3])
+    assert Path("out/rows.jsonl").read_bytes().startswith(before)
+    assert Counter(fits) == {"MF": 3, "BPR": 3}
+    assert len(result["rows"]) == 6
+
+
+def test_a_changed_key_trains_again_and_the_old_row_does_not_count(data, in_tmp, fits):
+    experiment(data, seeds=[1])
+    other = experiment(data, seeds=[1], overrides={**content(data)["overrides"], "epochs": 2})
+    assert [row["epochs"] for row in other["rows"]] == [2]
+    assert fits == ["MF", "MF"]
+
+
+def test_killed_at_a_random_moment_it_ends_with_the_same_rows(data, in_tmp):
+    parts = {"overrides": {**content(data)["overrides"], "epochs": 30, "stopping_step": 99}}
+    whole = experiment(data, out="whole", **parts)["rows"]
+    words = ["experiment", str(write(data, **parts)), "--out=cut", "--workers=0"]
+    process = subprocess.Popen([sys.executable, "-m", "recbole_cierec", *words])
+    wait_for(lambda: any(Path("cut").rglob("*.last.pth")))
+    time.sleep(random.uniform(0, 1))  # noqa: S311
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = read_rows(Path("cut/rows.jsonl"))
+    rows = experiment(data, out="cut", **parts)["rows"]
+    assert lasting(rows) == lasting(whole)
+    assert rows[: len(kept)] == kept
+    assert len(read_rows(Path("cut/rows.jsonl"))) == 2
+    assert not list(Path("cut").rglob("*.pth"))
+
+
+def test_an_interrupted_run_resumes_from_its_last_epoch(data, in_tmp, monkeypatch, fits):
+    plain = TrainerMixin._train_epoch
+
+    def cut(self, train_data, epoch_idx, *args, **kwargs):
+        if epoch_idx == 3 and not list(Path("out").rglob("rows.jsonl")):
+            raise KeyboardInterrupt
+        return plain(self, train_data, epoch_idx, *args, **kwargs)
+
+    monkeypatch.setattr(TrainerMixin, "_train_epoch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        experiment(data, seeds=[1])
+    monkeypatch.setattr(TrainerMixin, "_train_epoch", plain)
+    rows = experiment(data, seeds=[1])["rows"]
+    assert rows[0]["resumed"] is True
+    assert fits == ["MF"], "its first epochs were not trained again"
+    assert lasting(rows) == lasting(experiment(data, out="whole", seeds=[1])["rows"])
+
+
+def wait_for(holds, seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_processes_give_the_same_rows(data, in_tmp):
+    here = experiment(data)["rows"]
+    assert lasting(experiment(data, out="two", workers=2)["rows"]) == lasting(here)
+
+
+# ---------------------------------------------------------------------------------- sharing
+
+
+def test_runs_that_only_test_otherwise_are_trained_once(data, in_tmp, fits):
+    modes = {
+        "user5": {"eval_args": {"mode": "user5"}, "eval_repeats": 2},
+        "full": {"eval_args": {"mode": {"valid": "user5", "test": "full"}}},
+        "other": {"eval_args": {"mode": "full"}},
+    }
+    rows = experiment(data, seeds=[1], protocols=modes)["rows"]
+    assert fits == ["MF", "MF"]
+    assert [row["protocol"] for row in rows] == ["user5", "full", "other"]
+    assert [row["trained_by"] for row in rows] == [None, rows[0]["key"], None]
+    alone = single(data, "MF", 1, **modes["full"])
+    assert rows[1]["test"] == {k: v if v == v else None for k, v in alone["test_result"].items()}
+    assert rows[1]["seconds"]["fit_cpu"] == rows[0]["seconds"]["fit_cpu"]
+    assert not list(Path("out").rglob("*.pth"))
+
+
+def test_a_stage_is_trained_once_for_all_variants(data, in_tmp, fits):
+    variants = {"eps 0.1": {"adv_eps": 0.1}, "eps 1": {"adv_eps": 1.0}}
+    rows = experiment(data, models=["AMF"], variants=variants, seeds=[1])["rows"]
+    assert Counter(fits) == {"MF": 1, "AMF": 2}
+    assert [row["model"] for row in rows] == ["AMF, eps 0.1", "AMF, eps 1"]
+    assert len(list(Path("out/stages").iterdir())) == 1
+
+
+def test_what_another_process_works_on_is_left_to_it(in_tmp):
+    folder = Folder("out")
+    with folder.claimed("a") as first, folder.claimed("a") as second, folder.claimed("b") as third:
+        assert (first, second, third) == (True, False, True)
+    with folder.claimed("a") as again:
+        assert again
+
+
+def test_a_torn_line_is_removed_and_nothing_else(in_tmp):
+    path = Path("rows.jsonl")
+    append_row(path, {"key": "a", "test": {"recall@10": float("nan")}})
+    with path.open("ab") as file:
+        file.write(b'{"key": "b", "te')
+    assert [row["key"] for row in read_rows(path)] == ["a"]
+    append_row(path, {"key": "c"})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"key": "a", "test": {"recall@10": None}},
+        {"key": "c"},
+    ]
+
+
+# ---------------------------------------------------------------------------------- searches
+
+
+def test_runs_have_the_settings_that_validation_chose(data, in_tmp):
+    ranges = {"learning_rate": [0.0, 0.1], "reg_weight": [0.0, 0.01]}
+    models = [{"name": "MF", "search": ranges}, {"name": "BPR", "search": "none"}]
+    search = {"trials": 5, "pruner": "none"}
+    result = experiment(data, models=models, search=search)
+    (found,) = read_rows(Path("out/searches.jsonl"))
+    trials = Path(found["files"]["rows"]).read_text().splitlines()
+    best = max(map(json.loads, trials), key=lambda trial: trial["valid"])
+    assert found["trials"] == len(trials) == 5
+    assert found["settings"] == best["settings"]
+    for row in result["rows"]:
+        assert row["settings"] == ({} if row["model"] == "BPR" else best["settings"])
+    assert result["rows"][0]["valid_score"] == best["valid"], "the search has the first seed"
+
+
+def test_a_fixed_key_is_not_searched_and_seconds_end_a_search(data, in_tmp):
+    ranges = {"learning_rate": [0.1, 0.2], "reg_weight": [0.0, 0.01]}
+    models = [{"name": "MF", "search": ranges, "keys": {"learning_rate": 0.05}}]
+    rows = experiment(data, models=models, search={"trials": 9, "seconds": 1e-9})["rows"]
+    (found,) = read_rows(Path("out/searches.jsonl"))
+    assert found["trials"] == 1
+    assert set(found["settings"]) == {"reg_weight"}
+    assert {row["keys"]["learning_rate"] for row in rows} == {0.05}
+    experiment(data, models=models, search={"trials": 2})
+    assert read_rows(Path("out/searches.jsonl"))[-1]["trials"] == 2, "a new budget continues it"
+
+
+def test_hopeless_trials_are_stopped(data, in_tmp):
+    ranges = {"learning_rate": [0.2, 0.21, 0.19, 0.18, 0.0]}
+    search = {"trials": 6, "seed": 3}
+    experiment(data, models=[{"name": "MF", "search": ranges}], search=search, seeds=[1])
+    (found,) = read_rows(Path("out/searches.jsonl"))
+    trials = [json.loads(line) for line in Path(found["files"]["rows"]).read_text().splitlines()]
+    stopped = [trial for trial in trials if trial["state"] == "pruned"]
+    assert found["pruned"] == len(stopped) > 0
+    assert found["settings"] != stopped[0]["settings"]
+    assert all(trial["epochs"] < FIXED["epochs"] for trial in stopped)
+
+
+# ----------------------------------------------------------------------------------- failures
+
+
+def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
+    models = [{"name": "MF", "label": "wild", "keys": {"learning_rate": 1e30}}, "BPR"]
+    file = write(data, models=models, seeds=[1])
+    assert command.main([str(file), "--out=out", "--workers=0"]) == 2
+    rows = read_rows(Path("out/rows.jsonl"))
+    assert [(row["model"], row["error"] is None) for row in rows] == [
+        ("wild", False),
+        ("BPR", True),
+    ]
+    assert "the training loss is nan" in rows[0]["error"]
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("error: 1 of the runs and searches failed, the first: wild on")
+    assert len([line for line in said if "wild" in line and "failed" in line]) == 2
+    run_experiment(file, "out", 0)
+    assert len(read_rows(Path("out/rows.jsonl"))) == 3, "the command repeated tries it again, once"
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"modles": []}, ["unknown key 'modles'", "did you mean 'models'"]),
+        ({"models": []}, ["models: must be a list"]),
+        ({"models": ["MV"]}, ["MV on tastes, default", "model 'MV' is not known"]),
+        ({"models": [{"name": "MF", "kesy": {}}]}, ["models[0]: unknown key 'kesy'", "'keys'"]),
+        (
+            {"models": [{"name": "MF", "keys": {"learning_rat": 1}}]},
+            ["MF on tastes, default: unknown key 'learning_rat'", "'learning_rate'"],
+        ),
+        ({"models": [{"name": "MF", "keys": {"gr_mode": "off"}}]}, ["does not read 'gr_mode'"]),
+        ({"models": ["MF", "MF"]}, ["two have the label 'MF'"]),
+        ({"models": [{"name": "MF", "search": "default"}]}, ["the file has no budget"]),
+        ({"models": ["Pop"], "search": {"trials": 2}}, ["no search range for Pop", "search: none"]),
+        ({"search": {"trial": 2}}, ["search: unknown key 'trial'", "did you mean 'trials'"]),
+        ({"search": {"seconds": 0}}, ["seconds must be a number above 0"]),
+        ({"search": {"protocol": "full"}}, ["protocol must be one of default, each"]),
+        ({"seeds": [1, 1]}, ["seeds: 1 is listed twice"]),
+        ({"seeds": [-1]}, ["seeds: must be whole numbers from 0"]),
+        ({"datasets": ["absent"]}, ["no such data set folder"]),
+        ({"protocols": {"x": {"eval_args": {"mod": "full"}}}}, ["unknown key 'mod' in eval_args"]),
+        ({"report": {"baseline": "mf2"}}, ["baseline 'mf2' is no label"]),
+        ({"overrides": {"epochs": "many"}}, ["'epochs' must be a whole number"]),
+        ({"overrides": {"checkpoint_dir": "x"}}, ["checkpoint_dir", "set by the experiment"]),
+    ],
+)
+def test_a_wrong_file_is_one_line_before_anything_starts(data, in_tmp, capsys, parts, words):
+    assert command.main([str(write(data, **parts)), "--out=out"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("error: e.yaml: ")
+    assert all(word in said for word in words), said
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a file"),
+        (["demi"], "demi: there is no such experiment file; did you mean 'demo'?"),
+        (["demo", "--worker=2"], "unknown flag --worker=2; did you mean 'workers'?"),
+        (["demo", "--workers=two"], "--workers must be a number"),
+        (["demo", "--epochs=2"], "unknown flag --epochs=2"),
+        (["demo", "--set", "epochs"], "--set takes key=value"),
+        (["demo", "--set", "epoch=3"], "unknown key 'epoch'"),
+    ],
+)
+def test_a_wrong_command_is_one_line(in_tmp, capsys, words, message):
+    assert command.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert message in said
+
+
+def test_the_plan_counts_and_starts_nothing(data, in_tmp, capsys):
+    file = write(data, models=TWO, seeds=[1, 2, 3])
+    assert command.main([str(file), "--out=out", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "6 runs (2 models, 1 data set, 1 protocol, 3 seeds), 0 searches" in said
+    assert "unknown for 6 runs" in said
+    assert not Path("out").exists()
+    run_experiment(write(data, Path("one.yaml"), seeds=[1]), "out", 0)
+    assert command.main([str(file), "--out=out", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "left: 5 runs" in said
+    assert "unknown for 3 runs" in said, "MF has a row"
+
+
+def test_set_overrides_the_file(data, in_tmp):
+    assert command.main([str(write(data, seeds=[1])), "--out=out", "--workers=0",
+                         "--set", "epochs=2"]) == 0  # fmt: skip
+    assert [row["epochs"] for row in read_rows(Path("out/rows.jsonl"))] == [2]

@@ -1,0 +1,45 @@
+"""The shipped experiments: each is valid for the models and keys of this version."""
+
+from __future__ import annotations
+
+import pytest
+
+from recbole_cierec.config.properties import properties_dir
+from recbole_cierec.experiment.plan import make_plan
+from recbole_cierec.experiment.spec import read_experiment
+
+PLANS = {"demo": (6, 0), "paper-table-2": (120, 24), "paper-table-3": (100, 0)}
+NAMES = {*PLANS, "hm-week", "ml-100k-posters"}
+
+
+def test_all_are_known():
+    assert {path.stem for path in (properties_dir() / "experiments").glob("*.yaml")} == NAMES
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_model_and_key_is_accepted(name, in_tmp):
+    for folder in ("hm-week", "ml-100k-posters"):
+        (in_tmp / folder).mkdir()
+    plan = make_plan(read_experiment(name, {} if name == "demo" else {"data_path": str(in_tmp)}))
+    assert (len(plan.runs), len(plan.searches)) == PLANS[name]
+
+
+def test_the_rungs_of_the_ladder_share_all_settings_but_the_backbone():
+    ladder = read_experiment("paper-table-3")
+    assert ladder.budget is None
+    assert {str(model.keys) for model in ladder.models} == {
+        "{'backbone': 'MF'}",
+        "{'backbone': 'VBPR'}",
+    }
+    assert len(ladder.models) == 10
+
+
+def test_both_main_results_have_the_same_models_and_full_trains_nothing(in_tmp):
+    one, two = (read_experiment(name) for name in ("hm-week", "ml-100k-posters"))
+    assert one.models == two.models
+    assert one.protocols == two.protocols
+    (in_tmp / "hm-week").mkdir()
+    few = [model for model in one.models if model.label in ("Pop", "VBPR, softmax")]
+    plan = make_plan(type(one)(**{**vars(one), "models": tuple(few), "given": {"data_path": "."}}))
+    assert [run.protocol for run in plan.runs if run.leader is not None] == ["full"] * 10
+    assert len(plan.searches) == 1
