@@ -123,7 +123,7 @@ def scan_files(
         What was found; unusable files are in ``reasons``, in the order of ``paths``.
     """
     distinct = list(dict.fromkeys(path for path in paths if path))
-    index, locator, scan = PictureIndex(cache_dir, root, TEMPORARY), _Locator(root), Scan()
+    index, locator, scan = PictureIndex(cache_dir, root, TEMPORARY), Locator(root), Scan()
     files: dict[str, PictureFile] = {}
     for relative in distinct:
         try:
@@ -154,8 +154,12 @@ def _hash_unknown(files: dict[str, PictureFile], index: PictureIndex, pool: Pool
     return reasons
 
 
-class _Locator:
-    """Finds files, and refuses paths that lead out of the picture folder before touching them."""
+class Locator:
+    """Finds files, and refuses paths that lead out of the picture folder before touching them.
+
+    Args:
+        root: The picture folder.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
