@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": "recbole_cierec.cli.compare",
     "recommend": "recbole_cierec.cli.recommend",
     "export": "recbole_cierec.cli.export",
+    "serve": "recbole_cierec.cli.serve",
     "doctor": "recbole_cierec.cli.doctor",
     "convert": "recbole_cierec.dataset_converters.__main__",
 }

@@ -92,7 +92,8 @@ class TrainedModel:
         known = self.dataset.field2token_id[field]
         return np.array([known.get(token, -1) or -1 for token in ids], dtype=np.int64)
 
-    def _pairs(self, parts: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def pairs(self, parts: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Internal numbers of the users and items of all interactions of some of the parts."""
         tables = [part.inter_feat for part in parts if part is not None and len(part)]
         fields = (self.dataset.uid_field, self.dataset.iid_field)
         users, items = (np.concatenate([t[f].numpy() for t in tables]) for f in fields)
@@ -101,17 +102,17 @@ class TrainedModel:
     @cached_property
     def seen(self) -> Ragged:
         """The items of each user in training and validation, one row for each user."""
-        return Ragged.group(*self._pairs(self.parts[:2]), len(self.user_ids))
+        return Ragged.group(*self.pairs(self.parts[:2]), len(self.user_ids))
 
     @cached_property
     def popularity(self) -> np.ndarray:
         """Training interactions of each item [n_items]."""
-        return np.bincount(self._pairs(self.parts[:1])[1], minlength=len(self.item_ids))
+        return np.bincount(self.pairs(self.parts[:1])[1], minlength=len(self.item_ids))
 
     @cached_property
     def trained_users(self) -> np.ndarray:
         """bool [n_users]: has a training interaction."""
-        return np.bincount(self._pairs(self.parts[:1])[0], minlength=len(self.user_ids)) > 0
+        return np.bincount(self.pairs(self.parts[:1])[0], minlength=len(self.user_ids)) > 0
 
     @property
     def ranks_unseen_users(self) -> bool:
