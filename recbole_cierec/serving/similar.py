@@ -48,7 +48,10 @@ class Neighbours:
             DataError: The item has no picture or no annotations.
         """
         if by == BY_ANNOTATIONS:
-            values = self._common_tokens(item)
+            own = self._tokens[0][item]
+            if not bool(own.any()):
+                raise DataError(f"'{self._trained.item_ids[item]}' has no annotations")
+            values = self._common_tokens(own)
         else:
             vectors = self._tastes if by == BY_MODEL else self._features
             if not bool(vectors[item].any()):
@@ -56,7 +59,23 @@ class Neighbours:
                 raise DataError(f"'{self._trained.item_ids[item]}' has no {what}")
             values = vectors @ vectors[item]
             values[~self._present(vectors)] = -torch.inf
-        values[[0, item]] = -torch.inf
+        values[item] = -torch.inf
+        return self._best(values, count)
+
+    def nearest_to_words(self, words: list[str], count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The items with the most annotations in common with some words; as :meth:`nearest`.
+
+        Args:
+            words: Annotation tokens; unknown ones are ignored.
+            count: At most so many.
+        """
+        numbers = {word: k for k, word in enumerate(self._trained.dataset.content.token_names)}
+        own = torch.tensor([numbers[word] for word in words if word in numbers], dtype=torch.long)
+        return self._best(self._common_tokens(own), count)
+
+    @staticmethod
+    def _best(values: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+        values[0] = -torch.inf  # the padding
         values, numbers = top_items(values[None], min(count, values.shape[0]))
         kept = values[0] > -torch.inf
         return values[0][kept].numpy(), numbers[0][kept].numpy()
@@ -97,12 +116,10 @@ class Neighbours:
         tokens = self._trained.dataset.content.tokens
         return tokens, (tokens > 0).sum(1)
 
-    def _common_tokens(self, item: int) -> Tensor:
+    def _common_tokens(self, own: Tensor) -> Tensor:
         tokens, counts = self._tokens
-        own = tokens[item][tokens[item] > 0]
-        if not len(own):
-            raise DataError(f"'{self._trained.item_ids[item]}' has no annotations")
+        own = own[own > 0]
         common = torch.isin(tokens, own).sum(1).float()
         values = common / (counts + len(own) - common)
-        values[counts == 0] = -torch.inf
+        values[common == 0] = -torch.inf
         return values

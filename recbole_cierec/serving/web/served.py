@@ -20,7 +20,7 @@ from recbole_cierec.serving.audience import audience, nearest_items
 from recbole_cierec.serving.new_items import NewItems
 from recbole_cierec.serving.ranking import ranked_blocks
 from recbole_cierec.serving.recommend import TRAINED, UNKNOWN, UNTRAINED
-from recbole_cierec.serving.similar import BY_ANNOTATIONS, Neighbours
+from recbole_cierec.serving.similar import BY_ANNOTATIONS, BY_PICTURE, Neighbours
 from recbole_cierec.serving.trained import TrainedModel, with_items
 from recbole_cierec.serving.web.catalogue import Catalogue
 from recbole_cierec.serving.web.refusal import Refusal
@@ -277,6 +277,9 @@ class ServedModel:
         assert best is not None  # noqa: S101  # one process
         values, numbers = nearest_items(scorer, added, neighbours)
         near = numbers[0] >= 0
+        nearest, by = (numbers[0][near], values[0][near]), BY_PICTURE
+        if picture is None:
+            nearest, by = self.neighbours.nearest_to_words(tokens, neighbours)[::-1], BY_ANNOTATIONS
         return {
             "reads": self._reads(),
             "ignored": ignored,
@@ -284,7 +287,8 @@ class ServedModel:
                 {"rank": rank, "user": str(self.trained.user_ids[n]), "score": float(v)}
                 for rank, (v, n) in enumerate(zip(best[0][0], best[1][0], strict=True), 1)
             ],
-            "nearest": self._ranks(numbers[0][near], values[0][near]),
+            "nearest": self._ranks(*nearest),
+            "nearest_by": by,
         }
 
     def _extended(self, added: NewItems) -> TrainedModel:
@@ -317,11 +321,11 @@ class ServedModel:
         vocabulary = frozenset(self.trained.dataset.content.token_names) if tokens else ()
         known = [t for t in tokens if t in vocabulary]
         if not (picture and "picture" in reads) and not (known and BY_ANNOTATIONS in reads):
-            unknown = ", none of which occurs in the training data" if tokens and not known else ""
+            unknown = ", none of them known" if tokens and not known else ""
             raise Refusal(
                 422,
                 f"{name} scores new items by {' and '.join(reads)}; the item has "
-                f"{'a picture' if picture else 'no picture'} and {len(tokens)} annotations{unknown}",
+                f"{'a' if picture else 'no'} picture and {len(tokens)} annotations{unknown}",
                 f"send {' or '.join(reads)} that the model can read",
             )
         return tokens if BY_ANNOTATIONS not in reads else [t for t in tokens if t not in vocabulary]
