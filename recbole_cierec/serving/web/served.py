@@ -27,6 +27,8 @@ from recbole_cierec.serving.web.refusal import Refusal
 
 PERSONAL, SHARED, POPULAR = "personal", "shared", "popular"  # kinds of lists
 BY_CONTENT, BY_POPULARITY = "content", "popularity"  # what a score comes from, besides the model
+# Of CIERec's maps of items: to rank one user, reading larger ones takes longer than they save.
+MAPS_BYTES = 32 * 2**20
 HISTORY = 60  # newest items of a user
 OFFERED = "the item offered"
 
@@ -41,6 +43,12 @@ class Wish:
     history: bool = False
 
 
+def _lean(trained: TrainedModel) -> TrainedModel:
+    if hasattr(trained.model, "maps_bytes"):
+        trained.model.maps_bytes = MAPS_BYTES
+    return trained
+
+
 class ServedModel:
     """Answers of one model.
 
@@ -50,7 +58,7 @@ class ServedModel:
     """
 
     def __init__(self, name: str, trained: TrainedModel) -> None:
-        self.name, self.trained = name, trained
+        self.name, self.trained = name, _lean(trained)
         self.catalogue, self.neighbours = Catalogue(trained), Neighbours(trained)
         counts = trained.popularity.copy()
         counts[0] = -1  # the padding
@@ -64,7 +72,10 @@ class ServedModel:
         """
         user = self.trained.user_ids[np.flatnonzero(self.trained.trained_users)[0]]
         self.recommend([Wish([str(user)], 1)])
-        _ = self.catalogue.users("", 1), self.trained.trained_users
+        self.catalogue.users("", 1)
+        pictures = self.trained.dataset.content.pictures
+        if pictures is not None:
+            pictures.forget_raw()
 
     def described(self) -> dict[str, Any]:
         """The model in a few words."""
@@ -88,7 +99,7 @@ class ServedModel:
         words = kind in (BY_ANNOTATIONS, "content") or "category" in kind
         if config["annotation_at_inference"] is False:
             words = False
-        return [*["picture"] * picture, *[BY_ANNOTATIONS] * words]
+        return [*[BY_PICTURE] * picture, *[BY_ANNOTATIONS] * words]
 
     # ------------------------------------------------------------------------------ lists
 
@@ -265,6 +276,8 @@ class ServedModel:
         """
         tokens = self.catalogue.split(annotations)
         ignored = self._refuse_unread(picture is not None, tokens)
+        if BY_PICTURE not in self._reads():
+            picture = None
         added = NewItems(
             picture or Path(OFFERED),
             [self._free_id()],
@@ -275,11 +288,10 @@ class ServedModel:
         users = np.flatnonzero(self.trained.trained_users)
         best = audience(scorer, users, added, topk, lambda done: None)
         assert best is not None  # noqa: S101  # one process
-        values, numbers = nearest_items(scorer, added, neighbours)
-        near = numbers[0] >= 0
-        nearest, by = (numbers[0][near], values[0][near]), BY_PICTURE
         if picture is None:
-            nearest, by = self.neighbours.nearest_to_words(tokens, neighbours)[::-1], BY_ANNOTATIONS
+            values, numbers = self.neighbours.nearest_to_words(tokens, neighbours)
+        else:
+            values, numbers = (found[0] for found in nearest_items(scorer, added, neighbours))
         return {
             "reads": self._reads(),
             "ignored": ignored,
@@ -287,13 +299,13 @@ class ServedModel:
                 {"rank": rank, "user": str(self.trained.user_ids[n]), "score": float(v)}
                 for rank, (v, n) in enumerate(zip(best[0][0], best[1][0], strict=True), 1)
             ],
-            "nearest": self._ranks(*nearest),
-            "nearest_by": by,
+            "nearest": self._ranks(numbers, values),
+            "nearest_by": BY_ANNOTATIONS if picture is None else BY_PICTURE,
         }
 
     def _extended(self, added: NewItems) -> TrainedModel:
         try:
-            return with_items(self.trained, added)
+            return _lean(with_items(self.trained, added))
         except UserError as error:
             reason = getattr(error, "reason", None)
             what = f"the picture cannot be used: {reason}" if reason else str(error)
@@ -320,7 +332,7 @@ class ServedModel:
             )
         vocabulary = frozenset(self.trained.dataset.content.token_names) if tokens else ()
         known = [t for t in tokens if t in vocabulary]
-        if not (picture and "picture" in reads) and not (known and BY_ANNOTATIONS in reads):
+        if not (picture and BY_PICTURE in reads) and not (known and BY_ANNOTATIONS in reads):
             unknown = ", none of them known" if tokens and not known else ""
             raise Refusal(
                 422,

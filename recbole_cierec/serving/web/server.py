@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from ctypes import CDLL
 from ipaddress import ip_address
 from logging import getLogger
 from pathlib import Path
@@ -50,7 +53,7 @@ def serve(
         address, port = listener.getsockname()[:2]
         if not ip_address(address).is_loopback:
             getLogger().warning(
-                f"the server listens on {address}: whoever reaches this machine can use it without a "
+                f"the server listens on {address}: whoever reaches this machine can use it, with no "
                 "password; --host=127.0.0.1 is for this machine alone"
             )
         _run(listener, checkpoints, [*_hosts(host, address), *allowed_hosts], cmd_line)
@@ -74,6 +77,7 @@ def _run(
         same = sum(model.trained.name == trained.name for model in models)
         models.append(ServedModel(f"{trained.name}-{same + 1}" if same else trained.name, trained))
         models[-1].warm_up()
+    _settle()
     config = uvicorn.Config(
         make_app(models, hosts),
         log_config=None,
@@ -87,6 +91,15 @@ def _run(
     shown = f"[{address}]" if ":" in address else address
     say(f"serving {', '.join(m.name for m in models)} at http://{shown}:{port} (Ctrl-C ends)")
     uvicorn.Server(config).run([listener])
+
+
+def _settle() -> None:
+    """Give memory of loading back, and leave what now exists out of garbage collections: it lives
+    as long as the process, whose end is quick then."""
+    gc.collect()
+    gc.freeze()
+    with suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
+        CDLL(None).malloc_trim(0)
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -146,4 +146,4 @@ class NewItemAnswer(BaseModel):
     ignored: Annotated[list[str], Field(description="annotations that the model does not know")]
     users: list[RankedUser]
     nearest: list[RankedItem]
-    nearest_by: Literal["picture", "annotations", "model"]
+    nearest_by: Literal["picture", "annotations"]

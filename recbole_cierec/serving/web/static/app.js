@@ -83,10 +83,10 @@ function chips(words, most = CHIPS) {
 
 function card(item, model, both) {
   const name = item.title || item.item;
-  const body = make("span", { className: "body" }, make("span", { className: "name", text: name }));
-  const line = make("span", { className: "line" }, make("span", { text: item.title ? item.item : "" }));
-  if (item.score !== undefined) line.append(make("span", { text: score(item.score), title: "score" }));
-  if (line.textContent) body.append(line);
+  const value = item.score !== undefined && make("span", { className: "score", text: score(item.score), title: "score" });
+  const body = make("span", { className: "body" });
+  if (item.title) body.append(make("span", { className: "name", text: name }), make("span", { className: "line quiet" }, make("span", { text: item.item }), value));
+  else body.append(make("span", { className: "line" }, make("span", { className: "name", text: name }), value));
   const row = chips(item.annotations);
   if (row) body.append(row);
   return make(
@@ -259,6 +259,7 @@ const showItem = newest(at("item-out"), async () => {
     if (file) form.append("picture", file);
     form.append("annotations", words);
     form.append("model", model.name);
+    form.append("topk", takers.length > 1 ? "8" : "20");
     return ask("/api/new_item", { method: "POST", body: form });
   }));
   return () => at("item-out").replaceChildren(drawItem(answers));

@@ -43,7 +43,7 @@ function operation(path, verb, about) {
   for (const [name, schema] of Object.entries(body.properties || {})) row(list, name, schema, (body.required || []).includes(name));
   const head = make("p", "", make("span", "verb", verb.toUpperCase()), make("span", "path", path));
   const words = make("p", "quiet", [about.summary, about.description].filter(Boolean).join(". "));
-  return make("article", "", head, words, list);
+  return make("article", "", head, words, ...(list.children.length ? [list] : []));
 }
 
 async function start() {
