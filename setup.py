@@ -21,5 +21,6 @@ setup(
     package_data={
         "recbole_cierec": ["py.typed"],  # type checkers read the hints
         "recbole_cierec.properties": ["**/*.yaml"],
+        "recbole_cierec.serving.web": ["static/*"],
     },
 )

@@ -53,8 +53,8 @@ def serve(
         address, port = listener.getsockname()[:2]
         if not ip_address(address).is_loopback:
             getLogger().warning(
-                f"the server listens on {address}: whoever reaches this machine can use it, with no "
-                "password; --host=127.0.0.1 is for this machine alone"
+                f"listening on {address}: whoever reaches this machine can use it, and no "
+                "password is asked; --host=127.0.0.1 is for this machine alone"
             )
         _run(listener, checkpoints, [*_hosts(host, address), *allowed_hosts], cmd_line)
 
