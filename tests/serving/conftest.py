@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-OUTSIDE = ("i5", "i6", "i7")  # items whose image_path leaves the picture folder
-
 
 def draw(path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -22,7 +20,7 @@ def draw(path: Path, seed: int) -> None:
 
 
 def write_data(home: Path) -> None:
-    """Pictures, an item that only NAME.item has, and, after training, wrong paths."""
+    """Pictures, and an item that only NAME.item has."""
     (home / "images").mkdir()
     for item in range(39):
         draw(home / "images" / f"{item}.png", item)
