@@ -24,7 +24,6 @@ from recbole_cierec.serving.web.refusal import Refusal
 from recbole_cierec.serving.web.served import ServedModel, Wish
 from recbole_cierec.vision.pictures import PictureSpec, decode_picture
 
-BATCH_USERS = 256  # of one call; so that short requests need not wait long
 STATIC = {  # path -> file in the folder static and its type
     "/": ("index.html", "text/html"),
     "/docs": ("docs.html", "text/html"),
@@ -59,7 +58,7 @@ class Service:
         self.models = {model.name: model for model in models}
         self.torch, self.pictures = Worker("torch"), Worker("pictures")
         self._lists = {
-            model.name: Batches(self.torch, _answers(model), _users_of, BATCH_USERS)
+            model.name: Batches(self.torch, _answers(model), _users_of, model.batch_users)
             for model in models
         }
 
@@ -136,12 +135,14 @@ def make_app(models: Sequence[ServedModel], hosts: Sequence[str]) -> ASGIApp:
 def _add_pages(app: FastAPI) -> None:
     folder = files(__package__) / "static"
     for path, (name, kind) in STATIC.items():
-        page = (folder / name).read_bytes()
+        app.add_route(path, _page((folder / name).read_bytes(), kind), include_in_schema=False)
 
-        def show(page: bytes = page, kind: str = kind) -> Response:
-            return Response(page, media_type=kind, headers={"Cache-Control": "no-cache"})
 
-        app.add_route(path, lambda request, show=show: show(), include_in_schema=False)
+def _page(content: bytes, kind: str) -> Callable[[Request], Response]:
+    def show(request: Request) -> Response:
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return show
 
 
 def _add_information(app: FastAPI, service: Service) -> None:

@@ -29,6 +29,7 @@ PERSONAL, SHARED, POPULAR = "personal", "shared", "popular"  # kinds of lists
 BY_CONTENT, BY_POPULARITY = "content", "popularity"  # what a score comes from, besides the model
 # Of CIERec's maps of items: to rank one user, reading larger ones takes longer than they save.
 MAPS_BYTES = 32 * 2**20
+BATCH_USERS, FEW_USERS = 256, 4  # of a call, so that short requests need not wait long
 HISTORY = 60  # newest items of a user
 OFFERED = "the item offered"
 
@@ -77,6 +78,12 @@ class ServedModel:
         if pictures is not None:
             pictures.forget_raw()
 
+    @property
+    def batch_users(self) -> int:
+        """How many users are best ranked together: where each pair of a user and an item has a
+        vector, those of few users stay in the processor's cache."""
+        return FEW_USERS if getattr(self.trained.model, "pair_width", 0) else BATCH_USERS
+
     def described(self) -> dict[str, Any]:
         """The model in a few words."""
         trained = self.trained
@@ -123,9 +130,9 @@ class ServedModel:
             for k, user, _ in (row for row in rows if row[2] < 0):
                 items = self._popular[: wishes[k].topk]
                 found[k][user] = self._list(user, 0, items, self.trained.popularity[items])
-        for wish, lists in zip(wishes, found, strict=True):
+        for wish, answers in zip(wishes, found, strict=True):
             if wish.history:
-                self._add_history(lists)
+                self._add_history(answers)
         return [[found[k][user] for user in wish.users] for k, wish in enumerate(wishes)]
 
     def _ranked(

@@ -103,17 +103,19 @@ def _settle() -> None:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A socket that listens; port 0 is a free one.
 
     Raises:
         ConfigError: The port is in use, or the address is not one of this machine.
     """
+    if port > 65535:
+        raise ConfigError(f"--port={port}: ports go up to 65535")
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         listener = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, OverflowError) as error:
         raise ConfigError(f"--host={host}: is no address ({reason(error)})") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -98,6 +98,9 @@ class RankedItem(Item):
 class UserList(BaseModel):
     user: str
     user_status: Literal["trained", "no training interaction", "unknown"]
+    items: list[RankedItem]
+    history: list[Item] | None = None
+    history_total: int | None = None
     list: Annotated[
         Literal["personal", "shared", "popular"],
         Field(
@@ -105,9 +108,6 @@ class UserList(BaseModel):
             "popular: items by their number of training interactions, which are the scores"
         ),
     ]
-    items: list[RankedItem]
-    history: list[Item] | None = None
-    history_total: int | None = None
 
 
 class Lists(BaseModel):
