@@ -34,11 +34,7 @@ from recbole_cierec.model.base.gates import (
 )
 from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.side import PairScores, Side
-from recbole_cierec.model.base.user_gate_ranking import (
-    MAPS_BYTES,
-    FixedRanking,
-    UserGateRanking,
-)
+from recbole_cierec.model.base.user_gate_ranking import FixedRanking, UserGateRanking
 from recbole_cierec.model.base.visual_recommender import VisualRecommender
 
 if TYPE_CHECKING:
@@ -56,7 +52,7 @@ class CIERec(VisualRecommender):
     use_gates = True  # Eq. 3 and 4: the task-aware gates ("TA" in Table III)
     use_gradient_gate = True  # Eq. 6: the gradient-regularization gates ("GR")
     use_annotations = True  # s^_i of Eq. 5: privileged information ("PI")
-    maps_bytes = MAPS_BYTES  # a server, which ranks few users at a time, sets less
+    maps_bytes: int | None = None  # of UserGateRanking; a server, which ranks few users, sets less
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
