@@ -22,5 +22,6 @@ setup(
         "recbole_cierec": ["py.typed"],  # type checkers read the hints
         "recbole_cierec.report": ["templates/*"],
         "recbole_cierec.properties": ["**/*.yaml"],
+        "recbole_cierec.serving.web": ["static/*"],
     },
 )

@@ -19,6 +19,7 @@ COMMANDS = {
     "recommend": "recbole_cierec.cli.recommend",
     "export": "recbole_cierec.cli.export",
     "report": "recbole_cierec.cli.report",
+    "serve": "recbole_cierec.cli.serve",
     "doctor": "recbole_cierec.cli.doctor",
     "convert": "recbole_cierec.dataset_converters.__main__",
 }

@@ -15,6 +15,7 @@ PIP_NAMES = {  # import name -> pip name, where they differ
     "community": "python-louvain",
     "faiss": "faiss-cpu",
     "kmeans_pytorch": "kmeans-pytorch",
+    "python_multipart": "python-multipart",
     "sklearn": "scikit-learn",
     "torch_geometric": "torch-geometric",
     "torch_scatter": "torch-scatter",

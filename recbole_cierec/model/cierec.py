@@ -52,6 +52,7 @@ class CIERec(VisualRecommender):
     use_gates = True  # Eq. 3 and 4: the task-aware gates ("TA" in Table III)
     use_gradient_gate = True  # Eq. 6: the gradient-regularization gates ("GR")
     use_annotations = True  # s^_i of Eq. 5: privileged information ("PI")
+    maps_bytes: int | None = None  # of UserGateRanking; a server, which ranks few users, sets less
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
@@ -174,7 +175,7 @@ class CIERec(VisualRecommender):
             return self._ranking
         ranking: FixedRanking | UserGateRanking
         if self.use_gates:
-            ranking = UserGateRanking(self.fusion, self.visual_gate, item)
+            ranking = UserGateRanking(self.fusion, self.visual_gate, item, self.maps_bytes)
         else:
             ranking = FixedRanking(self.fusion, item)
         if not self.training:  # then the side has all items, and does not change

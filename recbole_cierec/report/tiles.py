@@ -11,7 +11,7 @@ from typing import Any
 from recbole_cierec.errors import DataError, PictureError
 from recbole_cierec.report.blocks import Strip, Tile
 from recbole_cierec.report.source import Source
-from recbole_cierec.vision.thumbnails import Thumbnails
+from recbole_cierec.vision.thumbnails import thumbnail
 
 SIDE = 112  # pixels of a thumbnail; shown smaller, so that it is sharp on fine screens
 LONGEST = 160  # characters of annotations
@@ -30,8 +30,7 @@ class Tiles:
         self._ids = source.trained.item_ids
         self._content: Any = source.trained.dataset.content
         self._config, self._separator = config, config["seq_separator"]
-        root = Path(config["image_dir"] or self._content.folder)
-        self._thumbnails = Thumbnails(root, SIDE, config["max_image_pixels"])
+        self._root = Path(config["image_dir"] or self._content.folder)
         self._made: dict[int, Tile] = {}
 
     @cached_property
@@ -59,7 +58,8 @@ class Tiles:
         if not self.paths[item]:
             return "", "no picture"
         try:
-            data = self._thumbnails.jpeg(self.paths[item])
+            limit = self._config["max_image_pixels"]
+            data = thumbnail(self._root, self.paths[item], SIDE, limit)
         except PictureError as error:
             return "", error.reason
         return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from recbole_cierec.data.recbole_errors import as_model_errors
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.scoring import PAIRS
-from recbole_cierec.files.checkpoint import fitting, read_checkpoint
+from recbole_cierec.files.checkpoint import fitting, read_checkpoint, to_plain
 from recbole_cierec.quick_start import config_of, dataset_of
 from recbole_cierec.trainer.checkpoints import load_weights
 from recbole_cierec.trainer.plain_state import PlainState
@@ -58,6 +59,8 @@ class TrainedModel:
         dataset: The data set, split.
         parts: Its training, validation and test part.
         provenance: As in the checkpoint.
+        plain_state: Of the model, as in the checkpoint; see
+            :class:`recbole_cierec.trainer.plain_state.PlainState`.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class TrainedModel:
     dataset: Any
     parts: tuple[Any, ...]
     provenance: dict[str, Any]
+    plain_state: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -88,7 +92,8 @@ class TrainedModel:
         known = self.dataset.field2token_id[field]
         return np.array([known.get(token, -1) or -1 for token in ids], dtype=np.int64)
 
-    def _pairs(self, parts: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def pairs(self, parts: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Internal numbers of the users and items of all interactions of some of the parts."""
         tables = [part.inter_feat for part in parts if part is not None and len(part)]
         fields = (self.dataset.uid_field, self.dataset.iid_field)
         users, items = (np.concatenate([t[f].numpy() for t in tables]) for f in fields)
@@ -97,17 +102,17 @@ class TrainedModel:
     @cached_property
     def seen(self) -> Ragged:
         """The items of each user in training and validation, one row for each user."""
-        return Ragged.group(*self._pairs(self.parts[:2]), len(self.user_ids))
+        return Ragged.group(*self.pairs(self.parts[:2]), len(self.user_ids))
 
     @cached_property
     def popularity(self) -> np.ndarray:
         """Training interactions of each item [n_items]."""
-        return np.bincount(self._pairs(self.parts[:1])[1], minlength=len(self.item_ids))
+        return np.bincount(self.pairs(self.parts[:1])[1], minlength=len(self.item_ids))
 
     @cached_property
     def trained_users(self) -> np.ndarray:
         """bool [n_users]: has a training interaction."""
-        return np.bincount(self._pairs(self.parts[:1])[0], minlength=len(self.user_ids)) > 0
+        return np.bincount(self.pairs(self.parts[:1])[0], minlength=len(self.user_ids)) > 0
 
     @property
     def ranks_unseen_users(self) -> bool:
@@ -182,21 +187,58 @@ def load_trained(
         parts = dataset.build()
         data = {"interactions": parts[0].digest()}
         if added is not None:
-            added.extend(dataset)
-            for part in parts:
-                part.field2id_token = dataset.field2id_token
-                part.field2token_id = dataset.field2token_id
-                part.content = dataset.content
+            _extend(dataset, parts, added)
         with as_model_errors(config):
             model = config.model_class(config, parts[0])
         data |= data_of(parts[0]) if added is None else added.known_digests()
         refuse_other_data(path, state, data, "use its own data")
-        built = PlainState(model)
-        model = model.to(config["device"]).eval()
         with fitting(path):
-            weights = state if added is None else added.padded(state, model)
-            load_weights(model, path, weights, config["device"])
-            built.restore(state["plain_state"], config["device"])
+            model = _filled(model, path, state, config["device"], added)
+    return TrainedModel(
+        path, config, model, dataset, tuple(parts), state["provenance"], state["plain_state"]
+    )
+
+
+def with_items(trained: TrainedModel, added: Addition) -> TrainedModel:
+    """The model with new items, as :func:`load_trained` gives it; ``trained`` stays as it is.
+
+    Nothing is read but the content of the new items: interactions and the content of the known
+    items are shared, and weights are copied.
+
+    Raises:
+        UserError: The model cannot score the items, or their content cannot be used.
+    """
+    dataset, parts = copy.copy(trained.dataset), tuple(map(copy.copy, trained.parts))
+    config, model = trained.config, trained.model
+    _extend(dataset, parts, added)
+    state = {
+        "state_dict": to_plain(model.state_dict()),
+        "other_parameter": to_plain(model.other_parameter()),
+        "plain_state": trained.plain_state,
+    }
+    with quiet_recbole(), as_model_errors(config):
+        made = config.model_class(config, parts[0])
+    made = _filled(made, trained.path, state, config["device"], added)
+    return replace(trained, model=made, dataset=dataset, parts=parts)
+
+
+def _extend(dataset: Any, parts: tuple[Any, ...] | list[Any], added: Addition) -> None:
+    added.extend(dataset)
+    for part in parts:
+        part.field2id_token = dataset.field2id_token
+        part.field2token_id = dataset.field2token_id
+        part.content = dataset.content
+
+
+def _filled(
+    model: Any, path: Path, state: Mapping[str, Any], device: Any, added: Addition | None
+) -> Any:
+    """A new model with the weights of a checkpoint, on its device and in eval mode."""
+    built = PlainState(model)
+    model = model.to(device).eval()
+    weights = dict(state) if added is None else added.padded(state, model)
+    load_weights(model, path, weights, device)
+    built.restore(state["plain_state"], device)
     if added is not None:
         model.add_items(added.first)
-    return TrainedModel(path, config, model, dataset, tuple(parts), state["provenance"])
+    return model

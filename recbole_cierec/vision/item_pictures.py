@@ -172,6 +172,10 @@ class ItemPictures:
         assert rows is not None  # noqa: S101  # the whole has no missing shards
         return rows, self.store.rows
 
+    def forget_raw(self) -> None:
+        """Drop the features before normalisation; they are read again where they are needed."""
+        vars(self).pop("_raw_features", None)
+
     @cached_property
     def feature_norm(self) -> FeatureNorm:
         """The affine map fitted on the features of all items that have a picture."""

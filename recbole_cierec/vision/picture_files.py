@@ -158,7 +158,11 @@ def _hash_unknown(files: dict[str, PictureFile], index: PictureIndex, pool: Pool
 
 
 class Locator:
-    """Finds files, and refuses paths that lead out of the picture folder before touching them."""
+    """Finds files, and refuses paths that lead out of the picture folder before touching them.
+
+    Args:
+        root: The picture folder.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -111,10 +111,7 @@ class PictureSpec:
 
 
 def decode_picture(path: Path, spec: PictureSpec) -> np.ndarray:
-    """Decode the (first) picture of a file.
-
-    Greyscale, palette, CMYK and 16-bit pictures become 8-bit RGB, the EXIF orientation is applied,
-    and transparent parts become white.
+    """Decode the (first) picture of a file; see :func:`open_decoded`.
 
     Args:
         path: A JPEG, PNG, WebP, GIF or BMP file, whatever its name.
@@ -122,6 +119,19 @@ def decode_picture(path: Path, spec: PictureSpec) -> np.ndarray:
 
     Returns:
         uint8 [S, S, 3], RGB.
+    """
+    picture = open_decoded(path, spec)
+    if spec.resize == "pad":
+        picture = _pad(picture, spec.size)
+    return np.array(picture, dtype=np.uint8)
+
+
+def open_decoded(path: Path, spec: PictureSpec) -> Image.Image:
+    """Decode the (first) picture of a file, as RGB; with ``pad`` without borders: the longer side
+    has ``spec.size`` pixels.
+
+    Greyscale, palette, CMYK and 16-bit pictures become 8-bit RGB, the EXIF orientation is applied,
+    and transparent parts become white.
 
     Raises:
         PictureError: The file cannot be read, is no whole picture, or is too large.
@@ -233,7 +243,7 @@ def _whole_files_only() -> Iterator[None]:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _switch_before
 
 
-def _decode(image: ImageFile.ImageFile, spec: PictureSpec) -> np.ndarray:
+def _decode(image: ImageFile.ImageFile, spec: PictureSpec) -> Image.Image:
     target = _content_size(image.size, spec)
     # draft() lets libjpeg decode at a fraction of the size; the box is the picture's place in that,
     # in fractions of a pixel, so that sides that are no multiple keep their proportions.
@@ -248,9 +258,7 @@ def _decode(image: ImageFile.ImageFile, spec: PictureSpec) -> np.ndarray:
     )
     if turn is not None:  # turning the small picture costs less than turning the large one
         picture = picture.transpose(turn)
-    if spec.resize == "pad":
-        picture = _pad(picture, spec.size)
-    return np.array(picture, dtype=np.uint8)
+    return picture
 
 
 def _content_size(size: tuple[int, int], spec: PictureSpec) -> tuple[int, int]:

@@ -225,7 +225,10 @@ def test_a_word_starts_the_command_of_that_name(name, capsys):
     ("word", "hint"),
     [
         ("doctr", "did you mean 'doctor'?"),
-        ("x", "known are run, extract, tune, compare, recommend, export, report, doctor, convert"),
+        (
+            "x",
+            "known are run, extract, tune, experiment, compare, recommend, export, report, serve, doctor, convert",
+        ),
     ],
 )
 def test_an_unknown_word_names_the_nearest(word, hint, capsys):

@@ -61,15 +61,19 @@ class UserGateRanking:
         fusion: Eq. 7.
         gate: Eq. 3.
         item: The side of all I items; its vector is q.
+        maps_bytes: Limit for M and N of all items; None: ``MAPS_BYTES``.
     """
 
-    def __init__(self, fusion: Fusion, gate: VisualGate, item: Side) -> None:
+    def __init__(
+        self, fusion: Fusion, gate: VisualGate, item: Side, maps_bytes: int | None = None
+    ) -> None:
         self.fusion, self.gate, self.item = fusion, gate, item
         self.fixed = self.fusion.fixed(item.vector, item["s"])  # [I, d]
         self.maps: Tensor | None = None
         if self.gate.activation == "linear":
             items, d = self.fixed.shape
-            if items * 2 * d * d * self.fixed.element_size() <= MAPS_BYTES:
+            limit = MAPS_BYTES if maps_bytes is None else maps_bytes
+            if items * 2 * d * d * self.fixed.element_size() <= limit:
                 self.maps = self._prepare_maps()
             else:
                 self._prepare_expansion()
