@@ -111,6 +111,8 @@ class TrainerMixin(GuardedLoopMixin):
             self._restore_rng(*self._resumed)
         elif epoch_idx > self.start_epoch:
             self._save_last(epoch_idx - 1)
+        if hasattr(self.model, "begin_epoch"):
+            self.model.begin_epoch(epoch_idx)
         losses = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self._settle()
         for scheduler in self.schedulers.values():

@@ -1,0 +1,117 @@
+"""MGCN: multi-view graph convolution, contents purified by ids (Yu et al., MM 2023,
+arXiv 2308.03588).
+
+    g_m        = q * sigma(W'_m W_m f_m)                       purifier: the id, gated by the content
+    t_m        = S_m ... S_m g_m for items, R t_m for users    item view
+    z          = LightGCN(p, q): mean of layers 0 to n on R    user-item view
+    a_m        = softmax over m of w . tanh(W t_m)             fuser, for users and items alike:
+    c          = sum of a_m t_m                                what modalities have in common,
+    s_m        = (t_m - c) * sigma(V_m z)                      what each adds, gated by behaviour
+    side       = (c + sum of s_m) / (1 + number of modalities)
+    y_ui       = (z_u + side_u) . (z_i + side_i)
+    L          = BPR + align_weight * (InfoNCE(side_u, z_u) + InfoNCE(side_i, z_i))
+
+R is D_u^-1/2 R D_i^-1/2. S_m and f_m are those of :mod:`recbole_cierec.model.base.modalities`, edges
+weighted by the cosine. W', W and V have biases. With one modality c is t_m, and nothing is specific:
+side is t_m. InfoNCE uses the distinct users and positive items of a batch: an item that occurs twice
+would be its own negative. No biases of users and items, as in the paper.
+
+An unseen item has q = 0, so z and g_m are zero: the purified ids of its neighbours rank it. It is no
+neighbour of others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.model.base import graphs
+from recbole_cierec.model.base.graph_recommender import Parts, info_nce
+from recbole_cierec.model.base.modalities import MultimodalGraphs
+from recbole_cierec.model.base.side import Rows, Side
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_cierec.data.dataset import VisualDataset
+
+
+class MGCN(MultimodalGraphs):
+    """Ids, pictures, and annotations by key, at training and inference."""
+
+    weighted_neighbours = True
+
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
+        super().__init__(config, dataset)
+        if config["encoder_training"] == "finetune":
+            raise ConfigError(
+                "MGCN reads the pictures of all items in each step, so encoder_training: finetune "
+                "is not possible; use frozen or adapter"
+            )
+        self.align_weight, self.align_temperature = (
+            config[f"align_{key}"] for key in ("weight", "temperature")
+        )
+        self.purifiers = nn.ModuleDict()  # W'_m
+        for name in self.modalities:
+            with self.random_stream(f"purifier {name}"):
+                self.purifiers[name] = nn.Linear(self.size, self.size)
+        if len(self.modalities) > 1:
+            with self.random_stream("fuser"):
+                self.fuser = Fuser(self.size, self.modalities)
+
+    def parts(self) -> Parts:
+        """User-item view, side and their sum, for all users and all items."""
+        graph, (p, q) = self.graph_tensors(), self.ids()
+        z = torch.cat(graphs.light_gcn(graph["users"], graph["items"], p, q, self.id_layers))
+        views, items = {}, torch.arange(self.n_items, device=q.device)
+        for name in self.modalities:
+            t = q * torch.sigmoid(self.purifiers[name](self.modality(name, items)))
+            for _ in range(self.content_layers):
+                t = graphs.product(graph[name], t)
+            views[name] = torch.cat([graphs.product(graph["users"], t), t])
+        side = self.fuser(views, z) if len(views) > 1 else t_of_one(views)
+        users, of_items = (
+            Side(a + b, more={"id": a, "content": b})
+            for a, b in zip(
+                *(x.split([self.n_users, self.n_items]) for x in (z, side)), strict=True
+            )
+        )
+        return users, of_items
+
+    def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
+        loss, norm = super().contrast(user.scoring(), item.scoring(), rows)
+        chosen, heat = rows.positive.unique(), self.align_temperature
+        alike = info_nce(user["content"], user["id"], heat)
+        alike = alike + info_nce(item["content"][chosen], item["id"][chosen], heat)
+        return loss + self.align_weight * alike, norm
+
+
+def t_of_one(views: dict[str, Tensor]) -> Tensor:
+    (t,) = views.values()
+    return t
+
+
+class Fuser(nn.Module):
+    """Item views of several modalities to the side: common part and gated specific parts.
+
+    Args:
+        size: d.
+        modalities: Names of the modalities.
+    """
+
+    def __init__(self, size: int, modalities: list[str]) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(size, size)  # W
+        self.attention = nn.Linear(size, 1, bias=False)  # w
+        self.gates = nn.ModuleDict({name: nn.Linear(size, size) for name in modalities})  # V_m
+
+    def forward(self, views: dict[str, Tensor], z: Tensor) -> Tensor:
+        """Views t_m [n, d] by name and z [n, d] -> side [n, d]."""
+        t = torch.stack(list(views.values()))  # [M, n, d]
+        shares = self.attention(torch.tanh(self.hidden(t))).softmax(0)  # a [M, n, 1]
+        common = (shares * t).sum(0)
+        gates = torch.stack([torch.sigmoid(self.gates[name](z)) for name in views])
+        return (common + ((t - common) * gates).sum(0)) / (1 + len(views))
