@@ -1,22 +1,23 @@
-"""FREEDOM: frozen graph of similar items, pruned graph of interactions (Zhou and Shen, MM 2023,
-arXiv 2211.06924).
+"""FREEDOM: a frozen graph of similar items and a pruned graph of interactions (Zhou and Shen, MM
+2023, arXiv 2211.06924).
 
-    S          = s S_picture + (1 - s) S_text                             similar items, never trained
-    h          = S ... S q                                                ``content_layers`` products
-    u*, i*     = LightGCN(p, q): mean of layers 0 to n on R;  q*_i = i* + h_i
-    y_ui       = u*_u . q*_i
-    L          = BPR(u*, q*) + content_loss_weight * sum over m of BPR(u*, W_m f_m)
+    S        = s S_picture + (1 - s) S_text                  similar items; never trained
+    h        = S q                                           ``content_layers`` products
+    u*, z    = LightGCN(p, q): mean of layers 0 to n on R    vectors of users and items
+    y_ui     = u*_u . (z_i + h_i)
+    L        = BPR(u*, z + h) + content_loss_weight * sum over m of BPR(u*, W_m f_m)
 
-R is D_u^-1/2 R D_i^-1/2 at scoring. For each epoch of training it is made anew from a share
+R is D_u^-1/2 R D_i^-1/2 at scoring. For each epoch of training it is made from a share
 1 - edge_dropout of the interactions, drawn without replacement with probabilities proportional to
-1 / sqrt(d_u d_i), and normalised by what is left. S_m and f_m are those of
-:mod:`recbole_cierec.model.base.modalities`, edges of weight 1. No biases, as in the paper.
+1 / sqrt(d_u d_i), and normalised by the degrees that are left. S_m and f_m are those of
+:mod:`recbole_cierec.model.base.modalities`, with edges of weight 1. No biases, as in the paper.
 
-Where an item lacks the annotations, its row of S is that of s S_picture alone, as the equation says;
-with ``use_annotations: False``, S is S_picture.
+The row of S of an item without annotations is that of s S_picture alone, as the equation says; with
+``use_annotations: False``, S is S_picture. W_m f_m is part of the loss only. The public code trains
+f_m further, one row for each item; here ``encoder_training: adapter`` trains a map over them.
 
-An unseen item has q = 0 and no interaction, so h, the mean of its neighbours' ids, ranks it. It is
-no neighbour of others. W_m f_m does not enter the scores.
+An unseen item has q = 0 and no interaction, so h, the mean id of its neighbours, ranks it. It is no
+neighbour of other items.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from zlib import crc32
 
 import numpy as np
 import scipy.sparse
-import torch
 from torch import Tensor
 
 from recbole_cierec.model.base import graphs

@@ -1,23 +1,25 @@
-"""MGCN: multi-view graph convolution, contents purified by ids (Yu et al., MM 2023,
-arXiv 2308.03588).
+"""MGCN: views of items by content and by interaction (Yu et al., MM 2023, arXiv 2308.03588).
 
-    g_m        = q * sigma(W'_m W_m f_m)                       purifier: the id, gated by the content
-    t_m        = S_m ... S_m g_m for items, R t_m for users    item view
-    z          = LightGCN(p, q): mean of layers 0 to n on R    user-item view
-    a_m        = softmax over m of w . tanh(W t_m)             fuser, for users and items alike:
-    c          = sum of a_m t_m                                what modalities have in common,
-    s_m        = (t_m - c) * sigma(V_m z)                      what each adds, gated by behaviour
-    side       = (c + sum of s_m) / (1 + number of modalities)
-    y_ui       = (z_u + side_u) . (z_i + side_i)
-    L          = BPR + align_weight * (InfoNCE(side_u, z_u) + InfoNCE(side_i, z_i))
+    g_m      = q * sigma(W'_m W_m f_m)                       purifier: the id, gated by the content
+    t_m      = S_m g_m for items, R t_m for users            item view, ``content_layers`` products
+    z        = LightGCN(p, q): mean of layers 0 to n on R    user-item view
+    a_m      = softmax over m of w . tanh(W t_m)             fuser, for users and items alike
+    c        = sum of a_m t_m                                what the modalities have in common
+    s_m      = (t_m - c) * sigma(V_m z)                      what each adds, gated by behaviour
+    side     = (c + sum of s_m) / (1 + number of modalities)
+    y_ui     = (z_u + side_u) . (z_i + side_i)
+    L        = BPR + align_weight * (InfoNCE(side_u, z_u) + InfoNCE(side_i, z_i))
 
-R is D_u^-1/2 R D_i^-1/2. S_m and f_m are those of :mod:`recbole_cierec.model.base.modalities`, edges
-weighted by the cosine. W', W and V have biases. With one modality c is t_m, and nothing is specific:
-side is t_m. InfoNCE uses the distinct users and positive items of a batch: an item that occurs twice
-would be its own negative. No biases of users and items, as in the paper.
+R is D_u^-1/2 R D_i^-1/2. S_m and f_m are those of :mod:`recbole_cierec.model.base.modalities`, with
+edges weighted by their cosine. W', W and V have biases. Users and items have none, as in the paper.
 
-An unseen item has q = 0, so z and g_m are zero: the purified ids of its neighbours rank it. It is no
-neighbour of others.
+Choices: with one modality c is t_m and nothing is specific, so side is t_m. InfoNCE uses the
+distinct users and positive items of a batch: an item that occurs twice would be its own negative.
+The public code trains f_m further, one row for each item; here ``encoder_training: adapter`` trains
+a map over them.
+
+An unseen item has q = 0, so z and its own g_m are zero: the purified ids of its neighbours rank it.
+It is no neighbour of other items.
 """
 
 from __future__ import annotations
@@ -51,9 +53,8 @@ class MGCN(MultimodalGraphs):
                 "MGCN reads the pictures of all items in each step, so encoder_training: finetune "
                 "is not possible; use frozen or adapter"
             )
-        self.align_weight, self.align_temperature = (
-            config[f"align_{key}"] for key in ("weight", "temperature")
-        )
+        self.align_weight = config["align_weight"]
+        self.align_temperature = config["align_temperature"]
         self.purifiers = nn.ModuleDict()  # W'_m
         for name in self.modalities:
             with self.random_stream(f"purifier {name}"):
@@ -72,12 +73,11 @@ class MGCN(MultimodalGraphs):
             for _ in range(self.content_layers):
                 t = graphs.product(graph[name], t)
             views[name] = torch.cat([graphs.product(graph["users"], t), t])
-        side = self.fuser(views, z) if len(views) > 1 else t_of_one(views)
+        side = self.fuser(views, z) if len(views) > 1 else views[self.modalities[0]]
+        sizes = [self.n_users, self.n_items]
         users, of_items = (
             Side(a + b, more={"id": a, "content": b})
-            for a, b in zip(
-                *(x.split([self.n_users, self.n_items]) for x in (z, side)), strict=True
-            )
+            for a, b in zip(z.split(sizes), side.split(sizes), strict=True)
         )
         return users, of_items
 
@@ -87,11 +87,6 @@ class MGCN(MultimodalGraphs):
         alike = info_nce(user["content"], user["id"], heat)
         alike = alike + info_nce(item["content"][chosen], item["id"][chosen], heat)
         return loss + self.align_weight * alike, norm
-
-
-def t_of_one(views: dict[str, Tensor]) -> Tensor:
-    (t,) = views.values()
-    return t
 
 
 class Fuser(nn.Module):
