@@ -47,12 +47,12 @@ class MGCN(MultimodalGraphs):
     weighted_neighbours = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
-        super().__init__(config, dataset)
         if config["encoder_training"] == "finetune":
             raise ConfigError(
                 "MGCN reads the pictures of all items in each step, so encoder_training: finetune "
                 "is not possible; use frozen or adapter"
             )
+        super().__init__(config, dataset)
         self.align_weight = config["align_weight"]
         self.align_temperature = config["align_temperature"]
         self.purifiers = nn.ModuleDict()  # W'_m
