@@ -50,7 +50,7 @@ class FREEDOM(MultimodalGraphs):
         self.edge_dropout = config["edge_dropout"]
         self.content_loss_weight = config["content_loss_weight"]
         self._epoch = 0
-        self._pruned: dict[str, Tensor] | None = None
+        self._pruned: dict[str, graphs.Graph] | None = None
 
     # --------------------------------------------------------------------- the graphs
 
@@ -64,7 +64,7 @@ class FREEDOM(MultimodalGraphs):
     def begin_epoch(self, epoch: int) -> None:
         self._epoch, self._pruned = epoch, None
 
-    def pruned(self) -> dict[str, Tensor]:
+    def pruned(self) -> dict[str, graphs.Graph]:
         """The interaction graphs of this epoch's training."""
         if self._pruned is None:
             # By seed and epoch alone: the same in a resumed run and in each of several processes.

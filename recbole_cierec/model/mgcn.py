@@ -24,6 +24,7 @@ It is no neighbour of other items.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,22 +65,23 @@ class MGCN(MultimodalGraphs):
                 self.fuser = Fuser(self.size, self.modalities)
 
     def parts(self) -> Parts:
-        """User-item view, side and their sum, for all users and all items."""
+        """User-item view z and the item views t_m of all users and all items."""
         graph, (p, q) = self.graph_tensors(), self.ids()
-        z = torch.cat(graphs.light_gcn(graph["users"], graph["items"], p, q, self.id_layers))
-        views, items = {}, torch.arange(self.n_items, device=q.device)
+        z = graphs.light_gcn(graph["users"], graph["items"], p, q, self.id_layers)
+        users, of_items, items = {}, {}, torch.arange(self.n_items, device=q.device)
         for name in self.modalities:
             t = q * torch.sigmoid(self.purifiers[name](self.modality(name, items)))
             for _ in range(self.content_layers):
                 t = graphs.product(graph[name], t)
-            views[name] = torch.cat([graphs.product(graph["users"], t), t])
-        side = self.fuser(views, z) if len(views) > 1 else views[self.modalities[0]]
-        sizes = [self.n_users, self.n_items]
-        users, of_items = (
-            Side(a + b, more={"id": a, "content": b})
-            for a, b in zip(z.split(sizes), side.split(sizes), strict=True)
-        )
-        return users, of_items
+            users[name], of_items[name] = graphs.product(graph["users"], t), t
+        return Side(z[0], more=users), Side(z[1], more=of_items)
+
+    def rows_of(self, which: int, rows: Tensor) -> Side:
+        """The sums of z and side. The graphs reach all users and items, the fuser these rows."""
+        views = self.current_parts()[which].map(lambda value: value[rows])
+        z, t = views.vector, views.more
+        side = self.fuser(t, z) if len(t) > 1 else t[self.modalities[0]]
+        return Side(z + side, more={"id": z, "content": side} if self.training else {})
 
     def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         loss, norm = super().contrast(user.scoring(), item.scoring(), rows)
@@ -103,7 +105,7 @@ class Fuser(nn.Module):
         self.attention = nn.Linear(size, 1, bias=False)  # w
         self.gates = nn.ModuleDict({name: nn.Linear(size, size) for name in modalities})  # V_m
 
-    def forward(self, views: dict[str, Tensor], z: Tensor) -> Tensor:
+    def forward(self, views: Mapping[str, Tensor], z: Tensor) -> Tensor:
         """Views t_m [n, d] by name and z [n, d] -> side [n, d]."""
         t = torch.stack(list(views.values()))  # [M, n, d]
         shares = self.attention(torch.tanh(self.hidden(t))).softmax(0)  # a [M, n, 1]

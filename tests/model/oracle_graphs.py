@@ -102,7 +102,7 @@ class FreedomOracle(GraphOracle):
         """A loss on the epoch's pruned graph, and those with the contents as item vectors."""
         users, items = self.users, self.items
         # Which interactions are left is a draw, so it is read from the model.
-        kept = zip(*self.model.pruned()["users"].indices().tolist(), strict=True)
+        kept = zip(*self.model.pruned()["users"].matrix.indices().tolist(), strict=True)
         self.users, self.items = self.final(list(kept))
         total, own = plain(*columns), self.items
         for name in self.modalities:

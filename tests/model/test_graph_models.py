@@ -102,7 +102,7 @@ def test_pruning_leaves_the_share_it_should_and_never_nothing(dropout, kept):
 
 
 def edges_of(model) -> set[tuple[int, int]]:
-    return set(zip(*model.pruned()["users"].indices().tolist(), strict=True))
+    return set(zip(*model.pruned()["users"].matrix.indices().tolist(), strict=True))
 
 
 def test_an_epoch_has_one_graph_by_its_number_and_the_seed(make):

@@ -37,7 +37,7 @@ class GraphRecommender(VisualRecommender):
         super().__init__(config, dataset)
         pairs = dataset.inter_feat[self.USER_ID], dataset.inter_feat[self.ITEM_ID]
         self.interactions = graphs.interaction_matrix(*pairs, (self.n_users, self.n_items))
-        self._graphs: dict[str, Tensor] | None = None
+        self._graphs: dict[str, graphs.Graph] | None = None
         self._parts: Parts | None = None
 
     def parts(self) -> Parts:
@@ -48,8 +48,8 @@ class GraphRecommender(VisualRecommender):
         """The graphs by name; built when one is first needed."""
         raise NotImplementedError
 
-    def graph_tensors(self) -> dict[str, Tensor]:
-        """The graphs as sparse tensors, kept until :meth:`drop_graphs`."""
+    def graph_tensors(self) -> dict[str, graphs.Graph]:
+        """The graphs as tensors, kept until :meth:`drop_graphs`."""
         if self._graphs is None:
             self._graphs = {k: graphs.to_torch(v, self.seen.device) for k, v in self.matrices()}
         return self._graphs
@@ -57,7 +57,8 @@ class GraphRecommender(VisualRecommender):
     def drop_graphs(self) -> None:
         self._graphs = None
 
-    def _current(self) -> Parts:
+    def current_parts(self) -> Parts:
+        """:meth:`parts`, computed once per training step, and once for ranking."""
         if self._parts is not None:
             return self._parts
         parts = self.parts()
@@ -65,15 +66,16 @@ class GraphRecommender(VisualRecommender):
             self._parts = parts
         return parts
 
-    def _side(self, which: int, rows: Tensor) -> Side:
-        side = self._current()[which]
+    def rows_of(self, which: int, rows: Tensor) -> Side:
+        """The sides of the given users (``which`` 0) or items (1); by default rows of parts."""
+        side = self.current_parts()[which]
         return (side if self.training else side.scoring()).map(lambda value: value[rows])
 
     def user_side(self, users: Tensor) -> Side:
-        return self._side(0, users)
+        return self.rows_of(0, users)
 
     def item_side(self, items: Tensor) -> Side:
-        return self._side(1, items)
+        return self.rows_of(1, items)
 
     def sides(self, interaction: Interaction) -> tuple[Side, Side, Rows]:
         self._parts = self.parts()  # once for both sides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -35,28 +36,52 @@ def degrees(matrix: scipy.sparse.spmatrix, axis: int) -> np.ndarray:
     return np.asarray(matrix.sum(axis=axis)).ravel()
 
 
-def to_torch(matrix: scipy.sparse.spmatrix, device: torch.device | str = "cpu") -> Tensor:
-    """A scipy matrix as a float32 sparse tensor."""
-    coo = matrix.tocoo()
-    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
-    values = torch.from_numpy(coo.data.astype(np.float32))
-    made = torch.sparse_coo_tensor(index, values, coo.shape, check_invariants=True)
+class Graph(NamedTuple):
+    """A sparse matrix for :func:`product`, float32, coalesced."""
+
+    matrix: Tensor  # [n, m]
+    transposed: Tensor  # [m, n]; torch would transpose and sort in each backward pass
+
+
+def to_torch(matrix: scipy.sparse.spmatrix, device: torch.device | str = "cpu") -> Graph:
+    """A scipy matrix as a graph."""
+    return Graph(_coalesced(matrix, device), _coalesced(matrix.T, device))
+
+
+def _coalesced(matrix: scipy.sparse.spmatrix, device: torch.device | str) -> Tensor:
+    matrix = matrix.tocoo()
+    index = torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64))
+    values = torch.from_numpy(matrix.data.astype(np.float32))
+    made = torch.sparse_coo_tensor(index, values, matrix.shape, check_invariants=True)
     return made.coalesce().to(device)
 
 
-def product(matrix: Tensor, rows: Tensor) -> Tensor:
+class _Product(torch.autograd.Function):
+    """torch.sparse.mm with the transposed matrix at hand: the same bits."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, rows: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        return torch.sparse.mm(matrix, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, torch.sparse.mm(ctx.transposed, gradients[0])
+
+
+def product(graph: Graph, rows: Tensor) -> Tensor:
     """Sparse [n, m] times dense [m, k], always in float32: torch has no other sparse product."""
     with torch.autocast(rows.device.type, enabled=False):
-        return torch.sparse.mm(matrix, rows.float())
+        return _Product.apply(*graph, rows.float())
 
 
 def light_gcn(
-    users: Tensor, items: Tensor, p: Tensor, q: Tensor, layers: int
+    users: Graph, items: Graph, p: Tensor, q: Tensor, layers: int
 ) -> tuple[Tensor, Tensor]:
     """LightGCN (He et al., SIGIR 2020): the means over layers 0 to ``layers``, [U, d] and [I, d].
 
     Args:
-        users: Sparse [U, I], normalised: a layer of users is its product with one of items.
+        users: [U, I], normalised: a layer of users is its product with one of items.
         items: Its transpose.
         p: Layer 0 of users [U, d].
         q: Layer 0 of items [I, d].
