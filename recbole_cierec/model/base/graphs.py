@@ -96,8 +96,8 @@ def light_gcn(
     return of_users, of_items
 
 
-Similarity = Callable[[Tensor, Tensor], Tensor]
-"""(row numbers [m], row numbers [n]) -> similarities [m, n]."""
+Similarity = Callable[[Tensor], Callable[[Tensor], Tensor]]
+"""(row numbers [n]) -> a function (row numbers [m]) -> similarities [m, n]."""
 
 
 def nearest(vectors: Tensor, sources: Tensor, count: int, first: int = 0) -> Tensor:
@@ -117,17 +117,27 @@ def nearest(vectors: Tensor, sources: Tensor, count: int, first: int = 0) -> Ten
 
 def inner(vectors: Tensor) -> Similarity:
     """Inner products of rows [n, w]; of unit rows, the cosines."""
-    return lambda rows, others: vectors[rows] @ vectors[others].T
+
+    def to(others: Tensor) -> Callable[[Tensor], Tensor]:
+        columns = vectors[others].T
+        return lambda rows: vectors[rows] @ columns
+
+    return to
 
 
 def inner_sparse(vectors: scipy.sparse.csr_matrix) -> Similarity:
     """:func:`inner` for sparse rows [n, w]."""
 
-    def similar(rows: Tensor, others: Tensor) -> Tensor:
-        block = vectors[rows.cpu().numpy()].toarray()
-        return torch.from_numpy((vectors[others.cpu().numpy()] @ block.T).T).to(rows.device)
+    def to(others: Tensor) -> Callable[[Tensor], Tensor]:
+        among = vectors[others.cpu().numpy()]
 
-    return similar
+        def similar(rows: Tensor) -> Tensor:
+            block = vectors[rows.cpu().numpy()].toarray()
+            return torch.from_numpy((among @ block.T).T).to(rows.device)
+
+        return similar
+
+    return to
 
 
 @torch.no_grad()
@@ -156,9 +166,9 @@ def most_similar(
     position = torch.full((n,), -1, device=filled.device)
     position[pool] = torch.arange(len(pool), device=filled.device)
     step = max(1, BLOCK_BYTES // (4 * len(pool)))
-    wanted = filled.nonzero().squeeze(1)
+    wanted, to_pool = filled.nonzero().squeeze(1), similar(pool)
     for rows in wanted[wanted >= first].split(step):
-        values = similar(rows, pool)
+        values = to_pool(rows)
         own = position[rows]
         inside = own >= 0
         values[inside.nonzero().squeeze(1), own[inside]] = -torch.inf
