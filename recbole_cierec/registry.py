@@ -63,6 +63,8 @@ MODELS: dict[str, ModelEntry] = {
     "DropoutNet": ModelEntry("recbole_cierec.model.dropoutnet:DropoutNet", stages=("MF", "BPR")),
     "CLCRec": ModelEntry("recbole_cierec.model.clcrec:CLCRec"),
     "AlignRec": ModelEntry("recbole_cierec.model.alignrec:AlignRec", _PHASED),
+    "FREEDOM": ModelEntry("recbole_cierec.model.freedom:FREEDOM"),
+    "MGCN": ModelEntry("recbole_cierec.model.mgcn:MGCN"),
     "PiNet": ModelEntry("recbole_cierec.model.pinet:PiNet", _PHASED_GATED),
     "MF_Image": ModelEntry("recbole_cierec.model.mf_image:MF_Image"),
     "MF_Semantics": ModelEntry("recbole_cierec.model.mf_semantics:MF_Semantics"),

@@ -40,11 +40,16 @@ from torch.nn import functional as F
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.base import graphs
+from recbole_cierec.model.base.graph_recommender import (
+    GraphRecommender,
+    Parts,
+    info_nce,
+    interaction_graphs,
+)
 from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.scoring import ITEM_BLOCK
 from recbole_cierec.model.base.side import Rows, Side
 from recbole_cierec.model.base.two_phases import TwoPhases
-from recbole_cierec.model.base.visual_recommender import VisualRecommender
 from recbole_cierec.vision.item_pictures import pictures_of
 
 if TYPE_CHECKING:
@@ -55,20 +60,9 @@ if TYPE_CHECKING:
     from recbole_cierec.data.dataset import VisualDataset
 
 
-Parts = tuple[Side, Side]  # all users and all items, each with id part and content part
-
-
-def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """InfoNCE []: row r of ``first`` [n, d] should match row r of ``second`` [n, d] by cosine."""
-    logits = F.normalize(first) @ F.normalize(second).T / temperature
-    return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
-
-
-class AlignRec(TwoPhases, VisualRecommender):
+class AlignRec(TwoPhases, GraphRecommender):
     """Ids, pictures and annotations at training and inference."""
 
-    unseen_items = "content"
-    ranks_unseen_users = False
     pretrained_parts = ("content_encoder",)
     draws_per_row = True  # phase 1 draws the hidden tokens per item
 
@@ -91,11 +85,7 @@ class AlignRec(TwoPhases, VisualRecommender):
         self.content_map = unit_linear(width, d, config["content_init_gain"])  # W_m
         self.gate_map = nn.Linear(d, d)  # W_g
         self._set_content(config, dataset.content, width)
-        pairs = dataset.inter_feat[self.USER_ID], dataset.inter_feat[self.ITEM_ID]
-        self._interactions = graphs.interaction_matrix(*pairs, (self.n_users, self.n_items))
-        self._graphs: dict[str, Tensor] | None = None
-        self._parts: Parts | None = None
-        self.register_load_state_dict_post_hook(lambda module, _: module._drop_graphs())
+        self.register_load_state_dict_post_hook(lambda module, _: module.drop_graphs())
 
     def _set_content(self, config: Config, content: ItemContent, width: int) -> None:
         pictures = pictures_of(content)
@@ -141,7 +131,7 @@ class AlignRec(TwoPhases, VisualRecommender):
         self.content.copy_(unit)
         self.neighbours.copy_(graphs.nearest(unit, self.seen > 0, self.neighbours_count))
         self.content_ready.fill_(True)
-        self._drop_graphs()
+        self.drop_graphs()
         self.forget_items()
 
     @torch.no_grad()
@@ -149,7 +139,7 @@ class AlignRec(TwoPhases, VisualRecommender):
         self.content[first:] = self._unit_vectors()[first:]
         near = graphs.nearest(self.content, self.seen > 0, self.neighbours_count, first)
         self.neighbours[first:] = near[first:]
-        self._drop_graphs()
+        self.drop_graphs()
         self.forget_items()
 
     def _unit_vectors(self) -> Tensor:
@@ -168,18 +158,10 @@ class AlignRec(TwoPhases, VisualRecommender):
 
     # ------------------------------------------------------------ phase 2: the graphs
 
-    def _graph(self) -> dict[str, Tensor]:
-        if self._graphs is None:
-            if not bool(self.content_ready):
-                self.end_pretraining()
-            self._graphs = {k: graphs.to_torch(v, self.seen.device) for k, v in self._matrices()}
-        return self._graphs
-
-    def _matrices(self) -> Iterator[tuple[str, scipy.sparse.spmatrix]]:
-        pairs = self._interactions
-        users = graphs.normalised(pairs, graphs.degrees(pairs, 1), graphs.degrees(pairs, 0))
-        yield "users", users.tocsr()
-        yield "items", users.T.tocsr()
+    def matrices(self) -> Iterator[tuple[str, scipy.sparse.spmatrix]]:
+        if not bool(self.content_ready):
+            self.end_pretraining()
+        yield from interaction_graphs(self.interactions)
         near = graphs.neighbour_matrix(self.neighbours.cpu().numpy())
         own = near + scipy.sparse.eye(self.n_items, format="csr")
         counts = graphs.degrees(own, 1)
@@ -191,50 +173,20 @@ class AlignRec(TwoPhases, VisualRecommender):
 
     def parts(self) -> Parts:
         """Id part, content part and their sum, for all users and all items."""
-        graph = self._graph()
+        graph = self.graph_tensors()
         p, q = self.user_embedding.weight, self.item_embedding.weight * self.seen.unsqueeze(1)
-        user, item = [p], [q]
-        for _ in range(self.id_layers):
-            from_items = graphs.product(graph["users"], item[-1])
-            item.append(graphs.product(graph["items"], user[-1]))
-            user.append(from_items)
+        ids = graphs.light_gcn(graph["users"], graph["items"], p, q, self.id_layers)
         gate = torch.sigmoid(self.gate_map(self.content_map(self.content)))
         h = graphs.product(graph["ids"], self.item_embedding.weight) * gate
         for _ in range(self.content_layers):
             h = graphs.product(graph["near"], h)
         content = graphs.product(graph["users"], h), h
-        ids = [torch.stack(layers).mean(0) for layers in (user, item)]
         users, items = (
             Side(a + b, more={"id": a, "content": b}) for a, b in zip(ids, content, strict=True)
         )
         return users, items
 
-    def _current(self) -> Parts:
-        if self._parts is not None:
-            return self._parts
-        parts = self.parts()
-        if not self.training and not torch.is_grad_enabled():
-            self._parts = parts
-        return parts
-
-    def _side(self, which: int, rows: Tensor) -> Side:
-        side = self._current()[which]
-        return (side if self.training else side.scoring()).map(lambda value: value[rows])
-
-    def user_side(self, users: Tensor) -> Side:
-        return self._side(0, users)
-
-    def item_side(self, items: Tensor) -> Side:
-        return self._side(1, items)
-
     # ------------------------------------------------------------------ phase 2: losses
-
-    def sides(self, interaction: Interaction) -> tuple[Side, Side, Rows]:
-        self._parts = self.parts()  # once for both sides
-        try:
-            return super().sides(interaction)
-        finally:
-            self._parts = None
 
     def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         loss, norm = super().contrast(user.scoring(), item.scoring(), rows)
@@ -259,13 +211,6 @@ class AlignRec(TwoPhases, VisualRecommender):
         for group in groups:
             group["params"] = [p for p in group["params"] if id(p) not in frozen]
         return groups
-
-    def _drop_graphs(self) -> None:
-        self._graphs = None
-
-    def forget_items(self) -> None:
-        super().forget_items()
-        self._parts = None
 
 
 class AttentionBlock(nn.Module):

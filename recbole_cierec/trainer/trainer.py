@@ -115,6 +115,8 @@ class TrainerMixin(ReportingMixin):
         elif epoch_idx > self.start_epoch:
             self._save_last(epoch_idx - 1)
         began = perf_counter()
+        if hasattr(self.model, "begin_epoch"):
+            self.model.begin_epoch(epoch_idx)
         losses = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self._settle()
         self._note_training(epoch_idx, losses, perf_counter() - began)

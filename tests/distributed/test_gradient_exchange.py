@@ -64,6 +64,7 @@ EXACT = {  # 219 rows in batches of 32: the last one has 27, which two cannot ha
     "AMF": ("AMF", {"pretrain": {"epochs": 1, "learner": "sgd"}}),  # as above
     "AMR": ("AMR", {"adv_type": "both", "embedding_size": 4, **STAGED}),
     "CLCRec": ("CLCRec", {}),
+    "FREEDOM": ("FREEDOM", {}),
     "BPR": ("BPR", {}),
     "BPR-two-negatives": ("BPR", {"train_neg_sample_args": {"sample_num": 2}}),
     "FM": ("FM", {}),

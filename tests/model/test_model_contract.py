@@ -11,6 +11,7 @@ import torch
 from model_helpers import shaken
 from oracle import Oracle
 from oracle_alignrec import AlignRecOracle
+from oracle_graphs import FreedomOracle, MgcnOracle
 from oracle_hafr import HafrOracle
 from oracle_pinet import PiNetOracle
 from oracle_stages import (
@@ -56,6 +57,12 @@ VARIANTS = [
     ("AlignRec", {}),
     ("AlignRec", {"attention_blocks": 2, "image_tokens": 2, "content_layers": 2}),
     ("AlignRec", {"align_weight": 0.5, "cosine_weight": 0.7, "similarity_weight": 2.0}),
+    ("FREEDOM", {}),
+    ("FREEDOM", {"content_layers": 2, "edge_dropout": 0.3, "picture_share": 0.6}),
+    ("FREEDOM", {"use_annotations": False, "encoder_training": "adapter"}),
+    ("MGCN", {}),
+    ("MGCN", {"content_layers": 2, "align_weight": 0.5, "encoder_training": "adapter"}),
+    ("MGCN", {"use_annotations": False}),
     ("AMF", {"adv_eps": 0.2}),
     ("AMF", {"perturb": "item"}),
     ("AMR", {"embedding_size": 6}),
@@ -84,6 +91,7 @@ VARIANTS = [
     ("CIERec", {"embedding_size": 2, "backbone": "VBPR"}),  # ranked by the maps M and N
 ]
 OWN_LOSS = {"DropoutNet", "CLCRec"}  # models whose method fixes the loss
+OVER_GRAPHS = {"AlignRec", "FREEDOM", "MGCN"}  # they reach users and items outside the batch
 
 
 def variants_of(chosen):
@@ -134,6 +142,7 @@ OPTIONS = {  # keys that the oracle of one model reads
     "CLCRec": ("temperature", "contrastive_negatives", "contrastive_weight"),
 }
 ORACLES |= {"PiNet": PiNetOracle, "AlignRec": AlignRecOracle}
+ORACLES |= {"FREEDOM": FreedomOracle, "MGCN": MgcnOracle}
 
 
 def oracle_of(config, dataset, train, model):
@@ -282,7 +291,7 @@ def rows_with_gradient(model, name: str) -> set[int]:
     return set(table.weight.grad.any(1).nonzero().squeeze(1).tolist())
 
 
-@variants_of([v for v in VARIANTS if v[0] != "AlignRec"])  # its graphs reach every user and item
+@variants_of([v for v in VARIANTS if v[0] not in OVER_GRAPHS])
 @LOSSES
 def test_ids_outside_the_batch_and_of_unseen_items_get_no_gradient(make, name, keys, loss):
     *_, model = make(name, **{"reg_weight": 0.0, "loss": loss, **NO_DROPOUT, **keys})
@@ -425,7 +434,7 @@ def test_training_lowers_the_loss(make, name, keys, loss):
     model.train()
     optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
     data, losses = batch(model), []
-    for _ in range(80 if name == "AlignRec" else 40):  # a graph smooths what it fits
+    for _ in range(80 if name in OVER_GRAPHS else 40):  # a graph smooths what it fits
         optimizer.zero_grad()
         loss = model.calculate_loss(data)
         loss.backward()

@@ -26,6 +26,8 @@ OPTIONS = [  # of each model: one setting and another that adds, drops or replac
     ("DropoutNet", {}, {"use_annotations": True}),
     ("CLCRec", {}, {"use_annotations": True}),
     ("AlignRec", {}, {"attention_blocks": 2}),
+    ("FREEDOM", {}, {"use_annotations": False}),
+    ("MGCN", {}, {"use_annotations": False}),
     ("VBPR", {}, {"encoder_training": "adapter"}),
 ]
 OWN = ("item_tower.", "content_in.", "content_encoder.")  # parts that an option makes larger

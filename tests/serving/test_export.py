@@ -26,6 +26,8 @@ INNER = {
     "PiNet": {"pretrain_epochs": 1},
     "AlignRec": {"pretrain_epochs": 1, "embedding_size": 6},
     "CLCRec": {},
+    "FREEDOM": {},
+    "MGCN": {},
     "DropoutNet": {"mlp_hidden_size": [7]},
     "CIERec_Base": {"backbone": "VBPR"},
     "CIERec_CI": {"backbone": "VBPR"},

@@ -27,6 +27,7 @@ RUNS = [
     ("VBPR", {"encoder_training": "adapter"}),
     ("MF", {"learner": "adam", "clip_grad_norm": {"max_norm": 0.5}}),
     ("MF_Semantics", {}),
+    ("FREEDOM", {"edge_dropout": 0.5}),
     ("BPR", {}),
     ("LightGCN", {"embedding_size": 8}),
     ("NeuMF", {"embedding_size": 8}),

@@ -139,6 +139,39 @@ SHARED = (  # several models
         default=[1.0, 1.0],
         check=numbers(2),
     ),
+    # Models over graphs
+    Key(
+        "neighbours_count",
+        int,
+        "k: nearest items in the graphs of similar items.",
+        default=10,
+        low=1,
+        high=1000,
+    ),
+    Key(
+        "content_layers",
+        int,
+        "Layers of the graphs of similar items.",
+        default=1,
+        low=0,
+        high=1000,
+    ),
+    Key(
+        "id_layers",
+        int,
+        "Layers of the interaction graph (LightGCN).",
+        default=2,
+        low=0,
+        high=1000,
+    ),
+    Key(
+        "align_weight",
+        float,
+        "Weight of the alignment of content and id vectors (InfoNCE).",
+        default=0.01,
+        low=0,
+    ),
+    Key("align_temperature", float, "Temperature of that alignment.", default=0.2, low=0.001),
     # Models that start from trained weights
     Key(
         "pretrained",

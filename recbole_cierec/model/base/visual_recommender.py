@@ -280,6 +280,9 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     # ------------------------------------------------------------------- for the trainer
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before each epoch of training, numbered from 0; a resumed run continues."""
+
     def train(self, mode: bool = True) -> VisualRecommender:
         """Set the mode and drop the cached item side."""
         self.forget_items()
