@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import torch
 from tiny_data import write_tiny
@@ -42,6 +43,12 @@ def root_level():
 def no_second_lost(monkeypatch):
     """RecBole measures the CPU for a second at the end of each run."""
     monkeypatch.setattr("psutil.cpu_percent", lambda interval=None: 0.0)
+
+
+@pytest.fixture
+def quick_processes(monkeypatch):
+    """The processes of ``nproc=2`` start at once (programs.py)."""
+    monkeypatch.setattr("multiprocessing.get_context", programs.get_context)
 
 
 @pytest.fixture

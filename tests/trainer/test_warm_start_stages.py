@@ -376,7 +376,7 @@ def test_the_start_of_the_model_is_free_of_how_the_stage_was_had(tiny):
         same(weights, states[0][1])
 
 
-def test_two_processes_train_a_stage_and_the_model_after_it(tiny):
+def test_two_processes_train_a_stage_and_the_model_after_it(tiny, quick_processes):
     result = run("AMF", "tiny", config_dict=tiny(**SMALL), nproc=2)
     assert 0 <= result["test_result"]["recall@10"] <= 1
     (kept,) = Path("saved").glob("stage-*")
