@@ -45,6 +45,15 @@ def no_second_lost(monkeypatch):
     monkeypatch.setattr("psutil.cpu_percent", lambda interval=None: 0.0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_traces_of_seeds():
+    """Without a GPU, torch formats the stack at each seed, for errors when one is first used."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():
+            patch.setattr("torch.cuda._lazy_call", lambda *_, **__: None)
+        yield
+
+
 @pytest.fixture
 def quick_processes(monkeypatch):
     """The processes of ``nproc=2`` start at once (programs.py)."""
