@@ -1,4 +1,4 @@
-"""The README's first command, cut to 60 epochs, and its result: content helps cold users (planted)."""
+"""README's first command, cut to 60 epochs, and its result: content helps cold users (planted)."""
 
 from __future__ import annotations
 
