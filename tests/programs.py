@@ -23,17 +23,22 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 _get_context = multiprocessing.get_context
-_context = _get_context("forkserver")
+_FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
+_context: Any = _get_context("forkserver" if _FORKS else "spawn")
 
 
 def start_server() -> None:
     """Start the server of imports, unless it runs."""
+    if not _FORKS:
+        return
+    from multiprocessing import forkserver
+
     _context.set_forkserver_preload(["warm_imports"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent), str(HERE)]))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.chdir(HERE)  # which, unlike the folder of a test, stays
-        multiprocessing.forkserver.ensure_running()
+        forkserver.ensure_running()
 
 
 def _in_child(
@@ -85,12 +90,13 @@ class Program:
         return Path(self.outputs[1]).read_text(encoding="utf-8")
 
     def send_signal(self, number: int) -> None:
+        assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
     def kill(self) -> None:
         self.process.kill()
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = 120) -> int:
         """The exit code.
 
         Raises:
@@ -102,7 +108,7 @@ class Program:
             raise AssertionError(f"no end within {timeout} seconds: {self.stderr[-2000:]}")
         return self.process.exitcode
 
-    def wait_for(self, pattern: str, folder: Path, timeout: float = 60) -> Path:
+    def wait_for(self, pattern: str, folder: Path, timeout: float = 120) -> Path:
         """The first file of a pattern, as soon as it exists."""
         end = time.monotonic() + timeout
         while time.monotonic() < end and self.returncode is None:
@@ -127,8 +133,8 @@ def start(*argv: Any, cwd: Path, job: Callable[..., Any] = command_line, **envir
     return Program(process, outputs)
 
 
-def finished(*argv: str, cwd: Path, timeout: float = 120, **environ: str) -> Program:
+def finished(*argv: str, cwd: Path) -> Program:
     """As :func:`start`, at its end."""
-    program = start(*argv, cwd=cwd, **environ)
-    program.wait(timeout)
+    program = start(*argv, cwd=cwd)
+    program.wait()
     return program
