@@ -40,6 +40,7 @@ WINDOWS = {
     "CIERec": (0.093, 0.14),
 }
 WITHOUT_CONTENT = {"MF", "AMF"}
+EARLY = {"AlignRec": {"eval_step": 4}}  # its best epoch comes early
 SLOW = {"HAFR", "DropoutNet"}  # models that rank unseen items at chance after four epochs
 ALL = "recall@10"
 AMONG_UNSEEN = "recall@10_among_cold"  # held-out items, ranked among held-out items
@@ -80,7 +81,7 @@ def test_every_model_has_a_window():
 @pytest.mark.parametrize("name", WINDOWS)
 def test_a_model_reaches_its_window_above_pop(recall, name):
     lower, upper = WINDOWS[name]
-    reached = recall(ALL, name, {})
+    reached = recall(ALL, name, EARLY.get(name, {}))
     assert lower < reached < upper
     assert reached > 2.5 * recall(ALL, "Pop", {})
 
