@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import torch
 from tiny_data import write_tiny
@@ -42,6 +43,21 @@ def root_level():
 def no_second_lost(monkeypatch):
     """RecBole measures the CPU for a second at the end of each run."""
     monkeypatch.setattr("psutil.cpu_percent", lambda interval=None: 0.0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_traces_of_seeds():
+    """Without a GPU, torch formats the stack at each seed, for errors when one is first used."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not torch.cuda.is_available():
+            patch.setattr("torch.cuda._lazy_call", lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture
+def quick_processes(monkeypatch):
+    """The processes of ``nproc=2`` start at once (programs.py)."""
+    monkeypatch.setattr("multiprocessing.get_context", programs.get_context)
 
 
 @pytest.fixture

@@ -237,6 +237,6 @@ def test_a_checkpoint_of_another_class_is_refused(mine, tiny):
 
 
 @pytest.mark.slow
-def test_two_processes_train_a_class(mine, tiny):
+def test_two_processes_train_a_class(mine, tiny, quick_processes):
     keys = tiny(epochs=1, state="critical")
     assert run("my_models:Shifted", "tiny", config_dict=keys, nproc=2)["epochs"] == 1

@@ -198,7 +198,7 @@ def test_two_processes_train_and_report_once(keys, in_tmp):
 
 
 @pytest.mark.slow
-def test_error_of_a_process_is_the_error_of_the_run(keys, in_tmp):
+def test_error_of_a_process_is_the_error_of_the_run(keys, in_tmp, quick_processes):
     with pytest.raises(DataError, match="absent: no such data set folder"):
         run("BPR", "absent", config_dict=keys(), nproc=2)
 

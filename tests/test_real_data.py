@@ -21,6 +21,7 @@ def test_posters_with_missing_ones_train_and_evaluate(shared_dir, in_tmp, how):
         ),
         "image_size": 64,
         "epochs": 1,
+        "eval_args": {"mode": "user100"},  # the whole catalogue takes most of the time
         "encoder_training": how,
         "encoder_learning_rate": 1e-4,
         "show_progress": False,

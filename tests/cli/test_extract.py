@@ -77,7 +77,7 @@ def manifest_and_features(folder: Path) -> tuple[dict, bytes]:
 @pytest.mark.parametrize(
     "runs", [[["--nproc=2"]], [["--shard=2/2"], ["--shard=1/2"]]], ids=["processes", "machines"]
 )
-def test_parts_by_processes_or_machines_are_the_file_of_one(folder, runs):
+def test_parts_by_processes_or_machines_are_the_file_of_one(folder, runs, quick_processes):
     flags = [*FLAGS, "--encoder_weights=random", "--encoder_batch_size=2"]
     assert main([*flags, "--cache_dir=one/cache"]) == 0
     for more in runs:

@@ -7,14 +7,13 @@ import logging
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
+import programs
 import pytest
 from optuna.trial import TrialState
 from tune_helpers import FIXED, SEARCHED, arguments, fake, flags_of, search, write_two_tastes
@@ -238,14 +237,12 @@ def begun(data: Path, trials=2) -> tuple[Search, studies.SharedStudy]:
 
 @pytest.mark.slow
 def test_a_search_killed_in_a_trial_goes_on_and_ends_as_the_whole_one(data, in_tmp, whole):
-    words = [sys.executable, "-m", "recbole_cierec.cli.tune", *arguments(data, trials=5)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+    child = programs.start("tune", *arguments(data, trials=5), cwd=in_tmp)
     journal = Path("out/tastes-MF.journal")
     try:
         for _ in range(30000):
             starts = journal.read_text().count('"starts"') if journal.is_file() else 0
-            if starts == 3 or child.poll() is not None:
+            if starts == 3 or child.returncode is not None:
                 break
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
@@ -263,7 +260,7 @@ def test_a_search_killed_in_a_trial_goes_on_and_ends_as_the_whole_one(data, in_t
 
 @pytest.mark.slow
 def test_workers_share_exactly_n_trials_with_the_results_of_one_process(
-    data, in_tmp, whole, monkeypatch, capsys
+    data, in_tmp, whole, monkeypatch, capsys, quick_processes
 ):
     """The first trial kills its worker; another worker runs it again."""
     used: list[tuple[int, int]] = []

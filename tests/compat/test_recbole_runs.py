@@ -5,13 +5,14 @@ The half that shows the break is skipped where the installed package is too old 
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import recbole.config
 import recbole.data.dataset
@@ -23,7 +24,7 @@ from recbole.data.interaction import Interaction
 from recbole.evaluator.collector import Collector
 from recbole.model.general_recommender import BPR, LightGCN
 from recbole.utils import init_seed
-from sampled_data import Dataset, Trainer, needs
+from sampled_data import Config, Dataset, Trainer, needs
 
 from recbole_cierec.compat.recbole_models import patch_model
 from recbole_cierec.config.compat import ConfigCompat
@@ -147,59 +148,55 @@ def test_trainer_for_one_process_wraps_nothing(config):
     assert type(trainer.eval_collector) is CollectorCompat
 
 
-WORKER = """
-import gc, sys, torch
-import recbole.config, recbole.data.dataset, recbole.trainer
-from recbole.data import data_preparation
-from recbole.model.general_recommender import BPR
-from recbole.utils import init_seed
-from recbole_cierec.config.compat import ConfigCompat
-from recbole_cierec.data.compat import DatasetCompat
-from recbole_cierec.trainer.compat import TrainerCompat
-
-rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-sys.argv = sys.argv[:1]
-Config = type("Config", (ConfigCompat, recbole.config.Config), {})
-Dataset = type("Dataset", (DatasetCompat, recbole.data.dataset.Dataset), {})
-Trainer = type("Trainer", (TrainerCompat, recbole.trainer.Trainer), {})
-config = Config(model=BPR, dataset="toy", config_dict=dict(
-    load_col={"inter": ["user_id", "item_id", "timestamp"]},
-    data_path=folder, use_gpu=False, show_progress=False, epochs=2, local_rank=rank, nproc=2,
-    world_size=2, offset=0, ip="127.0.0.1", port=port, metrics=["Recall"], topk=2,
-    valid_metric="Recall@2", eval_args={"split": {"RS": [0.6, 0.2, 0.2]}, "order": "TO"}))
-init_seed(config["seed"], True)
-dataset = Dataset(config)
-train, valid, test = data_preparation(config, dataset)
-init_seed(config["seed"] + rank, True)
-model = BPR(config, train._dataset).to(config["device"])
-trainer = Trainer(config, model)
-trainer.fit(train, valid, saved=False, show_progress=False)
-result = trainer.evaluate(test, load_best_model=False)
-total = sum(float(p.detach().double().sum()) for p in model.parameters())
-print("RESULT", repr(total), dict(result), flush=True)
-del trainer  # it holds the group, which can abort the process if it outlives the next line
-gc.collect()
-torch.distributed.destroy_process_group()
-"""
+def train_as_one_of_two(rank: int, port: int, folder: str) -> None:
+    """Print the sum of the parameters, and the result, of a training by two processes."""
+    sys.argv = sys.argv[:1]
+    made = Config(
+        model=BPR,
+        dataset="toy",
+        config_dict={
+            "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+            "data_path": folder,
+            "use_gpu": False,
+            "show_progress": False,
+            "epochs": 2,
+            **{"local_rank": rank, "nproc": 2, "world_size": 2, "offset": 0},
+            **{"ip": "127.0.0.1", "port": str(port)},
+            **{"metrics": ["Recall"], "topk": 2, "valid_metric": "Recall@2"},
+            "eval_args": {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "TO"},
+        },
+    )
+    init_seed(made["seed"], True)
+    train, valid, test = data_preparation(made, Dataset(made))
+    init_seed(made["seed"] + rank, True)
+    model = BPR(made, train._dataset).to(made["device"])
+    trainer = Trainer(made, model)
+    trainer.fit(train, valid, saved=False, show_progress=False)
+    result = trainer.evaluate(test, load_best_model=False)
+    total = sum(float(p.detach().double().sum()) for p in model.parameters())
+    print("RESULT", repr(total), dict(result), flush=True)
+    del trainer  # it holds the group, which can abort the process if it outlives the next line
+    gc.collect()
+    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_on_cpus_end_with_the_same_parameters(config, tmp_path):
-    port = str(several()["port"])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    port = several()["port"]
     config()
     workers = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", WORKER, str(rank), port, str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
+        programs.start(
+            rank,
+            port,
+            str(tmp_path),
+            cwd=tmp_path,
+            job=train_as_one_of_two,
+            GLOO_SOCKET_IFNAME="lo",
         )
         for rank in (0, 1)
     ]
-    ended = [worker.communicate(timeout=120) for worker in workers]
-    assert [w.returncode for w in workers] == [0, 0], ended[0][1] + ended[1][1]
-    results = [out.split("RESULT")[1] for out, _ in ended]
+    codes = [worker.wait() for worker in workers]
+    assert codes == [0, 0], workers[0].stderr + workers[1].stderr
+    results = [worker.stdout.split("RESULT")[1] for worker in workers]
     assert results[0] == results[1]
 
 
@@ -280,13 +277,3 @@ def test_one_epoch_runs_and_evaluates(config, model_class):
     result = trainer.evaluate(test, load_best_model=False)
     assert set(result) == {"recall@2", "ndcg@2"}
     assert all(0 <= value <= 1 for value in result.values())
-
-
-def test_runs_are_free_of_warnings_that_users_cannot_act_on(tmp_path, tiny_folder):
-    command = [sys.executable, "-m", "recbole_cierec", "--model=MF", "--dataset=tiny"]
-    command += [f"--data_path={tiny_folder}", "--epochs=1", "--use_gpu=False"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert "Warning" not in done.stdout + done.stderr

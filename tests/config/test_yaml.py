@@ -149,3 +149,12 @@ def test_numbers_that_no_machine_has_are_no_numbers(tmp_path, text):
     (tmp_path / "n.yaml").write_text(f"seed: {text}")
     with pytest.raises(ConfigError, match=r"n\.yaml:1: .*a whole number of more than 64 bits"):
         read_yaml(tmp_path / "n.yaml")
+
+
+def test_a_file_is_read_anew_and_what_a_caller_changes_reaches_no_other(tmp_path):
+    file = tmp_path / "d.yaml"
+    file.write_text("a: {b: [1]}")
+    read_yaml(file)["a"]["b"].append(2)
+    assert read_yaml(file) == {"a": {"b": [1]}}
+    file.write_text("a: 3")
+    assert read_yaml(file) == {"a": 3}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from PIL import Image
 from recbole_cierec.dataset_converters.__main__ import run as run_converter
@@ -18,7 +17,6 @@ from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.errors import UserError
 
-SCRIPT = Path(__file__).resolve().parents[2] / "run_recbole.py"
 KEYS = {
     "visual_encoder": "squeezenet1_1",
     "encoder_weights": "random",
@@ -106,8 +104,6 @@ def test_hafrs_release_trains_on_its_features(in_tmp):
 
 @pytest.fixture
 def formats(shared_dir, in_tmp) -> Path:
-    if not SCRIPT.is_file():
-        pytest.skip("needs a checkout")
     return shared_dir / "data" / "formats"
 
 
@@ -119,13 +115,11 @@ def log_of(model: str, dataset: str, **keys: object) -> str:
 
 
 @pytest.mark.shared
-def test_musical_instruments_of_2014_train_by_the_script_of_a_checkout(formats):
+def test_musical_instruments_of_2014_train_by_the_command_line(formats):
     reviews = formats / "amazon2014_reviews_Musical_Instruments_5.head200.json"
     run_converter(["amazon", "--reviews", str(reviews)])
-    command = [sys.executable, str(SCRIPT), "--model=MF", "--dataset=amazon"]
-    done = subprocess.run(
-        [*command, "--epochs=1", "--use_gpu=False"], capture_output=True, text=True
-    )
+    words = ["--model=MF", "--dataset=amazon", "--epochs=1", "--use_gpu=False"]
+    done = programs.finished(*words, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Test result of MF on amazon" in done.stdout
 
@@ -154,7 +148,7 @@ def test_allrecipes_trains_on_its_excerpt(formats):
     with (folder / "core-data-valid_rating.csv").open("w", newline="") as file:
         csv.writer(file).writerows([head, *rows[::3]])
     run_converter(["allrecipes", "--folder", "foodrecsys", "--max-bad-share", "0.02"])
-    assert "Test result of CIERec" in log_of("CIERec", "allrecipes", eval_repeats=1)
+    assert "Test result of CIERec" in log_of("CIERec", "allrecipes", eval_args={"mode": "user100"})
 
 
 @pytest.mark.shared

@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 import math
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 import torch
 from PIL import Image
 from run_helpers import same
 
 from recbole_cierec.config.config import Config
+from recbole_cierec.distributed import gradient_exchange
 from recbole_cierec.distributed.batch_share import Share
 from recbole_cierec.errors import NonFiniteLossError
 from recbole_cierec.files.checkpoint import read_checkpoint
@@ -78,24 +78,19 @@ RESUMED = {  # both kinds of random draws: for all rows, and for a process's own
     "HAFR": {**SOFTMAX},
     "MultiVAE": {"mlp_hidden_size": [8], "latent_dimension": 4},  # its loader shares nothing
 }
-FOLDERS = (Path(__file__).parent, Path(__file__).parents[1])  # from imports of the workers
-WORKER = """
-import json, sys, torch
-sys.path[:0] = sys.argv[1].split(";")
-import test_gradient_exchange
-from recbole_cierec.distributed import gradient_exchange as together
-together.LARGE = 8  # so that both ways of exchanging dense gradients are taken
-rank, port = int(sys.argv[2]), int(sys.argv[3])
-several = {"local_rank": rank, "offset": 0, "nproc": 2, "world_size": 2, "ip": "127.0.0.1",
-           "port": port}
-got = {}
-for case, (name, keys) in json.load(open("cases.json")).items():
-    breaks = keys.pop("breaks", None)
-    got[case] = test_gradient_exchange.train(name, {**keys, **several}, rank == breaks)
-    torch.distributed.barrier()  # the first process may still write what the next case resumes
-torch.save(got, f"got{rank}")
-torch.distributed.destroy_process_group()
-"""
+
+
+def train_all(rank: int, port: str) -> None:
+    """Train every case as one of two processes."""
+    gradient_exchange.LARGE = 8  # so that both ways of exchanging dense gradients are taken
+    several = {"local_rank": rank, "offset": 0, "nproc": 2, "world_size": 2, "ip": "127.0.0.1"}
+    got = {}
+    for case, (name, keys) in json.loads(Path("cases.json").read_text()).items():
+        breaks = keys.pop("breaks", None)
+        got[case] = train(name, {**keys, **several, "port": int(port)}, rank == breaks)
+        torch.distributed.barrier()  # the first may still write what the next case resumes
+    torch.save(got, f"got{rank}")
+    torch.distributed.destroy_process_group()
 
 
 def train(name: str, keys: dict, breaks: bool = False) -> dict | str:
@@ -163,13 +158,9 @@ def pair(tiny_folder, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-W", "ignore", "-c", WORKER, ";".join(map(str, FOLDERS))]
-    workers = [
-        subprocess.Popen([*command, rank, port], cwd=folder, stderr=subprocess.PIPE, text=True)
-        for rank in "01"
-    ]
-    ends = [worker.communicate(timeout=600)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(ends)
+    workers = [programs.start(rank, port, cwd=folder, job=train_all) for rank in range(2)]
+    codes = [worker.wait(600) for worker in workers]
+    assert codes == [0, 0], "\n".join(worker.stderr for worker in workers)
     got = [torch.load(folder / f"got{rank}", weights_only=True) for rank in range(2)]
     return folder, got, cases
 

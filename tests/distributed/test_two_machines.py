@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import programs
 import pytest
 from run_helpers import same
 
 from recbole_cierec import run
 from recbole_cierec.files.checkpoint import read_checkpoint
+from recbole_cierec.trainer import checkpoints
 
 # The stage is best before its last epoch.
 STAGED = {"embedding_size": 6, "epochs": 1, "pretrain": {"epochs": 4, "learning_rate": 1.0}}
-WORKER = """
-import json, sys
-from recbole_cierec import run
-from recbole_cierec.trainer import checkpoints
-wrote, write = [], checkpoints.write_checkpoint
-def note(path, state):
-    wrote.append(path.name)
-    write(path, state)
-checkpoints.write_checkpoint = note
-result = run("AMF", "tiny", config_dict=json.loads(sys.argv[1]))
-print(json.dumps({"wrote": wrote, "stage": result["stages"][0]["checkpoint"],
-                  "checkpoint": result["checkpoint"]}))
-"""
+
+
+def run_and_report(keys: str) -> None:
+    """Train in a process of its own and print which checkpoints it wrote."""
+    wrote, write = [], checkpoints.write_checkpoint
+
+    def note(path, state):
+        wrote.append(path.name)
+        write(path, state)
+
+    checkpoints.write_checkpoint = note
+    result = run("AMF", "tiny", config_dict=json.loads(keys))
+    told = {"wrote": wrote, "stage": result["stages"][0]["checkpoint"]}
+    print(json.dumps({**told, "checkpoint": result["checkpoint"]}), flush=True)
 
 
 def on_two_machines(folders: list[Path], keys: dict) -> list[dict]:
@@ -41,14 +41,13 @@ def on_two_machines(folders: list[Path], keys: dict) -> list[dict]:
     for rank, folder in enumerate(folders):
         folder.mkdir(exist_ok=True)
         world = {"RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 1}
-        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-        environ = {**os.environ, **{key: str(value) for key, value in world.items()}}
-        words = [sys.executable, "-W", "ignore", "-c", WORKER, json.dumps(keys)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        machines.append(subprocess.Popen(words, cwd=folder, env=environ, **pipes))
-    said = [machine.communicate(timeout=300) for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], said
-    return [json.loads(out.splitlines()[-1]) for out, _ in said]
+        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environ = {key: str(value) for key, value in world.items()}
+        words = json.dumps(keys)
+        machines.append(programs.start(words, cwd=folder, job=run_and_report, **environ))
+    codes = [machine.wait(300) for machine in machines]
+    assert codes == [0, 0], [machine.stderr for machine in machines]
+    return [json.loads(machine.stdout.splitlines()[-1]) for machine in machines]
 
 
 def best_epoch_alone(keys: dict) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import programs
 import pytest
 
 from recbole_cierec import run
@@ -38,6 +39,7 @@ def results(tiny_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("two"))
         patch.setattr("sys.argv", ["test"])
+        patch.setattr("multiprocessing.get_context", programs.get_context)
         common = {"data_path": str(tiny_folder), "show_progress": False, "use_gpu": False}
         common |= {"topk": [4], "valid_metric": "Recall@4", "epochs": 2, "state": "error"}
         common |= {"metric_decimal_place": 9, "embedding_size": 5, "train_batch_size": 32}

@@ -25,8 +25,10 @@ from oracle_vecf import VecfOracle
 from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 
+from recbole_cierec.config.config import Config
 from recbole_cierec.model.base import scoring
 from recbole_cierec.registry import MODELS as REGISTERED
+from recbole_cierec.registry import get_model_class
 from recbole_cierec.vision.item_pictures import pictures_of
 
 # Small, and without random draws in training.
@@ -90,6 +92,7 @@ VARIANTS = [
     ("CIERec", {"encoder_training": "frozen"}),
     ("CIERec", {"embedding_size": 2, "backbone": "VBPR"}),  # ranked by the maps M and N
 ]
+OVER_REGIONS = {"VECF"}
 OWN_LOSS = {"DropoutNet", "CLCRec"}  # models whose method fixes the loss
 OVER_GRAPHS = {"AlignRec", "FREEDOM", "MGCN"}  # they reach users and items outside the batch
 
@@ -112,15 +115,28 @@ def test_every_registered_model_is_under_the_contract():
     assert {name for name, _ in VARIANTS} == set(REGISTERED)
 
 
+@pytest.fixture(scope="module")
+def data_sets():
+    """The data set of each model and its training part, which no model changes."""
+    return {}
+
+
 @pytest.fixture
-def make(make):
-    """As conftest's, with the vectors that DropoutNet needs."""
+def make(make, tiny, data_sets):
+    """As conftest's, with the data sets shared and the vectors that DropoutNet needs."""
 
     def build(name, **keys):
-        made = make(name, **keys)
+        if name not in data_sets:
+            data_sets[name] = make(name)[1:3]
+        if name in OVER_REGIONS:
+            keys["features_file"] = tiny()["features_file"].replace("features", "regions")
+        config = Config(name, "tiny", None, tiny(**keys), {})
+        dataset, train = data_sets[name]
+        init_seed(config["seed"], True)
+        model = get_model_class(name)(config, train)
         if name == "DropoutNet":
-            made[-1].start_from(random_stage(made[-1]))
-        return made
+            model.start_from(random_stage(model))
+        return config, dataset, train, model
 
     return build
 
@@ -202,8 +218,8 @@ def test_scores_equal_the_literal_equations(make, name, keys):
     users, items = pairs(model)
     predicted = model.predict(Interaction({"user_id": users, "item_id": items}))
     ranked = full_scores(model).reshape(-1)
-    some = np.random.default_rng(0).choice(len(users), 150, replace=False)
-    special = [k for k in range(len(users)) if int(items[k]) >= model.n_items - 4][:40]
+    some = np.random.default_rng(0).choice(len(users), 60, replace=False)
+    special = [k for k in range(len(users)) if int(items[k]) >= model.n_items - 4][:20]
     for k in [*some, *special]:
         truth = oracle.score(int(users[k]), int(items[k]))
         assert float(predicted[k]) == pytest.approx(truth, abs=1e-5)
@@ -437,9 +453,11 @@ def test_training_lowers_the_loss(make, name, keys, loss):
     for _ in range(80 if name in OVER_GRAPHS else 40):  # a graph smooths what it fits
         optimizer.zero_grad()
         loss = model.calculate_loss(data)
+        losses.append(float(loss))
+        if losses[-1] < 0.8 * losses[0]:
+            break
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
     assert np.isfinite(losses).all()
     assert losses[-1] < 0.8 * losses[0]
 

@@ -216,11 +216,11 @@ def test_ties_go_to_the_first_item():
 
 
 @pytest.mark.slow
-def test_processes_and_torchrun_write_the_same_file(keys, monkeypatch, in_tmp):
+def test_processes_and_torchrun_write_the_same_file(keys, quick_processes):
     done = run("VBPR", "tiny", config_dict=keys())
     recommend(done["checkpoint"], topk=5, out="one.csv")
-    recommend(done["checkpoint"], topk=5, out="two.csv", nproc=2)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=3", "--standalone"]
+    recommend(done["checkpoint"], topk=5, out="two.csv", nproc=3)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command += ["-m", "recbole_cierec", "recommend", done["checkpoint"], "--topk=5"]
     env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     ended = subprocess.run([*command, "--out=three.csv"], env=env, capture_output=True, text=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import programs
 import pytest
 import torch
 
@@ -123,42 +121,28 @@ def test_a_checkpoint_folder_that_cannot_be_made_is_refused_before_training(tiny
         run("MF", "tiny", config_dict=tiny(epochs=1))
 
 
-def start(folder: Path, data: Path, epochs: int = 3000) -> subprocess.Popen:
-    # A shell that runs the tests in the background has its children ignore Ctrl-C.
-    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from recbole_cierec.__main__ import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "--model=CIERec", "--dataset=tiny"]
+def start(folder: Path, data: Path, epochs: int = 3000) -> programs.Program:
+    command = ["--model=CIERec", "--dataset=tiny"]
     command += [f"--data_path={data}", f"--features_file={data}/tiny/features.npy"]
     command += [f"--epochs={epochs}", "--stopping_step=100000", "--train_batch_size=32"]
     command += ["--embedding_size=5", "--show_progress=False", "--use_gpu=False"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
-def wait_for_checkpoint(folder: Path, seconds: float = 90.0) -> Path:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = list(folder.glob("saved/*.last.pth"))
-        if found:
-            return found[0]
-        time.sleep(0.02)
-    raise AssertionError("no checkpoint within the time")
+    return programs.start(*command, cwd=folder)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_with_a_code_and_a_whole_checkpoint(
     tmp_path, tiny_folder, number, code
 ):
-    process = start(tmp_path, tiny_folder)
-    last = wait_for_checkpoint(tmp_path)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    process = start(folder, tiny_folder)
+    last = process.wait_for("saved/*.last.pth", folder)
     time.sleep(0.3)
     process.send_signal(number)
-    assert process.wait(timeout=60) == code
+    assert process.wait() == code
+    assert "Traceback" not in process.stderr
     assert read_checkpoint(last)["model"] == "CIERec"
-    assert not list(tmp_path.glob(f"saved/{TEMPORARY}*"))
+    assert not list(folder.glob(f"saved/{TEMPORARY}*"))
 
 
 def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder):
@@ -168,7 +152,7 @@ def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder)
         folder = tmp_path / str(k)
         folder.mkdir()
         process = start(folder, tiny_folder)
-        last = wait_for_checkpoint(folder)
+        last = process.wait_for("saved/*.last.pth", folder)
         time.sleep(0.1 + 0.13 * k)
         process.kill()
         process.wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from run_helpers import last_of, same
+from run_helpers import Killed, kill_before, last_of, same
 
 from recbole_cierec import run
 from recbole_cierec.config.config import Config
@@ -18,7 +18,7 @@ from recbole_cierec.files import atomic_write as whole_file
 from recbole_cierec.files import checkpoint
 from recbole_cierec.files.checkpoint import read_checkpoint, write_checkpoint
 from recbole_cierec.quick_start import prepare
-from recbole_cierec.trainer.trainer import TrainerMixin
+from recbole_cierec.registry import get_model_class
 
 RUNS = [
     ("CIERec", {}),
@@ -100,7 +100,7 @@ def test_a_run_that_ended_well_is_only_evaluated_again(tiny, monkeypatch):
     done = run("VBPR", "tiny", config_dict=keys)
     before = Path(done["checkpoint"]).read_bytes()
     assert read_checkpoint(Path(done["checkpoint"]))["epoch"] < 3
-    monkeypatch.setattr("recbole_cierec.trainer.guarded_loop.GuardedLoopMixin._train_epoch", None)
+    monkeypatch.setattr(get_model_class("VBPR"), "calculate_loss", None)
     again = run("VBPR", "tiny", config_dict={**keys, "resume": "auto"})
     assert (again["epochs"], again["test_result"]) == (done["epochs"], done["test_result"])
     assert Path(done["checkpoint"]).read_bytes() == before
@@ -110,16 +110,8 @@ def test_a_run_that_was_stopped_keeps_its_last_epoch(tiny, monkeypatch):
     whole = run("MF", "tiny", config_dict=tiny(epochs=4))
     keys = tiny(**ENDED, epochs=4, checkpoint_dir="killed")
     with monkeypatch.context() as patch:
-        plain = TrainerMixin._train_epoch
-
-        def stop(self, train_data, epoch_idx, *args, **kwargs):
-            if epoch_idx == 3:
-                self._save_last(epoch_idx - 1)  # as the real method does first
-                raise KeyboardInterrupt
-            return plain(self, train_data, epoch_idx, *args, **kwargs)
-
-        patch.setattr(TrainerMixin, "_train_epoch", stop)
-        with pytest.raises(KeyboardInterrupt):
+        kill_before(patch, "MF", 3)
+        with pytest.raises(Killed):
             run("MF", "tiny", config_dict=keys)
     (left,) = Path("killed").glob("*.last.pth")
     assert read_checkpoint(left)["ended"] is None

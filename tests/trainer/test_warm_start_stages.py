@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from run_helpers import Killed, kill_before
 
 from recbole_cierec import run
 from recbole_cierec.config.config import Config
@@ -22,22 +23,6 @@ from recbole_cierec.tuning.ranges import range_files, read_space
 STAGED = [name for name, entry in MODELS.items() if entry.stages]
 staged = pytest.mark.parametrize("name", STAGED)
 SMALL = {"embedding_size": 6, "mlp_hidden_size": [7], "metric_decimal_place": 12}
-
-
-class Killed(Exception):
-    """Simulates a kill between two epochs."""
-
-
-def kill_before(monkeypatch, model: str, epoch: int) -> None:
-    plain = TrainerMixin._train_epoch
-
-    def train_epoch(self, train_data, epoch_idx, *args, **kwargs):
-        if (self.config["model"], epoch_idx) == (model, epoch):
-            self._save_last(epoch_idx - 1)  # as the real method does first
-            raise Killed
-        return plain(self, train_data, epoch_idx, *args, **kwargs)
-
-    monkeypatch.setattr(TrainerMixin, "_train_epoch", train_epoch)
 
 
 def trained(monkeypatch) -> list[tuple[str, int]]:
@@ -376,7 +361,7 @@ def test_the_start_of_the_model_is_free_of_how_the_stage_was_had(tiny):
         same(weights, states[0][1])
 
 
-def test_two_processes_train_a_stage_and_the_model_after_it(tiny):
+def test_two_processes_train_a_stage_and_the_model_after_it(tiny, quick_processes):
     result = run("AMF", "tiny", config_dict=tiny(**SMALL), nproc=2)
     assert 0 <= result["test_result"]["recall@10"] <= 1
     (kept,) = Path("saved").glob("stage-*.pth")

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import ast
-import json
-import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "recbole_cierec"
 OF_PICTURES = ("torchvision", "PIL", "timm", "safetensors")
-RUN = """
-import json, sys
-from recbole_cierec.__main__ import main
-codes = [main(flags) for flags in json.loads(sys.argv[1])]
-print(json.dumps([codes, [name for name in json.loads(sys.argv[2]) if name in sys.modules]]))
-"""
 
 
-def test_models_without_a_network_import_no_library_of_pictures(tiny):
+def train_both(*flags: str) -> None:
+    """Train two models; print the libraries of pictures that are imported then."""
+    codes = [programs.command_line(f"--model={model}", *flags) for model in ("MF", "VBPR")]
+    print(codes, [name for name in OF_PICTURES if name in sys.modules], flush=True)
+
+
+def test_models_without_a_network_import_no_library_of_pictures(tiny, in_tmp):
     flags = [f"--{key}={value}" for key, value in tiny(dataset="tiny", epochs=1).items()]
-    runs = json.dumps([[f"--model={model}", *flags] for model in ("MF", "VBPR")])
-    command = [sys.executable, "-c", RUN, runs, json.dumps(OF_PICTURES)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert json.loads(ran.stdout.splitlines()[-1]) == [[0, 0], []]
+    ran = programs.start(*flags, cwd=in_tmp, job=train_both)
+    assert ran.wait() == 0, ran.stderr[-2000:]
+    assert ran.stdout.splitlines()[-1] == "[0, 0] []"
 
 
 def imports_of(file: Path) -> set[str]:
