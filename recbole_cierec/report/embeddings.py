@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from recbole.utils import init_seed
+from recbole.utils import ModelType, init_seed
 from torch.nn import functional as F
 
 from recbole_cierec.compat.warnings import quiet_recbole
@@ -179,10 +179,16 @@ def map_section(source: Source, vectors: Vectors) -> Section:
         return section
     section.lead = _lead(source, people)
     section.parts += _without_vectors(source, vectors)
-    before = item_vectors(fresh(source.trained), source.seed)
+    moments = {"after": vectors}
+    if source.trained.config["MODEL_TYPE"] == ModelType.TRADITIONAL:
+        section.parts.append(
+            Note(f"{source.name} has no parameters to start from before training.")
+        )
+    else:
+        moments = {"before": item_vectors(fresh(source.trained), source.seed), **moments}
     figures = [
         draw_map(f"map-{when}", f"{source.name}, {when} training", each, people, source.seed)[0]
-        for when, each in (("before", before), ("after", vectors))
+        for when, each in moments.items()
     ]
     section.parts.append(Figures(figures))
     if _starts_from_stage(source):
