@@ -225,10 +225,7 @@ def test_a_word_starts_the_command_of_that_name(name, capsys):
     ("word", "hint"),
     [
         ("doctr", "did you mean 'doctor'?"),
-        (
-            "x",
-            "known are run, extract, tune, experiment, compare, recommend, export, report, serve, doctor, convert",
-        ),
+        ("x", f"known are {', '.join(__main__.COMMANDS)}"),
     ],
 )
 def test_an_unknown_word_names_the_nearest(word, hint, capsys):
