@@ -69,6 +69,7 @@ MODELS: dict[str, ModelEntry] = {
     "MF_Image": ModelEntry("recbole_cierec.model.mf_image:MF_Image"),
     "MF_Semantics": ModelEntry("recbole_cierec.model.mf_semantics:MF_Semantics"),
     "MF_Content": ModelEntry("recbole_cierec.model.mf_content:MF_Content"),
+    "ContentPrior": ModelEntry("recbole_cierec.model.content_prior:ContentPrior"),
     "DeepStyle": ModelEntry("recbole_cierec.model.deepstyle:DeepStyle"),
 }
 

@@ -26,15 +26,18 @@ class GraphOracle(Oracle):
     weighted = False
 
     def __init__(self, model, features, pictured, tokens, seen, **options):
+        self.begin(model, features, pictured, tokens, seen, options)
+        self.similar = {name: self.item_graph(name, self.f[name]) for name in self.modalities}
+        self.pairs = options["interactions"]
+        self.ids = self.w["user_embedding.weight"], np.array([self.q(i) for i in self.count])
+        self.users, self.items = self.final(self.pairs)
+
+    def begin(self, model, features, pictured, tokens, seen, options):
         super().__init__(model, features, pictured, tokens, seen, **options)
         self.model, self.count = model, range(len(features))
         self.modalities = ["picture", "text"] if options["use_annotations"] else ["picture"]
         self.f = {"picture": [norm(x) * bool(on) for x, on in zip(features, pictured, strict=True)]}
         self.f["text"] = [self.text(i) for i in self.count]
-        self.similar = {name: self.item_graph(name, self.f[name]) for name in self.modalities}
-        self.pairs = options["interactions"]
-        self.ids = self.w["user_embedding.weight"], np.array([self.q(i) for i in self.count])
-        self.users, self.items = self.final(self.pairs)
 
     def text(self, i):
         """Weights of all tokens for one item."""

@@ -11,6 +11,7 @@ import torch
 from model_helpers import shaken
 from oracle import Oracle
 from oracle_alignrec import AlignRecOracle
+from oracle_content_prior import ContentPriorOracle
 from oracle_graphs import FreedomOracle, MgcnOracle
 from oracle_hafr import HafrOracle
 from oracle_pinet import PiNetOracle
@@ -65,6 +66,10 @@ VARIANTS = [
     ("MGCN", {}),
     ("MGCN", {"content_layers": 2, "align_weight": 0.5, "encoder_training": "adapter"}),
     ("MGCN", {"use_annotations": False}),
+    ("ContentPrior", {}),
+    ("ContentPrior", {"use_history": False, "encoder_training": "adapter"}),
+    ("ContentPrior", {"use_annotations": False, "neighbours_count": 3}),
+    ("ContentPrior", {"use_ids": False, "neighbour_weight": 0.0}),
     ("AMF", {"adv_eps": 0.2}),
     ("AMF", {"perturb": "item"}),
     ("AMR", {"embedding_size": 6}),
@@ -94,7 +99,12 @@ VARIANTS = [
 ]
 OVER_REGIONS = {"VECF"}
 OWN_LOSS = {"DropoutNet", "CLCRec"}  # models whose method fixes the loss
-OVER_GRAPHS = {"AlignRec", "FREEDOM", "MGCN"}  # they reach users and items outside the batch
+OVER_GRAPHS = {
+    "AlignRec",
+    "ContentPrior",
+    "FREEDOM",
+    "MGCN",
+}  # they reach users and items outside the batch
 
 
 def variants_of(chosen):
@@ -158,7 +168,7 @@ OPTIONS = {  # keys that the oracle of one model reads
     "CLCRec": ("temperature", "contrastive_negatives", "contrastive_weight"),
 }
 ORACLES |= {"PiNet": PiNetOracle, "AlignRec": AlignRecOracle}
-ORACLES |= {"FREEDOM": FreedomOracle, "MGCN": MgcnOracle}
+ORACLES |= {"ContentPrior": ContentPriorOracle, "FREEDOM": FreedomOracle, "MGCN": MgcnOracle}
 
 
 def oracle_of(config, dataset, train, model):
@@ -241,7 +251,7 @@ def test_annotations_at_inference_follow_the_key(make, keys, annotated):
 
 @every_variant
 def test_loss_equals_the_hand_computed_one(make, name, keys):
-    config, dataset, train, model = make(name, reg_weight=0.03, **NO_DROPOUT, **keys)
+    config, dataset, train, model = make(name, loss="bpr", reg_weight=0.03, **NO_DROPOUT, **keys)
     shake(model)
     tame(model)
     model.train()

@@ -91,6 +91,8 @@ SHARED = (  # several models
         "Whether annotations are read when ranking (False: privileged, training only).",
         default=False,
     ),
+    Key("use_ids", bool, "Whether the vectors include ids.", default=True),
+    Key("temperature", float, "Similarities are divided by it.", default=1.0, low=0.001),
     Key(
         "use_annotations",
         bool,

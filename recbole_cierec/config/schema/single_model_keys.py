@@ -132,7 +132,6 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
             low=0,
             high=1,
         ),
-        Key("temperature", float, "Similarities are divided by it.", default=2.0, low=0.001),
         Key(
             "content_hidden_size",
             int,
@@ -140,6 +139,28 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
             default=256,
             low=1,
             high=2**16,
+        ),
+    ),
+    "ContentPrior": (
+        Key(
+            "use_history",
+            bool,
+            "Whether the user vector includes the mean of the history.",
+            default=True,
+        ),
+        Key(
+            "neighbour_weight",
+            float,
+            "lambda: weight of the mean of the nearest items' vectors.",
+            default=1.0,
+            low=0,
+        ),
+        Key(
+            "prior_weight",
+            float,
+            "kappa: precision of the prior on the ids of a user or item with one interaction.",
+            default=50.0,
+            low=0,
         ),
     ),
     "DeepStyle": (
@@ -241,7 +262,6 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
         ),
     ),
     "MF_Content": (
-        Key("use_ids", bool, "Whether the item vector includes q_i.", default=True),
         Key("use_image", bool, "Whether the item vector includes W e_i.", default=True),
         Key(
             "id_dropout",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,6 +136,17 @@ def inner_sparse(vectors: scipy.sparse.csr_matrix) -> Similarity:
             return torch.from_numpy((among @ block.T).T).to(rows.device)
 
         return similar
+
+    return to
+
+
+def added(similarities: Iterable[Similarity]) -> Similarity:
+    """The sum of several similarities of the same rows."""
+    similarities = list(similarities)
+
+    def to(others: Tensor) -> Callable[[Tensor], Tensor]:
+        each = [similar(others) for similar in similarities]
+        return lambda rows: torch.stack([one(rows) for one in each]).sum(0)
 
     return to
 

@@ -31,26 +31,16 @@ if TYPE_CHECKING:
 PICTURE, TEXT = "picture", "text"
 
 
-class MultimodalGraphs(GraphRecommender):
-    """Ids, modality maps W_m, and the graphs: interactions, and similar items of each modality.
-
-    In a graph of similar items each item has an edge to itself and to the k - 1 items with the
-    highest cosine that have a training interaction. Items without the modality have no edge.
+class ItemModalities(GraphRecommender):
+    """The modalities of items and their maps to d, W_m f_m.
 
     Attributes:
         modalities: Names of the modalities: the picture, and the annotations by key.
     """
 
-    weighted_neighbours = False  # whether edges between similar items have their cosine as weight
-
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         self.neighbours_count = config["neighbours_count"]
-        self.content_layers, self.id_layers = config["content_layers"], config["id_layers"]
-        self.user_embedding = nn.Embedding(self.n_users, self.size)  # p_u
-        self.item_embedding = nn.Embedding(self.n_items, self.size)  # q_i
-        for table in (self.user_embedding, self.item_embedding):
-            nn.init.xavier_uniform_(table.weight)
         pictures, gain = pictures_of(dataset.content), config["content_init_gain"]
         self.register_buffer("features", pictures.features, persistent=False)
         self.encoder = self.item_encoder(config, dataset)
@@ -76,14 +66,35 @@ class MultimodalGraphs(GraphRecommender):
             tokens, self.token_embedding.weight, per_sample_weights=weights, mode="sum"
         )
 
-    def item_graph(self, name: str) -> scipy.sparse.spmatrix:
-        """The graph of similar items of a modality [n_items, n_items]."""
+    def similarity(self, name: str) -> tuple[graphs.Similarity, Tensor]:
+        """Cosines of f_m between items, and bool [n_items], the items that have the modality."""
         if name == PICTURE:
             unit = F.normalize(self.features)
-            similar, filled = graphs.inner(unit), unit.any(1)
-        else:
-            bags = token_bags(self.tokens, self.token_weights, self.token_embedding.num_embeddings)
-            similar, filled = graphs.inner_sparse(bags), self.tokens[:, 0] > 0
+            return graphs.inner(unit), unit.any(1)
+        bags = token_bags(self.tokens, self.token_weights, self.token_embedding.num_embeddings)
+        return graphs.inner_sparse(bags), self.tokens[:, 0] > 0
+
+
+class MultimodalGraphs(ItemModalities):
+    """Id tables and the graphs: interactions, and similar items of each modality.
+
+    In a graph of similar items each item has an edge to itself and to the k - 1 items with the
+    highest cosine that have a training interaction. Items without the modality have no edge.
+    """
+
+    weighted_neighbours = False  # whether edges between similar items have their cosine as weight
+
+    def __init__(self, config: Config, dataset: VisualDataset) -> None:
+        super().__init__(config, dataset)
+        self.content_layers, self.id_layers = config["content_layers"], config["id_layers"]
+        self.user_embedding = nn.Embedding(self.n_users, self.size)  # p_u
+        self.item_embedding = nn.Embedding(self.n_items, self.size)  # q_i
+        for table in (self.user_embedding, self.item_embedding):
+            nn.init.xavier_uniform_(table.weight)
+
+    def item_graph(self, name: str) -> scipy.sparse.spmatrix:
+        """The graph of similar items of a modality [n_items, n_items]."""
+        similar, filled = self.similarity(name)
         sources, count = self.seen > 0, self.neighbours_count
         return graphs.neighbour_graph(similar, filled, sources, count, self.weighted_neighbours)
 
