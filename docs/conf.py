@@ -12,7 +12,7 @@ from recbole_cierec import __version__  # noqa: E402
 
 project = "recbole_cierec"
 author = "recbole_cierec contributors"
-copyright = author  # noqa: A001
+copyright = author
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
