@@ -88,7 +88,7 @@ def test_every_message_of_the_page_exists_in_the_source(messages):
 # -- your own data -----------------------------------------------------------------------------
 
 
-def test_the_page_on_your_own_data_runs_and_prints_what_it_shows(in_tmp, capfd):
+def test_the_page_on_your_own_data_runs_and_prints_what_it_shows(in_tmp, caplog):
     text = (DOCS / "your-data.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     exec(compile(code, "my_shop.py", "exec"), {"__name__": "page"})  # noqa: S102
@@ -99,7 +99,7 @@ def test_the_page_on_your_own_data_runs_and_prints_what_it_shows(in_tmp, capfd):
     assert len(commands) == 3
     for command in commands:
         assert main(shlex.split(command)) == 0
-    output = "".join(capfd.readouterr())
+    output = "\n".join(record.getMessage() for record in caplog.records)
     for line in (line for block in shown[2:] for line in block.splitlines()):
         start = line.split("0.")[0].split("...")[0].split(", epoch")[0]
         assert start in output, line
