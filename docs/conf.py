@@ -30,6 +30,8 @@ autodoc_preserve_defaults = True
 add_module_names = False
 napoleon_numpy_docstring = False
 
+highlight_language = "none"  # a block without a language is a command line
+
 html_theme = "furo"
 html_title = f"recbole_cierec {release}"
 html_static_path = ["_static"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -10,14 +11,18 @@ from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
 
+_TAG = re.compile(r"\\tag\{(.*?)\}")
+
+
 def _inline(self: HTML5Translator, node: nodes.math) -> None:
     self.body.append(convert(node.astext()))
     raise nodes.SkipNode
 
 
 def _block(self: HTML5Translator, node: nodes.math_block) -> None:
-    equation = convert(node.astext(), display="block")
-    self.body.append(f'<div class="equation" tabindex="0">{equation}</div>\n')
+    equation = convert(_TAG.sub("", node.astext()), display="block")
+    tags = "".join(f'<span class="tag">({tag})</span>' for tag in _TAG.findall(node.astext()))
+    self.body.append(f'<div class="equation" tabindex="0">{equation}{tags}</div>\n')
     raise nodes.SkipNode
 
 
