@@ -98,3 +98,12 @@ def missing(session: nox.Session) -> None:
         )
         session.run(*pip, "install", "-q", "--no-deps", pin)
     _leave(session)
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """The documentation site, in docs/_build/html; a warning fails it."""
+    session.install("-e", ".[docs]")
+    words = ("-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+    session.run("python", "-m", "sphinx", *words, env=_environ())
+    _leave(session)

@@ -1,4 +1,4 @@
-"""What the gradient gates of CIERec learn, on the demo data; figures in docs/models.md.
+"""What the gradient gates of CIERec learn, on the demo data; figures in docs/concepts/gates.md.
 
     python benchmarks/gate.py [--seeds=60 --batches=400 --rate=0.001 --out=FILE]
 

@@ -1,4 +1,4 @@
-"""The Python blocks of docs/extending.md run in their order, as a reader would run them."""
+"""The Python blocks of pages run in their order, as a reader would run them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ PAGES = Path(__file__).resolve().parents[1] / "docs"
 _BLOCK = re.compile(r"^```python\n(?:# (?P<file>\w+\.py)\n)?(?P<code>.*?)^```", re.M | re.S)
 
 
-@pytest.mark.parametrize("page", ["extending.md"])
+@pytest.mark.parametrize(
+    "page", ["extending.md", "coming-from-recbole.md", "coming-from-mmrec.md"]
+)
 def test_the_code_of_a_page_runs(page, in_tmp, monkeypatch):
     monkeypatch.syspath_prepend(str(Path.cwd()))
     known = set(sys.modules)

@@ -3,7 +3,7 @@
 Why DuckDB: k-core, de-duplication and joins need the whole table many times, sorted and grouped.
 DuckDB does that in SQL over tables on disk within a fixed ``memory_limit``, reads JSON lines, CSV
 and Parquet, compressed or not, and continues after a malformed line. Polars streams its scans but
-has no such limit. docs/data.md compares processor time and memory.
+has no such limit. docs/converters.md compares processor time and memory.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _table(keys: Iterable[Key]) -> str:
     for key in keys:
         default = defaults.get(key.name, key.default)
         text = default if isinstance(default, str) else json.dumps(default)
-        cells = (f"`{key.name}`", f"`{text}`", _values(key), key.about, _notes(key))
+        cells = (f"`{key.name}`", f"`{text}`", allowed_values(key), key.about, _notes(key))
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
@@ -83,12 +83,13 @@ def _table(keys: Iterable[Key]) -> str:
 def _recbole_table() -> str:
     rows = ["| key | values | notes |", "|---|---|---|"]
     for key in recbole_keys.KEYS:
-        if values := _values(key):
+        if values := allowed_values(key):
             rows.append(f"| `{key.name}` | {values} | {_notes(key)} |")
     return "\n".join(rows) + "\n"
 
 
-def _values(key: Key) -> str:
+def allowed_values(key: Key) -> str:
+    """What a key may be, in words."""
     null = ["null"] if NoneType in key.types else []
     if key.choices:
         return ", ".join([*(f"`{choice}`" for choice in key.choices), *null])

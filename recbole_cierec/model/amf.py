@@ -11,7 +11,7 @@ from a trained MF, as in the paper: at random vectors the perturbed loss is not 
 
 Reconstruction: biases, which APR's MF lacks, exist as in other models here and are not perturbed.
 CIERec's text says that item vectors are perturbed, the APR paper perturbs both: key ``perturb``.
-Public code (docs/models.md) uses the perturbation of the previous batch in the clean pass.
+Public code (docs/models/AMF.md) uses the perturbation of the previous batch in the clean pass.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ arXiv 2307.02761), Eq. 1 to 8 with the backbones MF and VBPR.
     y_MF   = alpha + beta_u + beta_i + p_u . f_i                                        Eq. 8
     y_VBPR = y_MF + beta' . c_i + a_u . (E c_i)
 
-Where the paper leaves a choice (docs/models.md has the reasons): * is the elementwise product;
-delta is linear; the LSTM reads c_i and then s^_i, the mean of learned token vectors; annotations
-are privileged: they are read in training only, and dropped there at random, so that the path
-without them is trained; beta_c is VBPR's visual bias on c_i; a_u is multiplied with a projection of
-c_i. The trainer has the gradient-regularization gate of Eq. 6, which sets ``gradient_scales``.
+Where the paper leaves a choice (docs/models/CIERec.md has the reasons): * is the elementwise
+product; delta is linear; the LSTM reads c_i and then s^_i, the mean of learned token vectors;
+annotations are privileged: they are read in training only, and dropped there at random, so that the
+path without them is trained; beta_c is VBPR's visual bias on c_i; a_u is multiplied with a
+projection of c_i. The trainer has the gradient-regularization gate of Eq. 6, which sets
+``gradient_scales``.
 """
 
 from __future__ import annotations

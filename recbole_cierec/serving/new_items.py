@@ -109,7 +109,7 @@ class NewItems:
         if not getattr(config.model_class, "unseen_items", ""):
             raise ConfigError(
                 f"{name} does not score items by their content, so it has nothing for new ones; "
-                "README's table says which models do"
+                "docs/models/index.md says which models do"
             )
 
     def padded(self, state: Mapping[str, Any], model: Any) -> dict[str, Any]:

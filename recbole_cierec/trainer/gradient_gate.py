@@ -9,7 +9,7 @@ whatever the reward, because J > 0. ``paper`` implements this. ``reinforce`` sam
 compares its reward with the running mean, so it can learn which scale helps. ``fixed`` uses given
 scales; ``off`` does not scale gradients.
 
-docs/models.md shows that the gates learn nothing: the seed decides what ``paper`` does.
+docs/concepts/gates.md shows that the gates learn nothing: the seed decides what ``paper`` does.
 """
 
 from __future__ import annotations

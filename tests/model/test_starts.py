@@ -1,4 +1,4 @@
-"""Initial values of the parts of a network (docs/models.md, "Scale")."""
+"""Initial values of the parts of a network (docs/models/training.md, "Scale")."""
 
 from __future__ import annotations
 

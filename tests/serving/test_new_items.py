@@ -17,16 +17,16 @@ from recbole_cierec import load, recommend, run
 from recbole_cierec.errors import ConfigError, DataError, PictureError
 from recbole_cierec.registry import MODELS, get_model_class
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 TAKES = [name for name in MODELS if get_model_class(name).unseen_items]
 SMALL = {"mlp_hidden_size": [8], "pretrain_epochs": 1, "seed": 4, "learning_rate": 0.1}
 NEW = [("n1", "t1 t5"), ("n2", ""), ("n3", "t2")]  # external id, annotations
 
 
-def readme_rows() -> dict[str, list[str]]:
-    """The cells of README's table of models, by model."""
+def rows_of_the_table() -> dict[str, list[str]]:
+    """The cells of the table in docs/models/index.md, by model."""
     rows = {}
-    for line in README.split("## Models")[1].splitlines():
+    for line in (DOCS / "models" / "index.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         names = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", cells[0]))
         for name in names:
@@ -36,7 +36,7 @@ def readme_rows() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_table_of_models_says_what_ranks_unseen_items_and_users(name):
-    _, _, _, _, items, users, _ = readme_rows()[name]
+    _, _, _, _, items, users, _ = rows_of_the_table()[name]
     made = get_model_class(name)
     assert items.startswith(f"by {made.unseen_items}" if made.unseen_items else "not")
     assert users.startswith("one list" if made.ranks_unseen_users else "not")

@@ -50,7 +50,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
     trains_user_bias = False
     own_loss = False  # the method defines its loss; the key ``loss`` is not read
     # What ranks an item without training interactions: "picture", "annotations", "content" (both)
-    # and so on, as in README's table; empty: nothing.
+    # and so on, as in docs/models/index.md; empty: nothing.
     unseen_items = ""
     ranks_unseen_users = True  # users without training interactions share one meaningful list
     uses_regions = False  # reads region maps of pictures instead of pooled features

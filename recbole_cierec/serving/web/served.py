@@ -335,7 +335,7 @@ class ServedModel:
             raise Refusal(
                 409,
                 f"{name} {why}, so it has nothing for new items",
-                "serve a model that scores unseen items: README's table of models names them",
+                "serve a model that scores unseen items: docs/models/index.md names them",
             )
         vocabulary = frozenset(self.trained.dataset.content.token_names) if tokens else ()
         known = [t for t in tokens if t in vocabulary]

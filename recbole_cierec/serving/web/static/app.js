@@ -251,7 +251,7 @@ function offered() {
 
 const showItem = newest(at("item-out"), async () => {
   const takers = chosen().filter((model) => model.new_items.length);
-  if (!takers.length) throw new Error("The model does not score items by their content. Serve one that does: README's table of models names them.");
+  if (!takers.length) throw new Error("The model does not score items by their content. Serve one that does: docs/models/index.md names them.");
   const file = at("picture").files[0], words = at("words").value.trim().split(/\s+/).join(" ");
   if (!file && !words) throw new Error("Nothing is given yet. Drop a picture, or type annotations.");
   const answers = await Promise.all(takers.map((model) => {
