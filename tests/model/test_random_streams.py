@@ -28,6 +28,8 @@ OPTIONS = [  # of each model: one setting and another that adds, drops or replac
     ("AlignRec", {}, {"attention_blocks": 2}),
     ("FREEDOM", {}, {"use_annotations": False}),
     ("MGCN", {}, {"use_annotations": False}),
+    ("ContentPrior", {}, {"use_annotations": False}),
+    ("ContentPrior", {}, {"neighbour_weight": 0.0}),
     ("VBPR", {}, {"encoder_training": "adapter"}),
 ]
 OWN = ("item_tower.", "content_in.", "content_encoder.")  # parts that an option makes larger

@@ -28,6 +28,7 @@ INNER = {
     "CLCRec": {},
     "FREEDOM": {},
     "MGCN": {},
+    "ContentPrior": {},
     "DropoutNet": {"mlp_hidden_size": [7]},
     "CIERec_Base": {"backbone": "VBPR"},
     "CIERec_CI": {"backbone": "VBPR"},

@@ -159,7 +159,7 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
             "prior_weight",
             float,
             "kappa: precision of the prior on the ids of a user or item with one interaction.",
-            default=50.0,
+            default=500.0,
             low=0,
         ),
     ),
