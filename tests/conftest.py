@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads compete for busy cores
 
+import gc
 import importlib
 import logging
 from pathlib import Path
@@ -43,6 +44,13 @@ def root_level():
 def no_second_lost(monkeypatch):
     """RecBole measures the CPU for a second at the end of each run."""
     monkeypatch.setattr("psutil.cpu_percent", lambda interval=None: 0.0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_search_in_modules():
+    """A garbage collection, as after each stage of a run, looks at the objects of tests only."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

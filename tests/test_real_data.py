@@ -10,9 +10,15 @@ import pytest
 from recbole_cierec import run
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder in which the pictures are decoded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("how", ["adapter", "finetune"])
-def test_posters_with_missing_ones_train_and_evaluate(shared_dir, in_tmp, how):
+def test_posters_with_missing_ones_train_and_evaluate(shared_dir, in_tmp, cache, how):
     keys = {
         "data_path": os.fspath(shared_dir / "data"),
         "visual_encoder": "squeezenet1_1",
@@ -20,8 +26,10 @@ def test_posters_with_missing_ones_train_and_evaluate(shared_dir, in_tmp, how):
             shared_dir / "data/weights/squeezenet1_1_torchvision_imagenet.safetensors"
         ),
         "image_size": 64,
+        "cache_dir": os.fspath(cache),
+        "train_batch_size": 8192,
         "epochs": 1,
-        "eval_args": {"mode": "user100"},  # the whole catalogue takes most of the time
+        "eval_args": {"mode": "user100"},  # quicker than the whole catalogue
         "encoder_training": how,
         "encoder_learning_rate": 1e-4,
         "show_progress": False,

@@ -115,18 +115,24 @@ def test_ctrl_c_is_130_and_other_errors_are_not_hidden(monkeypatch, in_tmp, caps
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.slow
-def test_script_runs_from_any_folder_and_writes_there_without_control_codes(tiny_folder, tmp_path):
-    """In a narrow terminal and the C locale, too."""
-    keys = flags(tiny_folder, show_progress=True)
-    done = command(keys, tmp_path, COLUMNS="20", LC_ALL="C")
+def test_a_run_writes_into_its_folder_and_without_control_codes(tiny_folder, in_tmp):
+    done = programs.finished(*flags(tiny_folder), cwd=in_tmp)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("\nTest result of BPR on tiny")
     assert "epoch 1/1" in done.stderr
     assert "\x1b" not in done.stderr
     assert "\r" not in done.stderr
+    assert len(list((in_tmp / "log" / "BPR").glob("BPR-tiny-*.log"))) == 1
+
+
+@pytest.mark.slow
+def test_narrow_terminal_c_locale_and_no_color_do_no_harm(tiny_folder, tmp_path):
+    """The script of a checkout, started from another folder."""
+    done = command(
+        flags(tiny_folder, show_progress=True), tmp_path, COLUMNS="20", LC_ALL="C", NO_COLOR="1"
+    )
+    assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr  # none that users cannot act on
-    assert len(list((tmp_path / "log" / "BPR").glob("BPR-tiny-*.log"))) == 1
 
 
 def free_port() -> int:

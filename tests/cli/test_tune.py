@@ -468,7 +468,7 @@ def test_other_data_under_the_same_name_are_refused(in_tmp, data):
     assert [one.state for one in stored()] == [TrialState.COMPLETE, TrialState.WAITING]
 
 
-def test_user_errors_of_a_worker_are_those_of_the_search(data, in_tmp):
+def test_user_errors_of_a_worker_are_those_of_the_search(data, in_tmp, quick_processes):
     with pytest.raises(UserError, match="no such data set folder"):
         search(data, dataset="absent", trials=1, processes=2)
 

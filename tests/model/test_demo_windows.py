@@ -43,7 +43,7 @@ WINDOWS = {
 }
 WITHOUT_CONTENT = {"MF", "AMF"}
 EARLY = {"AlignRec": {"eval_step": 4}}  # its best epoch comes early
-SLOW = {"HAFR", "DropoutNet"}  # models that rank unseen items at chance after four epochs
+SLOW = {"HAFR": 8, "DropoutNet": 12}  # epochs of models that are near chance after four
 ALL = "recall@10"
 AMONG_UNSEEN = "recall@10_among_cold"  # held-out items, ranked among held-out items
 
@@ -101,7 +101,7 @@ def test_softmax_reaches_more_than_bpr(recall, name, lower, upper):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in WINDOWS if name not in WITHOUT_CONTENT])
 def test_content_beats_ids_among_items_never_seen(recall, name):
-    keys = {**COLD, "epochs": 12} if name in SLOW else COLD
+    keys = {**COLD, "epochs": SLOW.get(name, COLD["epochs"])}
     assert recall(AMONG_UNSEEN, name, keys) > 1.3 * recall(AMONG_UNSEEN, "BPR", COLD)
 
 

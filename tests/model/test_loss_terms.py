@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from model_helpers import rows_of, shaken
-from test_model_contract import VARIANTS, every_variant, make, variants_of  # noqa: F401
+from test_model_contract import (  # noqa: F401
+    VARIANTS,
+    data_sets,
+    every_variant,
+    make,
+    variants_of,
+)
 
 # Tables of ids, which reg_weight penalises, and image encoders, which have a separate key.
 IDS = {"user_embedding", "item_embedding", "user_bias", "item_bias", "user_content", "user_visual"}
