@@ -35,6 +35,7 @@ WINDOWS = {
     "CLCRec": (0.044, 0.07),
     "FREEDOM": (0.068, 0.105),
     "MGCN": (0.16, 0.245),
+    "ContentPrior": (0.175, 0.27),
     "CIERec_Base": (0.12, 0.19),
     "CIERec_CI": (0.09, 0.14),
     "CIERec_CI_TA": (0.1, 0.15),

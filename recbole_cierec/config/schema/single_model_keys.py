@@ -151,7 +151,7 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
         Key(
             "neighbour_weight",
             float,
-            "lambda: weight of the mean of the nearest items' vectors.",
+            "lambda: weight of the mean of the neighbours' vectors; 0: no neighbours.",
             default=1.0,
             low=0,
         ),
