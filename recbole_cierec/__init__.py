@@ -12,11 +12,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from recbole_cierec.compat.slow_imports import defer_imports
+
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "recommend", "run"]
 
 # RecBole uses names that numpy has dropped, in some places before any of its Config objects exists
-# to restore them; this is the only thing that importing the package changes outside of it.
+# to restore them. This, and that some slow imports are deferred, is all that importing the package
+# changes outside of it.
+defer_imports()
 try:
     from recbole_cierec.compat.numpy_names import numpy_aliases
 except ImportError:  # without numpy only the doctor works, and says so

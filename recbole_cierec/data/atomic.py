@@ -12,12 +12,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow
 
+from recbole_cierec.data.coded_table import read_coded
 from recbole_cierec.errors import DataError
 
 TYPES = ("token", "float", "token_seq", "float_seq")
@@ -42,6 +45,7 @@ def read_atomic(
     separator: str = "\t",
     columns: Collection[str] | None = None,
     encoding: str = "utf-8",
+    coded: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read one atomic file.
 
@@ -49,6 +53,7 @@ def read_atomic(
         separator: One ASCII character between two cells.
         columns: Names of the columns to keep (others are checked for shape only); None keeps all.
         encoding: A byte order mark is accepted.
+        coded: Make columns of the type ``token`` categorical, which takes a third of the time.
 
     Returns:
         The table, with the columns in the order of the file: float64 for the type float,
@@ -65,7 +70,8 @@ def read_atomic(
     if rows == 0:
         raise DataError(f"{path}: has a header but no rows; add data or remove the file")
     kept = [field for field in types if columns is None or field in columns]
-    table = _parse(path, separator, encoding, list(types), {f: types[f] for f in kept})
+    parse = _parse_coded if coded else _parse
+    table = parse(path, separator, encoding, list(types), {f: types[f] for f in kept})
     for field in kept:
         if types[field] == "float":
             refuse_rows(path, np.isinf(table[field].to_numpy()), f"{field} is infinite")
@@ -271,6 +277,21 @@ def _check_control(path: Path, block: bytes, data: np.ndarray, line: int) -> Non
             f"{path}, line {number}: holds a carriage return inside a line; end lines with LF or "
             "CR LF"
         )
+
+
+def _parse_coded(
+    path: Path, separator: str, encoding: str, names: list[str], types: Mapping[str, str]
+) -> pd.DataFrame:
+    """As :func:`_parse`, with categorical columns of tokens."""
+    if types:
+        with _open(path, encoding) as file, suppress(pyarrow.ArrowException):
+            file.readline()
+            return read_coded(file, separator, names, types, MISSING_NUMBERS)
+    table = _parse(path, separator, encoding, names, types)  # finds the line that is wrong
+    for field in (field for field, kind in types.items() if kind == "token"):
+        codes, texts = pd.factorize(table[field])
+        table[field] = pd.Categorical.from_codes(codes, texts)
+    return table
 
 
 def _parse(

@@ -3,73 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.data.interaction import Interaction
+from recbole.utils import ModelType
 
+from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, has_views
 
 
-def _rows(lists: np.ndarray) -> Ragged:
-    """One tensor of ids per user, as one array."""
-    starts = np.concatenate([[0], np.cumsum([len(items) for items in lists])])
-    return Ragged(torch.cat(list(lists)).numpy(), starts)
-
-
-class Histories:
-    """The items of each user before a phase, which rankings leave out.
-
-    RecBole keeps them for the users of the phase only, but its ``full_sort_topk`` may be called
-    for any user, such as one with too few interactions for the test.
+class ItemsOfUsers:
+    """RecBole's table of a tensor for each user, in one array: ``table[users]`` has those tensors.
 
     Args:
-        known: [n_users], a tensor of items for each user of the phase, None for other users.
-        used: The set of all items of each user.
+        pairs: user * n_items + item, ascending and distinct.
+        n_users: Number of users, RecBole's padding included.
+        n_items: Number of items, RecBole's padding included.
     """
 
-    def __init__(self, known: np.ndarray, used: Sequence[set[int]]) -> None:
-        self._known, self._used = known, used
+    def __init__(self, pairs: np.ndarray, n_users: int, n_items: int) -> None:
+        starts = np.searchsorted(pairs, np.arange(n_users + 1) * n_items)
+        self.rows = Ragged((pairs % n_items).astype(np.int32), starts)
 
     def __getitem__(self, users: Sequence[int]) -> np.ndarray:
-        rows = np.asarray(users, dtype=np.int64)
-        chosen = self._known[rows]
-        for place in np.flatnonzero([items is None for items in chosen]):
-            items = sorted(self._used[int(rows[place])])
-            chosen[place] = torch.tensor(items, dtype=torch.int64)
-        return chosen
+        values, starts = self.rows.values, self.rows.starts
+        found = np.empty(len(users), dtype=object)
+        for place, user in enumerate(np.asarray(users, dtype=np.int64)):
+            items = values[starts[user] : starts[user + 1]]
+            found[place] = torch.from_numpy(items.astype(np.int64))
+        return found
 
 
 class _AllHistories(FullSortEvalDataLoader):
-    uid2history_item: Any
+    """RecBole's loader without its loop over interactions and its two tensors for each user.
+
+    RecBole keeps histories for the users of the phase only, but its ``full_sort_topk`` may be
+    called for any user, such as one with too few interactions for the test; here all have one.
+    """
 
     def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
-        super().__init__(config, dataset, sampler, shuffle=shuffle)
-        if not self.is_sequential:
-            self.uid2history_item = Histories(self.uid2history_item, sampler.used_ids)
+        used = getattr(sampler, "used_ids", None)
+        if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or not isinstance(used, UsedItems):
+            super().__init__(config, dataset, sampler, shuffle=shuffle)
+            return
+        self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
+        dataset.sort(by=self.uid_field, ascending=True)
+        self._known, self.is_sequential = used, False
+        self.uid_list = torch.unique_consecutive(dataset.inter_feat[self.uid_field])
+        self.user_df = dataset.join(Interaction({self.uid_field: self.uid_list}))
+        self.sample_size = len(self.user_df)
+        super(FullSortEvalDataLoader, self).__init__(config, dataset, sampler, shuffle=False)
+
+    @cached_property
+    def _positive_pairs(self) -> np.ndarray:
+        feat = self._dataset.inter_feat
+        users, items = (feat[name].numpy() for name in (self.uid_field, self.iid_field))
+        return np.unique(users * self._known.n_items + items)
+
+    @cached_property
+    def uid2positive_item(self) -> ItemsOfUsers:
+        """The items of each user in the phase."""
+        return ItemsOfUsers(self._positive_pairs, len(self._known), self._known.n_items)
+
+    @cached_property
+    def uid2history_item(self) -> ItemsOfUsers:
+        """The items of each user before the phase, which rankings leave out."""
+        before = np.setdiff1d(self._known.pairs, self._positive_pairs, assume_unique=True)
+        return ItemsOfUsers(before, len(self._known), self._known.n_items)
+
+    @cached_property
+    def uid2items_num(self) -> np.ndarray:
+        """Number of positives of each user."""
+        return self.uid2positive_item.rows.lengths
 
 
 class FullLoader(_AllHistories):
     """RecBole's batches, without its loop over the users of a batch."""
 
-    _positives: Ragged | None = None
-
     def collate_fn(self, index: Sequence[int]) -> Any:
-        if self.is_sequential:
+        if not isinstance(vars(self).get("_known"), UsedItems):
             return super().collate_fn(index)
-        if self._positives is None:
-            users = self.uid_list.numpy()
-            self._positives = _rows(self.uid2positive_item[users])
-            self._history = _rows(self.uid2history_item[users])
-        rows = np.asarray(index)
+        rows = torch.as_tensor(index)
+        users = self.uid_list[rows].numpy()
         history, positives = (
-            tuple(torch.from_numpy(side) for side in table.take(rows))
-            for table in (self._history, self._positives)
+            tuple(torch.from_numpy(side.astype(np.int64)) for side in table.rows.take(users))
+            for table in (self.uid2history_item, self.uid2positive_item)
         )
-        return self.user_df[torch.from_numpy(rows)], history, *positives
+        return self.user_df[rows], history, *positives
 
 
 class CandidateLoader(_AllHistories):

@@ -85,8 +85,8 @@ class DatasetCompat(_Base):
             source: RecBole's kind of file; for additional files, the suffix.
 
         Returns:
-            One column per loaded field: text, float64, or an array in each cell. None if no field
-            is loaded.
+            One column per loaded field: categorical, float64, or an array in each cell. None if no
+            field is loaded.
 
         Raises:
             DataError: The file is malformed.
@@ -109,7 +109,7 @@ class DatasetCompat(_Base):
             self.logger.warning(f"{filepath}: none of its columns is loaded")
             return None
         check_header(self.config, name, wanted, Path(filepath), header)
-        table, types = read_atomic(filepath, columns=wanted, **options)
+        table, types = read_atomic(filepath, columns=wanted, coded=True, **options)
         validate_interactions(table, *self._checked_fields(source), path=filepath)
         refuse_padding(table, types, self.config["seq_separator"], Path(filepath))
         if source != "link":  # a link only maps items to entities, which other files describe

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import union_categoricals
 from recbole.data.dataset import Dataset, KnowledgeBasedDataset, SequentialDataset
 from recbole.data.dataset.customized_dataset import (
     DIENDataset,
@@ -76,6 +77,29 @@ class ContentMixin(DatasetCompat):
             interacted = self.item_feat[self.iid_field].isin(known)
             self.item_feat = self.item_feat[interacted].reset_index(drop=True)
         super()._remap_ID_all()
+
+    def _concat_remaped_tokens(self, remap_list: list[tuple]) -> tuple[Any, np.ndarray]:
+        """The tokens to number: categorical if all columns are, which takes no look-up of texts."""
+        columns = [feat[field].array for feat, field, _ in remap_list]
+        if not all(isinstance(column, pd.Categorical) for column in columns):
+            return super()._concat_remaped_tokens(remap_list)
+        return union_categoricals(columns), np.cumsum([len(column) for column in columns])[:-1]
+
+    def _filter_by_inter_num(self) -> None:
+        """Skip RecBole's count by texts if no user and no item would be dropped."""
+        if not (
+            self._all_within("user_inter_num_interval", self.uid_field, self.user_feat)
+            and self._all_within("item_inter_num_interval", self.iid_field, self.item_feat)
+        ):
+            super()._filter_by_inter_num()
+
+    def _all_within(self, key: str, field: str, feat: pd.DataFrame | None) -> bool:
+        intervals = self._parse_intervals_str(self.config[key])
+        if intervals is None or field is None:
+            return True
+        counts = np.unique(np.bincount(pd.factorize(self.inter_feat[field].array)[0] + 1)[1:])
+        never = feat is not None and any(low > 0 for _, low, _, _ in intervals[:1])
+        return not never and all(self._within_intervals(n, intervals) for n in counts)
 
     def _tokens_of(self, field: str) -> np.ndarray:
         """Distinct tokens of a column of the interactions."""

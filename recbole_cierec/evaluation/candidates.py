@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-BLOCK_CELLS = 2**20  # cells of the table in which a block of users marks its draws
+BLOCK_CELLS = 2**17  # draws of a block of users, which should stay in the CPU's cache
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -111,51 +111,80 @@ def draw_negatives(
     place = np.full(int(max(pool.max(), excluded.values.max(initial=0))) + 1, -1, dtype=np.int64)
     place[pool] = np.arange(len(pool))
     pool = pool.astype(np.int32)  # the lists have this type, to save memory
-    step = max(1, BLOCK_CELLS // len(pool))
-    lists: list[np.ndarray] = []
-    for start in range(0, len(users), step):
-        rows = np.arange(start, min(start + step, len(users)))
-        where, items = excluded.take(rows)
-        barred = place[items]
-        known = barred >= 0
-        keys = user_keys(seed, repeat, users[rows])
-        drawn = _draw_block(keys, n, len(pool), where[known], barred[known])
-        lists += (pool[places] for places in drawn)
-    lengths = np.array([len(chosen) for chosen in lists])
-    values = np.concatenate(lists) if lists else pool[:0]
-    return Ragged(values, np.concatenate([[0], np.cumsum(lengths)]))
-
-
-def _draw_block(
-    keys: np.ndarray, n: int, size: int, where: np.ndarray, barred: np.ndarray
-) -> list[np.ndarray]:
-    allowed = size - np.bincount(where, minlength=len(keys))
-    crowded = (2 * n > allowed) | (4 * allowed < size)  # the stream would repeat itself for long
-    lists: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(keys)
-    table = np.empty((len(keys), size), dtype=np.int32)
-    open_rows = np.flatnonzero(~crowded)
+    barred = place[excluded.values]
+    where = np.repeat(np.arange(len(users)), excluded.lengths)[barred >= 0]
+    barred = Ragged.group(where, barred[barred >= 0], len(users))
+    allowed = len(pool) - barred.lengths
+    starts = np.concatenate([[0], np.cumsum(np.minimum(allowed, n))])
+    values = np.empty(starts[-1], dtype=np.int32)
+    # Where few items are allowed, the stream would repeat itself for long.
+    crowded = (2 * n > allowed) | (4 * allowed < len(pool))
+    for row in np.flatnonzero(crowded):
+        key = user_keys(seed, repeat, users[row : row + 1])
+        out = barred.values[barred.starts[row] : barred.starts[row + 1]]
+        values[starts[row] : starts[row + 1]] = pool[_shuffled(key, n, len(pool), out)]
     count = int(1.1 * n) + 64
-    while len(open_rows):
-        draws = below(stream(keys[open_rows], 0, count), size)
-        row = open_rows[:, None]
-        # Written in reverse, so the first of equal draws wins; then excluded items are marked.
-        table[row, draws[:, ::-1]] = np.arange(count - 1, -1, -1, dtype=np.int32)
-        table[where, barred] = -1
-        good = table[row, draws] == np.arange(count, dtype=np.int32)
-        good &= np.cumsum(good, axis=1) <= n
-        full = good.sum(1) == n
-        chosen = draws[full][good[full]].reshape(-1, n)
-        for r, items in zip(open_rows[full], chosen, strict=True):
-            lists[r] = items
-        open_rows = open_rows[~full]
-        count *= 2
-    for r in np.flatnonzero(crowded):  # a random order of all allowed items, cut at n
-        order = stream(keys[r : r + 1], 0, size)[0]
-        free = np.ones(size, dtype=bool)
-        free[barred[where == r]] = False
-        items = np.flatnonzero(free)
-        lists[r] = items[np.argsort(order[items], kind="stable")[:n]]
-    return lists
+    left = np.flatnonzero(~crowded)
+    left = left[np.argsort(barred.lengths[left], kind="stable")]  # rows of a block are as wide
+    while len(left):
+        step = max(1, BLOCK_CELLS // count)
+        short = []
+        for first in range(0, len(left), step):
+            rows = left[first : first + step]
+            keys = user_keys(seed, repeat, users[rows])
+            good, drawn = _distinct_draws(keys, count, len(pool), *barred.take(rows))
+            good &= np.cumsum(good, axis=1, dtype=np.int32) <= n
+            full = good.sum(1) == n
+            places = starts[rows[full], None] + np.arange(n)
+            values[places.reshape(-1)] = pool[drawn[full][good[full]]]
+            short.append(rows[~full])
+        left, count = np.concatenate(short), 2 * count
+    return Ragged(values, starts)
+
+
+def _distinct_draws(
+    keys: np.ndarray, count: int, size: int, where: np.ndarray, barred: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``count`` draws of each stream from ``size`` places.
+
+    Args:
+        keys: Of the streams [B].
+        count: Draws of each stream.
+        size: Number of places.
+        where: Row of each barred place, ascending.
+        barred: The places that may not be drawn, distinct in a row.
+
+    Returns:
+        (whether a draw is neither barred nor a repetition, draws), both [B, count].
+    """
+    draws = below(stream(keys, 0, count), size)
+    width = int(np.bincount(where, minlength=1).max(initial=0))
+    # Each row's barred places, then its draws, as one number of place and column: after sorting, a
+    # draw is good if its neighbour to the left has another place.
+    bits = int(width + count).bit_length()
+    kind = np.uint32 if (size + 1) << bits < 2**32 else np.uint64
+    cells = np.empty((len(keys), width + count), dtype=kind)
+    cells[:, :width] = kind(size << bits) | np.arange(width, dtype=kind)  # no place: to fill up
+    if len(where):
+        within = np.arange(len(where)) - np.searchsorted(where, where)
+        cells[where, within] = (barred << bits).astype(kind) | within.astype(kind)
+    cells[:, width:] = (draws << bits).astype(kind) | np.arange(width, width + count, dtype=kind)
+    cells.sort(axis=1)
+    new = np.ones(cells.shape, dtype=bool)
+    np.not_equal(cells[:, 1:] >> kind(bits), cells[:, :-1] >> kind(bits), out=new[:, 1:])
+    columns = (cells & kind((1 << bits) - 1)).astype(np.intp)
+    good = np.empty(cells.shape, dtype=bool)
+    np.put_along_axis(good, columns, new, axis=1)
+    return good[:, width:], draws
+
+
+def _shuffled(key: np.ndarray, n: int, size: int, barred: np.ndarray) -> np.ndarray:
+    """The first ``n`` of all places but the barred ones, in random order."""
+    order = stream(key, 0, size)[0]
+    free = np.ones(size, dtype=bool)
+    free[barred] = False
+    places = np.flatnonzero(free)
+    return places[np.argsort(order[places], kind="stable")[:n]]
 
 
 def merge(

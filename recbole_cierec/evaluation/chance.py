@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import hypergeom
 
 # Expectations [n] from positives [n], candidates [n] and k.
 Rule = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -66,6 +65,8 @@ def _ndcg(p: np.ndarray, c: np.ndarray, k: int) -> np.ndarray:
 
 
 def _ndcg_hit(p: np.ndarray, c: np.ndarray, k: int) -> np.ndarray:
+    from scipy.stats import hypergeom  # 0.7 s of processor time, after training
+
     # Given h hits, each of the first m ranks holds one with probability h/m.
     gain, m = _gain(k), np.minimum(k, c)
     h = np.arange(1, k + 1)

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
+from recbole_cierec.compat.slow_imports import defer_compiler
+
+defer_compiler()
 KERNELS = ("fused", "plain")
 FUSED = (Adam, AdamW, SGD)
 _KERNEL = ("fused", "foreach")  # settings that choose one

@@ -20,6 +20,7 @@ from recbole_cierec.vision.feature_files import load_feature_file
 from recbole_cierec.vision.feature_norm import FeatureNorm
 from recbole_cierec.vision.feature_shards import WHOLE, Shard
 from recbole_cierec.vision.features import extract_features
+from recbole_cierec.vision.reduced_features import Reduced, ReducedCache
 from recbole_cierec.vision.regions import RegionMaps, extract_regions, load_region_file
 from recbole_cierec.vision.visual_encoder import VisualEncoder
 
@@ -179,6 +180,9 @@ class ItemPictures:
     @cached_property
     def feature_norm(self) -> FeatureNorm:
         """The affine map fitted on the features of all items that have a picture."""
+        return self._fitted_norm() if self._reduced is None else self._reduced.norm
+
+    def _fitted_norm(self) -> FeatureNorm:
         raw, rows = self._raw_features
         used = np.unique(rows[rows >= 0])
         return FeatureNorm.fit(
@@ -188,17 +192,36 @@ class ItemPictures:
         )
 
     @cached_property
+    def _reduced(self) -> Reduced | None:
+        """The principal components of the features, from the cache or into it; None: all of D."""
+        raw, rows = self._raw_features
+        kind, dimensions = self._config["feature_norm"], self._config["feature_dim"]
+        known = rows[rows >= 0]
+        if not dimensions or dimensions >= raw.shape[1] or not len(known):
+            return None
+        file = self._ready_made or Path(raw.filename)  # type: ignore[attr-defined]  # a map
+
+        def compute() -> Reduced:
+            norm = self._fitted_norm()
+            # Not in blocks: a product may round by its number of rows.
+            values = np.asarray(raw[known], dtype=np.float32)
+            return Reduced(norm, norm(torch.from_numpy(values)))
+
+        return ReducedCache(self.cache_dir, file_digest(file), rows, kind, dimensions).get(compute)
+
+    @cached_property
     def features(self) -> Tensor:
         """Normalised features [n_items, D]; zero rows where there is no picture."""
         raw, rows = self._raw_features
         known = np.flatnonzero(rows >= 0)
-        norm = self.feature_norm
-        kept = norm.components
-        out = torch.zeros(len(rows), raw.shape[1] if kept is None else kept.shape[1])
-        # In blocks, to save memory; but not with a product, which may round by its number of rows.
-        step = NORM_ROWS if kept is None else max(1, len(known))
-        for start in range(0, len(known), step):
-            items = known[start : start + step]
+        norm, reduced = self.feature_norm, vars(self).pop("_reduced", None)
+        if reduced is not None:
+            out = torch.zeros(len(rows), reduced.features.shape[1])
+            out[torch.from_numpy(known)] = reduced.features
+            return out
+        out = torch.zeros(len(rows), raw.shape[1])
+        for start in range(0, len(known), NORM_ROWS):  # in blocks, to save memory
+            items = known[start : start + NORM_ROWS]
             values = np.asarray(raw[rows[items]], dtype=np.float32)
             out[torch.from_numpy(items)] = norm(torch.from_numpy(values))
         return out

@@ -21,6 +21,7 @@ from recbole_cierec.vision.user_encoder import UserEncoder
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Parts of torchvision and timm that leave out whole paths at random, and where they keep how often.
 _PATH_DROPS = {"StochasticDepth": "p", "DropPath": "drop_prob"}
+_SMALL = 30_000_000  # parameters
 # What networks raise on an input that they cannot take.
 MISFIT = (AssertionError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
@@ -215,8 +216,12 @@ class VisualEncoder(nn.Module):
             ConfigError: The network cannot take pictures of this size.
         """
         if size not in self._widths:
+            parameters = sum(p.numel() for p in self.trunk.parameters())
             try:
-                self._widths[size] = self._width("meta", size)  # milliseconds for any network
+                # Milliseconds for any network, after torch has imported its compiler for 1.8 s: a
+                # small network computes a blank picture in less.
+                device = "meta" if parameters > _SMALL else self.shift.device
+                self._widths[size] = self._width(device, size)
             except MISFIT:  # the size, or a network that does not run on this device
                 self._widths[size] = self._real_width(size)
         return self._widths[size]
