@@ -154,7 +154,10 @@ class ItemContent:
             having = (tokens[:, 0] > 0).numpy()
             source = exchanged(ids, having, share, config["seed"], "annotations_wrong")
             tokens = tokens[torch.from_numpy(source)]
-        if share := config[f"annotations_missing_{'training' if training else 'inference'}"]:
+        share = config["annotations_missing_inference"]
+        if training:
+            share = config["annotations_missing_training"]
+        if share:
             missing = chosen(ids, share, config["seed"], "annotations_missing")
             tokens = tokens * torch.from_numpy(~missing).unsqueeze(1)
         return tokens

@@ -299,10 +299,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     def _damaged_when_ranking(self, config: Config, dataset: VisualDataset) -> ItemContent | None:
         """The content, if training and ranking read different annotations."""
-        training, ranking = (
-            config[f"annotations_missing_{phase}"] for phase in ("training", "inference")
-        )
-        if training == ranking:
+        if config["annotations_missing_training"] == config["annotations_missing_inference"]:
             return None
         if self.annotations_once and config["use_annotations"] is not False:
             raise ConfigError(
