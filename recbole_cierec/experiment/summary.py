@@ -178,11 +178,15 @@ class Block:
 
     def _check(self, model: str, seed: int) -> None:
         """Refuse to pair users of runs on other data."""
-        files = []
-        for label in (model, self.baseline):
-            row = next(row for row in self.rows[label] if row["seed"] == seed)
-            files.append(read_per_user(self.folder / row["users"]))
-        check_comparable(*files, varied=self.varied)
+        ours, theirs = (
+            next(row for row in self.rows[label] if row["seed"] == seed)
+            for label in (model, self.baseline)
+        )
+        check_comparable(
+            read_per_user(self.folder / ours["users"]),
+            read_per_user(self.folder / theirs["users"]),
+            self.varied,
+        )
 
 
 def _user_intervals(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
