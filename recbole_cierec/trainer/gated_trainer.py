@@ -58,7 +58,7 @@ class GatedTrainer(TrainerMixin, Trainer):
         if rule.one_process and world()[1] > 1:
             raise ConfigError(
                 f"gr_mode: {mode} reads the gradients of the whole batch, which no process of "
-                "several has; train in one process (nproc: 1)"
+                "several has; train in one process, without --nproc"
             )
         if rule.optimizer is not None:
             self._decay({"gate_balance": rule.optimizer})

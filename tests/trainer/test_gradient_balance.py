@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from recbole_cierec.config.config import Config
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.base.gates import branch_edges
 from recbole_cierec.quick_start import prepare
+from recbole_cierec.trainer import gated_trainer
 from recbole_cierec.trainer.bandit_gate import BanditGate
 from recbole_cierec.trainer.gradient_balance import GradNorm, PCGrad, UncertaintyWeights, balance
 
@@ -179,3 +181,10 @@ def test_a_mode_changes_what_lies_below_e_and_no_draw(tiny, mode):
     cells = job.trainer.history.rows[-1]["gates"]
     wanted = {"gradnorm": "norm", "pcgrad": "cosine", "uncertainty": "scale", "bandit": "q"}
     assert all(math.isfinite(cells[name][wanted[mode]]) for name in ("visual", "semantic"))
+
+
+@pytest.mark.parametrize("mode", ["gradnorm", "pcgrad"])
+def test_a_rule_that_needs_the_whole_batch_refuses_several_processes(tiny, monkeypatch, mode):
+    monkeypatch.setattr(gated_trainer, "world", lambda: (0, 2))
+    with pytest.raises(ConfigError, match=f"gr_mode: {mode} reads the gradients of the whole"):
+        prepare(Config("CIERec", "tiny", None, tiny(gr_mode=mode), {}))
