@@ -19,7 +19,7 @@ a search of its settings where the file says so, and writes tables with interval
 the command to resume; start it on several machines that share DIR to share the runs.
 
   FILE.yaml           the experiment (docs/experiments.md), or the name of a shipped one: demo,
-                      paper-table-2, paper-table-3, hm-week, ml-100k-posters
+                      paper-table-2, paper-table-3, gates, annotations-missing and others
   --out=DIR           folder for all results (default: saved/experiments/NAME)
   --workers=N         processes at once; each takes its share of the cores (default: 1; 0: none, all
                       in this process)

@@ -13,6 +13,7 @@ from recbole_cierec.config.schema import (
     Role,
     content_keys,
     model_keys,
+    noise_keys,
     protocol_keys,
     recbole_keys,
     single_model_keys,
@@ -34,6 +35,10 @@ are compared only if it is equal; *fixed*, `tune` does not search it.
 """
 _SECTIONS = {
     "Protocol": ("Equal for all models that are compared.", protocol_keys.KEYS),
+    "Damaged data": (
+        "To measure what a model makes of it; `compare` refuses runs with other values.",
+        noise_keys.KEYS,
+    ),
     "Content of items": ("Pictures, annotations and the visual encoder.", content_keys.KEYS),
     "Training": ("", training_keys.KEYS),
     "Models: common": (

@@ -50,6 +50,17 @@ def _spans(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) + np.repeat(shifts, lengths)
 
 
+def rank_in_group(groups: np.ndarray) -> np.ndarray:
+    """How many rows of the same group precede each row: int64 [n]."""
+    order = np.argsort(groups, kind="stable")
+    grouped = groups[order]
+    starts = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
+    lengths = np.diff(np.append(starts, len(grouped)))
+    rank = np.empty(len(groups), dtype=np.int64)
+    rank[order] = np.arange(len(groups)) - np.repeat(starts, lengths)
+    return rank
+
+
 class ColdSplitMixin(_Base):
     """Splits a RecBole data set by its :class:`ColdSplit`, if it has one."""
 
@@ -98,13 +109,8 @@ class ColdSplitMixin(_Base):
         """bool [rows]: the first ``history`` interactions of each held-out user."""
         if rule.kind == "item" or not rule.history:
             return np.zeros(len(phases), dtype=bool)
-        users = self.inter_feat[self.uid_field].numpy()
-        order = np.argsort(users, kind="stable")  # rows already have the order of eval_args
-        grouped = users[order]
-        starts = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
-        lengths = np.diff(np.append(starts, len(grouped)))
-        rank = np.empty(len(users), dtype=np.int64)
-        rank[order] = np.arange(len(users)) - np.repeat(starts, lengths)
+        # Rows already have the order of eval_args.
+        rank = rank_in_group(self.inter_feat[self.uid_field].numpy())
         return (phases != WARM) & (rank < rule.history - self._already_known())
 
     def _already_known(self) -> int:

@@ -22,6 +22,7 @@ from recbole_cierec.data.columns import check_header, refuse_padding
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.checkpoint import from_plain, to_plain
 from recbole_cierec.files.digest import array_digest
+from recbole_cierec.files.hashed_choice import chosen, exchanged
 from recbole_cierec.terminal import CONSOLE
 
 
@@ -146,6 +147,21 @@ class ItemContent:
 
     # ---------------------------------------------------------------- annotations
 
+    def damaged_annotations(self, tokens: Tensor, training: bool) -> Tensor:
+        """Token ids [n_items, L] after ``annotations_wrong`` and ``annotations_missing_*``."""
+        config, ids = self.config, self.item_ids
+        if share := config["annotations_wrong"]:
+            having = (tokens[:, 0] > 0).numpy()
+            source = exchanged(ids, having, share, config["seed"], "annotations_wrong")
+            tokens = tokens[torch.from_numpy(source)]
+        share = config["annotations_missing_inference"]
+        if training:
+            share = config["annotations_missing_training"]
+        if share:
+            missing = chosen(ids, share, config["seed"], "annotations_missing")
+            tokens = tokens * torch.from_numpy(~missing).unsqueeze(1)
+        return tokens
+
     @cached_property
     def _annotations(self) -> tuple[list[str], Tensor]:
         limit = self.config["max_annotation_tokens"]
@@ -173,10 +189,15 @@ class ItemContent:
         """The annotation token of each token id; entry 0 is the padding."""
         return self._annotations[0]
 
-    @property
+    @cached_property
     def tokens(self) -> Tensor:
-        """Annotation token ids [n_items, L], 0 = padding."""
-        return self._annotations[1]
+        """Annotation token ids [n_items, L] for training, 0 = padding."""
+        return self.damaged_annotations(self._annotations[1], training=True)
+
+    @cached_property
+    def inference_tokens(self) -> Tensor:
+        """Those for ranking; they differ with ``annotations_missing_*`` only."""
+        return self.damaged_annotations(self._annotations[1], training=False)
 
     @property
     def has_annotation(self) -> Tensor:

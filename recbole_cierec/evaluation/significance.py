@@ -97,14 +97,17 @@ def values_of(run: UserResults, metric: str) -> np.ndarray:
     raise DataError(f"{run.path}: has no {metric}; it has {known}")
 
 
-def check_comparable(run: UserResults, base: UserResults) -> None:
-    """Refuse two runs with other data or another protocol.
+def check_comparable(
+    run: UserResults, base: UserResults, varied: frozenset[str] = frozenset()
+) -> None:
+    """Refuse two runs with other data or another protocol, but for the keys ``varied``.
 
     Raises:
         DataError: The line names the keys that differ.
     """
     both = f"{run.path} and {base.path}"
-    apart = _differences(run.about.get("protocol"), base.about.get("protocol"))
+    sides = (run.about.get("protocol"), base.about.get("protocol"))
+    apart = [each for each in _differences(*sides) if each[0] not in varied]
     if apart:
         text = "; ".join(f"{key} is {ours} and {theirs}" for key, ours, theirs in apart)
         raise DataError(f"{both} are not comparable: different protocols, {text}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import Counter
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from recbole_cierec.distributed.launch import MOST_PROCESSES
 from recbole_cierec.errors import ConfigError, UserError
@@ -195,7 +196,8 @@ class _Runner:
     # ---------------------------------------------------------------------------- processes
 
     def _work_in_processes(self, workers: int) -> None:
-        threads = max(1, (os.cpu_count() or 1) // workers)
+        # Respects OMP_NUM_THREADS: more threads than free cores wait for each other.
+        threads = max(1, torch.get_num_threads() // workers)
         slots = [Slot(number, workers) for number in range(workers)]
         try:
             while True:

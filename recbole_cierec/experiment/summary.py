@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from recbole.evaluator.register import metrics_dict
 
+from recbole_cierec.config.schema import noise_keys
 from recbole_cierec.evaluation.over_seeds import (
     bootstrap_means,
     by_user,
@@ -83,6 +84,7 @@ class Block:
         columns: Metrics that any model has, as in a result.
         models: Labels of models with a row, in the order of the file.
         rows: Their rows by label.
+        varied: Keys of the damage to data that models and variants set: what is compared.
     """
 
     dataset: str
@@ -92,6 +94,7 @@ class Block:
     rows: dict[str, list[Row]]
     folder: Path
     baseline: str
+    varied: frozenset[str] = frozenset()
     _frames: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
 
     def values(self, model: str, column: str) -> dict[int, float]:
@@ -175,11 +178,15 @@ class Block:
 
     def _check(self, model: str, seed: int) -> None:
         """Refuse to pair users of runs on other data."""
-        files = []
-        for label in (model, self.baseline):
-            row = next(row for row in self.rows[label] if row["seed"] == seed)
-            files.append(read_per_user(self.folder / row["users"]))
-        check_comparable(*files)
+        ours, theirs = (
+            next(row for row in self.rows[label] if row["seed"] == seed)
+            for label in (model, self.baseline)
+        )
+        check_comparable(
+            read_per_user(self.folder / ours["users"]),
+            read_per_user(self.folder / theirs["users"]),
+            self.varied,
+        )
 
 
 def _user_intervals(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -220,6 +227,9 @@ def summarize(experiment: Experiment, rows: Sequence[Row], folder: Path) -> list
         for group in experiment.report.groups
     ]
     blocks = []
+    varied = frozenset(
+        k.name for k in noise_keys.KEYS if any(k.name in m.keys for m in experiment.models)
+    )
     for dataset in experiment.datasets:
         for protocol in experiment.protocols:
             mine: dict[str, list[Row]] = {label: [] for label in labels}
@@ -238,7 +248,9 @@ def summarize(experiment: Experiment, rows: Sequence[Row], folder: Path) -> list
             if mine:
                 baseline = experiment.report.baseline
                 blocks.append(
-                    Block(dataset.name, protocol, columns, list(mine), mine, folder, baseline)
+                    Block(
+                        dataset.name, protocol, columns, list(mine), mine, folder, baseline, varied
+                    )
                 )
     return blocks
 

@@ -29,9 +29,10 @@ from torch.nn import functional as F
 from recbole_cierec.model.base.gates import (
     Fusion,
     InferenceGate,
+    JoinGradients,
     SemanticEncoder,
     VisualGate,
-    scale_gradient,
+    branch_edges,
 )
 from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.side import PairScores, Side
@@ -52,6 +53,7 @@ class CIERec(VisualRecommender):
     has_biases = True
     use_gates = True  # Eq. 3 and 4: the task-aware gates ("TA" in Table III)
     use_gradient_gate = True  # Eq. 6: the gradient-regularization gates ("GR")
+    join_gradients: JoinGradients | None = None  # set by the trainer for some gr_mode
     use_annotations = True  # s^_i of Eq. 5: privileged information ("PI")
     maps_bytes: int | None = None  # of UserGateRanking; a server, which ranks few users, sets less
 
@@ -114,8 +116,7 @@ class CIERec(VisualRecommender):
     def item_side(self, items: Tensor) -> Side:
         e = self.encoder(items)  # Eq. 2
         # R acts on the edges from e to the two branches, in the backward pass only.
-        e_v = scale_gradient(e, self.gradient_scales["visual"])
-        e_s = scale_gradient(e, self.gradient_scales["semantic"])
+        e_v, e_s = branch_edges(e, self.gradient_scales, self.join_gradients)
         c = self.inference_gate(e_s) if self.use_gates else e_s  # Eq. 4
         q, s = self.seen_rows(self.item_embedding, items), self._semantic(c, items)  # Eq. 1, 5
         bias, more = self.item_biases(items), {"s": s}

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.errors import DataError
-from recbole_cierec.model.base.gates import InferenceGate, scale_gradient
+from recbole_cierec.model.base.gates import InferenceGate, JoinGradients, branch_edges
 from recbole_cierec.model.base.layers import SLOPE, unit_linear
 from recbole_cierec.model.base.side import Rows, Side
 from recbole_cierec.model.base.two_phases import TwoPhases
@@ -57,6 +57,7 @@ class PiNet(TwoPhases, VisualRecommender):
     unseen_items = "picture"
     has_biases = True
     use_gradient_gate = True
+    join_gradients: JoinGradients | None = None  # set by the trainer for some gr_mode
     # What phase 1 trains. W_t is not used after training, but phase 2 trains it further.
     pretrained_parts = (
         *("global_bias", "user_bias", "item_bias", "user_embedding", "item_embedding"),
@@ -96,10 +97,11 @@ class PiNet(TwoPhases, VisualRecommender):
     def item_side(self, items: Tensor) -> Side:
         e = self.encoder(items)
         # Backward gates: the scales do not change the forward pass.
-        v = self.visual_gate(scale_gradient(e, self.gradient_scales["visual"]))
+        e_v, e_s = branch_edges(e, self.gradient_scales, self.join_gradients)
+        v = self.visual_gate(e_v)
         v = F.leaky_relu(self.visual_map(v), SLOPE)
         q = self.seen_rows(self.item_embedding, items)
-        more = {"e": scale_gradient(e, self.gradient_scales["semantic"])} if self.training else {}
+        more = {"e": e_s} if self.training else {}
         return Side(torch.cat([q, v], 1), self.item_biases(items), more)
 
     def contrast(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,11 @@ from recbole_cierec.trainer.history import Row
 
 MOST_METRICS = 24  # figures of validation
 _SHADES = (0.15, 0.35, 0.55, 0.78, 1.0)  # of the scales of a gate, the smallest first
+_GATE_VALUES = {
+    "scale": "Mean scale", "reward": "Mean reward", "q": "Value q", "norm": "Length of gradient",
+    "cosine": "Cosine of both gradients", "conflict": "Share of conflicts",
+}  # fmt: skip
+_PROBABILITY = "the gate's probability"
 Series = dict[str, list[tuple[int, float]]]  # (epoch, value) by name
 
 
@@ -117,21 +122,28 @@ def gates_section(source: Source) -> Section | None:
     rows = [row for row in source.rows if row.get("gates")]
     if not rows:
         return None
-    names = list(rows[0]["gates"])
+    names, mode = list(rows[0]["gates"]), source.settings["gr_mode"]
     lead = (
-        f"Mode {source.settings['gr_mode']}. Once a batch each gate picks the factor on the "
+        f"Mode {mode}. Once a batch each gate picks the factor on the "
         "gradient that flows from its branch back into the item's embedding (Eq. 6). Shown are "
         "shares of batches, and means over the batches of an epoch. The reward is exp(-L) of the "
-        "next batch; q is the gate's probability of what it picked."
+        f"next batch; q is {'the mean reward' if mode == 'bandit' else _PROBABILITY} of what it "
+        "picked."
     )
+    if "actions" not in rows[0]["gates"][names[0]]:
+        lead = (
+            f"Mode {mode} joins the gradients that flow from both branches back into the item's "
+            "embedding. Shown are means over the batches of an epoch."
+        )
     section = Section("gates", "Gates", "Gradient gates", lead)
-    figures = [_actions(name, rows) for name in names]
-    for key, title in (("scale", "Mean scale"), ("reward", "Mean reward"), ("q", "Probability q")):
+    figures = [_actions(name, rows) for name in names if "actions" in rows[0]["gates"][name]]
+    for key, title in _GATE_VALUES.items():
         series = {
             name: _points(rows, lambda row, name=name, key=key: row["gates"][name].get(key))
             for name in names
         }
-        figures.append(line_figure(f"gates-{key}", title, series))
+        if all(series.values()):
+            figures.append(line_figure(f"gates-{key}", title, series))
     section.parts.append(Figures(figures))
     return section
 

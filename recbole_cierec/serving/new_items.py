@@ -162,6 +162,12 @@ class ExtendedContent(ItemContent):
             return cells + [name if name in names else "" for name in own]
         return cells + self.new.column(field)
 
+    def damaged_annotations(self, tokens: Tensor, training: bool) -> Tensor:
+        """New items keep their annotations."""
+        first = self.known.n_items
+        damaged = self.known.damaged_annotations(tokens[:first], training)
+        return torch.cat([damaged, tokens[first:]])
+
     def _note_unknown(self, tokens: Sequence[str], field: str) -> None:
         if tokens:
             getLogger().warning(

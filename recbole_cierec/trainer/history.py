@@ -9,7 +9,8 @@
 - ``learning_rates``: by optimizer, one for each of its parameter groups;
 - ``valid``: every metric by its name, with groups (``recall@10_cold``); absent without validation;
 - ``gates``: by branch, means over the epoch of ``scale``, ``reward`` and ``q``, and ``actions``,
-  the number of batches by scale; absent without gradient gates.
+  the number of batches by scale; for the rules that replace gates, means of what they report;
+  absent without gradient gates.
 
 Values that are not finite, such as the metrics of an empty group, are null. The file holds the
 rows up to the newest checkpoint. A resumed run drops those after its checkpoint's epoch, so that it

@@ -108,6 +108,8 @@ class ReportingMixin(GuardedLoopMixin):
             for k, rate in enumerate(rates):
                 self.tensorboard.add_scalar(f"learning_rate/{name}/{k}", rate, epoch_idx)
         for branch, cells in row.get("gates", {}).items():
+            if "actions" not in cells:
+                continue
             scales = [float(scale) for scale in cells["actions"]]
             chosen = np.repeat(scales, list(cells["actions"].values()))
             self.tensorboard.add_histogram(f"gradient_gate/{branch}/actions", chosen, epoch_idx)

@@ -6,6 +6,7 @@ and region maps once into a cache, so that models without pictures pay nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 
 from recbole_cierec.distributed.world import one_first
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.files.digest import array_digest, file_digest
+from recbole_cierec.files.hashed_choice import chosen, exchanged
 from recbole_cierec.vision.feature_files import load_feature_file
 from recbole_cierec.vision.feature_norm import FeatureNorm
 from recbole_cierec.vision.feature_shards import WHOLE, Shard
@@ -92,7 +95,7 @@ class ItemPictures:
         if self._weights_digest:
             parts["encoder weights"] = self._weights_digest
         if self._ready_made and read.keys() & {"_raw_features", "regions"}:
-            parts["features"] = array_digest(file_digest(self._ready_made), self._items.lines)
+            parts["features"] = array_digest(file_digest(self._ready_made), self._lines)
         return parts
 
     @property
@@ -127,9 +130,9 @@ class ItemPictures:
         config, items = self._config, self._items
         paths = items.column(config["image_path_field"])
         self._frozen_encoder.eval()  # wrong weights are an error before pictures are decoded
-        spec = PictureSpec(config["image_size"], config["image_resize"], config["max_image_pixels"])
+        spec = PictureSpec.of(config)
         with one_first():  # it decodes with all cores
-            return open_store(
+            store = open_store(
                 Path(config["image_dir"] or items.folder),
                 paths,
                 spec,
@@ -138,11 +141,30 @@ class ItemPictures:
                 progress=config["show_progress"],
                 ids=items.item_ids,
             )
+        return replace(store, rows=self._damaged(store.rows))
+
+    def _damaged(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the items' pictures after ``pictures_wrong`` and ``pictures_missing``."""
+        config, ids = self._config, self._items.item_ids
+        if share := config["pictures_wrong"]:
+            rows = rows[exchanged(ids, rows >= 0, share, config["seed"], "pictures_wrong")]
+        if share := config["pictures_missing"]:
+            rows = np.where(chosen(ids, share, config["seed"], "pictures_missing"), -1, rows)
+        return rows
+
+    @cached_property
+    def _lines(self) -> np.ndarray:
+        """int64 [n_items], the row of each item in ``features_file``; -1 for none."""
+        if self._config["picture_degrade"] != "none":
+            raise ConfigError(
+                "picture_degrade: features_file has no pictures to degrade; drop one of the two"
+            )
+        return self._damaged(self._items.lines)
 
     @cached_property
     def has_picture(self) -> Tensor:
         """bool [n_items]: the item has a usable picture, or a row in ``features_file``."""
-        rows = self._items.lines if self._ready_made else self.store.rows
+        rows = self._lines if self._ready_made else self.store.rows
         return torch.from_numpy(rows >= 0)
 
     # ---------------------------------------------------------------- features and maps
@@ -168,7 +190,7 @@ class ItemPictures:
     def _raw_features(self) -> tuple[np.ndarray, np.ndarray]:
         """(rows [n, D], row of each item or -1) before normalisation."""
         if self._ready_made:
-            return load_feature_file(self._ready_made, self._items.line_ids), self._items.lines
+            return load_feature_file(self._ready_made, self._items.line_ids), self._lines
         rows = self.extract()
         assert rows is not None  # noqa: S101  # the whole has no missing shards
         return rows, self.store.rows
@@ -231,7 +253,7 @@ class ItemPictures:
         """Region vectors of the pictures: called with m items, [m, R, C]."""
         maps: np.ndarray | None
         if self._ready_made:
-            maps, rows = load_region_file(self._ready_made, self._items.line_ids), self._items.lines
+            maps, rows = load_region_file(self._ready_made, self._items.line_ids), self._lines
         else:
             maps, rows = self.extract(regions=True), self.store.rows
         assert maps is not None  # noqa: S101  # as above

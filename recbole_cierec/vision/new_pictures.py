@@ -119,7 +119,7 @@ class NewPictures:
 
         config = self._known._config
         device, size = config["device"], config["encoder_batch_size"]
-        spec = PictureSpec(config["image_size"], config["image_resize"], config["max_image_pixels"])
+        spec = PictureSpec.of(config)
         self._known._frozen_encoder.to(device)
         wanted = [k for k, path in enumerate(self._paths) if path]
         for start in range(0, len(wanted), size):

@@ -16,7 +16,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from hashlib import sha256
@@ -183,7 +183,7 @@ class _Job:
             "store": STORE_VERSION,
             "decoder": DECODER_VERSION,
             "bad_image": self.policy,
-            **asdict(self.spec),
+            **self.spec.recipe(),
         }
         digest = sha256(json.dumps(described, sort_keys=True).encode())
         for path in self.paths:
@@ -306,7 +306,7 @@ def _write_manifest(file: Path, job: _Job, damaged: dict[str, str], crcs: list[i
         "store": STORE_VERSION,
         "key": job.key,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **asdict(job.spec),
+        **job.spec.recipe(),
         "bad_image": job.policy,
         "counts": {"items": len(job.paths) - job.padding, "rows": len(crcs), "bad": len(bad)},
         "bad": bad,

@@ -20,12 +20,12 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageFilter, UnidentifiedImageError
 
 from recbole_cierec.errors import ConfigError, PictureError
 from recbole_cierec.vision.picture_limits import (
@@ -39,6 +39,7 @@ from recbole_cierec.vision.picture_limits import (
 DECODER_VERSION = 1
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 RESIZE_MODES = ("squash", "crop", "pad")
+DEGRADED = ("none", "blur", "8x8")
 WHITE = (255, 255, 255)
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -91,6 +92,8 @@ class PictureSpec:
             ``pad`` (the whole picture, white borders).
         max_pixels: Pictures with more pixels are refused. Pillow's own limit
             (``PIL.Image.MAX_IMAGE_PIXELS``) holds as well; the smaller one decides.
+        degrade: ``none``, ``blur`` (Gaussian, with a deviation of 1/32 of the size) or ``8x8``
+            (means of as many squares, drawn large again).
 
     Raises:
         ConfigError: A value is out of range.
@@ -99,6 +102,7 @@ class PictureSpec:
     size: int
     resize: str = "squash"
     max_pixels: int = 89_478_485
+    degrade: str = "none"
 
     def __post_init__(self) -> None:
         if self.resize not in RESIZE_MODES:
@@ -108,6 +112,23 @@ class PictureSpec:
         for key, value in (("image_size", self.size), ("max_image_pixels", self.max_pixels)):
             if value < 1:
                 raise ConfigError(f"{key} is {value}; use a positive number")
+        if self.degrade not in DEGRADED:
+            raise ConfigError(
+                f"picture_degrade is {self.degrade!r}; use one of {', '.join(DEGRADED)}"
+            )
+
+    @classmethod
+    def of(cls, config: Any) -> PictureSpec:
+        """What the keys of a configuration say."""
+        names = ("image_size", "image_resize", "max_image_pixels", "picture_degrade")
+        return cls(*(config[name] for name in names))
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the pixels, for the key of a store."""
+        values = asdict(self)
+        if self.degrade == "none":
+            del values["degrade"]
+        return values
 
 
 def decode_picture(path: Path, spec: PictureSpec) -> np.ndarray:
@@ -123,7 +144,17 @@ def decode_picture(path: Path, spec: PictureSpec) -> np.ndarray:
     picture = open_decoded(path, spec)
     if spec.resize == "pad":
         picture = _pad(picture, spec.size)
+    if spec.degrade != "none":
+        picture = degraded(picture, spec.degrade)
     return np.array(picture, dtype=np.uint8)
+
+
+def degraded(picture: Image.Image, how: str) -> Image.Image:
+    """A square picture as ``picture_degrade`` describes it, of the same size."""
+    if how == "blur":
+        return picture.filter(ImageFilter.GaussianBlur(picture.width / 32))
+    small = picture.resize((8, 8), Image.Resampling.BOX)
+    return small.resize(picture.size, Image.Resampling.NEAREST)
 
 
 def open_decoded(path: Path, spec: PictureSpec) -> Image.Image:

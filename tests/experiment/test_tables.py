@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from recbole_cierec.errors import DataError
 from recbole_cierec.experiment import plots, tables
 from recbole_cierec.experiment.spec import DatasetSpec, Experiment, ModelSpec, Report
 from recbole_cierec.experiment.summary import Block, mean_ranks, smaller_is_better, summarize
@@ -186,6 +188,23 @@ def test_one_seed_has_no_interval_over_seeds_and_no_baseline_no_tests(tmp_path, 
     assert "±" not in text
     assert "one seed, without intervals" in text
     assert "Against" not in text
+
+
+def test_users_are_paired_over_the_damage_that_is_compared_and_over_no_other_key(tmp_path, values):
+    made = rows(tmp_path, values)
+    for row in made:
+        with np.load(tmp_path / row["users"]) as file:
+            arrays = dict(file)
+        about = json.loads(str(arrays["about"]))
+        about["protocol"] = {"annotations_wrong": MODELS.index(row["model"]) / 2}
+        np.savez(tmp_path / row["users"], **{**arrays, "about": np.array(json.dumps(about))})
+    (block,) = summarize(experiment(), made, tmp_path)
+    with pytest.raises(DataError, match=r"not comparable: .* annotations_wrong is 0.0 and 0.5"):
+        _ = block.tests
+    spec = experiment()
+    varied = replace(spec.models[0], keys={"annotations_wrong": 0.0})
+    (block,) = summarize(replace(spec, models=(varied, *spec.models[1:])), made, tmp_path)
+    assert len(block.tests) == 4
 
 
 def test_plots_are_bars_and_lines_over_numbers(tmp_path, values):

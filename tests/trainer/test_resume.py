@@ -23,6 +23,8 @@ from recbole_cierec.registry import get_model_class
 RUNS = [
     ("CIERec", {}),
     ("CIERec", {"backbone": "VBPR", "gr_mode": "reinforce", "lr_decay_epochs": 1}),
+    ("CIERec", {"gr_mode": "gradnorm", "gr_learning_rate": 0.05, "lr_decay_epochs": 1}),
+    ("CIERec", {"gr_mode": "bandit"}),
     ("CIERec_CI_TA_GR", {}),
     ("VBPR", {"encoder_training": "adapter"}),
     ("MF", {"learner": "adam", "clip_grad_norm": {"max_norm": 0.5}}),

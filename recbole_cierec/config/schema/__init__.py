@@ -11,6 +11,7 @@ from recbole_cierec.config.schema import (
     content_keys,
     launch_keys,
     model_keys,
+    noise_keys,
     protocol_keys,
     recbole_keys,
     single_model_keys,
@@ -22,6 +23,7 @@ __all__ = ["IN_YAML", "KEYS", "PLACE_KEYS", "PROTOCOL_KEYS", "Columns", "Key", "
 
 GROUPS = (
     protocol_keys,
+    noise_keys,
     content_keys,
     training_keys,
     model_keys,

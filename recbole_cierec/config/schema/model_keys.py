@@ -114,10 +114,13 @@ SHARED = (  # several models
     Key(
         "gr_mode",
         str,
-        "Gradient gates (Eq. 6): paper, reinforce (sampled, reward against its mean), "
-        "fixed or off.",
+        "Gradient gates (Eq. 6): paper, reinforce (sampled, reward against its mean), bandit "
+        "(UCB1), gradnorm, pcgrad, uncertainty, fixed or off.",
         default="paper",
-        choices=("paper", "reinforce", "fixed", "off"),
+        choices=(
+            *("paper", "reinforce", "bandit", "gradnorm", "pcgrad", "uncertainty"),
+            *("fixed", "off"),
+        ),
     ),
     Key(
         "gr_scales",
@@ -134,6 +137,13 @@ SHARED = (  # several models
         choices=("branch", "common"),
     ),
     Key("gr_learning_rate", float, "Learning rate of the gates (Adam).", default=0.001, low=0),
+    Key(
+        "gr_alpha",
+        float,
+        "For gr_mode gradnorm: how strongly a branch that learns slowly is favoured.",
+        default=1.5,
+        low=0,
+    ),
     Key(
         "gr_fixed_scales",
         list,

@@ -7,6 +7,7 @@ Rows are pairs or items; every function works row by row.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.model.base.layers import EPS, SLOPE, added, unit_linear
+
+JoinGradients = Callable[[Tensor, Tensor], Tensor]  # of the visual and the semantic branch
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -38,6 +41,32 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
     tensor([0.2000, 0.2000])
     """
     return x if scale == 1.0 else _ScaleGradient.apply(x, scale)
+
+
+class _Branches(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, e: Tensor, join: JoinGradients) -> tuple[Tensor, Tensor]:
+        ctx.join = join
+        return e.view_as(e), e.view_as(e)
+
+    @staticmethod
+    def backward(ctx: Any, visual: Tensor, semantic: Tensor) -> tuple[Tensor, None]:
+        return ctx.join(visual, semantic), None
+
+
+def branch_edges(
+    e: Tensor, scales: Mapping[str, float], join: JoinGradients | None = None
+) -> tuple[Tensor, Tensor]:
+    """e for the visual and for the semantic branch; the gradient gates act on these two edges.
+
+    Args:
+        e: [I, D].
+        scales: Factors on the gradients, by branch.
+        join: In place of the scales: the gradient [I, D] on e from those of both branches.
+    """
+    if join is not None:
+        return _Branches.apply(e, join)
+    return scale_gradient(e, scales["visual"]), scale_gradient(e, scales["semantic"])
 
 
 class ContentGate(nn.Module):

@@ -32,6 +32,7 @@ class GraphRecommender(VisualRecommender):
 
     unseen_items = "content"
     ranks_unseen_users = False
+    annotations_once = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from recbole_cierec.config.schema import Key
 from recbole_cierec.config.schema.model_keys import COMMON
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.base.batch_context import BatchContext
 from recbole_cierec.model.base.item_encoder import ItemEncoder
 from recbole_cierec.model.base.layers import bpr_loss, squared_norm
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.data.interaction import Interaction
 
+    from recbole_cierec.data.content import ItemContent
     from recbole_cierec.data.dataset import VisualDataset
 
 
@@ -57,6 +59,8 @@ class VisualRecommender(Scoring, GeneralRecommender):
     # If the item vector depends on the user: floats per pair of the largest tensor in training.
     # pair_scores of such a model broadcasts over leading dimensions, [B, 1] with [N].
     pair_width = 0
+    # Annotations enter tensors that training computes once, such as graphs of similar items.
+    annotations_once = False
     draws_per_row = False  # training draws random numbers per row, as dropout does
 
     user_embedding: nn.Embedding  # p_u, read by the default user_side
@@ -87,6 +91,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
             self.global_bias = nn.Parameter(torch.zeros(()))
             self.user_bias = self.table(self.n_users, 1, std=0.0)
             self.item_bias = self.table(self.n_items, 1, std=0.0)
+        self._annotations_of = self._damaged_when_ranking(config, dataset)
         self.branch_losses: dict[str, Tensor] = {}
         self.batch = BatchContext()
         self.register_load_state_dict_post_hook(lambda module, _: module.forget_items())
@@ -286,7 +291,22 @@ class VisualRecommender(Scoring, GeneralRecommender):
     def train(self, mode: bool = True) -> VisualRecommender:
         """Set the mode and drop the cached item side."""
         self.forget_items()
+        if self._annotations_of is not None and "tokens" in self._buffers:
+            content = self._annotations_of
+            tokens = content.tokens if mode else content.inference_tokens
+            self._buffers["tokens"] = tokens.to(self.seen.device)
         return super().train(mode)
+
+    def _damaged_when_ranking(self, config: Config, dataset: VisualDataset) -> ItemContent | None:
+        """The content, if training and ranking read different annotations."""
+        if config["annotations_missing_training"] == config["annotations_missing_inference"]:
+            return None
+        if self.annotations_once and config["use_annotations"] is not False:
+            raise ConfigError(
+                f"annotations_missing_inference: {config['model']} reads annotations once, in "
+                "training; set it to annotations_missing_training"
+            )
+        return dataset.content
 
     def _id_names(self) -> list[str]:
         rows = (self.n_users, self.n_items)
