@@ -12,9 +12,7 @@ PAGES = Path(__file__).resolve().parents[1] / "docs"
 _BLOCK = re.compile(r"^```python\n(?:# (?P<file>\w+\.py)\n)?(?P<code>.*?)^```", re.M | re.S)
 
 
-@pytest.mark.parametrize(
-    "page", ["extending.md", "coming-from-recbole.md", "coming-from-mmrec.md"]
-)
+@pytest.mark.parametrize("page", ["extending.md", "coming-from-recbole.md", "coming-from-mmrec.md"])
 def test_the_code_of_a_page_runs(page, in_tmp, monkeypatch):
     monkeypatch.syspath_prepend(str(Path.cwd()))
     known = set(sys.modules)
