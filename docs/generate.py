@@ -31,9 +31,9 @@ CONVERTERS = ("amazon", "allrecipes", "movielens", "table", "images")
 _COMMANDS_HEAD = """\
 # Command line
 
-`python -m recbole_cierec COMMAND ...`, or `recbole-cierec COMMAND ...` after an installation; without
-a command: `run`. Below is what `--help` prints for each, written by `python docs/generate.py`. Values
-are YAML; [keys](keys.md) lists all keys. Exit codes:
+`python -m recbole_cierec COMMAND ...`, or `recbole-cierec COMMAND ...` after an installation.
+Without a command it is `run`. Below is what `--help` prints, written by `python docs/generate.py`.
+Values are YAML; [keys](keys.md) lists all keys. Exit codes:
 
 | code | meaning |
 |---|---|

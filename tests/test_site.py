@@ -53,6 +53,14 @@ def test_each_model_has_a_page_with_its_equations_and_keys(name):
     assert ablation or f"<!-- keys: {name} -->\n| key |" in text
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_from_outside_the_site_lead_to_files(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = {link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link}
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 # -- messages ----------------------------------------------------------------------------------
 
 

@@ -42,6 +42,8 @@ other commands (each has --help):
   python -m recbole_cierec recommend    lists for users from a checkpoint, users for new items
   python -m recbole_cierec export       vectors of a checkpoint for an index such as FAISS
   python -m recbole_cierec report       a page on a trained model, or on two
+  python -m recbole_cierec serve        a page and a JSON API over trained models
+  python -m recbole_cierec convert      published data sets and any table as data sets
   python -m recbole_cierec doctor       check of the installation, for bug reports
 """
 _SHORT = {"-m": "--model", "-d": "--dataset"}
