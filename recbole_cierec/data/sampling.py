@@ -64,7 +64,7 @@ def _refuse_counts(config: Any, n_items: int) -> None:
     how = config["train_neg_sample_args"]
     counts = {f"topk {max(config['topk'])}": max(config["topk"])}
     # `in`: looking for a key that this model lacks reads the YAML files of all models, 0.4 s.
-    if "metrics_k" in config and config["metrics_k"]:  # of RaCT, for the ranking of its critic
+    if config.get("metrics_k"):  # of RaCT, for the ranking of its critic
         counts[f"metrics_k {config['metrics_k']}"] = config["metrics_k"]
     if how["distribution"] != "none":
         each = how["candidate_num"] if how["dynamic"] else 1
