@@ -62,9 +62,9 @@ def _refuse_counts(config: Any, n_items: int) -> None:
     """Refuse more ranked items, or more negatives of a positive, than the data set has items."""
     how = config["train_neg_sample_args"]
     counts = {f"topk {max(config['topk'])}": max(config["topk"])}
-    # `in`: looking for a key that this model lacks reads the YAML files of all models, 0.4 s.
-    if "metrics_k" in config and config["metrics_k"]:  # of RaCT, for the ranking of its critic
-        counts[f"metrics_k {config['metrics_k']}"] = config["metrics_k"]
+    # `in`: to look for a key that this model lacks reads the YAML files of all models, 0.4 s.
+    if "metrics_k" in config and (listed := config["metrics_k"]):
+        counts[f"metrics_k {listed}"] = listed  # of RaCT, for the ranking of its critic
     if how["distribution"] != "none":
         each = how["candidate_num"] if how["dynamic"] else 1
         counts[f"train_neg_sample_args, {how}"] = how["sample_num"] * each
