@@ -1,7 +1,7 @@
 """Reading and splitting large data sets: processor seconds and memory, in docs/performance.md.
 
-    python benchmarks/load.py --data_path=DIR [--interactions=1000000,5000000]
-        [--modes=full,user500] [--rounds=2] [--out=benchmarks/runs/load.jsonl]
+    python benchmarks/load.py --data_path=DIR [--interactions=1000000,5000000] [--rounds=2]
+        [--modes=full,user500] [--out=benchmarks/runs/load.jsonl]
 
 Writes synthetic data sets of 200,000 users and 100,000 items from a seed, and reads, numbers and
 splits each by time in a separate process with one thread, as a run of BPR does. A row has the

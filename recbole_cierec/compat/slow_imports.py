@@ -1,9 +1,9 @@
 """Keeps slow imports out of runs that do not use them: scikit-learn and torch's compiler.
 
-RecBole takes three functions of AUC, MAE and RMSE from scikit-learn, which imports scipy.stats;
-torch imports its compiler when the first optimizer is created, and torchvision for an operation that no
-classification network has. Together they take 2.7 s of processor time, three quarters of the time
-between ``import torch`` and the first epoch, and 0.2 GB.
+RecBole takes three functions of AUC, MAE and RMSE from scikit-learn, which imports scipy.stats.
+torch imports its compiler when the first optimizer is created, and torchvision for an operation
+that no classification network has. Together they take 2.7 s of processor time, three quarters of
+the time between ``import torch`` and the first epoch, and 0.2 GB.
 """
 
 from __future__ import annotations

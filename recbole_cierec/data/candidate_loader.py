@@ -12,10 +12,14 @@ from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 
+from recbole_cierec.config.derived import PAIRS
 from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, has_views
+
+USERS = 64  # ranked together, if their scores fit
+BLOCK_BYTES = 64 * 2**20  # of scores
 
 
 class ItemsOfUsers:
@@ -85,6 +89,17 @@ class _AllHistories(FullSortEvalDataLoader):
 
 class FullLoader(_AllHistories):
     """RecBole's batches, without its loop over the users of a batch."""
+
+    def _init_batch_size_and_step(self) -> None:
+        """Unless ``eval_batch_size`` is given, rank several users together even of many items: the
+        product for a few users reads the items' vectors again and again."""
+        super()._init_batch_size_and_step()
+        chosen = "eval_batch_size" in getattr(self.config, "origins", {})
+        if self.is_sequential or chosen or self.config["eval_batch_size"] <= PAIRS:
+            return
+        n_items = self._dataset.item_num
+        self.step = max(self.step, min(USERS, BLOCK_BYTES // (4 * n_items)))
+        self.set_batch_size(self.step * n_items)
 
     def collate_fn(self, index: Sequence[int]) -> Any:
         if not isinstance(vars(self).get("_known"), UsedItems):

@@ -26,7 +26,6 @@ from recbole_cierec.data.masking import MaskSequence
 from recbole_cierec.data.negatives import quick_sampler, refuse_endless, seen_items
 from recbole_cierec.data.recbole_errors import as_data_errors
 from recbole_cierec.data.sampler import CompactSampler
-from recbole_cierec.data.short_histories import refuse_sequences, shortened
 from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidate_files import provide_candidates
@@ -63,9 +62,9 @@ def _refuse_counts(config: Any, n_items: int) -> None:
     """Refuse more ranked items, or more negatives of a positive, than the data set has items."""
     how = config["train_neg_sample_args"]
     counts = {f"topk {max(config['topk'])}": max(config["topk"])}
-    # `in`: looking for a key that this model lacks reads the YAML files of all models, 0.4 s.
-    if config.get("metrics_k"):  # of RaCT, for the ranking of its critic
-        counts[f"metrics_k {config['metrics_k']}"] = config["metrics_k"]
+    # `in`: to look for a key that this model lacks reads the YAML files of all models, 0.4 s.
+    if "metrics_k" in config and (listed := config["metrics_k"]):
+        counts[f"metrics_k {listed}"] = listed  # of RaCT, for the ranking of its critic
     if how["distribution"] != "none":
         each = how["candidate_num"] if how["dynamic"] else 1
         counts[f"train_neg_sample_args, {how}"] = how["sample_num"] * each
@@ -83,15 +82,10 @@ def _refuse_counts(config: Any, n_items: int) -> None:
 def _loaders(config: Any, dataset: Any) -> list[Any]:
     # RecBole's data_preparation would unpickle loaders that it finds next to the checkpoints. They
     # may be stale, and reading them runs the code they contain.
-    refuse_sequences(config)
     parts = dataset.build()
     _refuse_empty(config, parts)
     with as_data_errors(config):  # "Some users have interacted with all items ..."
         samplers = _samplers(config, dataset, parts)
-        if most := config["max_user_interactions"]:
-            # Evaluation does not rank what was removed; training does not know of it.
-            parts = [shortened(parts[0], most), *parts[1:]]
-            samplers[0] = _samplers(config, dataset, parts)[0]
     if samplers[0] is not None:
         samplers[0] = training_sampler(config, samplers[0], parts[0])
     with as_data_errors(config):

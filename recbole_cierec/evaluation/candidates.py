@@ -160,22 +160,23 @@ def _distinct_draws(
     draws = below(stream(keys, 0, count), size)
     width = int(np.bincount(where, minlength=1).max(initial=0))
     # Each row's barred places, then its draws, as one number of place and column: after sorting, a
-    # draw is good if its neighbour to the left has another place.
+    # draw is bad if its neighbour to the left has the same place.
     bits = int(width + count).bit_length()
     kind = np.uint32 if (size + 1) << bits < 2**32 else np.uint64
     cells = np.empty((len(keys), width + count), dtype=kind)
-    cells[:, :width] = kind(size << bits) | np.arange(width, dtype=kind)  # no place: to fill up
+    cells[:, :width] = kind(size << bits)  # no place: to fill up
     if len(where):
         within = np.arange(len(where)) - np.searchsorted(where, where)
-        cells[where, within] = (barred << bits).astype(kind) | within.astype(kind)
-    cells[:, width:] = (draws << bits).astype(kind) | np.arange(width, width + count, dtype=kind)
+        cells[where, within] = barred << bits
+    np.left_shift(draws, bits, out=cells[:, width:], casting="unsafe")
+    cells[:, width:] |= np.arange(width, width + count, dtype=kind)
     cells.sort(axis=1)
-    new = np.ones(cells.shape, dtype=bool)
-    np.not_equal(cells[:, 1:] >> kind(bits), cells[:, :-1] >> kind(bits), out=new[:, 1:])
-    columns = (cells & kind((1 << bits) - 1)).astype(np.intp)
-    good = np.empty(cells.shape, dtype=bool)
-    np.put_along_axis(good, columns, new, axis=1)
-    return good[:, width:], draws
+    places = cells >> kind(bits)
+    rows, bad = np.nonzero(places[:, 1:] == places[:, :-1])
+    columns = (cells[rows, bad + 1] & kind((1 << bits) - 1)).astype(np.int64) - width
+    good = np.ones(draws.shape, dtype=bool)
+    good[rows[columns >= 0], columns[columns >= 0]] = False
+    return good, draws
 
 
 def _shuffled(key: np.ndarray, n: int, size: int, barred: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from recbole_cierec.evaluation.compat import CollectorCompat
 from recbole_cierec.evaluation.plan import EvaluationPlan, Lists, View
 
 COMPARED = 2**22  # scores compared at a time
+COUNTED = 2**18  # scores counted at a time
 # One row per user; per sequence in RecBole's modes of sequential models.
 ROWS = (
     "rec.topk", "rec.items", "rec.meanrank", "rec.users", "rec.row", "rec.hit_group",
@@ -77,7 +78,16 @@ def ranks_of(scores: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _ranked(scores: Tensor) -> Tensor:
     """Number of ranked items of each row [B]: history, padding and other items score -inf."""
-    return (scores > -np.inf).sum(1)
+    if scores.is_cuda:
+        return (scores > -np.inf).sum(1)
+    # numpy counts booleans in a fifth of torch's time, and small blocks stay in the CPU's cache.
+    blocks = scores.numpy(force=True)
+    step = max(1, COUNTED // max(1, blocks.shape[1]))
+    parts = [
+        np.count_nonzero(blocks[first : first + step] > -np.inf, axis=1)
+        for first in range(0, len(blocks), step)
+    ]
+    return torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
 
 
 class Collected(dict[Key, DataStruct]):
