@@ -89,6 +89,8 @@ class ReducedCache:
         if not isinstance(manifest, dict) or manifest.get("recipe") != self._recipe:
             raise ValueError(f"{_MANIFEST} describes something else")
         parts = {name: self._array(name, manifest) for name in ("mean", "scale", "components")}
+        if manifest.get("by_column") is True:  # the last bits of a product depend on the layout
+            parts["components"] = parts["components"].T.contiguous().T
         norm = FeatureNorm(manifest.get("unit_rows") is True, **parts)
         return Reduced(norm, self._array("features", manifest))
 
@@ -111,5 +113,7 @@ class ReducedCache:
                 )
                 for name, part in parts.items()
             }
-            manifest = {"recipe": self._recipe, "unit_rows": norm.unit_rows, **digests}
+            by_column = norm.components is not None and not norm.components.is_contiguous()
+            about = {"unit_rows": norm.unit_rows, "by_column": by_column}
+            manifest = {"recipe": self._recipe, **about, **digests}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
