@@ -26,6 +26,7 @@ from recbole_cierec.data.masking import MaskSequence
 from recbole_cierec.data.negatives import quick_sampler, refuse_endless, seen_items
 from recbole_cierec.data.recbole_errors import as_data_errors
 from recbole_cierec.data.sampler import CompactSampler
+from recbole_cierec.data.short_histories import refuse_sequences, shortened
 from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidate_files import provide_candidates
@@ -82,10 +83,15 @@ def _refuse_counts(config: Any, n_items: int) -> None:
 def _loaders(config: Any, dataset: Any) -> list[Any]:
     # RecBole's data_preparation would unpickle loaders that it finds next to the checkpoints. They
     # may be stale, and reading them runs the code they contain.
+    refuse_sequences(config)
     parts = dataset.build()
     _refuse_empty(config, parts)
     with as_data_errors(config):  # "Some users have interacted with all items ..."
         samplers = _samplers(config, dataset, parts)
+        if most := config["max_user_interactions"]:
+            # Evaluation does not rank what was removed; training does not know of it.
+            parts = [shortened(parts[0], most), *parts[1:]]
+            samplers[0] = _samplers(config, dataset, parts)[0]
     if samplers[0] is not None:
         samplers[0] = training_sampler(config, samplers[0], parts[0])
     with as_data_errors(config):
