@@ -123,7 +123,7 @@ def test_pictures_are_shown_and_bad_ones_say_why(runs):
     assert len(pictures) > 100
     data = base64.b64decode(pictures[0].attributes["src"].removeprefix("data:image/jpeg;base64,"))
     with Image.open(io.BytesIO(data)) as picture:
-        assert (picture.format, picture.size) == ("JPEG", (112, 112))
+        assert (picture.format, max(picture.size)) == ("JPEG", 112)
     assert all(picture.attributes["alt"] for picture in pictures)
     reasons = {}
     for tile in runs.page.find("div", "tile"):
