@@ -90,6 +90,8 @@ class _AllHistories(FullSortEvalDataLoader):
 class FullLoader(_AllHistories):
     """RecBole's batches, without its loop over the users of a batch."""
 
+    step: int  # users of a batch
+
     def _init_batch_size_and_step(self) -> None:
         """Unless ``eval_batch_size`` is given, rank several users together even of many items: the
         product for a few users reads the items' vectors again and again."""

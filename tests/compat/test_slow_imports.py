@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 HEAVY = (
     "torch._dynamo", "torch._inductor", "sympy", "triton", "sklearn", "scipy.stats", "torchvision",
