@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -216,15 +216,16 @@ class VisualEncoder(nn.Module):
             ConfigError: The network cannot take pictures of this size.
         """
         if size not in self._widths:
-            parameters = sum(p.numel() for p in self.trunk.parameters())
-            try:
-                # Milliseconds for any network, after torch has imported its compiler for 1.8 s: a
-                # small network computes a blank picture in less.
-                device = "meta" if parameters > _SMALL else self.shift.device
-                self._widths[size] = self._width(device, size)
-            except MISFIT:  # the size, or a network that does not run on this device
-                self._widths[size] = self._real_width(size)
+            self._widths[size] = self._width_of(size)
         return self._widths[size]
+
+    def _width_of(self, size: int) -> int:
+        # A small network computes a blank picture in less time than torch takes to import its
+        # compiler, which it does for "meta": 1.8 s. A large one needs milliseconds after that.
+        if sum(p.numel() for p in self.trunk.parameters()) > _SMALL:
+            with suppress(*MISFIT):  # the size, or a network that does not run on this device
+                return self._width("meta", size)
+        return self._real_width(size)
 
     def _width(self, device: torch.device | str, size: int) -> int:
         state = {**dict(self.trunk.named_parameters()), **dict(self.trunk.named_buffers())}

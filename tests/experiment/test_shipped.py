@@ -23,7 +23,7 @@ QUESTIONS = {
 }
 PLANS = {"demo": (6, 0), "paper-table-2": (120, 24), "paper-table-3": (100, 0)}
 PLANS |= {name: (count, 0) for name, count in QUESTIONS.items()}
-NAMES = {*PLANS, "hm-week", "ml-100k-posters"}
+NAMES = {*PLANS, "hm-week", "ml-100k-posters", "content-prior"}
 
 
 def test_all_are_known():

@@ -15,7 +15,14 @@ from recbole_cierec.tuning import ranges
 ADDED = {  # keys of the component that each rung adds
     "CIERec_CI": {"fusion", "content_projection"},
     "CIERec_CI_TA": {"gate_activation"},
-    "CIERec_CI_TA_GR": {"gr_mode", "gr_scales", "gr_reward", "gr_learning_rate", "gr_fixed_scales"},
+    "CIERec_CI_TA_GR": {
+        "gr_mode",
+        "gr_scales",
+        "gr_reward",
+        "gr_learning_rate",
+        "gr_fixed_scales",
+        "gr_alpha",
+    },
     "CIERec": {
         "lstm_input",
         "annotation_encoder",

@@ -15,6 +15,8 @@ from recbole_cierec.registry import MODELS
 # Keys of files and of pictures, which have other tests (trainer/test_warm_start_stages.py,
 # trainer/test_two_phase_trainer.py, test_pinet.py, vision/test_regions.py).
 ELSEWHERE = {"pretrained", "word_vectors", "region_grid"}
+# GradNorm's steps have the sign of a difference, which alpha seldom turns over in a few batches.
+ELSEWHERE |= {"gr_alpha"}  # trainer/test_gradient_balance.py
 # Keys with one allowed value, which differs from the default of all models; others warn.
 ONLY = {("VECF", "encoder_training"), ("AlignRec", "encoder_training")}
 # For models with a warm start: what they start from without one.

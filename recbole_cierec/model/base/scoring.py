@@ -29,7 +29,6 @@ class Scoring:
     n_items: int
     size: int
     pair_width: int
-    trains_user_bias: bool
     seen: Tensor
     seen_users: Tensor
     _all_items: Side | None = None
@@ -48,8 +47,7 @@ class Scoring:
         if user.bias is None or item.bias is None:
             return user.vector @ item.vector.T
         scores = torch.addmm(item.bias, user.vector, item.vector.T)
-        # Where the user's bias cancels in training it stays zero, so it cannot change a score.
-        return scores.add_(user.bias.unsqueeze(1)) if self.trains_user_bias else scores
+        return scores.add_(user.bias.unsqueeze(1))
 
     def all_items(self) -> Side:
         """:meth:`item_side` of every item, kept until the model trains or loads again."""
