@@ -90,7 +90,7 @@ def test_the_wheel_holds_every_module_and_yaml_and_nothing_else(wheel):
     expected = {
         f"{package}/{name}"
         for package, folder in PACKAGES.items()
-        for pattern in ("*.py", "*.yaml", "py.typed")
+        for pattern in ("*.py", "*.yaml", "py.typed", "templates/*", "static/*")
         for name in files_of(folder, pattern)
     }
     assert names == expected
