@@ -23,14 +23,8 @@ def bar_figure(metric: str, means: list[Mean]) -> Figure:
             [m.mean for m in means], range(len(means)), xerr=spread, fmt="none", ecolor=INK,
             elinewidth=1.2, capsize=3,
         )  # fmt: skip
-        drawing.axes.invert_yaxis()
         drawing.axes.set_xlim(left=0)
-        drawing.axes.grid(visible=False, axis="y")
-        drawing.axes.tick_params(axis="y", length=0)
-        drawing.alt = f"{metric} on the test part. " + "; ".join(
-            f"{label} {number(m.mean)} ({number(m.low)} to {number(m.high)})"
-            for label, m in zip(labels, means, strict=True)
-        )
+        drawing.intervals(f"{metric} on the test part", labels, means, sign=False)
     return drawing.made
 
 

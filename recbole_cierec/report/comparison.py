@@ -92,14 +92,8 @@ def _forest(metric: str, rows: list[Difference]) -> Figure:
             means, labels, xerr=np.maximum(spread, 0), fmt="o", color=SERIES[0], ecolor=SERIES[0],
             elinewidth=1.6, capsize=3, markersize=5,
         )  # fmt: skip
-        drawing.axes.invert_yaxis()
         drawing.axes.margins(y=0.15)
-        drawing.axes.grid(visible=False, axis="y")
-        drawing.axes.tick_params(axis="y", length=0)
-        drawing.alt = f"{title}. " + "; ".join(
-            f"{label} {number(r.mean, True)} ({number(r.low, True)} to {number(r.high, True)})"
-            for label, r in zip(labels, rows, strict=True)
-        )
+        drawing.intervals(title, labels, rows, sign=True)
     return drawing.made
 
 

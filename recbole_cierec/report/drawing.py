@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -63,6 +64,19 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+class Interval(Protocol):
+    """A mean and the ends of its interval."""
+
+    @property
+    def mean(self) -> float: ...
+
+    @property
+    def low(self) -> float: ...
+
+    @property
+    def high(self) -> float: ...
+
+
 class Drawing:
     """One figure with one pair of axes; use as a context, then read :attr:`made`.
 
@@ -101,6 +115,21 @@ class Drawing:
         self.axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         margin = max(0.4, 0.03 * len(numbers))
         self.axes.set_xlim(min(numbers) - margin, max(numbers) + margin)
+
+    def intervals(self, what: str, labels: list[str], rows: Sequence[Interval], sign: bool) -> None:
+        """One labelled row for each interval, the first on top; the same in words.
+
+        Args:
+            what: What the intervals are of.
+            sign: Whether numbers have their sign.
+        """
+        self.axes.invert_yaxis()
+        self.axes.grid(visible=False, axis="y")
+        self.axes.tick_params(axis="y", length=0)
+        self.alt = f"{what}. " + "; ".join(
+            f"{label} {number(r.mean, sign)} ({number(r.low, sign)} to {number(r.high, sign)})"
+            for label, r in zip(labels, rows, strict=True)
+        )
 
     def legend(self, columns: int = 3) -> None:
         """Names of the series, above the axes."""
