@@ -110,8 +110,8 @@ def _block(
         there = columns[places] == items
         at = [torch.from_numpy(x[there]).to(scores.device) for x in (rows, places)]
         scores[at[0], at[1]] = -torch.inf
-    if bool(scores.isnan().any()):
-        raise CheckpointError(f"{trained.path}: {trained.name} gives scores that are no numbers")
     values, found = top_items(scores, min(topk, len(columns)))
+    if bool(values.isnan().any()):  # topk puts them first
+        raise CheckpointError(f"{trained.path}: {trained.name} gives scores that are no numbers")
     listed = chosen[found].masked_fill(values == -torch.inf, -1)
     return Lists(users, listed.cpu().numpy(), values.float().cpu().numpy())
