@@ -31,7 +31,8 @@ def write_plots(experiment: Experiment, blocks: Sequence[Block], folder: Path) -
             continue
         figures = {"bars": _bars(block)}
         if lines := _swept(experiment, block):
-            figures["lines"] = _lines(block, lines)
+            keys = {model.varied for model in experiment.models if model.family in lines}
+            figures["lines"] = _lines(block, lines, ", ".join(sorted(keys - {""})))
         for kind, figure in figures.items():
             name = f"{kind}-{block.dataset}-{block.protocol}.svg".replace("/", "_")
             paths[name] = folder / name
@@ -97,7 +98,7 @@ def _swept(experiment: Experiment, block: Block) -> dict[str, list[tuple[float, 
     return {family: sorted(points) for family, points in found.items() if len(points) > 1}
 
 
-def _lines(block: Block, lines: dict[str, list[tuple[float, str]]]) -> Any:
+def _lines(block: Block, lines: dict[str, list[tuple[float, str]]], varied: str) -> Any:
     figure, axes = _panels(len(block.columns), _LINE)
     for axis, column in zip(axes, block.columns, strict=True):
         for (family, points), color in zip(lines.items(), _repeat(_COLORS), strict=False):
@@ -113,6 +114,7 @@ def _lines(block: Block, lines: dict[str, list[tuple[float, str]]]) -> Any:
         if values[0] > 0 and values[-1] / values[0] >= 20:
             axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values], minor=False)
+        axis.set_xlabel(varied)
         axis.set_ylabel(f"{column}, %")
         axis.legend(frameon=False)
     figure.suptitle(_title(block))

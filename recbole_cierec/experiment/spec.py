@@ -39,6 +39,7 @@ class ModelSpec:
         search: ``default``, a path, or ranges; None: its settings are not searched.
         variant: The label of the variant; empty without variants.
         value: The value of the one key that varies, if it is a number: the x-axis of a plot.
+        varied: The name of that key.
         family: The label without the variant.
     """
 
@@ -48,6 +49,7 @@ class ModelSpec:
     search: str | Keys | None = None
     variant: str = ""
     value: float | None = None
+    varied: str = ""
     family: str = ""
 
 
@@ -201,14 +203,16 @@ class _Reader:
         found = []
         for label, keys in self.keys(entries, where).items():
             keys = self.keys(keys, f"{where}: {label}")
-            values = [value for value in keys.values() if type(value) in (int, float)]
+            numbers = [key for key, value in keys.items() if type(value) in (int, float)]
+            varied = numbers[0] if len(numbers) == len(keys) == 1 else ""
             found.append(
                 replace(
                     model,
                     label=f"{model.label}, {label}",
                     keys=merged(model.keys, keys),
                     variant=label,
-                    value=float(values[0]) if len(values) == len(keys) == 1 else None,
+                    value=float(keys[varied]) if varied else None,
+                    varied=varied,
                     family=model.label,
                 )
             )

@@ -41,6 +41,13 @@ def test_every_model_and_key_is_accepted(name, in_tmp):
     assert (len(plan.runs), len(plan.searches)) == PLANS[name]
 
 
+def test_the_x_axis_is_the_key_that_varies():
+    assert {model.varied for model in read_experiment("annotations-wrong").models} == {
+        "annotations_wrong"
+    }
+    assert {model.varied for model in read_experiment("gates").models} == {""}
+
+
 def test_the_rungs_of_the_ladder_share_all_settings_but_the_backbone():
     ladder = read_experiment("paper-table-3")
     assert ladder.budget is None
