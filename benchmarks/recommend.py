@@ -2,9 +2,9 @@
 
     python benchmarks/recommend.py --into=DIR [--users=1000000 --items=100000] [--nproc=1,2]
 
-Makes synthetic data (benchmarks/synthetic.py), trains MF for one epoch, and writes 20 items for every
-user. A row has the seconds, the peak memory of the largest process (kilobytes, as the kernel counts
-it), and the digest of the file, which must not depend on the number of processes.
+Makes synthetic data (benchmarks/synthetic.py), trains MF for one epoch, and writes 20 items for
+every user. A row has the seconds, the peak memory of the largest process (kilobytes, as the kernel
+counts it), and the digest of the file, which must not depend on the number of processes.
 """
 
 from __future__ import annotations
