@@ -20,7 +20,7 @@ projection of c_i. The trainer has the gradient-regularization gate of Eq. 6, wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,7 @@ class CIERec(VisualRecommender):
             self.semantic = SemanticEncoder(self.size, content_size, gain=gain)
             return
         self.privileged_dropout = config["privileged_dropout"]
+        self.token_learning_rate = config["token_learning_rate"]
         self.annotation_at_inference = config["annotation_at_inference"]
         self.alignment_weight = config["alignment_weight"]
         self.register_buffer("tokens", dataset.content.tokens, persistent=False)
@@ -201,6 +202,17 @@ class CIERec(VisualRecommender):
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         loss = super().calculate_loss(interaction)
         return loss + self.alignment_weight * self._alignment if self.alignment_weight else loss
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The token vectors have a separate rate; like ids, a batch updates few of them."""
+        groups = super().parameter_groups()
+        if not self.use_annotations:
+            return groups
+        tokens = self.semantic.token_weights
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p is not tokens]
+        rate = self.token_learning_rate
+        return [*groups, {"params": [tokens]} | ({} if rate is None else {"lr": rate})]
 
     def forget_items(self) -> None:
         super().forget_items()

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from recbole_cierec.distributed.random_state import rng_state, set_rng_state
 from recbole_cierec.distributed.world import world
@@ -46,7 +46,7 @@ class CheckpointMixin(TrainerCompat):
         super().__init__(config, model)
         self._name_files()
         self._plain = PlainState(model)
-        self.schedulers: dict[str, StepLR] = {}
+        self.schedulers: dict[str, LRScheduler] = {}
         self.history = History()
         self.stopped_early = False
         self.writes = world()[0] == 0  # whether this process writes the run's files

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from recbole.trainer import PretrainTrainer
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import LinearLR, StepLR
 
 from recbole_cierec.distributed.random_state import loader_generators
 from recbole_cierec.evaluation.collector import PlanCollector
@@ -34,6 +34,7 @@ from recbole_cierec.trainer.reporting import ReportingMixin
 from recbole_cierec.trainer.resuming import data_of, refuse_other_data
 
 Result = dict[str, float]
+WARM_UP = "warm-up"
 
 
 class TrainerMixin(ReportingMixin):
@@ -47,12 +48,24 @@ class TrainerMixin(ReportingMixin):
         self.eval_collector = PlanCollector(config)
         self.evaluator = PlanEvaluator(config)
         self._decay(self._optimizers())
+        self._warm_up(self.optimizer)
 
     def _decay(self, optimizers: dict[str, Optimizer]) -> None:
         """Sec. IV-A3: every ``lr_decay_epochs`` epochs the rate is multiplied by ``lr_decay``."""
         step, factor = self.config["lr_decay_epochs"], self.config["lr_decay"]
         if factor != 1.0:
             self.schedulers |= {n: StepLR(o, step, factor) for n, o in optimizers.items()}
+
+    def _warm_up(self, optimizer: Optimizer) -> None:
+        """Let the rates grow over the first ``warmup_steps`` batches.
+
+        Adagrad's first step moves every weight by its whole rate, whatever the gradient.
+        """
+        steps = self.config["warmup_steps"]
+        if steps:
+            growth = LinearLR(optimizer, start_factor=1 / (steps + 1), total_iters=steps)
+            self.schedulers[WARM_UP] = growth
+            optimizer.register_step_post_hook(lambda *_: growth.step())
 
     def _build_optimizer(self, **kwargs: Any) -> Optimizer:
         if "params" not in kwargs and hasattr(self.model, "parameter_groups"):
@@ -120,8 +133,9 @@ class TrainerMixin(ReportingMixin):
         losses = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self._settle()
         self._note_training(epoch_idx, losses, perf_counter() - began)
-        for scheduler in self.schedulers.values():
-            scheduler.step()
+        for name, scheduler in self.schedulers.items():
+            if name != WARM_UP:  # that one takes a step with every batch
+                scheduler.step()
         return losses
 
     def _note_training(self, epoch: int, losses: Totals, seconds: float) -> None:

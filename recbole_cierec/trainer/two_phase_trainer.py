@@ -25,7 +25,7 @@ from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from recbole_cierec.distributed.batch_share import Share
 from recbole_cierec.distributed.world import world
@@ -76,7 +76,7 @@ class TwoPhaseMixin(TrainerMixin):
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         # Optimizer and schedulers of the second phase, while the first lasts.
-        self._second: tuple[Optimizer, dict[str, StepLR]] | None = None
+        self._second: tuple[Optimizer, dict[str, LRScheduler]] | None = None
         self._batches: Any = None
         self._pretrained: tuple[Path, dict[str, Any]] | None = (
             None  # checkpoint, its data's digests
@@ -90,6 +90,7 @@ class TwoPhaseMixin(TrainerMixin):
             self.optimizer = self._build_optimizer(params=model.pretrain_groups())
             self.schedulers = {}
             self._decay({"optimizer": self.optimizer})
+            self._warm_up(self.optimizer)
 
     @property
     def in_first_phase(self) -> bool:

@@ -26,6 +26,7 @@ ADDED = {  # keys of the component that each rung adds
     "CIERec": {
         "lstm_input",
         "annotation_encoder",
+        "token_learning_rate",
         "privileged_dropout",
         "annotation_at_inference",
         "alignment_weight",

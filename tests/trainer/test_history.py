@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from recbole_cierec import run
+from recbole_cierec.config.config import Config
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.checkpoint import read_checkpoint
+from recbole_cierec.quick_start import prepare
 from recbole_cierec.trainer.history import History, history_file
 from recbole_cierec.trainer.trainer import TrainerMixin
 
@@ -41,6 +43,21 @@ def test_rows_hold_losses_rates_gates_and_every_metric_of_validation(tiny):
             counts = np.array(list(gate["actions"].values()))
             assert gate["scale"] == pytest.approx((scales * counts).sum() / counts.sum())
             assert 0 < gate["reward"] < 1
+
+
+def test_rates_grow_by_the_batch_and_decay_by_the_epoch(tiny):
+    keys = {"warmup_steps": 9, "lr_decay": 0.5, "lr_decay_epochs": 1, "learning_rate": 0.2}
+    keys |= {"content_learning_rate": 0.1, "train_batch_size": 40}
+    job = prepare(Config("VBPR", "tiny", None, tiny(**keys, epochs=2), {}))
+    optimizer, rates = job.trainer.optimizer, []
+    optimizer.register_step_pre_hook(
+        lambda *_: rates.append([group["lr"] for group in optimizer.param_groups])
+    )
+    job.trainer.fit(*job.loaders[:2], saved=False)
+    batches = len(rates) // 2
+    shares = [min(1.0, (k + 1) / 10) * (0.5 if k >= batches else 1.0) for k in range(2 * batches)]
+    assert 1 < batches < 9 < 2 * batches  # the growth goes on in the second epoch and ends there
+    np.testing.assert_allclose(rates, np.outer(shares, [0.2, 0.1]), rtol=1e-12)
 
 
 @pytest.mark.parametrize("where", ["in an epoch", "after validation"])

@@ -24,7 +24,7 @@ RUNS = [
     ("CIERec", {}),
     ("CIERec", {"backbone": "VBPR", "gr_mode": "reinforce", "lr_decay_epochs": 1}),
     ("CIERec", {"gr_mode": "gradnorm", "gr_learning_rate": 0.05, "lr_decay_epochs": 1}),
-    ("CIERec", {"gr_mode": "bandit"}),
+    ("CIERec", {"gr_mode": "bandit", "warmup_steps": 50}),
     ("CIERec_CI_TA_GR", {}),
     ("VBPR", {"encoder_training": "adapter"}),
     ("MF", {"learner": "adam", "clip_grad_norm": {"max_norm": 0.5}}),

@@ -24,7 +24,7 @@ SMALL = {
 RUNS = [
     ("PiNet", {"gr_mode": "reinforce", "lr_decay": 0.5, "lr_decay_epochs": 1, "loss": "softmax"}),
     ("AlignRec", {}),
-    ("AlignRec", {"lr_decay": 0.5, "lr_decay_epochs": 1, "learner": "adagrad"}),
+    ("AlignRec", {"lr_decay": 0.5, "lr_decay_epochs": 1, "learner": "adagrad", "warmup_steps": 9}),
 ]
 runs = pytest.mark.parametrize(
     ("name", "keys"), RUNS, ids=["-".join([n, *map(str, k.values())]) for n, k in RUNS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recbole_cierec.config.schema.key import Key
+from recbole_cierec.config.schema.key import Key, Role
 
 OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
     "CIERec": (
@@ -19,6 +19,14 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
             "s^_i of Eq. 5: mean of the token vectors, or sequence (one LSTM step per token).",
             default="mean",
             choices=("mean", "sequence"),
+        ),
+        Key(
+            "token_learning_rate",
+            (float, None),
+            "Learning rate of the token vectors; null: learning_rate, as for ids.",
+            role=Role.TRAINING,
+            default=None,
+            low=0,
         ),
         Key(
             "alignment_weight",

@@ -66,6 +66,12 @@ KEYS = (
         high=1,
     ),
     key("lr_decay_epochs", int, "Epochs between two decays of the learning rate.", low=1),
+    key(
+        "warmup_steps",
+        int,
+        "Batches over which all rates grow linearly from near zero to their values; 0: none.",
+        low=0,
+    ),
     Key(
         "keep_last_checkpoint",
         bool,

@@ -156,6 +156,11 @@ class SemanticEncoder(nn.Module):
             self.tokens = nn.Embedding(n_tokens, content_size, padding_idx=0)
             nn.init.normal_(self.tokens.weight[1:], std=content_size**-0.5)
 
+    @property
+    def token_weights(self) -> Tensor | None:
+        """The token vectors, None without annotations."""
+        return None if self.tokens is None else self.tokens.weight
+
     def forward(self, c: Tensor, tokens: Tensor | None, known: Tensor | None) -> Tensor:
         """Item rows to s.
 
