@@ -103,7 +103,7 @@ class ItemContent:
         lines = [line_of_id.get(token, -1) for token in self.item_ids]
         lines[0] = -1  # the padding item
         table: dict[str, list] = {"line": lines}
-        if config["features_file"]:
+        if config["features_file"] or config["features"]:
             table["ids"] = frame[id_field].tolist()  # the item of each data line
         for field in (*wanted, *category):
             if field in frame:
@@ -129,7 +129,7 @@ class ItemContent:
 
     @property
     def line_ids(self) -> list[str]:
-        """The item of each data line of NAME.item; only with ``features_file``."""
+        """The item of each data line of NAME.item; only with given features."""
         return self._table["ids"]
 
     def column(self, field: str) -> list[str]:
