@@ -108,6 +108,7 @@ class Config(ConfigCompat, RecBoleConfig):
     """
 
     internal_config_dict: dict[str, Any]
+    external_config_dict: dict[str, Any]
 
     def __init__(
         self,

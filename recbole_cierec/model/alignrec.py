@@ -310,7 +310,7 @@ class ContentEncoder(nn.Module):
         """
         rows = len(features)
         summary = self.summary.expand(rows, 1, -1)
-        maps = [(self.image_map, features, picture)]
+        maps: list[tuple[nn.Module, Tensor, Tensor]] = [(self.image_map, features, picture)]
         maps += [(self.given_maps[name], *one) for name, one in (given or {}).items()]
         dense = [to_tokens(f).view(rows, self.image_tokens, -1) for to_tokens, f, _ in maps]
         x = torch.cat([summary, *dense, self.tokens(tokens)], 1)
@@ -338,7 +338,7 @@ class ContentEncoder(nn.Module):
             left = left | has
         image = (torch.rand(len(tokens), device=device) < share) & picture & left
         token = token & (left | (picture & ~image)).unsqueeze(1)
-        hidden = {}
+        hidden: dict[str, Tensor] = {}
         for name, has in others.items():
             rest = ((tokens > 0) & ~token).any(1) | (picture & ~image)
             for other in others.keys() - {name}:

@@ -159,7 +159,8 @@ class GivenFeatures(FeatureRows):
 
 def coverage(files: Mapping[str, GivenFile], names: Sequence[str]) -> str:
     """One line on how many items have features of the modalities ``names``."""
-    parts, strangers = [], []
+    parts: list[str] = []
+    strangers = []
     for name in names:
         rows = files[name].rows
         of = "" if parts else f" of {len(rows) - 1:,} items"

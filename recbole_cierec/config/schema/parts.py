@@ -204,7 +204,7 @@ def file(what: str, value: Any) -> str:
 
 
 MODALITIES = ("image", "text", "audio", "video")
-_files = record(**dict.fromkeys(MODALITIES, file))
+_files = record((), **dict.fromkeys(MODALITIES, file))
 
 
 def modality_files(what: str, value: Any) -> dict[str, Any] | None:
