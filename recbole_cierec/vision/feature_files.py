@@ -55,7 +55,7 @@ def read_rows(path: Path, n_rows: int, key: str = KEY, listed: Path | None = Non
     Raises:
         DataError: It is anything else.
     """
-    features = _read_npy(path, key)
+    features = open_npy(path, key)
     if features.ndim and len(features) != n_rows:
         others = f"{listed.name} names {n_rows} ids" if listed else ""
         raise DataError(
@@ -98,7 +98,12 @@ def read_row_ids(path: Path) -> list[str]:
     return ids
 
 
-def _read_npy(path: Path, key: str) -> np.ndarray:
+def open_npy(path: Path, key: str = KEY) -> np.ndarray:
+    """Map a .npy file of plain numbers.
+
+    Raises:
+        DataError: It is missing, damaged or of another format.
+    """
     if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
         raise DataError(f"{key} {path}: cannot be read (it is not a regular file)")
     try:

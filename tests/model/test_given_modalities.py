@@ -153,9 +153,7 @@ def test_two_keys_for_the_features_of_pictures_are_refused(keys):
 def test_a_missing_file_is_one_line(keys):
     given = {"text": "gone.npy", "image": "features.npy"}
     with pytest.raises(DataError, match=r"features\.text gone\.npy: cannot be read"):
-        run(
-            "VBPR", "tiny", config_dict=keys(features={"text": "gone.npy", "image": "features.npy"})
-        )
+        run("VBPR", "tiny", config_dict=keys(features=given))
 
 
 def test_features_are_normalised_for_each_modality(build):
