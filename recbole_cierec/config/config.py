@@ -98,6 +98,7 @@ class Config(ConfigCompat, RecBoleConfig):
 
     Attributes:
         notes: Lines for the log, which does not exist yet at this point.
+        folder_file: The YAML file in the data set's folder that was read.
         origins: Key to the place of its effective value, for keys that a user gave.
         protocol: ``eval_args`` complete, before RecBole's part of it is separated: a cold split is
             still in it. Whatever trains for this run is configured with it.
@@ -126,6 +127,8 @@ class Config(ConfigCompat, RecBoleConfig):
         self._flags = dict(cmd_line or {})
         self._stored = {} if checkpoint is None else dict(checkpoint["given"])
         self._reads_folder = checkpoint is None  # which has what the run read there
+        self._of_data: list[tuple[str, str]] = []
+        self.folder_file: Path | None = None
         self._dataset_argument = dataset
         super().__init__(model, dataset, config_file_list, config_dict)
         if checkpoint is not None:
@@ -181,18 +184,16 @@ class Config(ConfigCompat, RecBoleConfig):
                 return {}
         except (OSError, ValueError):  # no possible name; it is refused later
             return {}
-        values = read_yaml(path)
+        self.folder_file, values = path, read_yaml(path)
         for key in _NOT_OF_FOLDER & values.keys():
             raise ConfigError(f"{path}: '{key}' has no effect in a data set's folder; remove it")
-        self.notes.append(f"Settings of the data set: {path}")
-        given, self._eval_args = self._eval_args, {}
-        fresh = {k: v for k, v in values.items() if k not in self.external_config_dict}
-        self._note_origin(fresh, str(path))
-        if "eval_args" in values:
-            self._eval_args = {**checked_eval_args(values["eval_args"], str(path)), **given}
-        else:
-            self._eval_args = given
-        return fresh
+        users = self.origins, self._given, self._eval_args
+        self.origins, self._given, self._eval_args = {}, [], {}
+        kept = {k: v for k, v in values.items() if k == "eval_args" or k not in users[0]}
+        self._note_origin(kept, str(path))
+        self._of_data, self._given = self._given, users[1]
+        self.origins, self._eval_args = self.origins | users[0], self._eval_args | users[2]
+        return kept
 
     def _note_origin(self, values: dict[str, Any], origin: str) -> dict[str, Any]:
         for key, value in values.items():
@@ -274,9 +275,9 @@ class Config(ConfigCompat, RecBoleConfig):
         return self._special.get("load_col") or {}
 
     def _get_final_config_dict(self) -> dict[str, Any]:
-        self.notes += check_keys(
-            self._given, self.internal_config_dict, self.model, self.model_class
-        )
+        known = self.internal_config_dict, self.model, self.model_class
+        check_keys(self._of_data, *known)  # their keys serve any model: no notes
+        self.notes += check_keys(self._given, *known)
         final = super()._get_final_config_dict()
         for key in self.external_config_dict:
             text = self._flags[key] if self.origins[key] == COMMAND_LINE else None

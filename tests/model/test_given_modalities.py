@@ -307,13 +307,14 @@ def test_data_without_annotations_train(home, keys):
 def test_a_folder_may_hold_the_settings_of_its_data(home, keys):
     (home / "tiny.yaml").write_text(
         "features: {image: features.npy, text: text.npy}\nepochs: 3\neval_args: {order: RO}\n"
+        "use_history: False\n"  # a key of another model
     )
     own = keys()
     del own["features"], own["epochs"]
     config = Config("VBPR", "tiny", None, own, {})
     assert (config["features"]["text"], config["epochs"]) == ("text.npy", 3)
     assert config["eval_args"]["order"] == "RO"
-    assert f"Settings of the data set: {home / 'tiny.yaml'}" in config.notes
+    assert (config.folder_file, config.notes) == (home / "tiny.yaml", [])
     config = Config("VBPR", "tiny", None, {**own, "eval_args": {"order": "TO"}}, {"epochs": "1"})
     assert (config["epochs"], config["eval_args"]["order"]) == (1, "TO")
     done = run("VBPR", "tiny", config_dict={**own, "epochs": 1})
