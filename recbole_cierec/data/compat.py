@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from recbole_cierec.data.atomic import (
     validate_interactions,
 )
 from recbole_cierec.data.columns import check_header, refuse_padding
+from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError
 
 if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they use
@@ -59,13 +62,19 @@ class FeatureFrame(pd.DataFrame):
 
 
 class DatasetCompat(_Base):
-    """For ``recbole.data.dataset.Dataset`` and its subclasses."""
+    """For ``recbole.data.dataset.Dataset`` and its subclasses.
+
+    Attributes:
+        _behind: While files are loaded, the Parquet file behind the name of each text file.
+    """
+
+    _behind: Mapping[str, str] = MappingProxyType({})
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         """Report a missing .inter file as a DataError."""
         parts = self.benchmark_filename_list
         names = [f"{token}.{part}.inter" for part in parts] if parts else [f"{token}.inter"]
-        for path in (Path(dataset_path, name) for name in names):
+        for path in (atomic_file(Path(self.dataset_path, name)) for name in names):
             if not path.is_file():
                 raise DataError(f"{path}: no such file; check dataset and data_path")
         super()._load_inter_feat(token, dataset_path)
@@ -91,6 +100,7 @@ class DatasetCompat(_Base):
         Raises:
             DataError: The file is malformed.
         """
+        filepath = self._behind.get(str(filepath), filepath)
         load, unload = self._get_load_and_unload_col(source)
         if load == set():
             return None
