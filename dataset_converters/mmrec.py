@@ -11,21 +11,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from recbole_cierec.errors import DataError
-from recbole_cierec.vision.feature_files import open_npy
 
 from .options import add_images
 from .pictures.items import attach_images
 from .tables.csv import read_csv
 from .tables.csv_header import header_of
+from .tables.features import MODALITIES, add_features
 from .tables.sql import column, number
 from .tables.workspace import Workspace
 
 NAME = "mmrec"
 SPLITS = ("train", "valid", "test")
-MODALITIES = ("image", "text", "audio", "video")
 _USER, _ITEM, _LABEL = "userID", "itemID", "x_label"
 _MAPPINGS = {"user_id": ("u_id_mapping.csv", _USER), "item_id": ("i_id_mapping.csv", _ITEM)}
 
@@ -60,8 +57,8 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
     """
     _load_interactions(space, _inter_file(options.folder))
     paths = {name: options.folder / f"{name}_feat.npy" for name in MODALITIES}
-    space.features = {name: path for name, path in paths.items() if path.is_file()}
-    _load_items(space)
+    given = {name: path for name, path in paths.items() if path.is_file()}
+    _load_items(space, add_features(space, options.name, given))
     if options.raw_ids:
         for key, (name, number_column) in _MAPPINGS.items():
             _rename(space, key, options.folder / name, number_column)
@@ -71,8 +68,6 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         space.settings["benchmark_filename"] = list(SPLITS)
     else:
         space.run("ALTER TABLE interactions DROP COLUMN split")
-    if space.features:
-        space.settings["features"] = {name: f"{options.name}.{name}.npy" for name in space.features}
     space.settings["use_annotations"] = False  # there are none
 
 
@@ -108,9 +103,8 @@ def _load_interactions(space: Workspace, path: Path) -> None:
     )
 
 
-def _load_items(space: Workspace) -> None:
-    """The items with an interaction, and those that have features only."""
-    rows = max((_rows(space, path) for path in space.features.values()), default=0)
+def _load_items(space: Workspace, rows: int) -> None:
+    """The items with an interaction, and those of the other rows of features."""
     odd = space.features and space.value(
         "SELECT min(item_id) FROM interactions WHERE NOT regexp_full_match(item_id, '[0-9]{1,18}')"
     )
@@ -126,16 +120,6 @@ def _load_items(space: Workspace) -> None:
         "FROM interactions UNION "
         f"SELECT CAST(range AS VARCHAR), range FROM range({rows})) ORDER BY feature_row, item_id"
     )
-
-
-def _rows(space: Workspace, path: Path) -> int:
-    space.inputs.append(path)
-    array: np.ndarray = open_npy(path, "features")
-    if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise DataError(
-            f"{path}: holds {array.dtype} {array.shape} instead of numbers [items, features]"
-        )
-    return len(array)
 
 
 def _rename(space: Workspace, key: str, path: Path, number_column: str) -> None:

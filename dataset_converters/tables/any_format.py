@@ -9,7 +9,7 @@ from typing import Any
 from recbole_cierec.errors import DataError
 
 from .csv import read_csv
-from .csv_header import header_of, require_columns
+from .csv_header import require_columns
 from .loading import append
 from .records import read_json_lines, sample_records
 from .sql import name, quote, ref, selected
@@ -45,15 +45,17 @@ class Target:
     what: str = "such a table"
 
 
-def columns_of(space: Workspace, path: Path, separator: str = ",") -> list[str]:
-    """The names of the columns of a CSV or Parquet file.
+def table_file(folder: Path, name: str) -> Path:
+    """NAME.csv of a folder, or the same table as .csv.gz, .csv.zst or .parquet.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The folder holds none of them.
     """
-    if path.suffix.lower() == ".parquet":
-        return list(_described(space, path))
-    return header_of(path, separator)
+    paths = [folder / f"{name}{end}" for end in (".csv", ".csv.gz", ".csv.zst", ".parquet")]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
+        raise DataError(f"{paths[0]}: no such file, and no {name}.csv.gz, .csv.zst or .parquet")
+    return found
 
 
 def read_table(

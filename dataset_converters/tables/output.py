@@ -197,7 +197,7 @@ def _write_features(source: Path, file: Path, items: list[tuple[str, int | None]
         The number of rows.
     """
     known = open_npy(source, "features")
-    listed = [(item, row) for item, row in items if row is not None and row < len(known)]
+    listed = [(item, row) for item, row in items if row is not None and 0 <= row < len(known)]
     rows = np.array([row for _, row in listed], dtype=np.int64)
     shape = (len(rows), *known.shape[1:])
     target = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,13 +60,7 @@ class FeatureFrame(pd.DataFrame):
 
 
 class DatasetCompat(_Base):
-    """For ``recbole.data.dataset.Dataset`` and its subclasses.
-
-    Attributes:
-        _behind: While files are loaded, the Parquet file behind the name of each text file.
-    """
-
-    _behind: Mapping[str, str] = MappingProxyType({})
+    """For ``recbole.data.dataset.Dataset`` and its subclasses."""
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         """Report a missing .inter file as a DataError."""
@@ -100,7 +92,8 @@ class DatasetCompat(_Base):
         Raises:
             DataError: The file is malformed.
         """
-        filepath = self._behind.get(str(filepath), filepath)
+        # While files in Parquet are loaded, RecBole sees text files of their names.
+        filepath = getattr(self, "_behind", {}).get(filepath, filepath)
         load, unload = self._get_load_and_unload_col(source)
         if load == set():
             return None
