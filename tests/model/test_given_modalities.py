@@ -339,3 +339,11 @@ def test_wrong_settings_in_a_folder_are_one_line(home, keys, text, words):
         Config("VBPR", "tiny", None, keys(), {})
     assert words in str(error.value)
     assert str(home / "tiny.yaml") in str(error.value)
+
+
+def test_amr_starts_from_a_vbpr_of_pictures_alone(keys):
+    text = run("VBPR", "tiny", config_dict=keys(embedding_size=3))["checkpoint"]
+    result = run("AMR", "tiny", config_dict=keys())
+    assert torch.isfinite(load(result["checkpoint"]).model.projection.weight).all()
+    with pytest.raises(CheckpointError, match="which AMR does not read"):
+        run("AMR", "tiny", config_dict=keys(pretrained=text))
