@@ -63,9 +63,17 @@ class GivenFile:
 
     @cached_property
     def listed(self) -> Path | None:
-        """The file with the id of each row; None: the rows follow NAME.item."""
+        """The file with the id of each row; None: the rows follow NAME.item.
+
+        Raises:
+            DataError: There is no file of features.
+        """
+        if self.key == KEY:
+            return None
+        if not self.path.exists():
+            raise DataError(f"{self.key} {self.path}: no such file; correct it, or set data_path")
         path = ids_file(self.path)
-        return path if self.key != KEY and path.is_file() else None
+        return path if path.is_file() else None
 
     @cached_property
     def row_ids(self) -> list[str]:
@@ -122,9 +130,9 @@ def given_files(items: ListedItems) -> dict[str, GivenFile]:
 
 
 def _place(folder: Path, path: str) -> Path:
-    """A file below the data set's folder or, if there is none, below the current one."""
-    inside = folder / path
-    return inside if inside.exists() else Path(path)
+    """A file below the data set's folder or, if it is there, below the current one."""
+    inside, here = folder / path, Path(path)
+    return here if here.exists() and not inside.exists() else inside
 
 
 class GivenFeatures(FeatureRows):
@@ -167,6 +175,6 @@ def coverage(files: Mapping[str, GivenFile], names: Sequence[str]) -> str:
         parts.append(f"{name} {int((rows >= 0).sum()):,}{of}")
         if unknown := files[name].unknown():
             strangers.append(
-                f"{len(unknown):,} rows of {name} belong to no item, the first to '{unknown[0]}'"
+                f"{len(unknown):,} rows of {name} belong to no item of this run, the first to '{unknown[0]}'"
             )
     return f"Features: {'; '.join([', '.join(parts), *strangers])}"
