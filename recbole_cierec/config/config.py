@@ -180,9 +180,10 @@ class Config(ConfigCompat, RecBoleConfig):
         home = str(self._choose("data_path", None, "dataset"))
         path = Path(home, name, f"{name}.yaml")
         try:
-            if not path.is_file():
-                return {}
-        except (OSError, ValueError):  # no possible name; it is refused later
+            found = Path(name).name == name and path.is_file()
+        except (OSError, ValueError):
+            found = False
+        if not found:  # a name that is none is refused later
             return {}
         self.folder_file, values = path, read_yaml(path)
         for key in _NOT_OF_FOLDER & values.keys():

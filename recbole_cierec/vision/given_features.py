@@ -175,6 +175,7 @@ def coverage(files: Mapping[str, GivenFile], names: Sequence[str]) -> str:
         parts.append(f"{name} {int((rows >= 0).sum()):,}{of}")
         if unknown := files[name].unknown():
             strangers.append(
-                f"{len(unknown):,} rows of {name} belong to no item of this run, the first to '{unknown[0]}'"
+                f"{len(unknown):,} rows of {name} belong to no item of this run, the first to "
+                f"'{unknown[0]}'"
             )
     return f"Features: {'; '.join([', '.join(parts), *strangers])}"

@@ -12,6 +12,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_cierec import load, recommend, run
+from recbole_cierec.cli.extract import main as extract
 from recbole_cierec.config.config import Config
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError, UserError
 from recbole_cierec.registry import MODELS, get_model_class
@@ -347,3 +348,15 @@ def test_amr_starts_from_a_vbpr_of_pictures_alone(keys):
     assert torch.isfinite(load(result["checkpoint"]).model.projection.weight).all()
     with pytest.raises(CheckpointError, match="which AMR does not read"):
         run("AMR", "tiny", config_dict=keys(pretrained=text))
+
+
+def test_extract_checks_the_features_of_all_modalities(home, capsys, caplog):
+    words = ["--dataset=tiny", f"--data_path={home.parent}", "--model=VBPR", "--use_gpu=False"]
+    words.append("--features={image: features.npy, text: text.npy}")
+    assert extract(words) == 0
+    assert "Features: image 39 of 40 items, text 37" in caplog.text
+    rows = np.load(home / "text.npy")
+    rows[3] = np.nan
+    np.save(home / "text.npy", rows)
+    assert extract(words) == 2
+    assert "1 of 38 rows hold NaN or infinity" in capsys.readouterr().err
