@@ -17,6 +17,10 @@ CONVERTERS = {
     "amazon": "Amazon reviews of 2014, 2018 and 2023",
     "allrecipes": "Allrecipes (FoodRecSys-V1) and the release of HAFR",
     "movielens": "MovieLens 100K, 1M, latest, 25M and later",
+    "hm": "H&M's tables and pictures of the Kaggle competition",
+    "pixelrec": "PixelRec: covers and descriptions of videos",
+    "microlens": "MicroLens: covers, titles and features of short videos",
+    "mmrec": "a data folder of MMRec, with its split and features",
     "table": "any CSV, TSV, Parquet or JSON lines with named columns",
 }
 OTHERS = {"images": "downloads the pictures of a converted data set"}

@@ -160,8 +160,9 @@ def _load_hafr(space: Workspace, options: argparse.Namespace) -> None:
     counts_path = prefix.with_name(f"{prefix.name}_id_ingre_num_file")
     counts = _ingredient_counts(space, counts_path)
     features = prefix.with_name(f"{prefix.name}_image_features_float.npy")
-    options.features = features if features.is_file() else None
-    has_features = options.features is not None
+    has_features = features.is_file()
+    if has_features:
+        space.features["features"] = features
     if has_features and len(_array(space, features)) != len(codes):
         raise DataError(f"{features}: does not have {len(codes)} rows, one for each item")
     rows = (

@@ -7,9 +7,7 @@ Pictures come from a column of paths or URLs, or from a folder of files named by
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from recbole_cierec.errors import ConfigError, DataError
 
@@ -18,43 +16,13 @@ from .options import add_images
 from .pictures.folders import path_inside, picture_folder
 from .pictures.img2dataset import is_img2dataset
 from .pictures.items import attach_images
-from .tables.csv import read_csv
-from .tables.csv_header import require_columns
-from .tables.loading import append
+from .tables.any_format import Target, read_table
 from .tables.matching import FEW
-from .tables.records import read_json_lines, sample_records
-from .tables.sql import column, name, number, quote, ref, selected
+from .tables.sql import PER_SECOND, column, moment, number
 from .tables.workspace import Workspace
 
 NAME = "table"
-_FORMS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".txt": "tsv",
-    ".parquet": "parquet",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-}
 _IS_URL = "regexp_matches(picture, '^(?i)https?://')"
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-
-
-@dataclass
-class _Target:
-    """Where the rows of a file go.
-
-    Args:
-        table: Name of the table.
-        select: Its columns, as name -> expression over the file's columns.
-        wanted: The file's columns that are needed.
-        required: Columns of the table without which a row is bad.
-    """
-
-    table: str
-    select: dict[str, str]
-    wanted: list[str] = field(default_factory=list)
-    required: list[str] = field(default_factory=list)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     columns.add_argument("--time-column", metavar="C", help="numbers or ISO dates")
     columns.add_argument(
         "--time-unit",
-        choices=tuple(_PER_SECOND),
+        choices=tuple(PER_SECOND),
         default="s",
         help="of times that are numbers (default: s)",
     )
@@ -114,16 +82,20 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         "user_id": column(options.user_column),
         "item_id": column(options.item_column),
         "rating": number(options.rating_column) if options.rating_column else "NULL::DOUBLE",
-        "timestamp": _time(options.time_column, options.time_unit),
+        "timestamp": (
+            moment(options.time_column, options.time_unit)
+            if options.time_column
+            else "NULL::DOUBLE"
+        ),
     }
     wanted = [options.user_column, options.item_column]
-    target = _Target("interactions", select, wanted, ["user_id", "item_id"])
+    target = Target("interactions", select, wanted, ["user_id", "item_id"])
     for given, key in ((options.rating_column, "rating"), (options.time_column, "timestamp")):
         if given:
             target.wanted.append(given)
             target.required.append(key)
     for path in options.interactions:
-        _read(space, path, options, target)
+        read_table(space, path, target, options.separator, options.encoding)
     _load_items(space, options)
 
 
@@ -138,9 +110,9 @@ def _load_items(space: Workspace, options: argparse.Namespace) -> None:
         **{f"cell{place}": column(label) for place, label in enumerate(labels)},
     }
     space.run(f"CREATE TABLE raw_items ({', '.join(f'{name} VARCHAR' for name in select)})")
-    target = _Target("raw_items", select, wanted, ["item_id"])
+    target = Target("raw_items", select, wanted, ["item_id"])
     for path in options.items:
-        _read(space, path, options, target)
+        read_table(space, path, target, options.separator, options.encoding)
     if not options.items and options.images:
         # Pictures named by item id are all that is known about the items.
         space.run(
@@ -190,76 +162,3 @@ def _named_files(space: Workspace, options: argparse.Namespace) -> list[tuple[st
         note = space.warn if len(lost) > FEW * len(found) else space.notes.append
         note(text)
     return [(cell, str(path)) for cell, path in found.items() if path]
-
-
-def _time(key: str | None, unit: str) -> str:
-    if not key:
-        return "NULL::DOUBLE"
-    seconds = f"{number(key)} / {_PER_SECOND[unit]}"
-    return f"coalesce({seconds}, epoch(TRY_CAST({column(key)} AS TIMESTAMPTZ)))"
-
-
-def _read(space: Workspace, path: Path, options: argparse.Namespace, to: _Target) -> None:
-    """Append one file of any form; all its columns are read as text."""
-    suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
-    form = _FORMS.get(suffixes[-1].lower() if suffixes else "")
-    if form is None and options.separator is None:
-        raise DataError(f"{path}: is not named {', '.join(_FORMS)}; rename it or set --separator")
-    if form == "parquet":
-        _read_parquet(space, path, to)
-    elif form == "json":
-        _read_records(space, path, to)
-    else:
-        read_csv(
-            space,
-            to.table,
-            path,
-            to.select,
-            required=to.required,
-            wanted=to.wanted,
-            separator=options.separator or ("," if form == "csv" else "\t"),
-            encoding=options.encoding,
-        )
-
-
-def _read_parquet(space: Workspace, path: Path, to: _Target) -> None:
-    source = f"read_parquet({quote(space.readable(path))})"
-    space.inputs.append(path)
-    columns = space.run(f"DESCRIBE FROM {source}", f"read {path.name}", path).fetchall()
-    described = {row[0]: row[1] for row in columns}
-    require_columns(path, list(described), to.wanted, "such a table")
-    texts = {ref(key): _as_text(key, described[key]) for key in to.wanted}
-    query = f"SELECT {selected(to.select)} FROM (SELECT {selected(texts)} FROM {source})"
-    loaded = append(space, to.table, query, path, to.required)
-    examples = [(row + 1, "(row) lacks a required value") for row in loaded.examples]
-    space.bad.add(path, loaded.rows, loaded.incomplete, examples)
-
-
-def _as_text(key: str, kind: str) -> str:
-    """A column as the text that the other formats would have."""
-    if kind.endswith("[]"):
-        return f"CAST(to_json({name(key)}) AS VARCHAR)"
-    text = f"CAST({name(key)} AS VARCHAR)"
-    if kind in ("DOUBLE", "FLOAT"):  # whole numbers of a column with gaps: 123, not 123.0
-        return f"regexp_replace({text}, '\\.0$', '')"
-    return text
-
-
-def _read_records(space: Workspace, path: Path, to: _Target) -> None:
-    records, literal = sample_records(path)
-    known = list(dict.fromkeys(key for record in records for key in record))
-    require_columns(path, known, to.wanted, "such a table")
-
-    def lacks(record: dict[str, Any]) -> str:
-        return f"lacks one of {', '.join(to.wanted)}, or it is malformed"
-
-    read_json_lines(
-        space,
-        to.table,
-        path,
-        dict.fromkeys(to.wanted, "VARCHAR"),
-        to.select,
-        lacks,
-        required=to.required,
-        literal=literal,
-    )

@@ -319,6 +319,8 @@ def _log_start(config: Config, cmd_line: Mapping[str, str] | None) -> None:
     if cmd_line:
         logger.info("Command line: " + " ".join(f"--{k}={v}" for k, v in cmd_line.items()))
     logger.info(config)
+    if config.folder_file is not None:
+        CONSOLE.info(f"Settings of the data set: {config.folder_file}")
     for note in config.notes:
         logger.warning(note)
 

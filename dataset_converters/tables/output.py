@@ -15,10 +15,12 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import yaml
 from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.leftovers import claimed, clear_leftovers
+from recbole_cierec.vision.feature_files import ids_file, open_npy
 
 from .picture_names import target_of
 from .sql import quote
@@ -95,13 +97,19 @@ class Writer:
         self.space, self.steps, self.options, self.folder = space, steps, options, folder
 
     def write(self) -> dict[str, int]:
-        """Write interactions, items, pictures and the list of pictures to download.
+        """Write interactions, items, pictures, the list of pictures to download, features and the
+        settings of a run.
 
         Returns:
             Counts for the report, by name.
         """
         self._write_interactions()
-        return self._write_items()
+        facts = self._write_items()
+        if self.space.settings:
+            text = yaml.safe_dump(self.space.settings, sort_keys=False, allow_unicode=True)
+            path = self.folder / f"{self.options.name}.yaml"
+            path.write_text(f"# What a run on these data needs.\n{text}", encoding="utf-8")
+        return facts
 
     def _write_interactions(self) -> None:
         columns = [
@@ -137,7 +145,7 @@ class Writer:
             "JOIN items ON items.rowid = k.line LEFT JOIN tokens USING (i) ORDER BY k.line"
         )
         facts = dict.fromkeys(("described items", "with a picture", "to download", "annotated"), 0)
-        feature_rows = []
+        feature_rows: list[tuple[str, int | None]] = []
         name = self.options.name
         urls, file = self.folder / f"{name}.image_urls.tsv", self.folder / f"{name}.item"
         with (
@@ -156,7 +164,7 @@ class Writer:
                     facts["to download"] += 1
                 cells = (safe_id(item), title_cell(title), path, tokens or "")
                 items.write("\t".join(cells) + "\n")
-                feature_rows.append(row)
+                feature_rows.append((cells[0], row))
                 facts["described items"] += 1
                 facts["with a picture"] += bool(path)
                 facts["annotated"] += bool(tokens)
@@ -164,8 +172,9 @@ class Writer:
             urls.unlink()
         if not facts["described items"]:
             file.unlink()  # training refuses a file with only a header
-        elif row_of != "NULL":
-            self._write_features(feature_rows)
+        for modality, source in self.space.features.items():
+            file = self.folder / f"{name}.{modality}.npy"
+            facts[f"rows of {file.name}"] = _write_features(source, file, feature_rows)
         return {**facts, "annotation tokens (elements)": self.steps.elements}
 
     def _picture(self, item: str, image: str | None) -> str:
@@ -175,15 +184,28 @@ class Writer:
         place_picture(Path(image), self.folder / path, self.options.pictures)
         return path
 
-    def _write_features(self, rows: list[int]) -> None:
-        """Copy rows of a ready-made feature file, in the order of NAME.item."""
-        source = np.load(self.options.features, mmap_mode="r", allow_pickle=False)
-        path = self.folder / f"{self.options.name}.features.npy"
-        shape = (len(rows), source.shape[1])
-        target = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        for start in range(0, len(rows), _FEATURE_ROWS):
-            target[start : start + _FEATURE_ROWS] = source[rows[start : start + _FEATURE_ROWS]]
-        target.flush()
+
+def _write_features(source: Path, file: Path, items: list[tuple[str, int | None]]) -> int:
+    """Copy the rows of items from a file of features, and list their ids in the file next to it.
+
+    Args:
+        source: A .npy file.
+        file: The new one.
+        items: Id and row of each item of NAME.item.
+
+    Returns:
+        The number of rows.
+    """
+    known = open_npy(source, "features")
+    listed = [(item, row) for item, row in items if row is not None and 0 <= row < len(known)]
+    rows = np.array([row for _, row in listed], dtype=np.int64)
+    shape = (len(rows), *known.shape[1:])
+    target = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+    for start in range(0, len(rows), _FEATURE_ROWS):
+        target[start : start + _FEATURE_ROWS] = known[rows[start : start + _FEATURE_ROWS]]
+    target.flush()
+    ids_file(file).write_text("".join(f"{item}\n" for item, _ in listed), encoding="utf-8")
+    return len(rows)
 
 
 def _number_sql(key: str) -> str:

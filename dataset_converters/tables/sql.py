@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from .tokens import BLANKS
 
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
 
 def quote(text: object) -> str:
     """A text as an SQL literal."""
@@ -43,6 +45,12 @@ def number(key: str) -> str:
     """A column as a finite number; null if it is none."""
     cast = f"TRY_CAST({column(key)} AS DOUBLE)"
     return f"CASE WHEN isfinite({cast}) THEN {cast} END"
+
+
+def moment(key: str, unit: str = "s") -> str:
+    """A column of times, numbers in ``unit`` or ISO dates, as seconds; null if it is none."""
+    seconds = f"{number(key)} / {PER_SECOND[unit]}"
+    return f"coalesce({seconds}, epoch(TRY_CAST({column(key)} AS TIMESTAMPTZ)))"
 
 
 def selected(columns: Mapping[str, str]) -> str:

@@ -57,6 +57,8 @@ class Workspace:
         inputs: Files that were read, in order, for the manifest.
         notes: Lines for the report.
         sought: Where pictures were looked for, for messages; empty: nowhere.
+        features: Files of ready-made features by modality; ``items.feature_row`` names their rows.
+        settings: Keys that a run on the data needs, for NAME.yaml.
     """
 
     def __init__(self, temp: Path, memory: str, threads: int, bad: BadRecords) -> None:
@@ -64,6 +66,8 @@ class Workspace:
         self.inputs: list[Path] = []
         self.notes: list[str] = []
         self.sought = ""
+        self.features: dict[str, Path] = {}
+        self.settings: dict[str, Any] = {}
         self._files = 0
         self._worker = ThreadPoolExecutor(1)
         # Extensions would be downloaded; everything needed is built in.

@@ -1,9 +1,9 @@
 """Decode pictures and compute their features ahead of training, into the caches.
 
 ``python -m recbole_cierec extract --dataset=NAME [--model=CIERec] [--key=value ...]`` takes the
-flags of ``python -m recbole_cierec``; a run with the same keys then starts from the caches. With
-``features_file`` it checks that file against the data set instead. For a model over regions (VECF)
-it computes or checks region maps.
+flags of ``python -m recbole_cierec``; a run with the same keys then starts from the caches. Given
+features (``features_file``, ``features``) are checked against the data set instead. For a model
+over regions (VECF) it computes or checks region maps.
 
 ``--nproc=4``, or torchrun, computes a part of the features in each of four processes.
 ``--shard=3/16`` computes the third of sixteen parts. The machines need only share ``cache_dir``:
@@ -49,8 +49,10 @@ def extract_one(shard: Shard, **arguments: Any) -> None:
     pictures = pictures_of(content)
     over_regions = getattr(get_model_class(config["model"]), "uses_regions", False)
     if shard.count > 1:
-        if config["features_file"]:
-            raise ConfigError("--shard: features_file holds all features already; drop one of them")
+        if pictures.given is not None:
+            raise ConfigError(
+                f"--shard: {pictures.given.key} holds all features already; drop one of them"
+            )
         if pictures.extract(over_regions, shard) is None:
             CONSOLE.info(f"Shard {shard} is done; the last shard to end joins them all")
             return
@@ -58,7 +60,10 @@ def extract_one(shard: Shard, **arguments: Any) -> None:
         size = f"{pictures.regions.size} for each of {pictures.regions.count} regions"
     else:
         size = str(pictures.features.shape[1])
-    origin = config["features_file"] or f"{config['visual_encoder']} in {pictures.cache_dir}"
+    given = pictures.given
+    origin = given.path if given else f"{config['visual_encoder']} in {pictures.cache_dir}"
+    for modality in pictures.modalities.values():
+        modality.features  # noqa: B018  # reads and checks the file
     known, items = int(pictures.has_picture.sum()), content.n_items - 1  # less RecBole's padding
     CONSOLE.info(f"Features from {origin}: {size} for each of {known} of {items} items")
 

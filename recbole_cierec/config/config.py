@@ -7,7 +7,8 @@ Later layers win:
 3. RecBole's files of the model, the data set and the model type, except for the protocol (below),
 4. this package's ``properties/model/NAME.yaml`` (or, of a model outside the package, the files of
    its parents and the defaults in ``keys``), then ``properties/dataset/NAME.yaml``,
-5. the user's files in order, ``config_dict``, the command line.
+5. ``NAME.yaml`` in the data set's folder, which converters write for what data need,
+6. the user's files in order, ``config_dict``, the command line.
 
 The protocol rule: RecBole's files of layer 3 may add what a model cannot run without
 (``repeatable`` for sequential models, ``kg`` files for knowledge models), but not choose the data,
@@ -17,7 +18,7 @@ atomic files that RecBole loads for a model stay. Sequential models with a CE lo
 negatives, and RecBole refuses any, so ``train_neg_sample_args`` is null for them unless the user
 sets it.
 
-``eval_args`` is merged key by key in layers 4 and 5: ``eval_args: {mode: uni100}`` keeps the split,
+``eval_args`` is merged key by key in layers 4 to 6: ``eval_args: {mode: uni100}`` keeps the split,
 wherever it is given.
 """
 
@@ -74,6 +75,9 @@ _OF_RUN = frozenset(
     "model dataset resume checkpoint_dir use_gpu gpu_id state show_progress".split()
 )
 
+# Of the run, or what finds the folder.
+_NOT_OF_FOLDER = frozenset("model dataset data_path config_files resume checkpoint_dir".split())
+
 
 class Config(ConfigCompat, RecBoleConfig):
     """The configuration of one run.
@@ -94,6 +98,7 @@ class Config(ConfigCompat, RecBoleConfig):
 
     Attributes:
         notes: Lines for the log, which does not exist yet at this point.
+        folder_file: The YAML file in the data set's folder that was read.
         origins: Key to the place of its effective value, for keys that a user gave.
         protocol: ``eval_args`` complete, before RecBole's part of it is separated: a cold split is
             still in it. Whatever trains for this run is configured with it.
@@ -104,6 +109,7 @@ class Config(ConfigCompat, RecBoleConfig):
     """
 
     internal_config_dict: dict[str, Any]
+    external_config_dict: dict[str, Any]
 
     def __init__(
         self,
@@ -120,6 +126,10 @@ class Config(ConfigCompat, RecBoleConfig):
         self._eval_args: dict[str, Any] = {}
         self._flags = dict(cmd_line or {})
         self._stored = {} if checkpoint is None else dict(checkpoint["given"])
+        self._reads_folder = checkpoint is None  # which has what the run read there
+        self._of_data: list[tuple[str, str]] = []
+        self.folder_file: Path | None = None
+        self._dataset_argument = dataset
         super().__init__(model, dataset, config_file_list, config_dict)
         if checkpoint is not None:
             self._restore(checkpoint["config"])
@@ -158,6 +168,33 @@ class Config(ConfigCompat, RecBoleConfig):
             for key, value in self._flags.items()
         }
         return self._note_origin(values, COMMAND_LINE)
+
+    def _merge_external_config_dict(self) -> None:
+        super()._merge_external_config_dict()
+        if self._reads_folder:
+            self.external_config_dict = {**self._of_folder(), **self.external_config_dict}
+
+    def _of_folder(self) -> dict[str, Any]:
+        """The keys of NAME.yaml in the data set's folder that the user does not give elsewhere."""
+        name = str(self._choose("dataset", self._dataset_argument, DEFAULT_DATASET))
+        home = str(self._choose("data_path", None, "dataset"))
+        path = Path(home, name, f"{name}.yaml")
+        try:
+            found = Path(name).name == name and path.is_file()
+        except (OSError, ValueError):
+            found = False
+        if not found:  # a name that is none is refused later
+            return {}
+        self.folder_file, values = path, read_yaml(path)
+        for key in _NOT_OF_FOLDER & values.keys():
+            raise ConfigError(f"{path}: '{key}' has no effect in a data set's folder; remove it")
+        users = self.origins, self._given, self._eval_args
+        self.origins, self._given, self._eval_args = {}, [], {}
+        kept = {k: v for k, v in values.items() if k == "eval_args" or k not in users[0]}
+        self._note_origin(kept, str(path))
+        self._of_data, self._given = self._given, users[1]
+        self.origins, self._eval_args = self.origins | users[0], self._eval_args | users[2]
+        return kept
 
     def _note_origin(self, values: dict[str, Any], origin: str) -> dict[str, Any]:
         for key, value in values.items():
@@ -239,9 +276,9 @@ class Config(ConfigCompat, RecBoleConfig):
         return self._special.get("load_col") or {}
 
     def _get_final_config_dict(self) -> dict[str, Any]:
-        self.notes += check_keys(
-            self._given, self.internal_config_dict, self.model, self.model_class
-        )
+        known = self.internal_config_dict, self.model, self.model_class
+        check_keys(self._of_data, *known)  # their keys serve any model: no notes
+        self.notes += check_keys(self._given, *known)
         final = super()._get_final_config_dict()
         for key in self.external_config_dict:
             text = self._flags[key] if self.origins[key] == COMMAND_LINE else None

@@ -41,6 +41,11 @@ def check_data_keys(
     _refuse_pickles(final, origins)
     _check_columns(final, origins)
     _check_numbers(final, origins)
+    if final.get("features_file") and "image" in (final.get("features") or {}):
+        raise ConfigError(
+            f"{origins.get('features_file', 'defaults')}: 'features_file' and image in 'features' "
+            f"({origins.get('features', 'defaults')}) both give the features of pictures; keep one"
+        )
     return _check_split_files(final, origins, eval_keys)
 
 

@@ -57,6 +57,9 @@ def adjust(
         notes.append("worker: batches are made in the main process, for equal results everywhere")
         final["worker"] = 0
     by_user = [mode.by_user for mode in EvalMode.all_of(final["eval_args"])]
+    others = [name for name in final.get("features") or () if name != "image"]
+    if others and not getattr(model_class, "reads_features", True):
+        notes.append(f"{model} reads no features of {' and '.join(others)}")
     return notes + _notes_on_modes(by_user, given, model, sequential)
 
 

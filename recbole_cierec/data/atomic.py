@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow
 
 from recbole_cierec.data.coded_table import read_coded
+from recbole_cierec.data.parquet import SUFFIX, column_names, read_rows
 from recbole_cierec.errors import DataError
 
 TYPES = ("token", "float", "token_seq", "float_seq")
@@ -47,7 +48,7 @@ def read_atomic(
     encoding: str = "utf-8",
     coded: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Read one atomic file.
+    """Read one atomic file, also in Parquet (:mod:`recbole_cierec.data.parquet`).
 
     Args:
         separator: One ASCII character between two cells.
@@ -66,12 +67,17 @@ def read_atomic(
     """
     path = Path(path)
     types = read_header(path, separator=separator, encoding=encoding)
-    rows = _check_rows(path, separator, len(types), encoding)
+    kept = [field for field in types if columns is None or field in columns]
+    wanted = {field: types[field] for field in kept}
+    if path.suffix == SUFFIX:
+        table, rows = read_rows(path, wanted, separator, MISSING_NUMBERS, coded)
+    else:
+        rows = _check_rows(path, separator, len(types), encoding)
     if rows == 0:
         raise DataError(f"{path}: has a header but no rows; add data or remove the file")
-    kept = [field for field in types if columns is None or field in columns]
-    parse = _parse_coded if coded else _parse
-    table = parse(path, separator, encoding, list(types), {f: types[f] for f in kept})
+    if path.suffix != SUFFIX:
+        parse = _parse_coded if coded else _parse
+        table = parse(path, separator, encoding, list(types), wanted)
     for field in kept:
         if types[field] == "float":
             refuse_rows(path, np.isinf(table[field].to_numpy()), f"{field} is infinite")
@@ -92,6 +98,8 @@ def read_header(
     path = Path(path)
     if len(separator) != 1 or not separator.isascii() or separator in '\r\n"':
         raise DataError(f"{path}: field_separator {separator!r} must be one ASCII character")
+    if path.suffix == SUFFIX:
+        return _types_of(path, column_names(path), separator)
     with _open(path, encoding) as file:
         first = file.readline(MAX_LINE_BYTES)
     try:
@@ -103,21 +111,27 @@ def read_header(
     if not line:
         what = "its first line is blank" if first else "the file is empty"
         raise DataError(f"{path}: {what}; it must name the columns, as in user_id:token")
+    return _types_of(path, line.split(separator), separator)
+
+
+def _types_of(path: Path, names: list[str], separator: str) -> dict[str, str]:
+    """The type of each column, from names as in ``user_id:token``."""
     types: dict[str, str] = {}
-    for cell in line.split(separator):
+    where = in_header(path)
+    for cell in names:
         field, colon, kind = cell.partition(":")
         if not field or not colon:
             raise DataError(
-                f"{path}, line 1: {_short(cell)} is not field:type; name each column as in "
+                f"{where}: {_short(cell)} is not field:type; name each column as in "
                 f"user_id:token, separated by {separator!r}"
             )
         if kind not in TYPES:
             raise DataError(
-                f"{path}, line 1: column {_short(field)} has the unknown type {_short(kind)}; "
+                f"{where}: column {_short(field)} has the unknown type {_short(kind)}; "
                 f"use one of {', '.join(TYPES)}"
             )
         if field in types:
-            raise DataError(f"{path}, line 1: two columns are named {_short(field)}; rename one")
+            raise DataError(f"{where}: two columns are named {_short(field)}; rename one")
         types[field] = kind
     return types
 
@@ -185,10 +199,8 @@ def split_cells(
         except ValueError:
             array = np.array([np.nan])
         if not np.isfinite(array).all():
-            line = _line_of_row(path, row)
-            raise DataError(
-                f"{path}, line {line}: {cells.name} holds an element that is not a number"
-            )
+            place = f"{path}, {_place_of_row(path, row)}"
+            raise DataError(f"{place}: {cells.name} holds an element that is not a number")
         arrays.append(array)
     return arrays
 
@@ -344,9 +356,20 @@ def refuse_rows(path: str | Path, wrong: np.ndarray, what: str) -> None:
     """
     count = int(wrong.sum())
     if count:
-        more = f" (and {count - 1} more such lines)" if count > 1 else ""
-        line = _line_of_row(path, int(wrong.argmax()))
-        raise DataError(f"{path}, line {line}: {what}{more}; correct or remove it")
+        place = _place_of_row(path, int(wrong.argmax()))
+        more = f" (and {count - 1} more such {place.split()[0]}s)" if count > 1 else ""
+        raise DataError(f"{path}, {place}: {what}{more}; correct or remove it")
+
+
+def in_header(path: Path) -> str:
+    """The header of an atomic file, for messages: only a text file has a first line."""
+    return str(path) if path.suffix == SUFFIX else f"{path}, line 1"
+
+
+def _place_of_row(path: str | Path, row: int) -> str:
+    """``line 5``, or ``row 4`` of a Parquet file; rows are counted from 1."""
+    parquet = Path(path).suffix == SUFFIX
+    return f"row {row + 1}" if parquet else f"line {_line_of_row(path, row)}"
 
 
 def _line_of_row(path: str | Path, row: int) -> int:

@@ -58,17 +58,38 @@ def read_coded(
     )
     columns = {}
     for name in types:
-        column, table = table[name], table.drop_columns(name)  # freed once it is converted
-        if types[name] == "token":
-            columns[name] = _categorical(column)
-        elif types[name] == "float":
-            columns[name] = column.to_numpy()
+        columns[name], table = table[name], table.drop_columns(name)
+    return as_frame(columns, types)
+
+
+def as_frame(
+    columns: dict[str, pyarrow.ChunkedArray], types: Mapping[str, str], coded: bool = True
+) -> pd.DataFrame:
+    """A table of Arrow's columns, as :func:`read_coded` returns it.
+
+    Args:
+        columns: Text or its dictionary, and float64; emptied, to free each once it is converted.
+        types: Of all columns.
+        coded: Make tokens categorical; otherwise they are text, NaN where empty.
+    """
+    made = {}
+    for name, kind in types.items():
+        column = columns.pop(name)
+        if kind == "token" and coded:
+            made[name] = _categorical(column)
+        elif kind == "float":
+            made[name] = column.to_numpy()
         else:
-            columns[name] = _texts(column)
-    return pd.DataFrame(columns, copy=False)
+            texts = _texts(column)
+            made[name] = texts if coded else pd.Series(texts, dtype=object)
+    return pd.DataFrame(made, copy=False)
 
 
 def _categorical(column: pyarrow.ChunkedArray) -> pd.Categorical:
+    if not pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    if not column.num_chunks:
+        return pd.Categorical.from_codes([], pd.Index([], dtype=object))
     column = column.unify_dictionaries()
     texts = column.chunk(0).dictionary.to_pylist()
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])

@@ -12,6 +12,7 @@ import torch
 from recbole.data.interaction import Interaction, cat_interactions
 
 from recbole_cierec.data.atomic import refuse_rows
+from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.cold_split import TEST, VALID, WARM, ColdSplit, first_times, hold_out
 from recbole_cierec.evaluation.eval_mode import EvalMode
@@ -199,7 +200,7 @@ class ColdSequenceMixin(ColdSplitMixin):
                 wrong[f"{name} and {lists} have different lengths"] = others != lengths
         parts, ends = self.benchmark_filename_list, np.cumsum(self.file_size_list)
         for part, end, size in zip(parts, ends, self.file_size_list, strict=True):
-            path = Path(self.dataset_path, f"{self.dataset_name}.{part}.inter")
+            path = atomic_file(Path(self.dataset_path, f"{self.dataset_name}.{part}.inter"))
             for what, rows in wrong.items():
                 refuse_rows(path, rows[end - size : end], what)
 

@@ -15,6 +15,7 @@ from recbole.utils import ModelType
 from recbole_cierec.config.schema import KEYS
 from recbole_cierec.data.atomic import TYPES, read_header
 from recbole_cierec.data.columns import ROLES
+from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError, nearest
 
 _FLOATS = ("float", "float_seq")
@@ -30,10 +31,11 @@ class Files:
     name: str
 
     def paths(self, file: str) -> list[Path]:
-        """The paths of NAME.inter and so on; several if the data are split already."""
+        """The paths of NAME.inter (or NAME.inter.parquet) and so on; several if the data are split
+        already."""
         parts = self.config["benchmark_filename"] if file == "inter" else None
         names = [f"{self.name}.{part}" for part in parts] if parts else [self.name]
-        return [self.folder / f"{name}.{file}" for name in names]
+        return [atomic_file(self.folder / f"{name}.{file}") for name in names]
 
     def header(self, path: Path) -> dict[str, str]:
         """The type of each column."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_cierec.data.atomic import refuse_rows
+from recbole_cierec.data.atomic import in_header, refuse_rows
 from recbole_cierec.errors import DataError
 
 PADDING = "[PAD]"  # RecBole's name of row 0 of every vocabulary
@@ -87,7 +87,8 @@ def check_header(
         if name in types and types[name] not in role.types:
             needed = " or ".join(f"{name}:{kind}" for kind in role.types)
             raise DataError(
-                f"{path}, line 1: column {name} is {types[name]}, it must be {needed} ({role.key})"
+                f"{in_header(path)}: column {name} is {types[name]}, it must be {needed} "
+                f"({role.key})"
             )
         if role.needed and name not in types:
             present = ", ".join(names or types)
@@ -100,7 +101,7 @@ def check_header(
         of_list = types.get(name + suffix)
         if of_list and not kind.endswith("_seq") and of_list != f"{kind}_seq":
             raise DataError(
-                f"{path}, line 1: column {name}{suffix} is {of_list}, it must be "
+                f"{in_header(path)}: column {name}{suffix} is {of_list}, it must be "
                 f"{name}{suffix}:{kind}_seq, since {name} is {kind}"
             )
 

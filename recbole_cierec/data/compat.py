@@ -16,6 +16,7 @@ from recbole_cierec.data.atomic import (
     validate_interactions,
 )
 from recbole_cierec.data.columns import check_header, refuse_padding
+from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError
 
 if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they use
@@ -65,7 +66,7 @@ class DatasetCompat(_Base):
         """Report a missing .inter file as a DataError."""
         parts = self.benchmark_filename_list
         names = [f"{token}.{part}.inter" for part in parts] if parts else [f"{token}.inter"]
-        for path in (Path(dataset_path, name) for name in names):
+        for path in (atomic_file(Path(self.dataset_path, name)) for name in names):
             if not path.is_file():
                 raise DataError(f"{path}: no such file; check dataset and data_path")
         super()._load_inter_feat(token, dataset_path)
@@ -91,6 +92,8 @@ class DatasetCompat(_Base):
         Raises:
             DataError: The file is malformed.
         """
+        # While files in Parquet are loaded, RecBole sees text files of their names.
+        filepath = getattr(self, "_behind", {}).get(filepath, filepath)
         load, unload = self._get_load_and_unload_col(source)
         if load == set():
             return None

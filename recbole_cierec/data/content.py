@@ -19,6 +19,7 @@ from torch import Tensor
 
 from recbole_cierec.data.atomic import read_atomic, read_header, validate_interactions
 from recbole_cierec.data.columns import check_header, refuse_padding
+from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.checkpoint import from_plain, to_plain
 from recbole_cierec.files.digest import array_digest
@@ -82,7 +83,7 @@ class ItemContent:
     def _table(self) -> dict[str, list]:
         """Columns of NAME.item by internal id; items without a row have empty cells."""
         config = self.config
-        path = self.folder / f"{config['dataset']}.item"
+        path = atomic_file(self.folder / f"{config['dataset']}.item")
         if not path.is_file():
             raise DataError(
                 f"{path}: not found; {config['model']} needs item content, so write this file "
@@ -103,7 +104,7 @@ class ItemContent:
         lines = [line_of_id.get(token, -1) for token in self.item_ids]
         lines[0] = -1  # the padding item
         table: dict[str, list] = {"line": lines}
-        if config["features_file"]:
+        if config["features_file"] or config["features"]:
             table["ids"] = frame[id_field].tolist()  # the item of each data line
         for field in (*wanted, *category):
             if field in frame:
@@ -129,7 +130,7 @@ class ItemContent:
 
     @property
     def line_ids(self) -> list[str]:
-        """The item of each data line of NAME.item; only with ``features_file``."""
+        """The item of each data line of NAME.item; only with given features."""
         return self._table["ids"]
 
     def column(self, field: str) -> list[str]:

@@ -30,6 +30,7 @@ from recbole_cierec.data.column_keys import Files
 from recbole_cierec.data.compat import DatasetCompat
 from recbole_cierec.data.content import ItemContent
 from recbole_cierec.data.fast_interaction import FastInteraction
+from recbole_cierec.data.parquet import as_text_files, atomic_file
 from recbole_cierec.data.recbole_errors import as_data_errors
 from recbole_cierec.errors import DataError, nearest
 
@@ -50,9 +51,11 @@ class ContentMixin(DatasetCompat):
                 f"{nearest(token, others)}"
             )
         Files(self.config, folder, token).check(getattr(self.config, "origins", {}))
-        super()._load_data(token, dataset_path)
+        with as_text_files(folder, token) as (text_folder, self._behind):
+            super()._load_data(token, str(text_folder))
+        del self._behind
         if self.config["item_vocabulary"] == "all" and self.item_feat is None:
-            self.item_feat = self._item_ids_only(folder / f"{token}.item")
+            self.item_feat = self._item_ids_only(atomic_file(folder / f"{token}.item"))
 
     def _item_ids_only(self, path: Path) -> pd.DataFrame | None:
         if not path.is_file():

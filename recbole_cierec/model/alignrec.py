@@ -11,9 +11,11 @@
                  + similarity_weight * |C C' - M M'|_F / n,  C content parts, M unit m_i     REG
 
 Phase 1 (inter-content alignment, ICA) trains only the encoder, on the items: some tokens or the
-picture are hidden and predicted from the rest. Its vectors are then centred, scaled to length 1 and
-frozen, and A is built from them once. R is D_u^-1/2 R D_i^-1/2; A has the k nearest items and the
-item itself, normalised in the same way by its row sums. All graph products are sparse.
+picture are hidden and predicted from the rest. With ``features``, each further modality has T input
+tokens as the picture has, and is hidden and predicted as the picture is. The vectors are then
+centred, scaled to length 1 and frozen, and A is built from them once. R is D_u^-1/2 R D_i^-1/2; A
+has the k nearest items and the item itself, normalised in the same way by its row sums. All graph
+products are sparse.
 
 Reconstruction from a summary of the paper and from public code: a small encoder over cached
 features and annotation tokens replaces BEiT-3 (call results "AlignRec, own content encoder"), and
@@ -29,7 +31,7 @@ without picture and annotation has the score 0 for all users.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from logging import getLogger
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,7 @@ from torch.nn import functional as F
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.base import graphs
+from recbole_cierec.model.base.given_modalities import GivenModalities
 from recbole_cierec.model.base.graph_recommender import (
     GraphRecommender,
     Parts,
@@ -60,10 +63,15 @@ if TYPE_CHECKING:
     from recbole_cierec.data.dataset import VisualDataset
 
 
+Given = dict[str, tuple[Tensor, Tensor]]  # features [m, D_m] and bool [m], by modality
+Hidden = tuple[Tensor, Tensor, dict[str, Tensor]]  # tokens, pictures, given modalities
+
+
 class AlignRec(TwoPhases, GraphRecommender):
     """Ids, pictures and annotations at training and inference."""
 
     pretrained_parts = ("content_encoder",)
+    reads_features = True
     draws_per_row = True  # phase 1 draws the hidden tokens per item
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
@@ -92,7 +100,10 @@ class AlignRec(TwoPhases, GraphRecommender):
         self.register_buffer("features", pictures.features.clone(), persistent=False)
         self.register_buffer("tokens", content.tokens.clone(), persistent=False)
         self.register_buffer("has_picture", pictures.has_picture.clone(), persistent=False)
+        self.given = GivenModalities(content)  # f_m
         filled = pictures.has_picture | content.has_annotation
+        for name in self.given.sizes:
+            filled = filled | self.given.has(name)
         self.register_buffer("filled", filled, persistent=False)
         heads = config["attention_heads"]
         if width % heads:
@@ -100,7 +111,9 @@ class AlignRec(TwoPhases, GraphRecommender):
         shape = config["image_tokens"], config["attention_blocks"], heads
         n_tokens = len(content.token_names)
         with self.random_stream("content_encoder"):
-            self.content_encoder = ContentEncoder(self.features.shape[1], n_tokens, width, *shape)
+            self.content_encoder = ContentEncoder(
+                self.features.shape[1], n_tokens, width, *shape, given=self.given.sizes
+            )
         # Results of phase 1 are stored with the weights, so a checkpoint is complete.
         self.register_buffer("content", torch.zeros(self.n_items, width))  # unit m_i
         none = torch.full((self.n_items, self.neighbours_count), -1, dtype=torch.long)
@@ -115,10 +128,15 @@ class AlignRec(TwoPhases, GraphRecommender):
     def pretrain_loss(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
         """ICA on a batch of items: the losses [] of hidden tokens and of hidden pictures."""
         items = interaction[self.ITEM_ID]
-        encoder, tokens, picture = self.content_encoder, self.tokens[items], self.has_picture[items]
-        hidden = encoder.hide(tokens, picture, self.mask_share)
-        token, image = encoder.losses(self.features[items], tokens, picture, hidden)
+        encoder, (features, tokens, picture, given) = self.content_encoder, self._content_of(items)
+        hidden = encoder.hide(tokens, picture, self.mask_share, given)
+        token, image = encoder.losses(features, tokens, picture, hidden, given)
         return token, self.image_weight * image
+
+    def _content_of(self, items: Tensor) -> tuple[Tensor, Tensor, Tensor, Given]:
+        """Features of pictures, tokens, whether there is a picture, and given modalities."""
+        given = {name: (f, self.given.has(name)[items]) for name, f in self.given(items).items()}
+        return self.features[items], self.tokens[items], self.has_picture[items], given
 
     def pretrain_groups(self) -> list[dict]:
         parameters = list(self.content_encoder.parameters())
@@ -145,12 +163,7 @@ class AlignRec(TwoPhases, GraphRecommender):
     def _unit_vectors(self) -> Tensor:
         """m_i of all items [n_items, w], centred and of length 1; zero without content."""
         blocks = torch.arange(self.n_items, device=self.seen.device).split(ITEM_BLOCK)
-        vectors = torch.cat(
-            [
-                self.content_encoder(self.features[b], self.tokens[b], self.has_picture[b])
-                for b in blocks
-            ]
-        )
+        vectors = torch.cat([self.content_encoder(*self._content_of(b)) for b in blocks])
         trained = self.seen > 0
         # The vectors share a large common component, which would make all items similar.
         mean = vectors[trained & self.filled].mean(0) if bool((trained & self.filled).any()) else 0
@@ -254,6 +267,7 @@ class ContentEncoder(nn.Module):
         image_tokens: T, the number of tokens made from the features.
         blocks: Number of attention blocks.
         heads: Attention heads per block.
+        given: D_m of each further modality.
     """
 
     def __init__(
@@ -264,6 +278,7 @@ class ContentEncoder(nn.Module):
         image_tokens: int = 4,
         blocks: int = 1,
         heads: int = 4,
+        given: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.image_tokens = image_tokens
@@ -272,46 +287,72 @@ class ContentEncoder(nn.Module):
         self.tokens = nn.Embedding(n_tokens, width, padding_idx=0)
         self.blocks = nn.ModuleList(AttentionBlock(width, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
-        self.guess_token = nn.Linear(width, n_tokens - 1)
+        self.guess_token = nn.Linear(width, max(1, n_tokens - 1))  # 1: data without annotations
         self.guess_image = nn.Linear(width, feature_size)
+        self.given_maps, self.guess_given = nn.ModuleDict(), nn.ModuleDict()
+        for name, size in (given or {}).items():
+            self.given_maps[name] = unit_linear(size, image_tokens * width, 1.0)
+            self.guess_given[name] = nn.Linear(width, size)
 
-    def forward(self, features: Tensor, tokens: Tensor, picture: Tensor) -> Tensor:
+    def forward(
+        self, features: Tensor, tokens: Tensor, picture: Tensor, given: Given | None = None
+    ) -> Tensor:
         """Items to vectors.
 
         Args:
             features: [m, D].
             tokens: Annotation token ids [m, L], 0 = none.
             picture: bool [m], whether the features are visible.
+            given: f_m [m, D_m] of each further modality, and bool [m], whether it is visible.
 
         Returns:
             m [m, w].
         """
         rows = len(features)
         summary = self.summary.expand(rows, 1, -1)
-        image = self.image_map(features).view(rows, self.image_tokens, -1)
-        x = torch.cat([summary, image, self.tokens(tokens)], 1)
+        maps: list[tuple[nn.Module, Tensor, Tensor]] = [(self.image_map, features, picture)]
+        maps += [(self.given_maps[name], *one) for name, one in (given or {}).items()]
+        dense = [to_tokens(f).view(rows, self.image_tokens, -1) for to_tokens, f, _ in maps]
+        x = torch.cat([summary, *dense, self.tokens(tokens)], 1)
         always = torch.ones(rows, 1, dtype=torch.bool, device=features.device)
-        image_visible = picture.unsqueeze(1).expand(-1, self.image_tokens)
-        visible = torch.cat([always, image_visible, tokens > 0], 1)
+        shown_parts = [has.unsqueeze(1).expand(-1, self.image_tokens) for _, _, has in maps]
+        visible = torch.cat([always, *shown_parts, tokens > 0], 1)
         for block in self.blocks:
             x = block(x, visible)
         shown = visible.unsqueeze(2)
         return self.norm((x * shown).sum(1) / shown.sum(1))
 
-    def hide(self, tokens: Tensor, picture: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Draw the hidden tokens, bool [m, L], and the hidden pictures, bool [m].
+    def hide(
+        self, tokens: Tensor, picture: Tensor, share: float, given: Given | None = None
+    ) -> Hidden:
+        """Draw the hidden tokens, bool [m, L], and the hidden pictures and modalities, bool [m].
 
-        A picture is hidden only if a token stays visible, and the tokens of a row only if a token
-        or the picture does.
+        A part of a row is hidden only if another stays visible: a picture if a token or a given
+        modality does, the tokens if one of them, the picture or a modality does.
         """
         device = tokens.device
+        others = {name: has for name, (_, has) in (given or {}).items()}
         token = (torch.rand(tokens.shape, device=device) < share) & (tokens > 0)
         left = ((tokens > 0) & ~token).any(1)
+        for has in others.values():
+            left = left | has
         image = (torch.rand(len(tokens), device=device) < share) & picture & left
-        return token & (left | (picture & ~image)).unsqueeze(1), image
+        token = token & (left | (picture & ~image)).unsqueeze(1)
+        hidden: dict[str, Tensor] = {}
+        for name, has in others.items():
+            rest = ((tokens > 0) & ~token).any(1) | (picture & ~image)
+            for other in others.keys() - {name}:
+                rest = rest | (others[other] & ~hidden.get(other, torch.zeros_like(has)))
+            hidden[name] = (torch.rand(len(tokens), device=device) < share) & has & rest
+        return token, image, hidden
 
     def losses(
-        self, features: Tensor, tokens: Tensor, picture: Tensor, hidden: tuple[Tensor, Tensor]
+        self,
+        features: Tensor,
+        tokens: Tensor,
+        picture: Tensor,
+        hidden: Hidden,
+        given: Given | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Losses of predicting hidden tokens and pictures.
 
@@ -320,15 +361,25 @@ class ContentEncoder(nn.Module):
             tokens: [m, L].
             picture: bool [m].
             hidden: From :meth:`hide`.
+            given: As in :meth:`forward`.
 
         Returns:
             Mean cross-entropy per hidden token [] and squared distance per hidden picture [], 0
-            without any.
+            without any; the distances of hidden modalities are added to that of pictures.
         """
-        token, image = hidden
-        m = self(features, tokens.masked_fill(token, 0), picture & ~image)
+        token, image, without = hidden
+        left = {name: (f, has & ~without[name]) for name, (f, has) in (given or {}).items()}
+        m = self(features, tokens.masked_fill(token, 0), picture & ~image, left)
         log_p = torch.log_softmax(self.guess_token(m), 1)
         chosen = log_p.gather(1, (tokens - 1).clamp(min=0))  # [m, L]
         token_loss = -(chosen * token).sum() / token.sum().clamp(min=1)
-        distance = (self.guess_image(m) - features).square().sum(1)
-        return token_loss, (distance * image).sum() / image.sum().clamp(min=1)
+        loss = _distance(self.guess_image(m), features, image)
+        for name, (f, _) in (given or {}).items():
+            loss = loss + _distance(self.guess_given[name](m), f, without[name])
+        return token_loss, loss
+
+
+def _distance(guess: Tensor, features: Tensor, hidden: Tensor) -> Tensor:
+    """Mean squared distance [] of the hidden rows; 0 without any."""
+    distance = (guess - features).square().sum(1)
+    return (distance * hidden).sum() / hidden.sum().clamp(min=1)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from recbole_cierec.errors import ConfigError
+from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.model.amf import rows_of_length
 from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.side import Rows, Side
@@ -77,11 +77,26 @@ class AMR(VisualRecommender):
                 f"embedding_size of AMR must be even, not {config['embedding_size']}: the VBPR "
                 "that it starts from has two vectors of half that size for each user"
             )
-        return {"embedding_size": half, "encoder_training": config["encoder_training"]}
+        given = config["features"] or {}
+        return {
+            "embedding_size": half,
+            "encoder_training": config["encoder_training"],
+            # VBPR reads more modalities than the picture; AMR does not.
+            "features": {name: given[name] for name in given if name == "image"} or None,
+        }
 
     @torch.no_grad()
     def start_from(self, weights: Weights) -> None:
-        """Copy a trained VBPR; the scores equal its scores."""
+        """Copy a trained VBPR; the scores equal its scores.
+
+        Raises:
+            CheckpointError: It was trained on modalities that AMR does not read.
+        """
+        if any(name.startswith("given_") for name in weights):
+            raise CheckpointError(
+                "VBPR was trained on more modalities than the picture, which AMR does not read; "
+                "train it on the features of the image alone"
+            )
         half, content = self.size // 2, self.encoder.out_size
         names = ("user_embedding", "user_visual", "item_embedding")
         gamma_u, theta_u, gamma_i = (

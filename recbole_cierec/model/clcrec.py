@@ -13,7 +13,8 @@ The method needs n negatives per row. They are drawn here, uniformly from the it
 ``train_negatives`` allows and the user did not interact with in training; RecBole's negative is not
 used. Exactly floor(rho B (1 + n)) places are replaced: public code draws them with replacement and
 reaches 39 % instead of 50 %. eta weighs lengths, not their squares, as in that code. No biases, as
-in the method. The content is the picture and, by key, the mean annotation vector.
+in the method. The content is the picture, by key the mean annotation vector, and the modalities of
+``features``, each of length 1.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_cierec.model.base.given_modalities import GivenModalities
 from recbole_cierec.model.base.layers import SLOPE, mean_rows
 from recbole_cierec.model.base.sampled_products import sampled_products
 from recbole_cierec.model.base.side import Rows, Side
@@ -44,6 +46,7 @@ class CLCRec(VisualRecommender):
 
     unseen_items = "content"
     ranks_unseen_users = False
+    reads_features = True
     own_loss = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
@@ -64,6 +67,8 @@ class CLCRec(VisualRecommender):
             with self.random_stream("annotations"):
                 self.token_embedding = self.table(n_tokens, self.size, std=1.0)
             n_in += self.size
+        self.given = GivenModalities(dataset.content)
+        n_in += sum(self.given.sizes.values())
         with self.random_stream("content_in"):
             self.content_in = nn.Linear(n_in, config["content_hidden_size"])  # W1
         self.content_out = nn.Linear(config["content_hidden_size"], self.size)  # W2
@@ -86,6 +91,8 @@ class CLCRec(VisualRecommender):
         if self.use_annotations:
             mean = mean_rows(self.token_embedding, self.tokens[items])
             x = torch.cat([x, F.normalize(mean)], 1)
+        if self.given.sizes:
+            x = torch.cat([x, *map(F.normalize, self.given(items).values())], 1)
         return self.content_out(F.leaky_relu(self.content_in(x), SLOPE))
 
     def content_weights(self) -> list[Tensor]:

@@ -13,8 +13,10 @@ R is D_u^-1/2 R D_i^-1/2 at scoring. For each epoch of training it is made from 
 :mod:`recbole_cierec.model.base.modalities`, with edges of weight 1. No biases, as in the paper.
 
 The row of S of an item without annotations is that of s S_picture alone, as the equation says; with
-``use_annotations: False``, S is S_picture. W_m f_m is part of the loss only. The public code trains
-f_m further, one row for each item; here ``encoder_training: adapter`` trains a map over them.
+``use_annotations: False``, S is S_picture. With ``features``, each further modality has a graph and
+a map too, and the graphs of all modalities but the picture share the weight 1 - s equally. W_m f_m
+is part of the loss only. The public code trains f_m further, one row for each item; here
+``encoder_training: adapter`` trains a map over them.
 
 An unseen item has q = 0 and no interaction, so h, the mean id of its neighbours, ranks it. It is no
 neighbour of other items.
@@ -32,7 +34,7 @@ from torch import Tensor
 
 from recbole_cierec.model.base import graphs
 from recbole_cierec.model.base.graph_recommender import Parts, interaction_graphs
-from recbole_cierec.model.base.modalities import PICTURE, TEXT, MultimodalGraphs
+from recbole_cierec.model.base.modalities import PICTURE, MultimodalGraphs
 from recbole_cierec.model.base.side import Rows, Side
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class FREEDOM(MultimodalGraphs):
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
-        self.picture_share = config["picture_share"] if TEXT in self.modalities else 1.0
+        self.picture_share = config["picture_share"] if len(self.modalities) > 1 else 1.0
         self.edge_dropout = config["edge_dropout"]
         self.content_loss_weight = config["content_loss_weight"]
         self._epoch = 0
@@ -57,8 +59,9 @@ class FREEDOM(MultimodalGraphs):
     def matrices(self) -> Iterator[tuple[str, scipy.sparse.spmatrix]]:
         yield from interaction_graphs(self.interactions)
         similar = self.picture_share * self.item_graph(PICTURE)
-        if TEXT in self.modalities:
-            similar = similar + (1.0 - self.picture_share) * self.item_graph(TEXT)
+        others = self.modalities[1:]
+        for name in others:
+            similar = similar + (1.0 - self.picture_share) / len(others) * self.item_graph(name)
         yield "similar", similar
 
     def begin_epoch(self, epoch: int) -> None:

@@ -2,7 +2,8 @@
 
     y_ui = alpha + beta_u + beta_i + p_u . f_i,    f_i = q_i + W e_i + x_i
 
-x_i is the mean of the vectors of i's annotation tokens. The model is the sum of MF, MF(Image) and
+x_i is the mean of the vectors of i's annotation tokens. With ``features``, each further modality m
+adds W_m f_m. The model is the sum of MF, MF(Image) and
 MF(Semantics), so a network over the same content should beat it. Each part has a switch; with a
 single part it is one of those three models.
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.model.base.given_modalities import GivenModalities, ModalityMaps
 from recbole_cierec.model.base.layers import mean_rows, unit_linear
 from recbole_cierec.model.base.side import Side
 from recbole_cierec.model.base.visual_recommender import VisualRecommender
@@ -38,13 +40,15 @@ class MF_Content(VisualRecommender):
 
     unseen_items = "content"
     has_biases = True
+    reads_features = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         self.use_ids = config["use_ids"]
         self.use_image = config["use_image"]
         self.use_annotations = config["use_annotations"]
-        if not (self.use_ids or self.use_image or self.use_annotations):
+        self.given = GivenModalities(dataset.content)  # f_m
+        if not (self.use_ids or self.use_image or self.use_annotations or self.given.sizes):
             raise ConfigError(
                 "MF_Content: use_ids, use_image and use_annotations are all False; switch one on"
             )
@@ -55,9 +59,10 @@ class MF_Content(VisualRecommender):
         if self.use_ids:
             with self.random_stream("ids"):
                 self.item_embedding = self.table(self.n_items, self.size)  # q_i
+        gain = config["content_init_gain"]
+        self.given_maps = ModalityMaps(self.given.sizes, self.size, gain, self.random_stream)  # W_m
         if self.use_image:
             self.encoder = self.item_encoder(config, dataset)  # e_i
-            gain = config["content_init_gain"]
             with self.random_stream("image"):
                 self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)
         if self.use_annotations:
@@ -74,6 +79,7 @@ class MF_Content(VisualRecommender):
             vector = vector + self.seen_rows(self.item_embedding, items) * kept.unsqueeze(1)
         if self.use_image:
             vector = vector + self.projection(self.encoder(items))
+        vector = self.given_maps(self.given(items), vector)
         if self.use_annotations and (self.training or self.annotation_at_inference):
             x = mean_rows(self.token_embedding, self.tokens[items])
             vector = vector + x * read.unsqueeze(1)

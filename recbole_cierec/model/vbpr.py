@@ -2,6 +2,9 @@
 
     y_ui = alpha + beta_u + beta_i + gamma_u . gamma_i + theta_u . (E e_i) + beta' . e_i
 
+With ``features``, each further modality m of an item adds theta_u . (E_m f_m) + beta'_m . f_m.
+E and all E_m are one linear map of the concatenated features.
+
 gamma: id vectors [d]; theta_u: visual taste [d]; E [d, D]; beta' [D] the visual bias, which
 CIERec's Eq. 8 calls beta_c. The visual bias has shape [B] here: public code that keeps it
 [B, 1] turns the loss into one over all B x B pairs.
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from recbole_cierec.model.base.given_modalities import GivenModalities, ModalityMaps
 from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.model.base.side import Side
 from recbole_cierec.model.base.visual_recommender import VisualRecommender
@@ -29,6 +33,7 @@ class VBPR(VisualRecommender):
 
     unseen_items = "picture"
     has_biases = True
+    reads_features = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
@@ -40,6 +45,10 @@ class VBPR(VisualRecommender):
         self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
         self.visual_bias = nn.Linear(self.encoder.out_size, 1, bias=False)  # beta'
         nn.init.zeros_(self.visual_bias.weight)
+        self.given = GivenModalities(dataset.content)  # f_m
+        sizes = self.given.sizes
+        self.given_projections = ModalityMaps(sizes, self.size, gain, self.random_stream)  # E_m
+        self.given_biases = ModalityMaps(sizes, 1, 0.0, self.random_stream)  # beta'_m
 
     def user_side(self, users: Tensor) -> Side:
         gamma, theta = self.user_embedding(users), self.user_visual(users)
@@ -48,5 +57,7 @@ class VBPR(VisualRecommender):
     def item_side(self, items: Tensor) -> Side:
         e = self.encoder(items)  # [m, D]
         gamma = self.seen_rows(self.item_embedding, items)
-        bias = self.item_biases(items) + self.visual_bias(e).squeeze(1)  # [m]
-        return Side(torch.cat([gamma, self.projection(e)], 1), bias)
+        f = self.given(items)
+        content = self.given_projections(f, self.projection(e))
+        visual = self.given_biases(f, self.visual_bias(e)).squeeze(1)
+        return Side(torch.cat([gamma, content], 1), self.item_biases(items) + visual)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_cierec.data.atomic import read_atomic
+from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import ConfigError, DataError, nearest
 from recbole_cierec.serving.trained import TrainedModel
 
@@ -74,7 +75,7 @@ def filtered_items(trained: TrainedModel, conditions: str) -> np.ndarray:
         DataError: NAME.item or a column is missing.
     """
     config = trained.config
-    path = Path(config["data_path"]) / f"{config['dataset']}.item"
+    path = atomic_file(Path(config["data_path"]) / f"{config['dataset']}.item")
     if not path.is_file():
         raise DataError(f"{path}: not found, and --where reads it; set data_path")
     frame, types = read_atomic(path, separator=config["field_separator"])

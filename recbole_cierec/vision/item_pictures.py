@@ -17,44 +17,35 @@ from torch import Tensor
 
 from recbole_cierec.distributed.world import one_first
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.files.digest import array_digest, file_digest
+from recbole_cierec.files.digest import array_digest
 from recbole_cierec.files.hashed_choice import chosen, exchanged
-from recbole_cierec.vision.feature_files import load_feature_file
-from recbole_cierec.vision.feature_norm import FeatureNorm
+from recbole_cierec.terminal import CONSOLE
+from recbole_cierec.vision.feature_rows import FeatureRows
 from recbole_cierec.vision.feature_shards import WHOLE, Shard
 from recbole_cierec.vision.features import extract_features
-from recbole_cierec.vision.reduced_features import Reduced, ReducedCache
+from recbole_cierec.vision.given_features import (
+    IMAGE,
+    GivenFeatures,
+    GivenFile,
+    ListedItems,
+    coverage,
+    given_files,
+)
 from recbole_cierec.vision.regions import RegionMaps, extract_regions, load_region_file
 from recbole_cierec.vision.visual_encoder import VisualEncoder
 
 if TYPE_CHECKING:
     from recbole_cierec.vision.picture_store import PictureStore
 
-NORM_ROWS = 16384  # rows of features normalised at a time
 
-
-class Items(Protocol):
+class Items(ListedItems, Protocol):
     """What a data set says of its items: :class:`recbole_cierec.data.content.ItemContent`.
 
     Attributes:
-        config: RecBole config with the keys of pictures, encoder and features.
-        folder: The data set's folder.
-        item_ids: External id of each item [n_items]; entry 0 is RecBole's padding.
-        lines: int64 [n_items], each item's data line of NAME.item, -1 for none.
-        line_ids: The item of each data line.
         pictures: What :func:`pictures_of` has made.
     """
 
-    config: Any
-    folder: Path
-    item_ids: Any  # a sequence of texts
     pictures: Any
-
-    @property
-    def lines(self) -> np.ndarray: ...
-
-    @property
-    def line_ids(self) -> list[str]: ...
 
     def column(self, field: str) -> list[str]:
         """Cells of a column of NAME.item [n_items], "" for none."""
@@ -68,8 +59,9 @@ def pictures_of(items: Items) -> ItemPictures:
     return items.pictures
 
 
-class ItemPictures:
-    """Pictures, features and region maps for every item of a data set.
+class ItemPictures(FeatureRows):
+    """Pictures, features and region maps for every item of a data set, and the features of other
+    modalities that the user gives.
 
     Args:
         items: The data set's items.
@@ -79,9 +71,10 @@ class ItemPictures:
     """
 
     def __init__(self, items: Items) -> None:
-        self._items, self._config = items, items.config
-        self.cache_dir = Path(self._config["cache_dir"])
+        super().__init__(items.config)
+        self._items = items
         self._weights_digest = ""  # of the encoder's weights, once they are read
+        self._coverage_logged = False
 
     def digests(self) -> dict[str, str]:
         """sha256 (hex) of each part that has been read so far.
@@ -94,14 +87,45 @@ class ItemPictures:
             parts["pictures"] = array_digest(self.store.digest, self.store.rows)
         if self._weights_digest:
             parts["encoder weights"] = self._weights_digest
-        if self._ready_made and read.keys() & {"_raw_features", "regions"}:
-            parts["features"] = array_digest(file_digest(self._ready_made), self._lines)
+        if self.given is not None and read.keys() & {"_raw_features", "regions"}:
+            parts["features"] = self.given.digest(self._given_rows)
+        for name, modality in read.get("modalities", {}).items():
+            if modality.were_read:
+                parts[f"features of {name}"] = modality.file.digest()
         return parts
 
+    # ------------------------------------------------------------------- given features
+
+    @cached_property
+    def _files(self) -> dict[str, GivenFile]:
+        return given_files(self._items)
+
     @property
-    def _ready_made(self) -> Path | None:
-        path = self._config["features_file"]
-        return Path(path) if path else None
+    def given(self) -> GivenFile | None:
+        """The user's file of features of pictures; None: a network computes them."""
+        return self._files.get(IMAGE)
+
+    @property
+    def _given_path(self) -> Path | None:
+        return None if self.given is None else self.given.path
+
+    @cached_property
+    def modalities(self) -> dict[str, GivenFeatures]:
+        """The modalities other than pictures, by name; the coverage of all is logged."""
+        self._log_coverage()
+        return {name: GivenFeatures(file) for name, file in self._files.items() if name != IMAGE}
+
+    def _log_coverage(self) -> None:
+        """Once, however many modalities are read."""
+        names = list(self._config["features"] or ())
+        if names and not self._coverage_logged:
+            self._coverage_logged = True
+            CONSOLE.info(coverage(self._files, names))
+
+    def forget_raw(self) -> None:
+        super().forget_raw()
+        for modality in vars(self).get("modalities", {}).values():
+            modality.forget_raw()
 
     # ------------------------------------------------------------ pictures and networks
 
@@ -153,18 +177,19 @@ class ItemPictures:
         return rows
 
     @cached_property
-    def _lines(self) -> np.ndarray:
-        """int64 [n_items], the row of each item in ``features_file``; -1 for none."""
+    def _given_rows(self) -> np.ndarray:
+        """int64 [n_items], the row of each item in the file of features; -1 for none."""
+        assert self.given is not None  # noqa: S101  # asked by callers
         if self._config["picture_degrade"] != "none":
             raise ConfigError(
-                "picture_degrade: features_file has no pictures to degrade; drop one of the two"
+                f"picture_degrade: {self.given.key} has no pictures to degrade; drop one of the two"
             )
-        return self._damaged(self._items.lines)
+        return self._damaged(self.given.rows)
 
     @cached_property
     def has_picture(self) -> Tensor:
-        """bool [n_items]: the item has a usable picture, or a row in ``features_file``."""
-        rows = self._lines if self._ready_made else self.store.rows
+        """bool [n_items]: the item has a usable picture, or a row of given features."""
+        rows = self.store.rows if self.given is None else self._given_rows
         return torch.from_numpy(rows >= 0)
 
     # ---------------------------------------------------------------- features and maps
@@ -188,72 +213,19 @@ class ItemPictures:
 
     @cached_property
     def _raw_features(self) -> tuple[np.ndarray, np.ndarray]:
-        """(rows [n, D], row of each item or -1) before normalisation."""
-        if self._ready_made:
-            return load_feature_file(self._ready_made, self._items.line_ids), self._lines
+        if self.given is not None:
+            self._log_coverage()
+            return self.given.load(), self._given_rows
         rows = self.extract()
         assert rows is not None  # noqa: S101  # the whole has no missing shards
         return rows, self.store.rows
-
-    def forget_raw(self) -> None:
-        """Drop the features before normalisation; they are read again where they are needed."""
-        vars(self).pop("_raw_features", None)
-
-    @cached_property
-    def feature_norm(self) -> FeatureNorm:
-        """The affine map fitted on the features of all items that have a picture."""
-        return self._fitted_norm() if self._reduced is None else self._reduced.norm
-
-    def _fitted_norm(self) -> FeatureNorm:
-        raw, rows = self._raw_features
-        used = np.unique(rows[rows >= 0])
-        return FeatureNorm.fit(
-            torch.from_numpy(np.asarray(raw[used], dtype=np.float32)),
-            self._config["feature_norm"],
-            self._config["feature_dim"],
-        )
-
-    @cached_property
-    def _reduced(self) -> Reduced | None:
-        """The principal components of the features, from the cache or into it; None: all of D."""
-        raw, rows = self._raw_features
-        kind, dimensions = self._config["feature_norm"], self._config["feature_dim"]
-        known = rows[rows >= 0]
-        if not dimensions or dimensions >= raw.shape[1] or not len(known):
-            return None
-        file = self._ready_made or Path(raw.filename)  # type: ignore[attr-defined]  # a map
-
-        def compute() -> Reduced:
-            norm = self._fitted_norm()
-            # Not in blocks: a product may round by its number of rows.
-            values = np.asarray(raw[known], dtype=np.float32)
-            return Reduced(norm, norm(torch.from_numpy(values)))
-
-        return ReducedCache(self.cache_dir, file_digest(file), rows, kind, dimensions).get(compute)
-
-    @cached_property
-    def features(self) -> Tensor:
-        """Normalised features [n_items, D]; zero rows where there is no picture."""
-        raw, rows = self._raw_features
-        known = np.flatnonzero(rows >= 0)
-        norm, reduced = self.feature_norm, vars(self).pop("_reduced", None)
-        if reduced is not None:
-            out = torch.zeros(len(rows), reduced.features.shape[1])
-            out[torch.from_numpy(known)] = reduced.features
-            return out
-        out = torch.zeros(len(rows), raw.shape[1])
-        for start in range(0, len(known), NORM_ROWS):  # in blocks, to save memory
-            items = known[start : start + NORM_ROWS]
-            values = np.asarray(raw[rows[items]], dtype=np.float32)
-            out[torch.from_numpy(items)] = norm(torch.from_numpy(values))
-        return out
 
     @cached_property
     def regions(self) -> RegionMaps:
         """Region vectors of the pictures: called with m items, [m, R, C]."""
         maps: np.ndarray | None
-        if self._ready_made:
-            maps, rows = load_region_file(self._ready_made, self._items.line_ids), self._lines
+        if self.given is not None:
+            maps, rows = self.given.load(load_region_file), self._given_rows
         else:
             maps, rows = self.extract(regions=True), self.store.rows
         assert maps is not None  # noqa: S101  # as above

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.vision.feature_files import load_feature_file
+from recbole_cierec.vision.given_features import GivenFeatures
 from recbole_cierec.vision.item_pictures import ItemPictures
 from recbole_cierec.vision.regions import RegionMaps, load_region_file
 
@@ -99,10 +102,21 @@ class NewPictures:
                 more[rows] = known.norm(raw.flatten(0, 1)).view(len(raw), known.count, known.size)
         return _Regions(known, more)
 
+    @cached_property
+    def modalities(self) -> dict[str, NewModality]:
+        """The modalities other than pictures; new items have none."""
+        known, count = self._known.modalities, len(self._ids)
+        if known:
+            getLogger().warning(
+                f"New items have no features of {' and '.join(known)}; they count as missing"
+            )
+        return {name: NewModality.after(given, count) for name, given in known.items()}
+
     def _refuse_no_source(self) -> None:
-        if self._known._ready_made and not self._file:
+        given = self._known.given
+        if given is not None and not self._file:
             raise ConfigError(
-                "new items: the model was trained on features_file, so that nothing tells which "
+                f"new items: the model was trained on {given.key}, so that nothing tells which "
                 "network makes features of new pictures; give --new_features=FILE.npy, a row for "
                 "each new item"
             )
@@ -130,6 +144,28 @@ class NewPictures:
     def _place(self, number: int) -> Path:
         places = [folder / self._paths[number] for folder in self._folders]
         return next((place for place in places if place.exists()), places[0])
+
+
+@dataclass(frozen=True)
+class NewModality:
+    """Given features of the known items, followed by new items without any.
+
+    Attributes:
+        features: Normalised, [n_items, D].
+        has: bool [n_items].
+    """
+
+    features: Tensor
+    has: Tensor
+
+    @classmethod
+    def after(cls, known: GivenFeatures, count: int) -> NewModality:
+        """With ``count`` new items."""
+        none = known.features.new_zeros(count, known.features.shape[1])
+        return cls(
+            torch.cat([known.features, none]),
+            torch.cat([known.has, torch.zeros(count, dtype=torch.bool)]),
+        )
 
 
 class _Regions:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recbole_cierec.errors import DataError
-from recbole_cierec.vision.feature_files import read_rows, refuse_not_finite
+from recbole_cierec.vision.feature_files import KEY, read_rows, refuse_not_finite
 from recbole_cierec.vision.feature_norm import FeatureNorm
 from recbole_cierec.vision.feature_shards import WHOLE, Shard
 from recbole_cierec.vision.features import Kind, cached
@@ -133,13 +133,16 @@ def extract_regions(
     return cached(kind, store, encoder, cache_dir, batch_size, device, progress, shard)
 
 
-def load_region_file(path: Path, ids: Sequence[str]) -> np.ndarray:
+def load_region_file(
+    path: Path, ids: Sequence[str], key: str = KEY, listed: Path | None = None
+) -> np.ndarray:
     """Map ready-made region maps.
 
     Args:
-        path: A .npy file, [n_rows, R, C] of a real number type; row k belongs to the k-th data
-            line of NAME.item.
-        ids: The item of each data line of NAME.item [n_rows].
+        path: A .npy file, [n_rows, R, C] of a real number type.
+        ids: The item of each row [n_rows].
+        key: The key that names the file, for messages.
+        listed: The file that names the items of the rows; None: NAME.item.
 
     Returns:
         [n_rows, R, C] in the file's type, mapped from the disk, read-only.
@@ -149,17 +152,17 @@ def load_region_file(path: Path, ids: Sequence[str]) -> np.ndarray:
             finite, or it is no .npy file at all.
     """
     path = Path(path)
-    maps = read_rows(path, len(ids))
+    maps = read_rows(path, len(ids), key, listed)
     if maps.ndim == 2:
         raise DataError(
-            f"features_file {path}: has shape {maps.shape}, one pooled vector a picture, over "
+            f"{key} {path}: has shape {maps.shape}, one pooled vector a picture, over "
             "which there is nothing to attend; give region maps [rows of NAME.item, regions, "
-            "features], or leave features_file out to compute them from the pictures"
+            f"features], or leave {key} out to compute them from the pictures"
         )
     if maps.ndim != 3 or 0 in maps.shape[1:]:
         raise DataError(
-            f"features_file {path}: has shape {maps.shape}; give region maps "
+            f"{key} {path}: has shape {maps.shape}; give region maps "
             "[rows of NAME.item, regions, features]"
         )
-    refuse_not_finite(maps, f"features_file {path}", "correct or drop these items", ids.__getitem__)
+    refuse_not_finite(maps, f"{key} {path}", "correct or drop these items", ids.__getitem__)
     return maps

@@ -30,7 +30,7 @@ def test_guessing_costs_on_three_rows_are_those_by_hand(make):
     picture = torch.tensor([True, True, False])
     # Row 0 hides token 5 and its picture, row 1 its only token, row 2 tokens 1 and 6.
     hidden = torch.tensor([[0, 1, 0], [1, 0, 0], [1, 0, 1]]).bool(), torch.tensor([1, 0, 0]).bool()
-    token, image = model.content_encoder.losses(features, tokens, picture, hidden)
+    token, image = model.content_encoder.losses(features, tokens, picture, (*hidden, {}))
     w = {k.removeprefix("content_encoder."): v for k, v in oracle.w.items()}
     rows = [
         oracle.encode(features[0].double().numpy(), [2], False),
@@ -53,7 +53,7 @@ def test_what_is_hidden_leaves_something_to_guess_from(make):
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, 7, (4000, 3), generator=generator)
     picture = torch.rand(4000, generator=generator) < 0.7
-    token, image = encoder.hide(tokens, picture, share)
+    token, image, _ = encoder.hide(tokens, picture, share)
     assert not (token & (tokens == 0)).any()
     assert not (image & ~picture).any()
     left = ((tokens > 0) & ~token).any(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from recbole_cierec.config.schema.key import Key, Role
+from recbole_cierec.config.schema.parts import modality_files
 
 key = partial(Key, role=Role.CONTENT)
 
@@ -137,6 +138,14 @@ KEYS = (
         (str, None),
         "Ready-made features (.npy): row k for the k-th data line of NAME.item.",
         path="file",
+    ),
+    key(
+        "features",
+        (dict, None),
+        "Ready-made features of several modalities, {image: F.npy, text: G.npy}: rows as named by"
+        " F.ids.txt, or as in NAME.item.",
+        check=modality_files,
+        searched=False,
     ),
     key(
         "feature_norm",

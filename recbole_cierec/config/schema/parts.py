@@ -10,6 +10,7 @@ or raises :class:`recbole_cierec.config.schema.key.WrongPart`.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from numbers import Real
@@ -193,6 +194,23 @@ def record(required: tuple[str, ...] = (), **fields: Check) -> Check:
         return {name: fields[name](f"{name} in {what}", part) for name, part in value.items()}
 
     return check_all
+
+
+def file(what: str, value: Any) -> str:
+    """The path of a file."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise WrongPart(f"{what} must be the path of a file, not {shown(value)}")
+    return os.fspath(value)
+
+
+MODALITIES = ("image", "text", "audio", "video")
+_files = record((), **dict.fromkeys(MODALITIES, file))
+
+
+def modality_files(what: str, value: Any) -> dict[str, Any] | None:
+    """``features``: always in the same order, on which last bits of results depend."""
+    value = _files(what, value)
+    return {name: value[name] for name in MODALITIES if name in value} or None
 
 
 clipping = record(

@@ -28,7 +28,7 @@ class ItemEncoder(nn.Module):
         config: RecBole config; used for fine-tuning only.
 
     Raises:
-        ConfigError: ``features_file`` is set with fine-tuning.
+        ConfigError: Features of pictures are given, with fine-tuning.
     """
 
     has_picture: Tensor
@@ -40,10 +40,11 @@ class ItemEncoder(nn.Module):
         self.mode, pictures = mode, pictures_of(content)
         self.register_buffer("has_picture", pictures.has_picture.clone(), persistent=False)
         if mode == "finetune":
-            if config["features_file"]:
+            if pictures.given is not None:
+                key = pictures.given.key
                 raise ConfigError(
-                    "features_file: encoder_training finetune runs the network on the pictures; "
-                    "drop features_file, or set encoder_training to adapter"
+                    f"{key}: encoder_training finetune runs the network on the pictures; "
+                    f"drop {key}, or set encoder_training to adapter"
                 )
             self.norm = pictures.feature_norm
             self.network = pictures.encoder()

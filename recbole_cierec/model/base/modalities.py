@@ -1,7 +1,9 @@
-"""The modalities of items, pictures and annotations, and their graphs of similar items.
+"""The modalities of items, pictures, annotations and given features, and their graphs of similar
+items.
 
     f_picture    the features of the encoder, of length 1 unless ``feature_norm`` says otherwise
     f_text       idf of the item's annotation tokens, 0 for others, of length 1
+    f_m          the given features of each further modality of the key ``features``
     idf          log((1 + n) / (1 + n_t)) + 1, of n items with annotations n_t have the token
 
 idf counts training items only: unseen items change no other item's vector.
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.model.base import graphs
+from recbole_cierec.model.base.given_modalities import GivenModalities, ModalityMaps
 from recbole_cierec.model.base.graph_recommender import GraphRecommender, interaction_graphs
 from recbole_cierec.model.base.layers import unit_linear
 from recbole_cierec.vision.item_pictures import pictures_of
@@ -35,8 +38,11 @@ class ItemModalities(GraphRecommender):
     """The modalities of items and their maps to d, W_m f_m.
 
     Attributes:
-        modalities: Names of the modalities: the picture, and the annotations by key.
+        modalities: Names of the modalities: the picture, the annotations by key, and those of the
+            key ``features``, as in ``text features``.
     """
+
+    reads_features = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
@@ -55,12 +61,19 @@ class ItemModalities(GraphRecommender):
             self.register_buffer("token_weights", weights, persistent=False)
             with self.random_stream("annotations"):
                 self.token_embedding = self.table(len(dataset.content.token_names), self.size, gain)
+        self.given = GivenModalities(dataset.content)
+        self._given_names = {f"{name} features": name for name in self.given.sizes}
+        self.modalities += self._given_names
+        self.given_maps = ModalityMaps(self.given.sizes, self.size, gain, self.random_stream)
 
     def modality(self, name: str, items: Tensor) -> Tensor:
         """W_m f_m of items [m, d]; zero without the modality. The rows of ``token_embedding`` are
         the columns of the annotations' W_m."""
         if name == PICTURE:
             return self.projection(self.encoder(items))
+        if name in self._given_names:
+            given = self._given_names[name]
+            return self.given_maps[given](getattr(self.given, given)[items])
         tokens, weights = self.tokens[items], self.token_weights[items]
         return F.embedding_bag(
             tokens, self.token_embedding.weight, per_sample_weights=weights, mode="sum"
@@ -70,6 +83,9 @@ class ItemModalities(GraphRecommender):
         """Cosines of f_m between items, and bool [n_items], the items that have the modality."""
         if name == PICTURE:
             unit = F.normalize(self.features)
+            return graphs.inner(unit), unit.any(1)
+        if name in self._given_names:
+            unit = F.normalize(getattr(self.given, self._given_names[name]))
             return graphs.inner(unit), unit.any(1)
         bags = token_bags(self.tokens, self.token_weights, self.token_embedding.num_embeddings)
         return graphs.inner_sparse(bags), self.tokens[:, 0] > 0

@@ -56,6 +56,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
     unseen_items = ""
     ranks_unseen_users = True  # users without training interactions share one meaningful list
     uses_regions = False  # reads region maps of pictures instead of pooled features
+    reads_features = False  # reads the modalities of the key features, not its image alone
     # If the item vector depends on the user: floats per pair of the largest tensor in training.
     # pair_scores of such a model broadcasts over leading dimensions, [B, 1] with [N].
     pair_width = 0

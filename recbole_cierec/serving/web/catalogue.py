@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from recbole_cierec.data.atomic import read_atomic, read_header
+from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError, PictureError, UserError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.serving.trained import TrainedModel
@@ -102,7 +103,7 @@ class Catalogue:
     @property
     def row_file(self) -> Path | None:
         """NAME.item, where it exists."""
-        path = Path(self._config["data_path"]) / f"{self._config['dataset']}.item"
+        path = atomic_file(Path(self._config["data_path"]) / f"{self._config['dataset']}.item")
         return path if path.is_file() else None
 
     def unlisted(self, item: str) -> dict[str, str] | None:

@@ -24,6 +24,7 @@ from recbole_cierec.serving.similar import BY_ANNOTATIONS, BY_PICTURE, Neighbour
 from recbole_cierec.serving.trained import TrainedModel, with_items
 from recbole_cierec.serving.web.catalogue import Catalogue
 from recbole_cierec.serving.web.refusal import Refusal
+from recbole_cierec.vision.item_pictures import pictures_of
 
 PERSONAL, SHARED, POPULAR = "personal", "shared", "popular"  # kinds of lists
 BY_CONTENT, BY_POPULARITY = "content", "popularity"  # what a score comes from, besides the model
@@ -101,12 +102,16 @@ class ServedModel:
         """What scores new items: ``picture``, ``annotations``, both or nothing."""
         config, kind = self.trained.config, getattr(self.trained.model, "unseen_items", "")
         picture = kind not in ("", BY_ANNOTATIONS)
-        if not kind or (picture and config["features_file"]):
+        if not kind or (picture and self._given_pictures):
             return []  # nothing says which network would make features of new pictures
         words = kind in (BY_ANNOTATIONS, "content") or "category" in kind
         if config["annotation_at_inference"] is False:
             words = False
         return [*[BY_PICTURE] * picture, *[BY_ANNOTATIONS] * words]
+
+    @property
+    def _given_pictures(self) -> bool:
+        return pictures_of(self.trained.dataset.content).given is not None
 
     # ------------------------------------------------------------------------------ lists
 
@@ -331,7 +336,7 @@ class ServedModel:
         if not reads:
             why = "does not score items by their content"
             if getattr(self.trained.model, "unseen_items", ""):
-                why = "was trained on features_file, so new pictures have no features"
+                why = "was trained on given features, so new pictures have none"
             raise Refusal(
                 409,
                 f"{name} {why}, so it has nothing for new items",
