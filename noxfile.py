@@ -86,7 +86,7 @@ def oldest(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def missing(session: nox.Session) -> None:
     """Uninstall one package at a time: what needs it names it, everything else works."""
-    session.install("-e", ".[test,bench]", "wandb")
+    session.install("-e", ".[test]", "wandb")
     _versions(session)
     pip = ("python", "-m", "pip")
     for package in PACKAGES:
