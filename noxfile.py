@@ -9,8 +9,8 @@ table in docs/compatibility.md has the last results.
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import nox
@@ -73,10 +73,9 @@ def newest(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """The lower limits of pyproject.toml, all at once."""
     constraints = Path(session.create_tmp()) / "constraints.txt"
-    # With nox's own Python, which has the packages that the script imports.
-    script = str(Path("tests", "lower_limits.py").resolve())
-    text = session.run(sys.executable, script, external=True, silent=True)
-    constraints.write_text(text or "", encoding="utf-8")
+    # In nox's own Python, which has the packages that the script imports.
+    lower_limits = runpy.run_path(str(Path("tests", "lower_limits.py")))["lower_limits"]
+    constraints.write_text("\n".join(lower_limits()), encoding="utf-8")
     session.install("-c", str(constraints), "-e", ".[test]")
     _versions(session)
     _test(session, *QUICK, *ROOMS, RECBOLE_CIEREC_OLDEST="1")
