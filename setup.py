@@ -18,6 +18,7 @@ BELOW = [f"recbole_cierec.dataset_converters.{name}" for name in INSIDE]
 setup(
     packages=[*find_packages(include=["recbole_cierec", "recbole_cierec.*"]), *OUTSIDE, *BELOW],
     package_dir=OUTSIDE,
+    include_package_data=False,  # setuptools would take folders of data for forgotten packages
     package_data={
         "recbole_cierec": ["py.typed"],  # type checkers read the hints
         "recbole_cierec.report": ["templates/*"],

@@ -18,7 +18,9 @@ EXAMPLES = ROOT / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 MOST_BYTES = 300_000
 # Folders of a machine and of its users, and where a traceback would point.
-_PLACE = re.compile(r"(?<![\w.])/(?:home|root|tmp|usr|var|opt|mnt|work|Users)/|[A-Z]:\\\\|site-packages")
+_PLACE = re.compile(
+    r"(?<![\w.])/(?:home|root|tmp|usr|var|opt|mnt|work|Users)/|\b[A-Z]:\\\\|site-packages"
+)
 
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="an sdist without examples")
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
