@@ -1,4 +1,6 @@
-"""Tests on old and new packages: ``nox`` runs all sessions, ``nox -s oldest`` one of them.
+"""Tests on old and new packages, and the check before a release.
+
+``nox`` runs all sessions, ``nox -s oldest`` one of them.
 
 Needs nox (``pip install nox``) and the Pythons on the PATH. An environment takes about 6 GB and is
 deleted when its session succeeds (``NOX_KEEP=1`` keeps it). Sessions run the quick tests of the
@@ -38,6 +40,15 @@ ROOMS = (
     "tests/cli/test_tune.py",  # optuna
     "tests/tuning/test_ranges.py",
     "tests/trainer/test_gradient_gate.py",  # tensorboard
+)
+# What the session `release` runs on the installed wheel, without the sources.
+INSTALLED = (
+    "tests/cli",
+    "tests/files",
+    "tests/model/test_model_contract.py",
+    "tests/serving",
+    "tests/test_quick_start.py",
+    "tests/test_registry.py",
 )
 QUICK = ("-m", "not slow", "-q", "-p", "no:cacheprovider", "--durations=5")
 
@@ -105,4 +116,41 @@ def docs(session: nox.Session) -> None:
     session.install("-e", ".[docs]")
     words = ("-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.run("python", "-m", "sphinx", *words, env=_environ())
+    _leave(session)
+
+
+@nox.session(python="3.11")
+def release(session: nox.Session) -> None:
+    """What would be uploaded: its metadata, the wheel alone in another folder, the tests of both.
+
+    Leaves wheel and sdist in dist/, where nothing is published from.
+    """
+    folder = Path(session.create_tmp()).resolve()
+    dist = Path("dist").resolve()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build", "twine")
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+
+    session.install(f"recbole-cierec[test] @ {wheel.as_uri()}")
+    _versions(session)
+    shutil.unpack_archive(sdist, folder, filter="data")
+    (source,) = (path for path in folder.iterdir() if (path / "PKG-INFO").is_file())
+    alone = folder / "alone"
+    alone.mkdir()
+    session.chdir(alone)
+    session.run("recbole-cierec", "doctor", silent=True)
+    printed = session.run("recbole-cierec", silent=True, env=_environ()) or ""
+    session.log(printed[printed.index("\nRecall@10 of") :])
+
+    session.log("The tests alone: they import the wheel.")
+    shutil.copytree(source / "tests", alone / "tests")
+    for name in ("pyproject.toml", "run_recbole.py"):  # settings of pytest; what tests start
+        shutil.copy(source / name, alone)
+    session.run("pytest", *QUICK, *INSTALLED, env=_environ())
+    session.log("The sdist, and what is built from it.")
+    session.chdir(source)
+    parts = ("tests/test_packaging.py", "tests/test_examples.py", "tests/test_site.py")
+    session.run("pytest", "-q", "-p", "no:cacheprovider", *parts, env=_environ())
     _leave(session)
