@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import runpy
 import shutil
+import tempfile
 from pathlib import Path
 
 import nox
@@ -119,35 +120,42 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def release(session: nox.Session) -> None:
-    """What would be uploaded: its metadata, the wheel alone in another folder, the tests of both.
-
-    Leaves wheel and sdist in dist/, where nothing is published from.
-    """
-    folder = Path(session.create_tmp()).resolve()
+    """Check what would be uploaded, which stays in dist/; nothing is uploaded."""
     dist = Path("dist").resolve()
     shutil.rmtree(dist, ignore_errors=True)
     session.install("build", "twine")
     session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     session.run("twine", "check", "--strict", str(wheel), str(sdist))
-
     session.install(f"recbole-cierec[test] @ {wheel.as_uri()}")
-    shutil.unpack_archive(sdist, folder, filter="data")
-    (source,) = (path for path in folder.iterdir() if (path / "PKG-INFO").is_file())
-    alone = folder / "alone"
+    # Outside the checkout, and with short paths, which sockets in tests need.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        shutil.unpack_archive(sdist, folder, filter="data")
+        (source,) = folder.iterdir()
+        _test_wheel(session, source, folder / "alone")
+        session.log("The unpacked sdist:")
+        session.chdir(source)
+        quiet = ("-q", "-p", "no:cacheprovider")
+        session.run("pytest", *quiet, "tests/test_packaging.py", env=_environ())
+        pages = ("tests/test_examples.py", "tests/test_site.py")
+        session.run("pytest", *QUICK, *pages, env=_environ())
+    _leave(session)
+
+
+def _test_wheel(session: nox.Session, source: Path, alone: Path) -> None:
+    """The demo and tests in a folder without sources, so that they import the wheel.
+
+    Args:
+        source: The unpacked sdist, which the tests are taken from.
+        alone: The folder to make.
+    """
     alone.mkdir()
     session.chdir(alone)
     session.run("recbole-cierec", "doctor", silent=True)
     printed = session.run("recbole-cierec", silent=True, env=_environ()) or ""
     session.log(printed[printed.index("\nRecall@10 of") :])
-
-    session.log("The tests alone: they import the wheel.")
     shutil.copytree(source / "tests", alone / "tests")
     for name in ("pyproject.toml", "run_recbole.py"):  # settings of pytest; what tests start
         shutil.copy(source / name, alone)
     session.run("pytest", *QUICK, *INSTALLED, env=_environ())
-    session.log("The sdist, and what is built from it.")
-    session.chdir(source)
-    session.run("pytest", "-q", "-p", "no:cacheprovider", "tests/test_packaging.py", env=_environ())
-    session.run("pytest", *QUICK, "tests/test_examples.py", "tests/test_site.py", env=_environ())
-    _leave(session)
