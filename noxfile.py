@@ -1,4 +1,6 @@
-"""Tests on old and new packages: ``nox`` runs all sessions, ``nox -s oldest`` one of them.
+"""Tests on old and new packages, and the check before a release.
+
+``nox`` runs all sessions, ``nox -s oldest`` one of them.
 
 Needs nox (``pip install nox``) and the Pythons on the PATH. An environment takes about 6 GB and is
 deleted when its session succeeds (``NOX_KEEP=1`` keeps it). Sessions run the quick tests of the
@@ -9,8 +11,9 @@ table in docs/compatibility.md has the last results.
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
-import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -38,6 +41,13 @@ ROOMS = (
     "tests/cli/test_tune.py",  # optuna
     "tests/tuning/test_ranges.py",
     "tests/trainer/test_gradient_gate.py",  # tensorboard
+)
+# What the session `release` runs on the installed wheel, without the sources.
+INSTALLED = (
+    "tests/config",
+    "tests/files",
+    "tests/test_quick_start.py",
+    "tests/test_registry.py",
 )
 QUICK = ("-m", "not slow", "-q", "-p", "no:cacheprovider", "--durations=5")
 
@@ -73,10 +83,9 @@ def newest(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """The lower limits of pyproject.toml, all at once."""
     constraints = Path(session.create_tmp()) / "constraints.txt"
-    # With nox's own Python, which has the packages that the script imports.
-    script = str(Path("tests", "lower_limits.py").resolve())
-    text = session.run(sys.executable, script, external=True, silent=True)
-    constraints.write_text(text or "", encoding="utf-8")
+    # In nox's own Python, which has the packages that the script imports.
+    lower_limits = runpy.run_path(str(Path("tests", "lower_limits.py")))["lower_limits"]
+    constraints.write_text("\n".join(lower_limits()), encoding="utf-8")
     session.install("-c", str(constraints), "-e", ".[test]")
     _versions(session)
     _test(session, *QUICK, *ROOMS, RECBOLE_CIEREC_OLDEST="1")
@@ -86,7 +95,7 @@ def oldest(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def missing(session: nox.Session) -> None:
     """Uninstall one package at a time: what needs it names it, everything else works."""
-    session.install("-e", ".[test,bench]", "wandb")
+    session.install("-e", ".[test]", "wandb")
     _versions(session)
     pip = ("python", "-m", "pip")
     for package in PACKAGES:
@@ -107,3 +116,46 @@ def docs(session: nox.Session) -> None:
     words = ("-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.run("python", "-m", "sphinx", *words, env=_environ())
     _leave(session)
+
+
+@nox.session(python="3.11")
+def release(session: nox.Session) -> None:
+    """Check what would be uploaded, which stays in dist/; nothing is uploaded."""
+    dist = Path("dist").resolve()
+    shutil.rmtree(dist, ignore_errors=True)
+    session.install("build", "twine")
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    session.install(f"recbole-cierec[test] @ {wheel.as_uri()}")
+    # Outside the checkout, and with short paths, which sockets in tests need.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        shutil.unpack_archive(sdist, folder, filter="data")
+        (source,) = folder.iterdir()
+        _test_wheel(session, source, folder / "alone")
+        session.log("The unpacked sdist:")
+        session.chdir(source)
+        quiet = ("-q", "-p", "no:cacheprovider")
+        session.run("pytest", *quiet, "tests/test_packaging.py", env=_environ())
+        pages = ("tests/test_examples.py", "tests/test_site.py")
+        session.run("pytest", *QUICK, *pages, env=_environ())
+    _leave(session)
+
+
+def _test_wheel(session: nox.Session, source: Path, alone: Path) -> None:
+    """The demo and tests in a folder without sources, so that they import the wheel.
+
+    Args:
+        source: The unpacked sdist, which the tests are taken from.
+        alone: The folder to make.
+    """
+    alone.mkdir()
+    session.chdir(alone)
+    session.run("recbole-cierec", "doctor", silent=True)
+    printed = session.run("recbole-cierec", silent=True, env=_environ()) or ""
+    session.log(printed[printed.index("\nRecall@10 of") :])
+    shutil.copytree(source / "tests", alone / "tests")
+    for name in ("pyproject.toml", "run_recbole.py"):  # settings of pytest; what tests start
+        shutil.copy(source / name, alone)
+    session.run("pytest", *QUICK, *INSTALLED, env=_environ())

@@ -3,7 +3,7 @@
     python benchmarks/figures.py --dataset=hm-week
 
 Reads the rows in benchmarks/runs/DATASET-results.jsonl and DATASET-cold.jsonl and writes
-docs/figures/DATASET.svg; needs matplotlib (``pip install 'recbole-cierec[bench]'``). Each row has
+docs/figures/DATASET.svg; needs matplotlib (``pip install 'recbole-cierec[report]'``). Each row has
 one seed: differences smaller than the variation between seeds mean nothing.
 """
 

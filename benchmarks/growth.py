@@ -6,7 +6,7 @@
 Each axis has three sizes while the others stay; benchmarks/synthetic.py generates the data, seed 0,
 512 features per item, d = 64. Each point is a separate process with one thread. Rows already in
 ``--out`` are kept, so the command can be stopped and run again; if all exist it only prints the
-laws and draws the figures (``pip install 'recbole-cierec[bench]'``). A law is the slope through
+laws and draws the figures (``pip install 'recbole-cierec[report]'``). A law is the slope through
 the three points in log-log scale; a cost is the difference of the outer two points. Times are
 processor seconds, memory is the process's peak above its memory after the imports.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,24 +98,69 @@ def test_the_wheel_holds_every_module_and_yaml_and_nothing_else(wheel):
     assert "recbole_cierec/py.typed" in names
 
 
-def test_the_wheel_names_its_license_and_holds_it(wheel):
+def metadata(wheel: Path) -> tuple[str, bytes]:
+    """Its METADATA and its LICENSE."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-        lines = archive.read(name).decode().splitlines()
-        text = archive.read(name.replace("METADATA", "licenses/LICENSE"))
-    assert "License-Expression: MIT" in lines
-    assert text == (ROOT / "LICENSE").read_bytes()
+        license_text = archive.read(name.replace("METADATA", "licenses/LICENSE"))
+        return archive.read(name).decode(), license_text
 
 
-def test_the_source_distribution_holds_tests_and_docs(sdist):
+def test_the_wheel_names_its_license_and_holds_it(wheel):
+    text, license_text = metadata(wheel)
+    assert "License-Expression: MIT" in text.splitlines()
+    assert license_text == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_extra_all_has_every_feature(wheel):
+    text, _ = metadata(wheel)
+    extras = set(re.findall(r"^Provides-Extra: (\S+)", text, re.M))
+    (all_,) = re.findall(r'^Requires-Dist: recbole-cierec\[(.+)\]; extra == "all"', text, re.M)
+    assert set(all_.split(",")) == extras - {"all", "test", "docs", "dev"}
+
+
+LINK = re.compile(r"\]\(([^)]+)\)")
+
+
+def test_the_long_description_has_no_link_into_a_folder(wheel):
+    description = metadata(wheel)[0].split("\n\n", 1)[1]
+    assert description.startswith("# recbole_cierec")
+    links = LINK.findall(description)
+    assert links
+    assert all(link.startswith(("https://", "#")) for link in links)
+    assert "docs/protocol.md" in description  # what was a link is still named
+
+
+def test_with_an_address_all_links_of_the_long_description_are_absolute(tmp_path):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "recbole_cierec").mkdir()
+    (tmp_path / "recbole_cierec" / "__init__.py").write_text('__version__ = "0"\n')
+    for name in ("properties", "dataset_converters"):
+        (tmp_path / name).mkdir()
+    project = tmp_path / "pyproject.toml"
+    line = '[project.urls]\nRepository = "https://example.org/a/b/"\n'
+    project.write_text(project.read_text("utf-8").replace("[project.urls]\n", line), "utf-8")
+    code = "from setuptools import build_meta as b; print(b.prepare_metadata_for_build_wheel('.'))"
+    folder = call(sys.executable, "-c", code, cwd=tmp_path).split()[-1]
+    text = (tmp_path / folder / "METADATA").read_text(encoding="utf-8")
+    ours, theirs = (LINK.findall(t) for t in ((ROOT / "README.md").read_text("utf-8"), text))
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        kind = "raw" if mine.endswith((".png", ".svg")) else "blob"
+        assert other == (mine if "://" in mine else f"https://example.org/a/b/{kind}/HEAD/{mine}")
+
+
+def test_the_source_distribution_holds_tests_docs_and_examples(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     for folder in ("docs", "tests", "benchmarks"):
         assert {
             path.relative_to(ROOT).as_posix()
             for path in (ROOT / folder).rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts
+            if path.is_file() and not {"__pycache__", "_build"} & set(path.parts)
         } <= names
+    assert {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.ipynb")} <= names
     assert {"LICENSE", "README.md", "CHANGELOG.md", "run_recbole.py", "noxfile.py"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".")]
 

@@ -27,6 +27,7 @@ from recbole_cierec.cli import doctor_probe
 from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.compat.patches import PATCHES
 from recbole_cierec.compat.requirements import (
+    DEVELOPMENT,
     DISTRIBUTION,
     OPTIONAL,
     Requirement,
@@ -241,7 +242,9 @@ def _places(folders: dict[str, str], problems: list[str]) -> Iterator[list]:
 
 def _optional(listed: list[Requirement], found: Findings) -> Iterator[list]:
     extras = {
-        package.name: package.extra for package in listed if package.extra not in ("", "test")
+        package.name: package.extra
+        for package in listed
+        if package.extra and package.extra not in DEVELOPMENT
     }
     needed = {package.name for package in listed if not package.extra}
     for name in sorted({*OPTIONAL, *extras} - needed):

@@ -33,6 +33,7 @@ OPTIONAL = {
     "wandb": "log_wandb",
     "xgboost": "RecBole's XGBoost",
 }
+DEVELOPMENT = ("test", "dev")  # extras that add no feature
 _MODULES = {package: module for module, package in PIP_NAMES.items()}
 
 
@@ -67,6 +68,8 @@ def installed(package: str) -> str | None:
 def requirements() -> list[Requirement]:
     """The requirements for the running Python, including those of all extras.
 
+    An extra that names others of this package, such as ``all``, adds nothing to them.
+
     Raises:
         PackageNotFoundError: This package is not installed but runs from a checkout.
         ImportError: The package ``packaging`` is missing or broken.
@@ -75,6 +78,8 @@ def requirements() -> list[Requirement]:
 
     found = []
     for parsed in map(Parsed, requires(DISTRIBUTION) or ()):
+        if parsed.name == DISTRIBUTION:
+            continue
         match = re.search(r"""extra == ["']([\w-]+)""", str(parsed.marker or ""))
         extra = match[1] if match else ""
         if parsed.marker is None or parsed.marker.evaluate({"extra": extra}):
