@@ -203,7 +203,6 @@ class CheckpointMixin(TrainerCompat):
         self.saved_model_file = str(path).replace(".last.pth", ".pth")
         self.history = History.read(history_file(path))
         self._resumed = path, state
-        CONSOLE.info(f"Resuming {path} after epoch {state['epoch'] + 1}")
 
     def _had_ended(self, state: dict[str, Any]) -> bool:
         """Whether the resumed run has nothing left to train; its end is then restored."""

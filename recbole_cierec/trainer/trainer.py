@@ -108,6 +108,7 @@ class TrainerMixin(ReportingMixin):
                 self._restore_rng(path, state["ended"] or state)
                 self.eval_collector.data_collect(train_data)  # some metrics count training items
                 return self.best_valid_score, self.best_valid_result
+            CONSOLE.info(f"Resuming {path} after epoch {state['epoch'] + 1}")
             self.history.drop_after(self.start_epoch - 1)
         with clear_errors(self.config):
             result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
