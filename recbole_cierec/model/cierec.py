@@ -143,8 +143,21 @@ class CIERec(VisualRecommender):
         return self.semantic(c, tokens, known & kept)
 
     def pair_scores(self, user: Side, item: Side) -> PairScores:
+        v = self.visual_gate(user.vector, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
+        return self._fused_scores(user, item, v)
+
+    def scores_of_rows(
+        self, user: Side, item: Side, user_rows: Tensor, item_rows: Tensor
+    ) -> PairScores:
+        if not self.use_gates:
+            return super().scores_of_rows(user, item, user_rows, item_rows)
+        e, gate = item["e"], item["gate"]
+        v = self.visual_gate.of_rows(user.vector, e, gate, user_rows, item_rows)
+        item = item.without("e", "gate")
+        return self._fused_scores(user.take(user_rows), item.take(item_rows), v)
+
+    def _fused_scores(self, user: Side, item: Side, v: Tensor | None) -> PairScores:
         p = user.vector
-        v = self.visual_gate(p, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
         f = self.fusion(item.vector, v, item["s"])  # Eq. 7
         score = user.required_bias + item.required_bias + (p * f).sum(-1)  # Eq. 8
         norm = f.square().sum(-1) + item.required_bias.square()

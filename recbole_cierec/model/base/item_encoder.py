@@ -88,7 +88,10 @@ class ItemEncoder(nn.Module):
             return (self._through_network if self.added is None else self._with_added)(items)
         e = self.features.index_select(0, items)
         if self.mode == "adapter":
-            e = self.adapter(e) * self.has_picture[items].unsqueeze(1)
+            e, known = self.adapter(e), self.has_picture[items]
+            # On a GPU the check would cost a synchronisation.
+            if known.is_cuda or not bool(known.all()):
+                e = e * known.unsqueeze(1)
         return e
 
     def _through_network(self, items: Tensor) -> Tensor:

@@ -69,6 +69,10 @@ class Side:
         """The side with vector and bias only."""
         return replace(self, more={})
 
+    def without(self, *names: str) -> Side:
+        """The side without some of its further tensors."""
+        return replace(self, more={k: v for k, v in self.more.items() if k not in names})
+
     def moved(self, vector: Tensor | None = None, bias: Tensor | None = None) -> Side:
         """The side with another vector or bias."""
         vector = self.vector if vector is None else vector

@@ -113,6 +113,15 @@ class VisualRecommender(Scoring, GeneralRecommender):
             return PairScores(product)
         return PairScores(user.bias + item.bias + product)
 
+    def scores_of_rows(
+        self, user: Side, item: Side, user_rows: Tensor, item_rows: Tensor
+    ) -> PairScores:
+        """:meth:`pair_scores` of rows [B] of users and rows [..., B] of items.
+
+        A model can override it to compute for each distinct user or item once.
+        """
+        return self.pair_scores(user.take(user_rows), item.take(item_rows))
+
     def user_norm(self, user: Side) -> Tensor:
         """Squared length [m] of the user's part of the score, for the L2 term."""
         return user.vector.square().sum(1)
@@ -232,7 +241,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     def _bpr(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         items = torch.stack([rows.positive, rows.negative])  # [2, B]
-        pairs = self.pair_scores(user.take(rows.user), item.take(items))
+        pairs = self.scores_of_rows(user, item, rows.user, items)
         loss = self.pair_loss(*pairs.score)
         norm = self.norms(pairs, item, items).sum()
         self.branch_losses = {n: bpr_loss(*x.detach()) for n, x in pairs.branches.items()}
