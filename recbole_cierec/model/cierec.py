@@ -69,6 +69,8 @@ class CIERec(VisualRecommender):
             with self.random_stream("gates"):
                 self.visual_gate = VisualGate(d, content_size, d, activation, gain)
                 self.inference_gate = InferenceGate(content_size, d, activation)
+            half = config["encoder_precision"] == "bfloat16"
+            self.visual_gate.half = self.inference_gate.half = half
             self.pair_width = content_size  # of Eq. 3, which sees the user
         with self.random_stream("semantic"):
             self._set_semantic(config, dataset, gain)

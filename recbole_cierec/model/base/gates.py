@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.model.base.gated_products import pair_products, unit_product
-from recbole_cierec.model.base.layers import EPS, SLOPE, added, unit_linear
+from recbole_cierec.model.base.layers import EPS, SLOPE, added, unit_linear, wide_linear
 from recbole_cierec.model.base.side import distinct
 
 JoinGradients = Callable[[Tensor, Tensor], Tensor]  # of the visual and the semantic branch
@@ -78,6 +78,8 @@ class ContentGate(nn.Module):
     parameter, as in the paper.
     """
 
+    half = False  # whether training multiplies W_e in bfloat16: ``encoder_precision``
+
     def __init__(self, content_size: int, gate_size: int, activation: str = "linear") -> None:
         super().__init__()
         self.gate_vector = nn.Parameter(torch.randn(gate_size) * 0.01)
@@ -91,7 +93,7 @@ class ContentGate(nn.Module):
     def item_part(self, e: Tensor) -> Tensor:
         """W_e e + W_g g + b [I, D]: the part of the gate's argument without the user."""
         bias = self.content_map.bias + self.gate_map(self.gate_vector)
-        return F.linear(e, self.content_map.weight, bias)
+        return wide_linear(e, self.content_map.weight, bias, self.half and self.training)
 
     def activate(self, argument: Tensor) -> Tensor:
         return torch.sigmoid(argument) if self.activation == "sigmoid" else argument
@@ -202,8 +204,13 @@ class SemanticEncoder(nn.Module):
             return h
         if self.sequence:
             return self._token_steps(self.tokens, h, memory, tokens * known.unsqueeze(1))
-        after, _ = self._step(self._mapped_mean(self.tokens, tokens), h, memory)
-        return torch.where(known.unsqueeze(1), after, h)
+        if known.is_cuda:  # finding the rows would wait for the GPU
+            after, _ = self._step(self._mapped_mean(self.tokens, tokens), h, memory)
+            return torch.where(known.unsqueeze(1), after, h)
+        rows = known.nonzero().squeeze(1)
+        mapped = self._mapped_mean(self.tokens, tokens.index_select(0, rows))
+        after, _ = self._step(mapped, h.index_select(0, rows), memory.index_select(0, rows))
+        return h.index_copy(0, rows, after)
 
     def _one_step(self, c: Tensor, tokens: Tensor | None, known: Tensor | None) -> Tensor:
         s_hat = torch.zeros_like(c)

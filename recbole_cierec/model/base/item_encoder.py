@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.model.base.layers import wide_linear
 from recbole_cierec.vision.finetune import PictureNetwork
 from recbole_cierec.vision.item_pictures import Items, pictures_of
 
@@ -25,7 +26,7 @@ class ItemEncoder(nn.Module):
     Args:
         content: The items of the data set.
         mode: One of :data:`MODES`.
-        config: RecBole config; used for fine-tuning only.
+        config: RecBole config; not read by ``frozen``.
 
     Raises:
         ConfigError: ``features_file`` is set with fine-tuning.
@@ -63,6 +64,7 @@ class ItemEncoder(nn.Module):
             self.adapter = nn.Linear(self.out_size, self.out_size)
             nn.init.eye_(self.adapter.weight)
             nn.init.zeros_(self.adapter.bias)
+            self.half = config["encoder_precision"] == "bfloat16"
 
     @property
     def trainable(self) -> bool:
@@ -88,7 +90,8 @@ class ItemEncoder(nn.Module):
             return (self._through_network if self.added is None else self._with_added)(items)
         e = self.features.index_select(0, items)
         if self.mode == "adapter":
-            e, known = self.adapter(e), self.has_picture[items]
+            half, known = self.half and self.training, self.has_picture[items]
+            e = wide_linear(e, self.adapter.weight, self.adapter.bias, half)
             # On a GPU the check would cost a synchronisation.
             if known.is_cuda or not bool(known.all()):
                 e = e * known.unsqueeze(1)

@@ -36,6 +36,18 @@ def mean_rows(table: nn.Embedding, tokens: Tensor) -> Tensor:
     return (table(tokens) * real).sum(1) / real.sum(1).clamp(min=1)
 
 
+def wide_linear(x: Tensor, weight: Tensor, bias: Tensor, half: bool) -> Tensor:
+    """x W^T + bias; with ``half`` the product is computed in bfloat16, and summed in float32.
+
+    A D x D map of CIERec takes most of its time in such products.
+    """
+    if not half:
+        return F.linear(x, weight, bias)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        product = F.linear(x, weight)
+    return product + bias  # float32: a gate's bias is one, and its product a small part of it
+
+
 def unit_linear(in_size: int, out_size: int, gain: float, bias: bool = True) -> nn.Linear:
     """Linear layer for unit-norm rows: outputs start with standard deviation ``gain``.
 
