@@ -55,6 +55,7 @@ class CIERec(VisualRecommender):
     use_gradient_gate = True  # Eq. 6: the gradient-regularization gates ("GR")
     join_gradients: JoinGradients | None = None  # set by the trainer for some gr_mode
     use_annotations = True  # s^_i of Eq. 5: privileged information ("PI")
+    users_at_once = 128  # of a full ranking, each of which reads the maps of all items
     maps_bytes: int | None = None  # of UserGateRanking; a server, which ranks few users, sets less
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
