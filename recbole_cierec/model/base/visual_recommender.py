@@ -61,6 +61,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
     pair_width = 0
     # Annotations enter tensors that training computes once, such as graphs of similar items.
     annotations_once = False
+    short_step = False  # on a CPU one process trains faster than several
     draws_per_row = False  # training draws random numbers per row, as dropout does
 
     user_embedding: nn.Embedding  # p_u, read by the default user_side
