@@ -230,7 +230,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
         if self.reg_weight:
             # Of the vectors, not of the weights behind them: in MF both are the same, and it
             # keeps networks of any depth to the same scale.
-            norm = self.user_norm(user)[rows.user].sum() + item_norm
+            norm = self.user_norm(user).index_select(0, rows.user).sum() + item_norm
             loss = loss + self.reg_weight * norm / len(rows.user)
         return loss
 
@@ -275,7 +275,9 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     def norms(self, pairs: PairScores, item: Side, rows: Tensor) -> Tensor:
         """The norms that came with the scores, otherwise :meth:`item_norm` of the rows."""
-        return self.item_norm(item)[rows] if pairs.norm is None else pairs.norm
+        if pairs.norm is not None:
+            return pairs.norm
+        return self.item_norm(item).index_select(0, rows.reshape(-1)).view(rows.shape)
 
     # ---------------------------------------------------------------- for trained models
 
