@@ -354,7 +354,9 @@ def mark(rows: list[dict], data: Path) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_path", type=Path, required=True)
-    parser.add_argument("--what", default=";".join(USUAL), help="rows, separated by semicolons; or steps")
+    parser.add_argument(
+        "--what", default=";".join(USUAL), help="rows, separated by semicolons; or steps"
+    )
     parser.add_argument("--code", default="now", help="the name of the code in rows of steps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)

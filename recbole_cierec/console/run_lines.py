@@ -47,8 +47,8 @@ def processes_line(model: Any, config: Any) -> str | None:
     if config["device"].type != "cpu":
         return None
     return (
-        f"Processes: {config['world_size']} are slower than one for {config['model']}: a step is so "
-        "short that exchanging its gradients takes longer than sharing it saves"
+        f"Processes: {config['world_size']} are slower than one for {config['model']}: a step is "
+        "so short that exchanging its gradients takes longer than sharing it saves"
     )
 
 

@@ -39,7 +39,7 @@ def followed_by(callback: Callable[[], None]) -> type[Tensor]:
     """
 
     class FollowedLoss(Tensor):
-        def backward(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        def backward(self, *args: Any, **kwargs: Any) -> None:
             super().backward(*args, **kwargs)
             callback()
 

@@ -70,8 +70,8 @@ class CIERec(VisualRecommender):
             with self.random_stream("gates"):
                 self.visual_gate = VisualGate(d, content_size, d, activation, gain)
                 self.inference_gate = InferenceGate(content_size, d, activation)
-            half = config["encoder_precision"] == "bfloat16"
-            self.visual_gate.half = self.inference_gate.half = half
+            low = config["encoder_precision"] == "bfloat16"
+            self.visual_gate.low_precision = self.inference_gate.low_precision = low
             self.pair_width = content_size  # of Eq. 3, which sees the user
         with self.random_stream("semantic"):
             self._set_semantic(config, dataset, gain)
@@ -146,7 +146,9 @@ class CIERec(VisualRecommender):
         return self.semantic(c, tokens, known & kept)
 
     def pair_scores(self, user: Side, item: Side) -> PairScores:
-        v = self.visual_gate(user.vector, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
+        if not self.use_gates:
+            return self._fused_scores(user, item, None)
+        v = self.visual_gate(user.vector, item["e"], item["gate"])  # Eq. 3
         return self._fused_scores(user, item, v)
 
     def scores_of_rows(

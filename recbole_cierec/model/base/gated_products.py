@@ -1,8 +1,8 @@
 """The elementwise part of the gates (Eq. 3 and 4) in training, in blocks that fit into the cache.
 
-Beside its maps, a gate multiplies, normalises and adds up rows of D numbers. Autograd does each in
-a pass over memory and keeps every result. Here a block of rows goes through all of them while it is
-in the CPU's cache, and the backward pass computes the block again instead of reading it.
+Apart from its maps, a gate multiplies, normalises and adds up rows of D numbers. Autograd does each
+in a pass over memory and keeps every result. Here a block of rows goes through all of them while it
+is in the CPU's cache, and the backward pass computes the block again instead of reading it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from recbole_cierec.model.base.layers import EPS
 
@@ -57,8 +56,6 @@ class _UnitProduct(torch.autograd.Function):
             torch.mul(x, gate[rows], out=on_e[rows])
             torch.mul(x, e[rows], out=on_gate[rows])
         return on_e, on_gate
-
-
 
 
 def pair_products(

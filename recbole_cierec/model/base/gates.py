@@ -78,7 +78,7 @@ class ContentGate(nn.Module):
     parameter, as in the paper.
     """
 
-    half = False  # whether training multiplies W_e in bfloat16: ``encoder_precision``
+    low_precision = False  # whether training multiplies W_e in bfloat16: ``encoder_precision``
 
     def __init__(self, content_size: int, gate_size: int, activation: str = "linear") -> None:
         super().__init__()
@@ -93,7 +93,8 @@ class ContentGate(nn.Module):
     def item_part(self, e: Tensor) -> Tensor:
         """W_e e + W_g g + b [I, D]: the part of the gate's argument without the user."""
         bias = self.content_map.bias + self.gate_map(self.gate_vector)
-        return wide_linear(e, self.content_map.weight, bias, self.half and self.training)
+        low = self.low_precision and self.training
+        return wide_linear(e, self.content_map.weight, bias, low)
 
     def activate(self, argument: Tensor) -> Tensor:
         return torch.sigmoid(argument) if self.activation == "sigmoid" else argument
@@ -290,6 +291,11 @@ class Fusion(nn.Module):
         for layer in maps if kind == "mlp" else ():
             nn.init.eye_(layer.weight)  # the argument starts as the sum of the parts
         self.maps = nn.ModuleList(maps)
+
+    @property
+    def visual_weight(self) -> Tensor:
+        """The map of v, with three parts."""
+        return self.maps[1].get_parameter("weight")
 
     def fixed(self, q: Tensor, s: Tensor) -> Tensor:
         """The terms of q and s [..., d] in the argument; for ``sum``, q + s."""

@@ -64,7 +64,7 @@ class ItemEncoder(nn.Module):
             self.adapter = nn.Linear(self.out_size, self.out_size)
             nn.init.eye_(self.adapter.weight)
             nn.init.zeros_(self.adapter.bias)
-            self.half = config["encoder_precision"] == "bfloat16"
+            self.low_precision = config["encoder_precision"] == "bfloat16"
 
     @property
     def trainable(self) -> bool:
@@ -90,8 +90,8 @@ class ItemEncoder(nn.Module):
             return (self._through_network if self.added is None else self._with_added)(items)
         e = self.features.index_select(0, items)
         if self.mode == "adapter":
-            half, known = self.half and self.training, self.has_picture[items]
-            e = wide_linear(e, self.adapter.weight, self.adapter.bias, half)
+            low, known = self.low_precision and self.training, self.has_picture[items]
+            e = wide_linear(e, self.adapter.weight, self.adapter.bias, low)
             # On a GPU the check would cost a synchronisation.
             if known.is_cuda or not bool(known.all()):
                 e = e * known.unsqueeze(1)

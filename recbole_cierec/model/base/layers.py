@@ -36,12 +36,12 @@ def mean_rows(table: nn.Embedding, tokens: Tensor) -> Tensor:
     return (table(tokens) * real).sum(1) / real.sum(1).clamp(min=1)
 
 
-def wide_linear(x: Tensor, weight: Tensor, bias: Tensor, half: bool) -> Tensor:
-    """x W^T + bias; with ``half`` the product is computed in bfloat16, and summed in float32.
+def wide_linear(x: Tensor, weight: Tensor, bias: Tensor, low_precision: bool) -> Tensor:
+    """x W^T + bias; with ``low_precision`` the product is computed in bfloat16, and summed in float32.
 
     A D x D map of CIERec takes most of its time in such products.
     """
-    if not half:
+    if not low_precision:
         return F.linear(x, weight, bias)
     with torch.autocast(x.device.type, torch.bfloat16):
         product = F.linear(x, weight)

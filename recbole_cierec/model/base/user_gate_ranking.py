@@ -169,9 +169,9 @@ class UserGateRanking:
         """f [m, d, B] from v [m, d, B] of a block of items; a new tensor."""
         fixed, q, s = (x[rows] for x in (self.fixed, self.item.vector, self.item["s"]))
         if self.fusion.kind != "mlp":
-            parts = (x.unsqueeze(1) for x in (fixed, q))
-            return self.fusion.finish(*parts, v.transpose(1, 2), s.unsqueeze(1)).transpose(1, 2)
-        weight = self.fusion.maps[1].weight
+            fixed, q, s = (x.unsqueeze(1) for x in (fixed, q, s))
+            return self.fusion.finish(fixed, q, v.transpose(1, 2), s).transpose(1, 2)
+        weight = self.fusion.visual_weight
         argument = torch.bmm(weight.expand(len(v), -1, -1), v).add_(fixed.unsqueeze(2))
         return F.leaky_relu_(argument, SLOPE)
 
