@@ -37,9 +37,13 @@ def mean_rows(table: nn.Embedding, tokens: Tensor) -> Tensor:
 
 
 def wide_linear(x: Tensor, weight: Tensor, bias: Tensor, low_precision: bool) -> Tensor:
-    """x W^T + bias; with ``low_precision`` the product is computed in bfloat16, and summed in float32.
+    """x W^T + bias of a D x D map; CIERec spends most of its training time in them.
 
-    A D x D map of CIERec takes most of its time in such products.
+    Args:
+        x: [m, D].
+        weight: W [D, D].
+        bias: [D].
+        low_precision: Whether factors and product are rounded to bfloat16.
     """
     if not low_precision:
         return F.linear(x, weight, bias)
