@@ -6,9 +6,9 @@
 ``DIR/synthetic`` is generated if missing. Models are not trained, since training does not affect
 the speed. Each time is the processor time of the best of ``--runs`` passes, of scoring, ranking and
 metrics; candidate lists are drawn once, before the first pass, and their time is printed
-separately. The reference is bare torch with the same users, items and candidates: matrix product, gather, ranks and Recall,
-nothing stored. CIERec's direct form evaluates Eq. 3 with the gate's whole linear map for every
-pair.
+separately. The reference is bare torch with the same users, items and candidates: matrix product,
+gather, ranks and Recall, nothing stored. CIERec's direct form evaluates Eq. 3 with the gate's whole
+linear map for every pair.
 """
 
 from __future__ import annotations
