@@ -1,13 +1,14 @@
 """Speed of evaluation on the synthetic set, one thread; figures in docs/performance.md.
 
     python benchmarks/evaluation.py --data_path=DIR [--what=user500,full,cierec,rank] [--runs=3]
+        [--out=benchmarks/runs/rank-cierec.jsonl --code=now]
 
 ``DIR/synthetic`` is generated if missing. Models are not trained, since training does not affect
-the speed. Each time is the best of ``--runs`` passes, of scoring, ranking and metrics; candidate
-lists are drawn once, before the first pass, and their time is printed separately. The reference is
-bare torch with the same users, items and candidates: matrix product, gather, ranks and Recall,
-nothing stored. CIERec's direct form evaluates Eq. 3 with the gate's whole linear map for every
-pair.
+the speed. Each time is the processor time of the best of ``--runs`` passes, of scoring, ranking and
+metrics; candidate lists are drawn once, before the first pass, and their time is printed
+separately. The reference is bare torch with the same users, items and candidates: matrix product,
+gather, ranks and Recall, nothing stored. CIERec's direct form evaluates Eq. 3 with the gate's whole
+linear map for every pair.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 from synthetic import make
 from torch.nn import functional as F
+from training import keep
 
 from recbole_cierec.config.config import Config
 from recbole_cierec.evaluation.collector import batch_candidates, ranks_of
@@ -53,12 +55,12 @@ def job_of(model: str, data: Path, mode: str, **keys):
 
 
 def best(runs: int, work) -> float:
-    """Seconds of the fastest of ``runs`` calls."""
+    """Processor seconds of the fastest of ``runs`` calls."""
     times = []
     for _ in range(runs):
-        start = perf_counter()
+        start = process_time()
         work()
-        times.append(perf_counter() - start)
+        times.append(process_time() - start)
     return min(times)
 
 
@@ -151,32 +153,37 @@ def literal(model, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
     weight = torch.cat([gate.user_map.weight, gate.content_map.weight, gate.gate_map.weight], 1)
     delta = F.linear(torch.cat([p, e, g], 1), weight, gate.content_map.bias)
     v = F.leaky_relu(gate.mlp(F.normalize(e * delta, eps=1e-12)), 0.01)
-    f = model.fusion(side["q"][items], v, side["s"][items])
-    return model.user_biases(users) + side["bias"][items] + (p * f).sum(1)
+    f = model.fusion(side.vector[items], v, side["s"][items])
+    return model.user_biases(users) + side.bias[items] + (p * f).sum(1)
 
 
-def cierec(data: Path, runs: int) -> None:
-    for size in (512, 1280):
-        cierec_of(job_of("CIERec", data, "user500", size=size)[0], runs)
+def cierec(data: Path, runs: int) -> list[dict]:
+    jobs = {size: job_of("CIERec", data, "user500", size=size)[0] for size in (512, 1280)}
+    return [row for job in jobs.values() for row in cierec_of(job, runs)]
 
 
 @torch.no_grad()
-def cierec_of(job, runs: int) -> None:
+def cierec_of(job, runs: int) -> list[dict]:
     """Times of one batch of users, scaled to all users; of the direct form for 16 users."""
+    rows = []
     model, plan = job.model, job.loaders[2].plan
     size, everyone = model.encoder.out_size, len(plan.users)
-    for what, batch_size in (("user500", job.loaders[2].step), ("full", 40)):
-        rows = np.arange(batch_size)
-        users = torch.from_numpy(plan.users[rows])
+    at_once = getattr(type(model), "users_at_once", 64)
+    for what, batch_size in (("user500", job.loaders[2].step), ("full", at_once)):
+        places = np.arange(batch_size)
+        users = torch.from_numpy(plan.users[places])
         batch = Interaction({"user_id": users})
         items = torch.arange(model.n_items).expand(batch_size, -1)
         if what == "user500":
-            items = torch.from_numpy(batch_candidates(plan, rows)[0])
+            items = torch.from_numpy(batch_candidates(plan, places)[0])
             ours = partial(model.candidate_scores, batch, items)
         else:
             ours = partial(model.full_sort_predict, batch)
         preparing = best(1, ours)  # computes the cached parts of the items
-        fast = best(runs, ours)
+        fast, wall = best(runs, ours), perf_counter()
+        processor = process_time()
+        ours()
+        wall, processor = perf_counter() - wall, process_time() - processor
         got = ours().reshape(-1)
         repeated = users[:16].repeat_interleave(items.shape[1])
         pairs = zip(repeated.split(4096), items[:16].reshape(-1).split(4096), strict=True)
@@ -191,6 +198,10 @@ def cierec_of(job, runs: int) -> None:
             f"| CIERec {what}, D = {size} | {fast:.0f} | direct {naive:.0f} | "
             f"{naive / fast:.1f} times | items prepared in {preparing:.1f} s | error {error:.1e} |"
         )
+        row = {"row": f"CIERec {what}, D = {size}", "users": batch_size, "s": fast, "direct": naive}
+        row |= {"preparation": preparing, "error": float(error), "wall_by_cpu": wall / processor}
+        rows.append({k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items()})
+    return rows
 
 
 def main() -> None:
@@ -198,6 +209,8 @@ def main() -> None:
     parser.add_argument("--data_path", type=Path, required=True)
     parser.add_argument("--what", default="user500,full,cierec")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="where to append the rows of cierec")
+    parser.add_argument("--code", default="now", help="the name of the code in these rows")
     for name, default in (("users", 20000), ("items", 10000), ("pairs", 500000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
@@ -205,8 +218,10 @@ def main() -> None:
     make(arguments.data_path, arguments.users, arguments.items, arguments.pairs, 512)
     work = {"user500": user500, "full": full, "cierec": cierec, "rank": rank}
     for name in arguments.what.split(","):
-        work[name](arguments.data_path, arguments.runs)
+        rows = work[name](arguments.data_path, arguments.runs)
         memory()
+        if arguments.out and rows:
+            keep(arguments.out, [{**row, "code": arguments.code} for row in rows])
 
 
 if __name__ == "__main__":

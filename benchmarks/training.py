@@ -12,7 +12,8 @@ is a pass over all users with ``user500``, which RecBole alone does not have; ev
 its parts. ``RecBole alone`` does not import this package. The reference, in the row ``floor``, is
 bare torch: VBPR's tensors, torch's dense Adagrad, uniform negatives drawn without checking the
 user's items, the distinct items of a batch projected once, BPR, no L2. FLOPs are from torch's
-counter for one step, matrix products only.
+counter for one step, matrix products only. ``--what=steps`` times steps of CIERec by backbone and
+number of features instead, and bare products of the shapes of its D x D maps.
 """
 
 from __future__ import annotations
@@ -52,6 +53,13 @@ ROWS: dict[str, tuple[str, dict]] = {
     "CIERec, backbone VBPR": ("CIERec", {"backbone": "VBPR"}),
 }
 USUAL = list(ROWS)
+STEPS = {  # of CIERec, batches of 1,024; features by their number
+    f"CIERec({backbone}), D = {size}{', bfloat16' if half else ''}": {
+        "backbone": backbone, "size": size, "train_batch_size": 1024,
+        **({"encoder_precision": "bfloat16"} if half else {}),
+    }
+    for half in (False, True) for size in (128, 512, 1280) for backbone in ("MF", "VBPR")
+}  # fmt: skip
 OTHERS = (
     "MF_Content", "DeepStyle", "AMF", "AMR", "CLCRec", "PiNet", "HAFR", "HAFR_non_i", "AlignRec",
     "NeuMF", "LightGCN",
@@ -108,7 +116,13 @@ def job_of(data: Path, model: str, keys: dict):
     from recbole_cierec.config.config import Config
     from recbole_cierec.quick_start import prepare
 
+    keys = dict(keys)
     features = data / "synthetic" / "features.npy"
+    if size := keys.pop("size", None):
+        features = data / "synthetic" / f"features-{size}.npy"
+        if not features.is_file():
+            rng = np.random.default_rng(1)
+            np.save(features, rng.standard_normal((10000, size), dtype=np.float32))
     settings = {**SETTINGS, "data_path": str(data), "state": "error", "feature_norm": "l2"}
     settings |= {"features_file": str(features), **keys}
     config = Config(model, "synthetic", None, settings, {})
@@ -205,13 +219,65 @@ def evaluation_pass(job) -> float:
 
 def flops(name: str, data: Path) -> dict:
     """Floating-point operations of the matrix products of one step."""
+    return flops_of(*ours(data, *ROWS[name]))
+
+
+def flops_of(trainer, loader) -> dict:
     from torch.utils.flop_counter import FlopCounterMode
 
-    trainer, loader = ours(data, *ROWS[name])
     model, batch = trainer.model.train(), next(iter(loader))
     with FlopCounterMode(display=False) as counter:
         model.calculate_loss(batch).backward()
     return {"flops": counter.get_total_flops()}
+
+
+def step(name: str, data: Path) -> dict:
+    """Processor time of one of the STEPS, next to bare products of the same shapes."""
+    keys = STEPS[name]
+    trainer, loader = ours(data, "CIERec", keys)
+    count = {128: 60, 512: 15, 1280: 5}[keys["size"]]
+    trainer._train_epoch(First(loader, 3), 0)
+    batch = next(iter(loader))
+    items = len(torch.unique(torch.cat([batch["item_id"], batch["neg_item_id"]])))
+    x, w = torch.randn(items, keys["size"]), torch.randn(keys["size"], keys["size"])
+    work = 2 * items * keys["size"] ** 2
+    times, walls, bare = [], [], []
+    for _ in range(4):
+        processor, clock = process_time(), perf_counter()
+        trainer._train_epoch(First(loader, count), 0)
+        times.append((process_time() - processor) / count)
+        walls.append((perf_counter() - clock) / count)
+        for product in (lambda: x @ w.T, lambda: x @ w, lambda: x.T @ x):
+            processor = process_time()
+            for _ in range(5):
+                product()
+            bare.append((process_time() - processor) / 5)
+    ratio = sum(walls) / sum(times)
+    return {"ms": 1e3 * min(times), "ms_median": 1e3 * statistics.median(times),
+            "wall_by_cpu": ratio, "items": items, "bare_gflops": work / min(bare) / 1e9,
+            **flops_of(trainer, loader)}  # fmt: skip
+
+
+def steps(names: list[str], rounds: int, data: Path, code: str) -> list[dict]:
+    """The STEPS, in turns; prints the table and returns its rows."""
+    runs: dict[str, list[dict]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, results in runs.items():
+            results.append(child("step", name, data))
+    print("| a step of 1,024 pairs | processor ms | GFLOP | share of bare products | wall / cpu |")
+    print("|---|---|---|---|---|")
+    rows = []
+    for name, results in runs.items():
+        best = min(results, key=lambda r: r["ms"])
+        speed = best["flops"] / best["ms"] / 1e6
+        row = {"row": name, "code": code, "rounds": rounds, **best}
+        row["share"] = speed / max(r["bare_gflops"] for r in results)
+        rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
+        print(
+            f"| {name} | {best['ms']:.1f} | {best['flops'] / 1e9:.1f} | {row['share']:.2f} | "
+            f"{best['wall_by_cpu']:.2f} |"
+        )
+    return rows
 
 
 def child(what: str, name: str, data: Path, script: str = __file__) -> dict:
@@ -288,19 +354,27 @@ def mark(rows: list[dict], data: Path) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_path", type=Path, required=True)
-    parser.add_argument("--what", default=";".join(USUAL), help="rows, separated by semicolons")
+    parser.add_argument(
+        "--what", default=";".join(USUAL), help="rows, separated by semicolons; or steps"
+    )
+    parser.add_argument("--code", default="now", help="the name of the code in rows of steps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--child", choices=("speed", "flops"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=("speed", "flops", "step"), help=argparse.SUPPRESS)
     a = parser.parse_args()
     torch.set_num_threads(1)
     if a.child:
-        print(json.dumps((measure if a.child == "speed" else flops)(a.what, a.data_path)))
+        work = {"speed": measure, "flops": flops, "step": step}[a.child]
+        print(json.dumps(work(a.what, a.data_path)))
         return
     make(a.data_path, 20000, 10000, 500000, 512)
     print(json.dumps(versions()))
-    rows = table(a.what.split(";"), a.rounds, a.data_path)
-    rows += mark(rows, a.data_path)
+    if a.what == "steps" or a.what in STEPS:
+        names = list(STEPS) if a.what == "steps" else [a.what]
+        rows = steps(names, a.rounds, a.data_path, a.code)
+    else:
+        rows = table(a.what.split(";"), a.rounds, a.data_path)
+        rows += mark(rows, a.data_path)
     if a.out:
         keep(a.out, rows)
 

@@ -18,7 +18,7 @@ from recbole_cierec.compat.optional_packages import named_where_missing, require
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
 from recbole_cierec.console.result_table import result_table
-from recbole_cierec.console.run_lines import data_lines, model_line
+from recbole_cierec.console.run_lines import data_lines, model_line, processes_line
 from recbole_cierec.data.recbole_errors import as_model_errors
 from recbole_cierec.distributed.launch import launch
 from recbole_cierec.distributed.world import world
@@ -305,6 +305,8 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None, announce: b
     logger.info(model)
     if announce:
         CONSOLE.info(model_line(model, config))
+        if line := processes_line(model, config):
+            CONSOLE.info(line)
     trainer = get_trainer_class(config)(config, model)
     trainer.tables = tables
     if start.resume:

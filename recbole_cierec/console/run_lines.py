@@ -1,4 +1,4 @@
-"""What a run says of its data, in five lines, and of its model, in one."""
+"""What a run says of its data, in five lines, of its model, in one, and of its processes."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ def model_line(model: Any, config: Any) -> str:
     """Name, size and device of a model."""
     size = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return f"Model: {config['model']}, {size:,} parameters, on {config['device']}"
+
+
+def processes_line(model: Any, config: Any) -> str | None:
+    """What to know of several processes: for some models they are slower than one."""
+    if config["single_spec"] or not getattr(model, "short_step", False):
+        return None
+    if config["device"].type != "cpu":
+        return None
+    return (
+        f"Processes: {config['world_size']} are slower than one for {config['model']}: a step is "
+        "so short that exchanging its gradients takes longer than sharing it saves"
+    )
 
 
 def _share(parts: Any) -> str:

@@ -18,7 +18,7 @@ from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, has_views
 
-USERS = 64  # ranked together, if their scores fit
+USERS = 64  # ranked together, if their scores fit; a model may have another ``users_at_once``
 BLOCK_BYTES = 64 * 2**20  # of scores
 
 
@@ -100,7 +100,8 @@ class FullLoader(_AllHistories):
         if self.is_sequential or chosen or self.config["eval_batch_size"] <= PAIRS:
             return
         n_items = self._dataset.item_num
-        self.step = max(self.step, min(USERS, BLOCK_BYTES // (4 * n_items)))
+        users = getattr(self.config.model_class, "users_at_once", USERS)
+        self.step = max(self.step, min(users, BLOCK_BYTES // (4 * n_items)))
         self.set_batch_size(self.step * n_items)
 
     def collate_fn(self, index: Sequence[int]) -> Any:

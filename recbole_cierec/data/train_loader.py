@@ -45,7 +45,9 @@ class TrainLoader(TrainDataLoader):
             if self.world == 1:
                 yield batch
             else:
-                self.share = Share(batch, self.rank, self.world, len(batch) // len(rows))
+                items = batch[self._dataset.iid_field][: len(rows)]
+                copies = len(batch) // len(rows)
+                self.share = Share(batch, self.rank, self.world, copies, by=items)
                 yield self.share.own
 
     def _order(self) -> torch.Tensor:

@@ -15,6 +15,8 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+_SPREAD = 0x9E3779B1  # 2^32 / golden ratio: Fibonacci hashing
+
 
 class Share:
     """This process's rows of a batch.
@@ -28,19 +30,32 @@ class Share:
         rank: Of this process.
         size: Number of processes.
         copies: Number of blocks.
+        by: A number for each row of a block [B], here its item. Rows with equal numbers go to the
+            same process, as far as the parts are equally large: models compute once for each
+            distinct item, and a process more has fewer of them. None: consecutive rows.
     """
 
-    def __init__(self, whole: Interaction, rank: int, size: int, copies: int = 1) -> None:
+    def __init__(
+        self,
+        whole: Interaction,
+        rank: int,
+        size: int,
+        copies: int = 1,
+        by: Tensor | None = None,
+    ) -> None:
         self.whole, self.size = whole, size
         block = len(whole) // copies
+        # In the order of a hash: ids may be in order of popularity, and the process with the
+        # frequent items would have fewer of them.
+        order = torch.arange(block) if by is None else (by * _SPREAD % 2**32).argsort(stable=True)
         self._bounds = [block * k // size for k in range(size + 1)]
-        self._copies = copies
+        self._copies, self._order = copies, order
         self._known: dict[tuple[str, ...], WholeSide] = {}
         begin, end = self._bounds[rank : rank + 2]
         # The weight of this part's mean loss in the mean over processes.
         self.weight = (end - begin) * size / block
         begin, end = (begin, end) if begin < end else (0, 1)
-        rows = torch.arange(begin, end)
+        rows = order[begin:end].sort().values
         self.rows = torch.cat([rows + k * block for k in range(copies)])  # among the whole
 
     @property
@@ -52,7 +67,9 @@ class Share:
     def owners(self) -> Tensor:
         """The process of each row of the whole batch [B]."""
         counts = torch.tensor(self._bounds).diff()
-        return torch.arange(self.size).repeat_interleave(counts).repeat(self._copies)
+        owners = torch.empty_like(self._order)
+        owners[self._order] = torch.arange(self.size).repeat_interleave(counts)
+        return owners.repeat(self._copies)
 
     def distinct(self, fields: list[str], shared: Tensor | None = None) -> WholeSide:
         """The distinct items (or users) of the whole batch, computed once.

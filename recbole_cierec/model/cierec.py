@@ -55,6 +55,7 @@ class CIERec(VisualRecommender):
     use_gradient_gate = True  # Eq. 6: the gradient-regularization gates ("GR")
     join_gradients: JoinGradients | None = None  # set by the trainer for some gr_mode
     use_annotations = True  # s^_i of Eq. 5: privileged information ("PI")
+    users_at_once = 128  # of a full ranking, each of which reads the maps of all items
     maps_bytes: int | None = None  # of UserGateRanking; a server, which ranks few users, sets less
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
@@ -69,6 +70,8 @@ class CIERec(VisualRecommender):
             with self.random_stream("gates"):
                 self.visual_gate = VisualGate(d, content_size, d, activation, gain)
                 self.inference_gate = InferenceGate(content_size, d, activation)
+            low = config["encoder_precision"] == "bfloat16"
+            self.visual_gate.low_precision = self.inference_gate.low_precision = low
             self.pair_width = content_size  # of Eq. 3, which sees the user
         with self.random_stream("semantic"):
             self._set_semantic(config, dataset, gain)
@@ -144,8 +147,23 @@ class CIERec(VisualRecommender):
         return self.semantic(c, tokens, known & kept)
 
     def pair_scores(self, user: Side, item: Side) -> PairScores:
+        if not self.use_gates:
+            return self._fused_scores(user, item, None)
+        v = self.visual_gate(user.vector, item["e"], item["gate"])  # Eq. 3
+        return self._fused_scores(user, item, v)
+
+    def scores_of_rows(
+        self, user: Side, item: Side, user_rows: Tensor, item_rows: Tensor
+    ) -> PairScores:
+        if not self.use_gates:
+            return super().scores_of_rows(user, item, user_rows, item_rows)
+        e, gate = item["e"], item["gate"]
+        v = self.visual_gate.of_rows(user.vector, e, gate, user_rows, item_rows)
+        item = item.without("e", "gate")
+        return self._fused_scores(user.take(user_rows), item.take(item_rows), v)
+
+    def _fused_scores(self, user: Side, item: Side, v: Tensor | None) -> PairScores:
         p = user.vector
-        v = self.visual_gate(p, item["e"], item["gate"]) if self.use_gates else None  # Eq. 3
         f = self.fusion(item.vector, v, item["s"])  # Eq. 7
         score = user.required_bias + item.required_bias + (p * f).sum(-1)  # Eq. 8
         norm = f.square().sum(-1) + item.required_bias.square()

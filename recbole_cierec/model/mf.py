@@ -24,6 +24,7 @@ class MF(VisualRecommender):
     """Ids only. Parameters: P [U, d], Q [I, d], biases."""
 
     has_biases = True
+    short_step = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)

@@ -41,6 +41,7 @@ class VBPR(VisualRecommender):
         self.item_embedding = self.table(self.n_items, self.size)  # gamma_i
         self.user_visual = self.table(self.n_users, self.size)  # theta_u
         self.encoder = self.item_encoder(config, dataset)  # e_i
+        self.short_step = self.encoder.mode == "frozen"
         gain = config["content_init_gain"]
         self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
         self.visual_bias = nn.Linear(self.encoder.out_size, 1, bias=False)  # beta'

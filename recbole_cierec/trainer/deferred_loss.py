@@ -23,11 +23,14 @@ LossFunction = Callable[[Interaction], Losses]
 class DeferredLoss(Tensor):
     """A loss whose ``item()``, which RecBole adds up, stays on its device."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-
     def item(self) -> Tensor:  # type: ignore[override]
         # float64, as Python's numbers are: the sum has the same bits.
-        return self.detach().double()
+        return _plain(self).double()
+
+
+def _plain(loss: Tensor) -> Tensor:
+    """The loss without its graph and its kind."""
+    return loss.detach().as_subclass(Tensor)
 
 
 def deferred(loss_func: LossFunction) -> LossFunction:
@@ -59,9 +62,10 @@ class Pending(NamedTuple):
 
 def send(loss: Tensor, at: tuple[int, int]) -> Pending:
     """Start copying a loss to the host; its device continues to work."""
+    loss = _plain(loss)
     if not loss.is_cuda:
-        return Pending(loss.detach().cpu(), None, at)
-    value = loss.detach().to("cpu", non_blocking=True)
+        return Pending(loss.cpu(), None, at)
+    value = loss.to("cpu", non_blocking=True)
     arrival = torch.cuda.Event()
     arrival.record()
     return Pending(value, arrival, at)

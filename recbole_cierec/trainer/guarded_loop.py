@@ -11,7 +11,7 @@ from recbole.trainer import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from recbole_cierec.distributed.gradient_exchange import ProcessGroup, after_backward
+from recbole_cierec.distributed.gradient_exchange import ProcessGroup, followed_by
 from recbole_cierec.trainer.checkpoints import CheckpointMixin
 from recbole_cierec.trainer.deferred_loss import (
     Losses,
@@ -39,6 +39,7 @@ class GuardedLoopMixin(CheckpointMixin):
             # It has copied the first process's parameters to all, its only use here.
             self.distributed_model = None
             self._group = ProcessGroup(self.model, self.device)
+            self._exchanged = followed_by(self._exchange)
         self._at = (0, 0)  # epoch and batch, for messages
         self._deferring = False
         self._pending: Pending | None = None  # the loss of the current batch
@@ -80,8 +81,8 @@ class GuardedLoopMixin(CheckpointMixin):
         """RecBole calls it before each batch to prepare torch's wrapper, which is not used."""
 
     def sync_grad_loss(self) -> Tensor:
-        """RecBole adds it to each loss so that every process takes part in the backward pass."""
-        return after_backward(self._exchange, self.device)
+        """The zero that RecBole adds to each loss; the exchange follows the backward pass."""
+        return torch.zeros((), device=self.device).as_subclass(self._exchanged)
 
     def _exchange(self) -> None:
         if self._group is not None:

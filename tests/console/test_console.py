@@ -10,7 +10,10 @@ import pytest
 from recbole_cierec import run
 from recbole_cierec.__main__ import main
 from recbole_cierec.cli.run import split_arguments
+from recbole_cierec.config.config import Config
 from recbole_cierec.console.result_table import WIDTH, result_table
+from recbole_cierec.console.run_lines import processes_line
+from recbole_cierec.quick_start import prepare
 
 LOG_ONLY = ("General Hyper Parameters", "valid result:", "Remain Fields", "Environment", "VBPR(")
 
@@ -47,6 +50,20 @@ def test_a_person_reads_data_model_epochs_and_result(shown):
     assert [k for k, (*_, mark) in enumerate(epochs) if mark] == best
     assert result["best_epoch"] == best[-1] + 1
     assert f"epoch {result['best_epoch']} of 12" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "says"),
+    [("MF", {}, True), ("VBPR", {}, True), ("CIERec", {}, False),
+     ("VBPR", {"encoder_training": "adapter"}, False)],
+)  # fmt: skip
+def test_several_processes_are_said_to_be_slower_where_a_step_is_short(tiny, name, keys, says):
+    job = prepare(Config(name, "tiny", None, tiny(**keys), {}))
+    assert processes_line(job.model, job.config) is None  # one process
+    several = dict(job.config.final_config_dict) | {"single_spec": False, "world_size": 2}
+    line = processes_line(job.model, several)
+    assert (line is not None) is says
+    assert line is None or line.startswith(f"Processes: 2 are slower than one for {name}")
 
 
 def test_stdout_has_the_table_with_users_chance_and_files_and_nothing_else(shown):

@@ -208,10 +208,12 @@ def test_a_loss_that_is_no_number_in_one_process_stops_both_with_one_message(pai
     assert "VBPR: the training loss is nan in epoch 0, batch 2;" in first["breaks"]
 
 
+@pytest.mark.parametrize("by_item", [False, True])
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
-def test_shares_of_a_batch_make_the_whole(rows):
+def test_shares_of_a_batch_make_the_whole(rows, by_item):
     whole = torch.arange(2 * rows)  # two negatives of each row
-    shares = [Share(whole, rank, 3, copies=2) for rank in range(3)]
+    by = torch.tensor([5, 9, 5, 9, 7, 5, 1])[:rows] if by_item else None
+    shares = [Share(whole, rank, 3, copies=2, by=by) for rank in range(3)]
     busy = [share for share in shares if share.weight]
     assert torch.equal(torch.cat([share.rows for share in busy]).sort().values, whole)
     assert sum(share.weight for share in shares) == pytest.approx(3)
@@ -220,3 +222,14 @@ def test_shares_of_a_batch_make_the_whole(rows):
         first, second = share.rows.chunk(2)
         assert torch.equal(first + rows, second)
     assert all(len(share.own) for share in shares)
+    for rank, share in enumerate(shares):
+        if share.weight:
+            assert (share.owners == rank).nonzero().squeeze(1).tolist() == share.rows.tolist()
+
+
+def test_rows_of_one_item_go_to_one_process():
+    items = torch.randint(40, (600,), generator=torch.Generator().manual_seed(0))
+    shares = [Share(items, rank, 2, by=items) for rank in range(2)]
+    first, second = ({*share.own.tolist()} for share in shares)
+    assert len(first & second) <= 1  # the item at the border
+    assert min(len(first), len(second)) >= 15

@@ -91,3 +91,36 @@ def test_privileged_dropout_hides_its_share_of_the_annotations(aligned):
     model.semantic.register_forward_pre_hook(lambda _, inputs: seen.update(readable=inputs[2]))
     model.item_side(items)
     assert seen["readable"].tolist() == [False, False, True, True, False]
+
+
+def test_rows_score_as_pairs_do(aligned):
+    model, known, (plain, other) = aligned
+    batch = rows_of([1, 2, 2], [known[0], plain, known[0]], [known[1], plain, other])
+    model.privileged_dropout = 0.0
+    user, item, rows = model.sides(batch)
+    items = torch.stack([rows.positive, rows.negative])
+    ours = model.scores_of_rows(user, item, rows.user, items)
+    pairs = model.pair_scores(user.take(rows.user), item.take(items))
+    torch.testing.assert_close(ours.score, pairs.score)
+    torch.testing.assert_close(ours.norm, pairs.norm)
+    for name, score in pairs.branches.items():
+        torch.testing.assert_close(ours.branches[name], score)
+
+
+def test_bfloat16_rounds_the_maps_of_training_and_of_nothing_else(make, aligned):
+    plain, known, unknown = aligned
+    *_, model = make("CIERec", alignment_weight=0.5, encoder_precision="bfloat16")
+    model.load_state_dict(plain.state_dict())
+    batch = rows_of([1, 2, 3], [*known, unknown[0]], [unknown[1], known[0], known[1]])
+    ((loss, gradients), (other, others)) = (
+        loss_and_gradients(one.train(), batch) for one in (plain, model)
+    )
+    assert loss != other
+    torch.testing.assert_close(other, loss, rtol=0.02, atol=0.0)
+    for name, gradient in gradients.items():
+        apart = (others[name].float() - gradient).norm() / gradient.norm().clamp(min=1e-6)
+        assert others[name].dtype == gradient.dtype
+        assert float(apart) < 0.1, name
+    users = torch.arange(1, model.n_users)
+    ranked = [one.eval().full_sort_predict({"user_id": users}) for one in (plain, model)]
+    assert torch.equal(*ranked)

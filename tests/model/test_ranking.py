@@ -71,3 +71,58 @@ def test_users_in_any_number_give_the_same_scores(models):
     together = model.full_sort_predict(Interaction({"user_id": users})).view(len(users), -1)
     alone = model.full_sort_predict(Interaction({"user_id": users[4:5]}))
     torch.testing.assert_close(alone, together[4], atol=1e-6, rtol=1e-6)
+
+
+def ranked_by(model, users):
+    return model.full_sort_predict(Interaction({"user_id": users})).view(len(users), -1)
+
+
+@pytest.mark.parametrize("fusion", ["mlp", "sum", "gated"])
+@pytest.mark.parametrize("cache", [1, 2**20])
+def test_blocks_of_any_size_and_every_fusion(make, monkeypatch, fusion, cache):
+    monkeypatch.setattr(user_gate_ranking, "CACHE_BYTES", cache)
+    model = shaken(make("CIERec", fusion=fusion, **KEYS)[-1], 0.5, seed=1).eval()
+    users = torch.arange(1, model.n_users)
+    expected = truth(model, users, torch.arange(model.n_items).expand(len(users), -1))
+    torch.testing.assert_close(ranked_by(model, users).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-7, 1e4])
+def test_items_with_features_of_any_length(models, scale):
+    model = models("maps")
+    with torch.no_grad():
+        model.encoder.adapter.bias.zero_()
+        model.encoder.features[5] *= scale
+    model.forget_items()
+    users = torch.arange(1, model.n_users)
+    column = torch.full((len(users), 1), 5)
+    expected = truth(model, users, column)
+    got = ranked_by(model, users)[:, 5:6]
+    torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_the_first_items_are_the_literal_ones_without_the_seen(make, spread):
+    *_, model = make("CIERec", **KEYS)
+    model = shaken(model, spread, seed=3).eval()
+    with torch.no_grad():  # two equal items, whose order is open
+        model.encoder.features[7] = model.encoder.features[4]
+        for table in (model.item_embedding, model.item_bias):
+            table.weight[7] = table.weight[4]
+    model.forget_items()
+    users = torch.arange(1, model.n_users)
+    expected = truth(model, users, torch.arange(model.n_items).expand(len(users), -1))
+    got = ranked_by(model, users).double()
+    seen = torch.rand(got.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    for scores in (got, expected):
+        scores[:, 0] = scores[seen] = -torch.inf
+    top, literal = got.topk(10), expected.topk(10)
+    assert not bool(seen.gather(1, top.indices).any())
+    # Each place has the literal score: only items that tie may change places.
+    torch.testing.assert_close(
+        expected.gather(1, top.indices), literal.values, atol=1e-5, rtol=1e-5
+    )
+    apart = -literal.values.diff() > 1e-3 * literal.values[:, :-1].abs().clamp(min=1)
+    clear = torch.cat([apart[:, :1], apart[:, 1:] & apart[:, :-1]], 1)  # of both neighbours
+    assert int(clear.sum()) > len(users)
+    assert torch.equal(top.indices[:, :-1][clear], literal.indices[:, :-1][clear])

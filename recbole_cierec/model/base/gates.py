@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recbole_cierec.model.base.layers import EPS, SLOPE, added, unit_linear
+from recbole_cierec.model.base.gated_products import pair_products, unit_product
+from recbole_cierec.model.base.layers import EPS, SLOPE, added, unit_linear, wide_linear
+from recbole_cierec.model.base.side import distinct
 
 JoinGradients = Callable[[Tensor, Tensor], Tensor]  # of the visual and the semantic branch
 
@@ -76,6 +78,8 @@ class ContentGate(nn.Module):
     parameter, as in the paper.
     """
 
+    low_precision = False  # whether training multiplies W_e in bfloat16: ``encoder_precision``
+
     def __init__(self, content_size: int, gate_size: int, activation: str = "linear") -> None:
         super().__init__()
         self.gate_vector = nn.Parameter(torch.randn(gate_size) * 0.01)
@@ -88,7 +92,9 @@ class ContentGate(nn.Module):
 
     def item_part(self, e: Tensor) -> Tensor:
         """W_e e + W_g g + b [I, D]: the part of the gate's argument without the user."""
-        return self.content_map(e) + self.gate_map(self.gate_vector)
+        bias = self.content_map.bias + self.gate_map(self.gate_vector)
+        low = self.low_precision and self.training
+        return wide_linear(e, self.content_map.weight, bias, low)
 
     def activate(self, argument: Tensor) -> Tensor:
         return torch.sigmoid(argument) if self.activation == "sigmoid" else argument
@@ -99,7 +105,7 @@ class InferenceGate(ContentGate):
 
     def forward(self, e: Tensor) -> Tensor:
         """e [I, D] -> c [I, D], rows of unit norm (zero rows stay zero)."""
-        return F.normalize(e * self.activate(self.item_part(e)), eps=EPS)
+        return unit_product(e, self.activate(self.item_part(e)))
 
 
 class VisualGate(ContentGate):
@@ -119,8 +125,33 @@ class VisualGate(ContentGate):
 
     def forward(self, p: Tensor, e: Tensor, item_part: Tensor) -> Tensor:
         """Pairs: p [..., d], e [..., D], item_part [..., D] -> v [..., d]; dimensions broadcast."""
-        gate = self.activate(self.user_map(p) + item_part)
-        return F.leaky_relu(self.mlp(F.normalize(e * gate, dim=-1, eps=EPS)), SLOPE)
+        x = e * self.activate(self.user_map(p) + item_part)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return self._feature(F.linear(x, self.mlp.weight), norm)
+
+    def of_rows(
+        self, p: Tensor, e: Tensor, item_part: Tensor, users: Tensor, items: Tensor
+    ) -> Tensor:
+        """The same for pairs that are rows of p [n, d], and of e and item_part [m, D].
+
+        Args:
+            p: Of distinct users.
+            e: Of distinct items, as item_part.
+            item_part: From :meth:`item_part`.
+            users: Rows of the pairs [B].
+            items: Rows of the pairs [..., B].
+
+        Returns:
+            v [..., B, d].
+        """
+        pairs = items.reshape(-1), users.expand(items.shape).reshape(-1)
+        parts = e, item_part, self.user_map(p), self.mlp.weight
+        mapped, norm = pair_products(*parts, *pairs, sigmoid=self.activation == "sigmoid")
+        return self._feature(mapped, norm).view(*items.shape, -1)
+
+    def _feature(self, mapped: Tensor, norm: Tensor) -> Tensor:
+        """v from W_v x and |x|: W_v (x / |x|) is (W_v x) / |x|, which divides d numbers, not D."""
+        return F.leaky_relu(mapped / norm.clamp(min=EPS) + self.mlp.bias, SLOPE)
 
 
 class SemanticEncoder(nn.Module):
@@ -174,36 +205,72 @@ class SemanticEncoder(nn.Module):
         """
         if self.concat:
             return self._one_step(c, tokens, known)
-        state = self.cell(c)
+        h, memory = self._first_step(c)
         if self.tokens is None or tokens is None or known is None:
-            return state[0]
+            return h
         if self.sequence:
-            return self._token_steps(self.tokens, state, tokens * known.unsqueeze(1))
-        after = self.cell(_mean_vector(self.tokens, tokens), state)[0]
-        return torch.where(known.unsqueeze(1), after, state[0])
+            return self._token_steps(self.tokens, h, memory, tokens * known.unsqueeze(1))
+        if known.is_cuda:  # finding the rows would wait for the GPU
+            after, _ = self._step(self._mapped_mean(self.tokens, tokens), h, memory)
+            return torch.where(known.unsqueeze(1), after, h)
+        rows = known.nonzero().squeeze(1)
+        mapped = self._mapped_mean(self.tokens, tokens.index_select(0, rows))
+        after, _ = self._step(mapped, h.index_select(0, rows), memory.index_select(0, rows))
+        return h.index_copy(0, rows, after)
 
     def _one_step(self, c: Tensor, tokens: Tensor | None, known: Tensor | None) -> Tensor:
         s_hat = torch.zeros_like(c)
         if self.tokens is not None and tokens is not None:
-            s_hat = _mean_vector(self.tokens, tokens)
+            s_hat = _mean_vector(self.tokens.weight, tokens)
         if known is not None:
             s_hat = s_hat * known.unsqueeze(1)
-        return self.cell(torch.cat([c, s_hat], 1))[0]
+        return self._first_step(torch.cat([c, s_hat], 1))[0]
+
+    def _first_step(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Output and memory [I, d] after the first step, whose forget gate has nothing to forget:
+        its quarter of the maps is left out."""
+        d = self.cell.hidden_size
+        weight, bias = self.cell.weight_ih, self.cell.bias_ih + self.cell.bias_hh
+        weight, bias = (torch.cat([w[:d], w[2 * d :]]) for w in (weight, bias))
+        enter, new, leave = F.linear(x, weight, bias).chunk(3, 1)
+        memory = enter.sigmoid() * new.tanh()
+        return leave.sigmoid() * memory.tanh(), memory
+
+    def _step(self, mapped: Tensor, h: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """A further step, from its input under the input weights [I, 4 d]."""
+        argument = torch.addmm(mapped, h, self.cell.weight_hh.T)
+        argument = argument + (self.cell.bias_ih + self.cell.bias_hh)
+        enter, forget, new, leave = argument.chunk(4, 1)
+        memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
+        return leave.sigmoid() * memory.tanh(), memory
+
+    def _mapped_mean(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
+        """The mean vector of the real tokens under the input weights [I, 4 d]."""
+        mapped, rows = self._mapped_tokens(table, tokens)
+        return _mean_vector(mapped, rows)
 
     def _token_steps(
-        self, table: nn.Embedding, state: tuple[Tensor, Tensor], tokens: Tensor
+        self, table: nn.Embedding, h: Tensor, memory: Tensor, tokens: Tensor
     ) -> Tensor:
-        h, memory = state
-        for column in tokens.unbind(1):
-            new_h, new_memory = self.cell(table(column), (h, memory))
+        mapped, rows = self._mapped_tokens(table, tokens)
+        for column, row in zip(tokens.unbind(1), rows.unbind(1), strict=True):
+            new_h, new_memory = self._step(F.embedding(row, mapped), h, memory)
             real = (column > 0).unsqueeze(1)
             h, memory = torch.where(real, new_h, h), torch.where(real, new_memory, memory)
         return h
 
+    def _mapped_tokens(self, table: nn.Embedding, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Distinct tokens under the input weights [n, 4 d], and their rows, padding first [I, L].
 
-def _mean_vector(table: nn.Embedding, tokens: Tensor) -> Tensor:
-    """s_hat [I, D]: the mean vector of the real tokens, zero for an item without any."""
-    return table(tokens).sum(1) / (tokens > 0).sum(1, keepdim=True).clamp(min=1)
+        Many items share a token, and the mean of mapped tokens is the mapped mean.
+        """
+        used, rows = distinct(torch.cat([tokens.new_zeros(1), tokens.reshape(-1)]))
+        return F.linear(table(used), self.cell.weight_ih), rows[1:].view_as(tokens)
+
+
+def _mean_vector(table: Tensor, tokens: Tensor) -> Tensor:
+    """Mean row [I, k] of the real tokens, zero for an item without any."""
+    return F.embedding_bag(tokens, table, mode="mean", padding_idx=0)
 
 
 class Fusion(nn.Module):
@@ -229,6 +296,11 @@ class Fusion(nn.Module):
         for layer in maps if kind == "mlp" else ():
             nn.init.eye_(layer.weight)  # the argument starts as the sum of the parts
         self.maps = nn.ModuleList(maps)
+
+    @property
+    def visual_weight(self) -> Tensor:
+        """The map of v, with three parts."""
+        return self.maps[1].get_parameter("weight")
 
     def fixed(self, q: Tensor, s: Tensor) -> Tensor:
         """The terms of q and s [..., d] in the argument; for ``sum``, q + s."""

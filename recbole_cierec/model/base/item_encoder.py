@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.model.base.layers import wide_linear
 from recbole_cierec.vision.finetune import PictureNetwork
 from recbole_cierec.vision.item_pictures import Items, pictures_of
 
@@ -25,7 +26,7 @@ class ItemEncoder(nn.Module):
     Args:
         content: The items of the data set.
         mode: One of :data:`MODES`.
-        config: RecBole config; used for fine-tuning only.
+        config: RecBole config; not read by ``frozen``.
 
     Raises:
         ConfigError: Features of pictures are given, with fine-tuning.
@@ -64,6 +65,7 @@ class ItemEncoder(nn.Module):
             self.adapter = nn.Linear(self.out_size, self.out_size)
             nn.init.eye_(self.adapter.weight)
             nn.init.zeros_(self.adapter.bias)
+            self.low_precision = config["encoder_precision"] == "bfloat16"
 
     @property
     def trainable(self) -> bool:
@@ -89,7 +91,11 @@ class ItemEncoder(nn.Module):
             return (self._through_network if self.added is None else self._with_added)(items)
         e = self.features.index_select(0, items)
         if self.mode == "adapter":
-            e = self.adapter(e) * self.has_picture[items].unsqueeze(1)
+            low, known = self.low_precision and self.training, self.has_picture[items]
+            e = wide_linear(e, self.adapter.weight, self.adapter.bias, low)
+            # On a GPU the check would cost a synchronisation.
+            if known.is_cuda or not bool(known.all()):
+                e = e * known.unsqueeze(1)
         return e
 
     def _through_network(self, items: Tensor) -> Tensor:

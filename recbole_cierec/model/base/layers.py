@@ -36,6 +36,22 @@ def mean_rows(table: nn.Embedding, tokens: Tensor) -> Tensor:
     return (table(tokens) * real).sum(1) / real.sum(1).clamp(min=1)
 
 
+def wide_linear(x: Tensor, weight: Tensor, bias: Tensor, low_precision: bool) -> Tensor:
+    """x W^T + bias of a D x D map; CIERec spends most of its training time in them.
+
+    Args:
+        x: [m, D].
+        weight: W [D, D].
+        bias: [D].
+        low_precision: Whether factors and product are rounded to bfloat16.
+    """
+    if not low_precision:
+        return F.linear(x, weight, bias)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        product = F.linear(x, weight)
+    return product + bias  # float32: a gate's bias is one, and its product a small part of it
+
+
 def unit_linear(in_size: int, out_size: int, gain: float, bias: bool = True) -> nn.Linear:
     """Linear layer for unit-norm rows: outputs start with standard deviation ``gain``.
 

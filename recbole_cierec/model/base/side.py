@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FLAGS_RATIO = 100  # up to this largest id for each id, a flag for every id is faster than a sort
+
 
 @dataclass(frozen=True)
 class Side:
@@ -69,6 +71,10 @@ class Side:
         """The side with vector and bias only."""
         return replace(self, more={})
 
+    def without(self, *names: str) -> Side:
+        """The side without some of its further tensors."""
+        return replace(self, more={k: v for k, v in self.more.items() if k not in names})
+
     def moved(self, vector: Tensor | None = None, bias: Tensor | None = None) -> Side:
         """The side with another vector or bias."""
         vector = self.vector if vector is None else vector
@@ -117,7 +123,14 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct ids, ascending, and the index of each of ``ids`` among them."""
     if ids.is_cuda:
         return torch.unique(ids, return_inverse=True)
-    values, rows = np.unique(
-        ids.numpy(), return_inverse=True
-    )  # faster than torch: sorts by vector instructions
-    return torch.from_numpy(values), torch.from_numpy(rows)
+    numbers = ids.numpy()
+    if not len(numbers) or (last := int(numbers.max())) > FLAGS_RATIO * len(numbers):
+        # numpy sorts by vector instructions, which torch does not.
+        values, rows = np.unique(numbers, return_inverse=True)
+        return torch.from_numpy(values), torch.from_numpy(rows)
+    flags = np.zeros(last + 1, dtype=bool)
+    flags[numbers] = True
+    values = np.flatnonzero(flags)
+    rows = np.empty(last + 1, dtype=np.int64)
+    rows[values] = np.arange(len(values))
+    return torch.from_numpy(values), torch.from_numpy(rows[numbers])

@@ -12,10 +12,12 @@ so no users x items x D tensor is needed. Moreover, B_u has only d degrees of fr
     W_v (e_i * B_u)   = M_i p_u          M_i = W_v diag(e_i) W_p               [d, d]
     (e_i^2) . (B_u^2) = p_u . N_i p_u    N_i = W_p^T diag(e_i^2) W_p           [d, d]
 
-With M and N stored for every item, a pair costs 2 d^2 multiplications for any D, as matrix products
-over users (``benchmarks/evaluation.py`` compares the time with that of the literal form). If the
-maps exceed ``MAPS_BYTES``, the first form is used. The expansion of the norm cancels if A is close
-to -B, so pairs that lose too many digits are computed literally.
+With M of every item, a pair of a full ranking costs d^2 multiplications for v, as many for the
+fusion, and D + d for the norm, all as matrix products over users; elementwise work runs in place on
+blocks that fit into the cache (``benchmarks/evaluation.py`` compares the time with that of the
+literal form). Candidate lists take the norm from N, at d^2. If the maps exceed ``MAPS_BYTES``, the
+first form is used. The expansion of the norm cancels if A is close to -B, so pairs that lose too
+many digits are computed literally.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ class UserGateRanking:
     ) -> None:
         self.fusion, self.gate, self.item = fusion, gate, item
         self.fixed = self.fusion.fixed(item.vector, item["s"])  # [I, d]
-        self.maps: Tensor | None = None
+        self.maps: Tensor | None = None  # M [I, d, d]
+        self._square_maps: Tensor | None = None
         if self.gate.activation == "linear":
             items, d = self.fixed.shape
             limit = MAPS_BYTES if maps_bytes is None else maps_bytes
@@ -79,19 +82,22 @@ class UserGateRanking:
                 self._prepare_expansion()
 
     def _prepare_maps(self) -> Tensor:
-        """M and N of every item, stacked [I, 2 d, d]; sets the terms without p."""
+        """M of every item [I, d, d]; sets the terms without p."""
         e, a = self.item["e"], self.item["gate"]
         w_v, w_p = self.gate.mlp.weight, self.gate.user_map.weight  # [d, D], [D, d]
         self.mapped = F.linear(e * a, w_v)  # W_v (e A) [I, d]
-        self.linear = (e.square() * a) @ w_p  # [I, d]
+        self.square = e.square()  # [I, D]
+        self.linear = (self.square * a) @ w_p  # [I, d]
         self.constant = (e * a).square().sum(1)  # [I]
-        maps = e.new_empty(len(e), 2 * len(w_v), len(w_v))
-        step = max(1, BLOCK_BYTES // (w_v.numel() * e.element_size()))
-        for k in range(0, len(e), step):
-            rows = e[k : k + step].unsqueeze(1)  # [m, 1, D]
-            maps[k : k + step, : len(w_v)] = (rows * w_v) @ w_p
-            maps[k : k + step, len(w_v) :] = (rows.square() * w_p.T) @ w_p
-        return maps
+        return _maps(e, w_v, w_p)
+
+    @property
+    def square_maps(self) -> Tensor:
+        """N of every item [I, d, d], which lists read."""
+        if self._square_maps is None:
+            w_p = self.gate.user_map.weight
+            self._square_maps = _maps(self.square, w_p.T, w_p)
+        return self._square_maps
 
     def _prepare_expansion(self) -> None:
         e, a = self.item["e"], self.item["gate"]
@@ -138,18 +144,36 @@ class UserGateRanking:
         return torch.cat(parts)
 
     def _mapped(self, p: Tensor, maps: Tensor) -> Tensor:
-        """Scores [B, I] of all items, in blocks of items."""
-        d = p.shape[1]
-        step = max(1, 2 * CACHE_BYTES // (len(p) * 2 * d * p.element_size()))
+        """Scores [B, I] of all items, in blocks of items; users are columns."""
+        columns = p.T.contiguous()  # [d, B]
+        b = self.gate.user_map(p).T  # B_u [D, B]
+        pure = torch.addmm(self.constant.unsqueeze(1), self.square, b.square())
+        square = torch.addmm(pure, self.linear, columns, alpha=2.0)  # |x|^2 [I, B]
+        inverse = square.clamp(min=EPS**2).rsqrt_().unsqueeze(1)
+        step = max(1, CACHE_BYTES // (columns.numel() * p.element_size()))
         # One tensor for all blocks: thousands of small ones among the temporaries fragment memory.
-        scores = p.new_empty(len(self.fixed), len(p))
-        for items in torch.arange(len(self.fixed), device=p.device).split(step):
-            made = p @ maps[items].view(-1, d).T  # [B, m * 2 d]
-            made = made.view(len(p), len(items), -1).transpose(0, 1)  # [m, B, 2 d]
-            scores[items[0] : items[-1] + 1] = self._of_maps(
-                items, p.expand(len(items), -1, -1), made
-            )
+        scores = torch.empty_like(square)
+        for first in range(0, len(maps), step):
+            rows = slice(first, first + step)
+            v = (maps[rows].flatten(0, 1) @ columns).view(-1, *columns.shape)  # M_i p [m, d, B]
+            v += self.mapped[rows].unsqueeze(2)
+            torch.addcmul(self.gate.mlp.bias.unsqueeze(1), v, inverse[rows], out=v)
+            f = self._fused_columns(F.leaky_relu_(v, SLOPE), rows)
+            torch.sum(f.mul_(columns), 1, out=scores[rows])
+        items, users = (square < CANCELLED_SINGLE * pure).nonzero(as_tuple=True)
+        if len(items):
+            scores[items, users] = self._pairs(p, users, items)
         return scores.T
+
+    def _fused_columns(self, v: Tensor, rows: slice) -> Tensor:
+        """f [m, d, B] from v [m, d, B] of a block of items; a new tensor."""
+        fixed, q, s = (x[rows] for x in (self.fixed, self.item.vector, self.item["s"]))
+        if self.fusion.kind != "mlp":
+            fixed, q, s = (x.unsqueeze(1) for x in (fixed, q, s))
+            return self.fusion.finish(fixed, q, v.transpose(1, 2), s).transpose(1, 2)
+        weight = self.fusion.visual_weight
+        argument = torch.bmm(weight.expand(len(v), -1, -1), v).add_(fixed.unsqueeze(2))
+        return F.leaky_relu_(argument, SLOPE)
 
     def _mapped_lists(self, p: Tensor, items: Tensor, maps: Tensor) -> Tensor:
         """Scores [B, C]; all pairs of an item are one matrix product over its users."""
@@ -170,20 +194,23 @@ class UserGateRanking:
             real = inside < counts[chosen].unsqueeze(1)  # [g, w]
             pairs = order[(first[chosen].unsqueeze(1) + inside).clamp(max=len(flat) - 1)]
             users = p[pairs // items.shape[1]]  # [g, w, d]
-            made = torch.bmm(users, maps[which[chosen]].transpose(1, 2))
-            scores[pairs[real]] = self._of_maps(which[chosen], users, made)[real]
+            ids = which[chosen]
+            visual, squares = (
+                torch.bmm(users, one[ids].transpose(1, 2)) for one in (maps, self.square_maps)
+            )
+            scores[pairs[real]] = self._of_maps(ids, users, visual, squares)[real]
             start = stop
         return scores.view(items.shape)
 
-    def _of_maps(self, items: Tensor, p: Tensor, made: Tensor) -> Tensor:
+    def _of_maps(self, items: Tensor, p: Tensor, visual: Tensor, squares: Tensor) -> Tensor:
         """Scores [m, w] of m items with w users each.
 
         Args:
             items: Ids [m].
             p: User vectors [m, w, d].
-            made: M_i p and N_i p [m, w, 2 d].
+            visual: M_i p [m, w, d].
+            squares: N_i p [m, w, d].
         """
-        visual, squares = made.chunk(2, 2)
         pure = (squares * p).sum(2) + self.constant[items].unsqueeze(1)  # the positive terms
         square = pure + 2.0 * torch.einsum("mwd,md->mw", p, self.linear[items])
         norm = square.clamp(min=0.0).sqrt().clamp(min=EPS).unsqueeze(2)
@@ -236,3 +263,12 @@ class UserGateRanking:
         users = torch.arange(len(p), device=p.device)
         pairs = torch.cartesian_prod(users, items)
         return self._pairs(p, pairs[:, 0], pairs[:, 1]).view(len(p), -1)
+
+
+def _maps(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """left diag(x_i) right for every row x_i of x: [I, D], [d, D], [D, d] -> [I, d, d]."""
+    maps = x.new_empty(len(x), len(left), right.shape[1])
+    step = max(1, BLOCK_BYTES // (left.numel() * x.element_size()))
+    for k in range(0, len(x), step):
+        maps[k : k + step] = (x[k : k + step].unsqueeze(1) * left) @ right
+    return maps

@@ -62,6 +62,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
     pair_width = 0
     # Annotations enter tensors that training computes once, such as graphs of similar items.
     annotations_once = False
+    short_step = False  # on a CPU one process trains faster than several
     draws_per_row = False  # training draws random numbers per row, as dropout does
 
     user_embedding: nn.Embedding  # p_u, read by the default user_side
@@ -113,6 +114,15 @@ class VisualRecommender(Scoring, GeneralRecommender):
         if user.bias is None or item.bias is None:
             return PairScores(product)
         return PairScores(user.bias + item.bias + product)
+
+    def scores_of_rows(
+        self, user: Side, item: Side, user_rows: Tensor, item_rows: Tensor
+    ) -> PairScores:
+        """:meth:`pair_scores` of rows [B] of users and rows [..., B] of items.
+
+        A model can override it to compute for each distinct user or item once.
+        """
+        return self.pair_scores(user.take(user_rows), item.take(item_rows))
 
     def user_norm(self, user: Side) -> Tensor:
         """Squared length [m] of the user's part of the score, for the L2 term."""
@@ -221,7 +231,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
         if self.reg_weight:
             # Of the vectors, not of the weights behind them: in MF both are the same, and it
             # keeps networks of any depth to the same scale.
-            norm = self.user_norm(user)[rows.user].sum() + item_norm
+            norm = self.user_norm(user).index_select(0, rows.user).sum() + item_norm
             loss = loss + self.reg_weight * norm / len(rows.user)
         return loss
 
@@ -233,7 +243,7 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     def _bpr(self, user: Side, item: Side, rows: Rows) -> tuple[Tensor, Tensor]:
         items = torch.stack([rows.positive, rows.negative])  # [2, B]
-        pairs = self.pair_scores(user.take(rows.user), item.take(items))
+        pairs = self.scores_of_rows(user, item, rows.user, items)
         loss = self.pair_loss(*pairs.score)
         norm = self.norms(pairs, item, items).sum()
         self.branch_losses = {n: bpr_loss(*x.detach()) for n, x in pairs.branches.items()}
@@ -266,7 +276,9 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     def norms(self, pairs: PairScores, item: Side, rows: Tensor) -> Tensor:
         """The norms that came with the scores, otherwise :meth:`item_norm` of the rows."""
-        return self.item_norm(item)[rows] if pairs.norm is None else pairs.norm
+        if pairs.norm is not None:
+            return pairs.norm
+        return self.item_norm(item).index_select(0, rows.reshape(-1)).view(rows.shape)
 
     # ---------------------------------------------------------------- for trained models
 
