@@ -81,11 +81,12 @@ class CIERec(VisualRecommender):
             self._set_backbone(config, content_size, gain)
         self.gradient_scales = {"visual": 1.0, "semantic": 1.0}
         self._alignment: Tensor | float = 0.0
+        self._guidance: Tensor | float = 0.0
         self._ranking: FixedRanking | UserGateRanking | None = None
 
     def _set_semantic(self, config: Config, dataset: VisualDataset, gain: float) -> None:
         content_size = self.encoder.out_size
-        self.alignment_weight = 0.0
+        self.alignment_weight = self.guidance_weight = 0.0
         if not self.use_annotations:
             self.semantic = SemanticEncoder(self.size, content_size, gain=gain)
             return
@@ -93,8 +94,13 @@ class CIERec(VisualRecommender):
         self.token_learning_rate = config["token_learning_rate"]
         self.annotation_at_inference = config["annotation_at_inference"]
         self.alignment_weight = config["alignment_weight"]
+        self.guidance_weight = config["guidance_weight"]
         self.register_buffer("tokens", dataset.content.tokens, persistent=False)
         n_tokens = len(dataset.content.token_names)
+        if self.guidance_weight:
+            counts = torch.bincount(self.tokens[self.seen > 0].flatten(), minlength=n_tokens)[1:]
+            shares = counts.clamp(min=0.5) / counts.sum().clamp(min=1)  # a token may be new
+            self.register_buffer("token_shares", shares.log(), persistent=False)
         how = config["lstm_input"], config["annotation_encoder"]
         self.semantic = SemanticEncoder(self.size, content_size, n_tokens, *how, gain)
 
@@ -142,9 +148,16 @@ class CIERec(VisualRecommender):
         if self.alignment_weight:
             full, short = self.semantic(c, tokens, known), self.semantic(c, None, None)
             apart = F.mse_loss(short[known], full[known].detach(), reduction="none")
-            self._alignment = self.batch.item_mean(apart, items[known], self.tokens[:, 0] > 0)
+            self._alignment = self._annotated_mean(apart, items[known])
+        if self.guidance_weight:
+            unlike = self.semantic.guidance(c[known], tokens[known], self.token_shares)
+            self._guidance = self._annotated_mean(unlike.unsqueeze(1), items[known])
         kept = self.batch.uniform(items) >= self.privileged_dropout
         return self.semantic(c, tokens, known & kept)
+
+    def _annotated_mean(self, values: Tensor, items: Tensor) -> Tensor:
+        """The mean [] of values [m, n] over the annotated items of the batch."""
+        return self.batch.item_mean(values, items, self.tokens[:, 0] > 0)
 
     def pair_scores(self, user: Side, item: Side) -> PairScores:
         if not self.use_gates:
@@ -219,7 +232,9 @@ class CIERec(VisualRecommender):
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         loss = super().calculate_loss(interaction)
-        return loss + self.alignment_weight * self._alignment if self.alignment_weight else loss
+        if self.alignment_weight:
+            loss = loss + self.alignment_weight * self._alignment
+        return loss + self.guidance_weight * self._guidance if self.guidance_weight else loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The token vectors have a separate rate; like ids, a batch updates few of them."""

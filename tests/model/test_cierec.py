@@ -1,7 +1,8 @@
-"""CIERec's alignment where a batch, or a process's share of it, has no annotated item."""
+"""CIERec's guidance and alignment, also where a batch or a process's share lacks annotations."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from model_helpers import rows_of, shaken
@@ -13,10 +14,13 @@ from recbole_cierec.distributed.batch_share import Share, SharedBatch
 def aligned(make):
     """(model, internal ids of two annotated items and of two without annotations)."""
     _, dataset, _, model = make("CIERec", alignment_weight=0.5)
-    tokens = ("i1", "i2", "i37", "i38")
-    ids = [int(dataset.token2id(dataset.iid_field, token)) for token in tokens]
+    ids = ids_of(dataset, "i1", "i2", "i37", "i38")
     assert (model.tokens[ids][:, 0] > 0).tolist() == [True, True, False, False]
     return shaken(model).train(), ids[:2], ids[2:]
+
+
+def ids_of(dataset, *tokens):
+    return [int(dataset.token2id(dataset.iid_field, token)) for token in tokens]
 
 
 def loss_and_gradients(model, batch):
@@ -124,3 +128,33 @@ def test_bfloat16_rounds_the_maps_of_training_and_of_nothing_else(make, aligned)
     users = torch.arange(1, model.n_users)
     ranked = [one.eval().full_sort_predict({"user_id": users}) for one in (plain, model)]
     assert torch.equal(*ranked)
+
+
+def test_guidance_by_hand(make):
+    """0.3 times the mean, over the annotated items of the batch, of the mean of -log P(k | c_i)
+    over the item's tokens k."""
+    _, dataset, _, model = make("CIERec", guidance_weight=0.3)
+    known, plain = ids_of(dataset, "i1", "i2"), ids_of(dataset, "i37")[0]
+    shaken(model).train()
+    batch = rows_of([1, 2, 3], [known[0], known[1], known[0]], [known[1], plain, plain])
+    losses = []
+    for weight in (0.3, 0.0):
+        model.guidance_weight = weight
+        losses.append(float(loss_and_gradients(model, batch)[0]))
+    table = model.semantic.tokens.weight.detach().double().numpy()
+    counts = np.zeros(len(table))
+    for item in model.seen.nonzero().squeeze(1).tolist():
+        for k in model.tokens[item].tolist():
+            counts[k] += k > 0
+    share = np.maximum(counts, 0.5) / counts.sum()
+    expected = []
+    for item in known:
+        with torch.no_grad():
+            c = model.inference_gate(model.encoder(torch.tensor([item])))[0].double().numpy()
+        weights = [0.0]
+        for k in range(1, len(table)):
+            cosine = c @ table[k] / np.linalg.norm(table[k])
+            weights.append(share[k] * np.exp(cosine / 0.1))
+        own = [k for k in model.tokens[item].tolist() if k > 0]
+        expected.append(-np.mean([np.log(weights[k] / sum(weights)) for k in own]))
+    assert losses[0] - losses[1] == pytest.approx(0.3 * np.mean(expected), rel=1e-4)

@@ -27,6 +27,7 @@ ADDED = {  # keys of the component that each rung adds
         "lstm_input",
         "annotation_encoder",
         "token_learning_rate",
+        "guidance_weight",
         "privileged_dropout",
         "annotation_at_inference",
         "alignment_weight",

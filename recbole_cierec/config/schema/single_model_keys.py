@@ -29,6 +29,13 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
             low=0,
         ),
         Key(
+            "guidance_weight",
+            float,
+            "Weight of a loss by which c_i predicts its annotation's tokens, in training only.",
+            default=0.1,
+            low=0,
+        ),
+        Key(
             "alignment_weight",
             float,
             "Weight of the squared distance between s_i without and with annotation.",

@@ -18,6 +18,7 @@ from recbole_cierec.model.base.gated_products import pair_products, unit_product
 from recbole_cierec.model.base.layers import EPS, SLOPE, added, unit_linear, wide_linear
 from recbole_cierec.model.base.side import distinct
 
+GUIDANCE_TEMPERATURE = 0.1
 JoinGradients = Callable[[Tensor, Tensor], Tensor]  # of the visual and the semantic branch
 
 
@@ -188,9 +189,10 @@ class SemanticEncoder(nn.Module):
             nn.init.normal_(self.tokens.weight[1:], std=content_size**-0.5)
 
     @property
-    def token_weights(self) -> Tensor | None:
-        """The token vectors, None without annotations."""
-        return None if self.tokens is None else self.tokens.weight
+    def token_weights(self) -> Tensor:
+        """The token vectors [tokens, D] of an encoder with annotations."""
+        assert self.tokens is not None
+        return self.tokens.weight
 
     def forward(self, c: Tensor, tokens: Tensor | None, known: Tensor | None) -> Tensor:
         """Item rows to s.
@@ -217,6 +219,27 @@ class SemanticEncoder(nn.Module):
         mapped = self._mapped_mean(self.tokens, tokens.index_select(0, rows))
         after, _ = self._step(mapped, h.index_select(0, rows), memory.index_select(0, rows))
         return h.index_copy(0, rows, after)
+
+    def guidance(self, c: Tensor, tokens: Tensor, log_share: Tensor) -> Tensor:
+        """How badly c predicts the annotation: mean of -log P(k | c_i) over the tokens k of an item.
+
+        P is the softmax over all tokens of c . t_k / tau + log pi_k, with unit token vectors t_k.
+        The share pi_k makes c answer only for what an item has more of than others; without it
+        all c_i would move towards the most frequent tokens.
+
+        Args:
+            c: Inferred features [I, D], of unit length.
+            tokens: Token ids [I, L], 0 = padding, at least one real token in each row.
+            log_share: log pi_k [tokens without padding].
+
+        Returns:
+            [I].
+        """
+        t = F.normalize(self.token_weights[1:], eps=EPS)
+        log_p = F.log_softmax(torch.addmm(log_share, c, t.T, alpha=1 / GUIDANCE_TEMPERATURE), 1)
+        real = tokens > 0
+        chosen = log_p.gather(1, (tokens - 1).clamp(min=0)) * real
+        return -chosen.sum(1) / real.sum(1)
 
     def _one_step(self, c: Tensor, tokens: Tensor | None, known: Tensor | None) -> Tensor:
         s_hat = torch.zeros_like(c)
