@@ -303,10 +303,9 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None, announce: b
         model = config.model_class(config, data)
     model = start.fill(model, data).to(config["device"])
     logger.info(model)
-    if announce:
-        CONSOLE.info(model_line(model, config))
-        if line := processes_line(model, config):
-            CONSOLE.info(line)
+    for each in (model_line, processes_line) if announce else ():
+        if text := each(model, config):
+            CONSOLE.info(text)
     trainer = get_trainer_class(config)(config, model)
     trainer.tables = tables
     if start.resume:

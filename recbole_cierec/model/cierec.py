@@ -20,7 +20,7 @@ projection of c_i. The trainer has the gradient-regularization gate of Eq. 6, wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,11 @@ class CIERec(VisualRecommender):
             # E has no bias: a_u . b would be the same for all items.
             self.content_map = unit_linear(content_size, self.size, gain, bias=False)
 
+    @property
+    def token_weights(self) -> nn.Parameter:
+        """The vectors [tokens, D] behind s^_i."""
+        return cast(nn.Embedding, self.semantic.tokens).weight
+
     # ---------------------------------------------------------------------- Eq. 1 to 8
 
     def user_side(self, users: Tensor) -> Side:
@@ -150,7 +155,8 @@ class CIERec(VisualRecommender):
             apart = F.mse_loss(short[known], full[known].detach(), reduction="none")
             self._alignment = self._annotated_mean(apart, items[known])
         if self.guidance_weight:
-            unlike = self.semantic.guidance(c[known], tokens[known], self.token_shares)
+            table = self.token_weights
+            unlike = SemanticEncoder.guidance(c[known], tokens[known], table, self.token_shares)
             self._guidance = self._annotated_mean(unlike.unsqueeze(1), items[known])
         kept = self.batch.uniform(items) >= self.privileged_dropout
         return self.semantic(c, tokens, known & kept)
@@ -241,7 +247,7 @@ class CIERec(VisualRecommender):
         groups = super().parameter_groups()
         if not self.use_annotations:
             return groups
-        tokens = self.semantic.token_weights
+        tokens = self.token_weights
         for group in groups:
             group["params"] = [p for p in group["params"] if p is not tokens]
         rate = self.token_learning_rate

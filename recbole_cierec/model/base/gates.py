@@ -188,12 +188,6 @@ class SemanticEncoder(nn.Module):
             self.tokens = nn.Embedding(n_tokens, content_size, padding_idx=0)
             nn.init.normal_(self.tokens.weight[1:], std=content_size**-0.5)
 
-    @property
-    def token_weights(self) -> Tensor:
-        """The token vectors [tokens, D] of an encoder with annotations."""
-        assert self.tokens is not None
-        return self.tokens.weight
-
     def forward(self, c: Tensor, tokens: Tensor | None, known: Tensor | None) -> Tensor:
         """Item rows to s.
 
@@ -220,8 +214,9 @@ class SemanticEncoder(nn.Module):
         after, _ = self._step(mapped, h.index_select(0, rows), memory.index_select(0, rows))
         return h.index_copy(0, rows, after)
 
-    def guidance(self, c: Tensor, tokens: Tensor, log_share: Tensor) -> Tensor:
-        """How badly c predicts the annotation: mean of -log P(k | c_i) over the tokens k of an item.
+    @staticmethod
+    def guidance(c: Tensor, tokens: Tensor, table: Tensor, log_share: Tensor) -> Tensor:
+        """How badly c predicts the annotation: mean of -log P(k | c_i) over an item's tokens k.
 
         P is the softmax over all tokens of c . t_k / tau + log pi_k, with unit token vectors t_k.
         The share pi_k makes c answer only for what an item has more of than others; without it
@@ -230,12 +225,13 @@ class SemanticEncoder(nn.Module):
         Args:
             c: Inferred features [I, D], of unit length.
             tokens: Token ids [I, L], 0 = padding, at least one real token in each row.
+            table: The token vectors [tokens, D], with padding.
             log_share: log pi_k [tokens without padding].
 
         Returns:
             [I].
         """
-        t = F.normalize(self.token_weights[1:], eps=EPS)
+        t = F.normalize(table[1:], eps=EPS)
         log_p = F.log_softmax(torch.addmm(log_share, c, t.T, alpha=1 / GUIDANCE_TEMPERATURE), 1)
         real = tokens > 0
         chosen = log_p.gather(1, (tokens - 1).clamp(min=0)) * real
