@@ -118,7 +118,7 @@ class CIERec(VisualRecommender):
             self.content_map = unit_linear(content_size, self.size, gain, bias=False)
 
     @property
-    def token_weights(self) -> nn.Parameter:
+    def token_weights(self) -> Tensor:
         """The vectors [tokens, D] behind s^_i."""
         return cast(nn.Embedding, self.semantic.tokens).weight
 
