@@ -37,10 +37,10 @@ WINDOWS = {
     "MGCN": (0.16, 0.245),
     "ContentPrior": (0.175, 0.27),
     "CIERec_Base": (0.12, 0.19),
-    "CIERec_CI": (0.09, 0.14),
+    "CIERec_CI": (0.12, 0.18),
     "CIERec_CI_TA": (0.1, 0.15),
     "CIERec_CI_TA_GR": (0.1, 0.15),
-    "CIERec": (0.093, 0.14),
+    "CIERec": (0.113, 0.17),
 }
 WITHOUT_CONTENT = {"MF", "AMF"}
 EARLY = {"AlignRec": {"eval_step": 4}}  # its best epoch comes early
