@@ -15,7 +15,13 @@ from recbole_cierec import run
 from recbole_cierec.cli.compare import main
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.per_user import UserResults, read_per_user
-from recbole_cierec.evaluation.significance import compare, holm, paired, significance_table
+from recbole_cierec.evaluation.significance import (
+    compare,
+    compare_to_level,
+    holm,
+    paired,
+    significance_table,
+)
 
 PROTOCOL = {"candidate_seed": 1}
 
@@ -263,3 +269,13 @@ def test_runs_of_other_lists_or_data_do_not_compare(tiny, capsys, other, what):
     said = capsys.readouterr().err
     assert "are not comparable" in said
     assert what in said
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_values_against_a_level_have_no_t_test_and_no_warning():
+    level = 0.1  # the deviation of many such numbers is not exactly zero
+    assert np.full(97, -level).std() > 0
+    found = compare_to_level(results("a", np.zeros(97)), "recall@10", level)
+    assert np.isnan(found.t_p)
+    assert found.low == found.high == pytest.approx(-level)
+    assert found.wilcoxon_p < 1e-6
