@@ -51,7 +51,7 @@ def test_semantic_vectors_tell_items_apart_in_all_of_training(trained):
     assert len(cosines) == EPOCHS
     assert max(cosines) < 0.7
     _, cosines = trained(warmup_steps=0)  # Adagrad's first steps make all s_i alike
-    assert min(cosines[1:]) > 0.9
+    assert min(cosines[1:]) > 0.8
 
 
 @torch.no_grad()
