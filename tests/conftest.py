@@ -99,8 +99,20 @@ def in_tmp(tmp_path, monkeypatch):
     root.setLevel(level)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where the contract of models runs"
+    )
+
+
+@pytest.fixture(scope="session")
+def device(request):
+    """The device that ``--device`` names; models of ``make`` are on it."""
+    return torch.device(request.config.getoption("--device"))
+
+
 @pytest.fixture
-def tiny(tiny_folder, in_tmp):
+def tiny(tiny_folder, in_tmp, device):
     """``tiny(model, **keys)`` -> dict of keys for that model on the tiny data set."""
 
     def keys(**extra) -> dict:
@@ -113,7 +125,7 @@ def tiny(tiny_folder, in_tmp):
             "epochs": 2,
             "keep_last_checkpoint": True,  # tests compare it
             "show_progress": False,
-            "use_gpu": False,
+            "use_gpu": device.type != "cpu",
             "state": "error",
             **extra,
         }
@@ -138,7 +150,7 @@ def make(tiny):
         dataset = create_dataset(config)
         train = dataset.build()[0]
         init_seed(config["seed"], True)
-        return config, dataset, train, get_model_class(name)(config, train)
+        return config, dataset, train, get_model_class(name)(config, train).to(config["device"])
 
     return build
 

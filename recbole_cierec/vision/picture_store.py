@@ -247,12 +247,14 @@ def _write_pixels(file: Path, job: _Job, pool: Pool) -> tuple[dict[str, str], li
     damaged: dict[str, str] = {}
     crcs: list[int] = []
 
-    def decode(source: tuple[str, PictureFile]) -> np.ndarray | PictureError:
-        return _decode(source[1], job.spec)
+    def decode(source: tuple[str, PictureFile]) -> tuple[np.ndarray, int] | PictureError:
+        result = _decode(source[1], job.spec)
+        # Here, in the threads: only writing is left to the one that reads the results.
+        return result if isinstance(result, PictureError) else (result, zlib.crc32(result.data))
 
-    def append(pixels: np.ndarray, stream: BinaryIO) -> None:
+    def append(pixels: np.ndarray, crc: int, stream: BinaryIO) -> None:
         stream.write(pixels.data)
-        crcs.append(zlib.crc32(pixels.data))
+        crcs.append(crc)
 
     with (
         warnings.catch_warnings(),
@@ -265,9 +267,10 @@ def _write_pixels(file: Path, job: _Job, pool: Pool) -> tuple[dict[str, str], li
             if isinstance(result, PictureError):
                 damaged[content] = result.reason
             else:
-                append(result, stream)
+                append(*result, stream)
         if BLANK in job.row_contents(damaged):
-            append(np.full((job.spec.size, job.spec.size, 3), BLANK_GREY, np.uint8), stream)
+            grey = np.full((job.spec.size, job.spec.size, 3), BLANK_GREY, np.uint8)
+            append(grey, zlib.crc32(grey.data), stream)
         stream.seek(0)
         stream.write(_npy_header(len(crcs), job.spec.size))  # now that the number is known
     return damaged, crcs

@@ -35,7 +35,7 @@ class Oracle:
     """
 
     def __init__(self, model, features, pictured, tokens, seen, **options):
-        self.w = {k: v.detach().double().numpy() for k, v in model.state_dict().items()}
+        self.w = {k: v.detach().cpu().double().numpy() for k, v in model.state_dict().items()}
         self.features, self.pictured, self.tokens, self.seen = features, pictured, tokens, seen
         self.o = options
 

@@ -150,15 +150,18 @@ class DropoutNetOracle(Oracle):
 
 
 def tamed_draw(n_items, n):
-    return lambda users: (users.unsqueeze(1) * 7 + torch.arange(n) * 3) % (n_items - 1) + 1
+    def draw(users):
+        return (users.unsqueeze(1) * 7 + torch.arange(n).to(users) * 3) % (n_items - 1) + 1
+
+    return draw
 
 
 def tame(model):
     """Draws of CLCRec that the oracle can repeat."""
     if type(model).__name__ == "CLCRec":
         model.draw = tamed_draw(model.n_items, model.n_negatives)
-        model.replaced = lambda shape, device: (torch.arange(shape[0] * shape[1]) % 3 == 0).view(
-            shape
+        model.replaced = lambda shape, device: (
+            torch.arange(shape[0] * shape[1], device=device).view(shape) % 3 == 0
         )
 
 

@@ -44,6 +44,13 @@ KEYS = (
         choices=("squash", "crop", "pad"),
     ),
     key(
+        "image_decode",
+        str,
+        "exact, or fast: JPEGs are decoded about twice as fast, to pixel values that differ by "
+        "about 1 of 255.",
+        choices=("exact", "fast"),
+    ),
+    key(
         "bad_image",
         str,
         "What an unreadable picture is: an error, no picture (skip) or a grey one (blank).",
