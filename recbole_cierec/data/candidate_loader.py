@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
+from torch.utils.data import SequentialSampler
 
 from recbole_cierec.config.derived import PAIRS
 from recbole_cierec.data.sampler import UsedItems
@@ -91,6 +92,15 @@ class FullLoader(_AllHistories):
     """RecBole's batches, without its loop over the users of a batch."""
 
     step: int  # users of a batch
+
+    def __iter__(self) -> Iterator[Any]:
+        if type(self.sampler) is not SequentialSampler or self.num_workers:
+            yield from super().__iter__()
+            return
+        # torch's loader draws a seed for workers even without any.
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        for rows in torch.arange(self.sample_size).split(self.step):
+            yield self.collate_fn(rows)
 
     def _init_batch_size_and_step(self) -> None:
         """Unless ``eval_batch_size`` is given, rank several users together even of many items: the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbole_cierec.evaluation.top_k import _groups, _grouped, top_k
+from recbole_cierec.evaluation.top_k import _grouped, _groups, top_k
 
 
 def scores_of(kind: str, width: int) -> torch.Tensor:
