@@ -14,6 +14,7 @@ from recbole.utils import ModelType
 from torch.utils.data import SequentialSampler
 
 from recbole_cierec.config.derived import PAIRS
+from recbole_cierec.data.row_numbers import RowRange
 from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.eval_mode import EvalMode
@@ -45,7 +46,7 @@ class ItemsOfUsers:
         return found
 
 
-class _AllHistories(FullSortEvalDataLoader):
+class _AllHistories(RowRange, FullSortEvalDataLoader):
     """RecBole's loader without its loop over interactions and its two tensors for each user.
 
     RecBole keeps histories for the users of the phase only, but its ``full_sort_topk`` may be
