@@ -65,6 +65,7 @@ class _AllHistories(RowRange, FullSortEvalDataLoader):
         self.user_df = dataset.join(Interaction({self.uid_field: self.uid_list}))
         self.sample_size = len(self.user_df)
         super(FullSortEvalDataLoader, self).__init__(config, dataset, sampler, shuffle=False)
+        self._use_range()
 
     @cached_property
     def _positive_pairs(self) -> np.ndarray:

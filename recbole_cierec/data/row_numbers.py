@@ -19,10 +19,14 @@ class RowRange(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._use_range()
+
+    def _use_range(self) -> None:
+        """Replace the list, once torch's loader is complete."""
         if self._n_rows is not None:
             self.sample_size = self._n_rows
             # RecBole's loader redirects the attribute `dataset`, and torch's refuses to set it.
-            vars(self)["dataset"] = self.sampler.data_source = range(self._n_rows)
+            self.__dict__["dataset"] = self.sampler.data_source = range(self._n_rows)
 
     def _init_batch_size_and_step(self) -> None:
         """RecBole calls it right before it makes the list."""

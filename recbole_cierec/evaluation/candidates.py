@@ -117,6 +117,8 @@ def draw_negatives(
     allowed = len(pool) - barred.lengths
     starts = np.concatenate([[0], np.cumsum(np.minimum(allowed, n))])
     values = np.empty(starts[-1], dtype=np.int32)
+    # If all lists are full, whole rows are written at once.
+    table = values.reshape(-1, n) if len(values) == n * len(users) else None
     # Where few items are allowed, the stream would repeat itself for long.
     crowded = (2 * n > allowed) | (4 * allowed < len(pool))
     for row in np.flatnonzero(crowded):
@@ -135,10 +137,15 @@ def draw_negatives(
             good, drawn = _distinct_draws(keys, count, len(pool), *barred.take(rows))
             good &= np.cumsum(good, axis=1, dtype=np.int32) <= n
             full = good.sum(1) == n
-            places = starts[rows[full], None] + np.arange(n)
-            values[places.reshape(-1)] = pool[drawn[full][good[full]]]
-            short.append(rows[~full])
-        left, count = np.concatenate(short), 2 * count
+            if not full.all():
+                short.append(rows[~full])
+                rows, good, drawn = rows[full], good[full], drawn[full]
+            lists = pool[drawn[good]].reshape(-1, n)
+            if table is None:
+                values[starts[rows, None] + np.arange(n)] = lists
+            else:
+                table[rows] = lists
+        left, count = np.concatenate([left[:0], *short]), 2 * count
     return Ragged(values, starts)
 
 
