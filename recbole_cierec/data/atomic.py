@@ -27,7 +27,7 @@ from recbole_cierec.errors import DataError
 TYPES = ("token", "float", "token_seq", "float_seq")
 
 # Blocks bound the memory that checking a large file takes.
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 20  # whose arrays stay in the CPU's cache
 # A longer line means missing line breaks; without a limit such a file would fill the memory.
 MAX_LINE_BYTES = 1 << 26
 

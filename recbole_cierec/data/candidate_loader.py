@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
+from torch.utils.data import SequentialSampler
 
 from recbole_cierec.config.derived import PAIRS
+from recbole_cierec.data.row_numbers import RowRange
 from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.eval_mode import EvalMode
@@ -44,7 +46,7 @@ class ItemsOfUsers:
         return found
 
 
-class _AllHistories(FullSortEvalDataLoader):
+class _AllHistories(RowRange, FullSortEvalDataLoader):
     """RecBole's loader without its loop over interactions and its two tensors for each user.
 
     RecBole keeps histories for the users of the phase only, but its ``full_sort_topk`` may be
@@ -63,6 +65,7 @@ class _AllHistories(FullSortEvalDataLoader):
         self.user_df = dataset.join(Interaction({self.uid_field: self.uid_list}))
         self.sample_size = len(self.user_df)
         super(FullSortEvalDataLoader, self).__init__(config, dataset, sampler, shuffle=False)
+        self._use_range()
 
     @cached_property
     def _positive_pairs(self) -> np.ndarray:
@@ -91,6 +94,15 @@ class FullLoader(_AllHistories):
     """RecBole's batches, without its loop over the users of a batch."""
 
     step: int  # users of a batch
+
+    def __iter__(self) -> Iterator[Any]:
+        if type(self.sampler) is not SequentialSampler or self.num_workers:
+            yield from super().__iter__()
+            return
+        # torch's loader draws a seed for workers even without any.
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        for rows in torch.arange(self.sample_size).split(self.step):
+            yield self.collate_fn(rows)
 
     def _init_batch_size_and_step(self) -> None:
         """Unless ``eval_batch_size`` is given, rank several users together even of many items: the

@@ -15,7 +15,8 @@ import pandas as pd
 import pyarrow
 from pyarrow import csv
 
-_BLOCK_BYTES = 1 << 24  # of the file, parsed at a time
+# Of the file, parsed at a time; each block has a dictionary, so smaller ones take more memory.
+_BLOCK_BYTES = 1 << 24
 
 
 def read_coded(
@@ -41,6 +42,7 @@ def read_coded(
     Raises:
         pyarrow.ArrowException: It cannot be read so.
     """
+    pool = pyarrow.system_memory_pool()
     kinds = {
         "token": pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
         "float": pyarrow.float64(),
@@ -55,11 +57,15 @@ def read_coded(
             null_values=missing,
             strings_can_be_null=False,
         ),
+        # The default pool would keep its largest extent for good.
+        memory_pool=pool,
     )
     columns = {}
     for name in types:
         columns[name], table = table[name], table.drop_columns(name)
-    return as_frame(columns, types)
+    frame = as_frame(columns, types)
+    pool.release_unused()
+    return frame
 
 
 def as_frame(

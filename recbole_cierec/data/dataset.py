@@ -8,7 +8,8 @@ interaction become candidates and training negatives as soon as that file is rea
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+from collections import UserDict
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,28 @@ from recbole.utils import FeatureType, ModelType
 from recbole_cierec.data.atomic import read_atomic
 from recbole_cierec.data.cold_dataset import ColdSequenceMixin, ColdSplitMixin
 from recbole_cierec.data.column_keys import Files
+from recbole_cierec.data.columns import PADDING
 from recbole_cierec.data.compat import DatasetCompat
 from recbole_cierec.data.content import ItemContent
 from recbole_cierec.data.fast_interaction import FastInteraction
 from recbole_cierec.data.parquet import as_text_files, atomic_file
 from recbole_cierec.data.recbole_errors import as_data_errors
 from recbole_cierec.errors import DataError, nearest
+
+
+class NumberOfToken(UserDict):
+    """RecBole's table of a vocabulary, made on first use: most runs look up no token by its text.
+
+    Args:
+        tokens: The tokens by number [n].
+    """
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        self._tokens = tokens
+
+    @cached_property
+    def data(self) -> dict[str, int]:  # type: ignore[override]
+        return {token: number for number, token in enumerate(self._tokens)}
 
 
 class ContentMixin(DatasetCompat):
@@ -81,12 +98,20 @@ class ContentMixin(DatasetCompat):
             self.item_feat = self.item_feat[interacted].reset_index(drop=True)
         super()._remap_ID_all()
 
-    def _concat_remaped_tokens(self, remap_list: list[tuple]) -> tuple[Any, np.ndarray]:
-        """The tokens to number: categorical if all columns are, which takes no look-up of texts."""
+    def _remap(self, remap_list: list[tuple]) -> None:
+        """Number the tokens; of categorical columns without a look-up of texts."""
         columns = [feat[field].array for feat, field, _ in remap_list]
-        if not all(isinstance(column, pd.Categorical) for column in columns):
-            return super()._concat_remaped_tokens(remap_list)
-        return union_categoricals(columns), np.cumsum([len(column) for column in columns])[:-1]
+        if not columns or not all(isinstance(column, pd.Categorical) for column in columns):
+            super()._remap(remap_list)
+            return
+        numbers, found = pd.factorize(union_categoricals(columns))
+        tokens = np.array([PADDING, *found])
+        parts = np.split(numbers + 1, np.cumsum([len(column) for column in columns])[:-1])
+        for (feat, field, _), part in zip(remap_list, parts, strict=True):
+            if field not in self.field2id_token:
+                self.field2id_token[field] = tokens
+                self.field2token_id[field] = NumberOfToken(tokens)
+            feat[field] = part
 
     def _filter_by_inter_num(self) -> None:
         """Skip RecBole's count by texts if no user and no item would be dropped."""

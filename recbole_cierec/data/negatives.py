@@ -19,14 +19,13 @@ from recbole_cierec.errors import DataError
 
 BITS_PER_PAIR = 16  # of the filter: at most one unused pair in sixteen passes it
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
-_LAST = np.iinfo(np.int64).max
 
 
 class UsedPairs:
     """The pairs (user, item) that must not be drawn.
 
     A bit filter sorts out most unused pairs; the others are looked up in the sorted pairs. A pair
-    takes 8 bytes, and two to four for the filter.
+    takes two to four bytes for the filter, and 8 that :class:`UsedItems` has already.
 
     Args:
         used: The set of items of each user: RecBole's ``used_ids``, or :class:`UsedItems`.
@@ -36,8 +35,7 @@ class UsedPairs:
     def __init__(self, used: np.ndarray | UsedItems, n_items: int) -> None:
         self.n_items = n_items
         pairs = used.pairs if isinstance(used, UsedItems) else _sorted_pairs(used, n_items)
-        # A sentinel, so that every look-up ends inside the array.
-        self.pairs = np.append(pairs, _LAST)
+        self.pairs = pairs
         width = max(3, (BITS_PER_PAIR * len(pairs)).bit_length())
         self._shift = np.uint64(64 - width)
         flags = np.zeros(1 << width, dtype=bool)
@@ -54,7 +52,10 @@ class UsedPairs:
         bits = self._filter[places >> 3] >> (places & 7).astype(np.uint8)
         rows = np.flatnonzero(bits & 1)
         maybe = pairs[rows]
-        return rows[self.pairs[np.searchsorted(self.pairs, maybe)] == maybe]
+        if not len(self.pairs):
+            return rows[:0]
+        at = np.minimum(np.searchsorted(self.pairs, maybe), len(self.pairs) - 1)
+        return rows[self.pairs[at] == maybe]
 
 
 def _sorted_pairs(used: np.ndarray, n_items: int) -> np.ndarray:

@@ -18,11 +18,12 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from torch.utils.data import RandomSampler
 
+from recbole_cierec.data.row_numbers import RowRange
 from recbole_cierec.distributed.batch_share import Share
 from recbole_cierec.distributed.world import world
 
 
-class TrainLoader(TrainDataLoader):
+class TrainLoader(RowRange, TrainDataLoader):
     """Replaces RecBole's ``TrainDataLoader``."""
 
     share: Share | None = None  # of the current batch; None in one process

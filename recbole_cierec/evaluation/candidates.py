@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 BLOCK_CELLS = 2**17  # draws of a block of users, which should stay in the CPU's cache
+MERGED_USERS = 1024  # merged at a time
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -70,6 +71,11 @@ class Ragged:
         """Number of values of each row [n]."""
         return np.diff(self.starts)
 
+    def rows(self, first: int, last: int) -> Ragged:
+        """Rows ``first`` to ``last - 1``; their values are a view."""
+        starts = self.starts[first : last + 1]
+        return Ragged(self.values[starts[0] : starts[-1]], starts - starts[0])
+
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(row numbers within ``rows``, values), flat, in the order of ``rows``."""
         lengths = self.lengths[rows]
@@ -117,6 +123,8 @@ def draw_negatives(
     allowed = len(pool) - barred.lengths
     starts = np.concatenate([[0], np.cumsum(np.minimum(allowed, n))])
     values = np.empty(starts[-1], dtype=np.int32)
+    # If all lists are full, whole rows are written at once.
+    table = values.reshape(-1, n) if len(values) == n * len(users) else None
     # Where few items are allowed, the stream would repeat itself for long.
     crowded = (2 * n > allowed) | (4 * allowed < len(pool))
     for row in np.flatnonzero(crowded):
@@ -135,10 +143,15 @@ def draw_negatives(
             good, drawn = _distinct_draws(keys, count, len(pool), *barred.take(rows))
             good &= np.cumsum(good, axis=1, dtype=np.int32) <= n
             full = good.sum(1) == n
-            places = starts[rows[full], None] + np.arange(n)
-            values[places.reshape(-1)] = pool[drawn[full][good[full]]]
-            short.append(rows[~full])
-        left, count = np.concatenate(short), 2 * count
+            if not full.all():
+                short.append(rows[~full])
+                rows, good, drawn = rows[full], good[full], drawn[full]
+            lists = pool[drawn[good]].reshape(-1, n)
+            if table is None:
+                values[starts[rows, None] + np.arange(n)] = lists
+            else:
+                table[rows] = lists
+        left, count = np.concatenate([left[:0], *short]), 2 * count
     return Ragged(values, starts)
 
 
@@ -204,8 +217,24 @@ def merge(
         (items of each row, columns of its positives): row r of the second holds the columns of the
         positives in row r of the first, in the order of ``positives``.
     """
+    starts = negatives.starts + positives.starts
+    items = np.empty(starts[-1], dtype=np.int32)
+    columns = np.empty(len(positives.values), dtype=np.int64)
+    for first in range(0, len(users), MERGED_USERS):  # the arrays of a block stay in the cache
+        last = min(first + MERGED_USERS, len(users))
+        parts = negatives.rows(first, last), positives.rows(first, last)
+        merged = _merge_block(seed, repeat, users[first:last], *parts)
+        items[starts[first] : starts[last]] = merged[0]
+        columns[positives.starts[first] : positives.starts[last]] = merged[1]
+    return Ragged(items, starts), Ragged(columns, positives.starts)
+
+
+def _merge_block(
+    seed: int, repeat: int, users: np.ndarray, negatives: Ragged, positives: Ragged
+) -> tuple[np.ndarray, np.ndarray]:
+    """The values of both results of :func:`merge` for a block of users."""
     n_neg, n_pos = negatives.lengths, positives.lengths
-    starts = np.concatenate([[0], np.cumsum(n_neg + n_pos)])
+    starts = negatives.starts + positives.starts
     # A user has hundreds of negatives: the arrays over them use the smallest types.
     negative = np.ones(starts[-1], dtype=bool)
     tail = np.repeat(
@@ -230,4 +259,4 @@ def merge(
         items[to], owner[to] = positives.values[mine], mine
     held = np.flatnonzero(owner >= 0)
     columns[owner[held]] = held - starts[np.searchsorted(starts, held, side="right") - 1]
-    return Ragged(items, starts), Ragged(columns, positives.starts)
+    return items, columns

@@ -14,9 +14,11 @@ from torch import Tensor
 from recbole_cierec.errors import NonFiniteLossError
 from recbole_cierec.evaluation.compat import CollectorCompat
 from recbole_cierec.evaluation.plan import EvaluationPlan, Lists, View
+from recbole_cierec.evaluation.top_k import top_k
 
 COMPARED = 2**22  # scores compared at a time
 COUNTED = 2**18  # scores counted at a time
+WIDE = 4096  # from this length on, rows are counted one by one
 # One row per user; per sequence in RecBole's modes of sequential models.
 ROWS = (
     "rec.topk", "rec.items", "rec.meanrank", "rec.users", "rec.row", "rec.hit_group",
@@ -81,13 +83,42 @@ def _ranked(scores: Tensor) -> Tensor:
     if scores.is_cuda:
         return (scores > -np.inf).sum(1)
     # numpy counts booleans in a fifth of torch's time, and small blocks stay in the CPU's cache.
+    # Without an axis it counts a row of bytes at a time, which pays if rows are long.
     blocks = scores.numpy(force=True)
+    if blocks.shape[1] >= WIDE:
+        return torch.tensor([np.count_nonzero(row > -np.inf) for row in blocks], dtype=torch.int64)
     step = max(1, COUNTED // max(1, blocks.shape[1]))
     parts = [
         np.count_nonzero(blocks[first : first + step] > -np.inf, axis=1)
         for first in range(0, len(blocks), step)
     ]
     return torch.from_numpy(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
+
+
+def _places_in(top: Tensor, rows: Tensor, items: Tensor) -> Tensor:
+    """The place [T] of each item in its row of ``top`` [B, k]; k if it is not there."""
+    equal = top[rows] == items.unsqueeze(1)
+    places = torch.arange(top.shape[1], device=top.device)
+    return torch.where(equal, places, top.shape[1]).amin(1)
+
+
+class Blocks(DataStruct):
+    """RecBole's struct, which joins the blocks of a tensor once, not after every batch."""
+
+    def __init__(self, common: DataStruct) -> None:
+        super().__init__()
+        self._data_dict.update(common._data_dict)
+        self._blocks: dict[str, list[Tensor]] = {}
+        self.n_rows = 0
+
+    def update_tensor(self, name: str, value: Tensor) -> None:
+        # A copy: the scores of the next batch may be written over those of this one.
+        self._blocks.setdefault(name, []).append(value.detach().clone().cpu())
+
+    def joined(self) -> dict[str, Tensor]:
+        """The tensors that were collected, and no longer kept here."""
+        blocks, self._blocks = self._blocks, {}
+        return {name: torch.cat(parts) for name, parts in blocks.items()}
 
 
 class Collected(dict[Key, DataStruct]):
@@ -113,7 +144,7 @@ class PlanCollector(CollectorCompat):
         for need in ("rec.topk", "rec.items"):
             setattr(self.register, need, False)
         self._common = self.data_struct  # holds counts of the training data
-        self._structs: Collected = Collected()
+        self._structs: dict[Key, Blocks] = {}
 
     def eval_batch_collect(
         self, scores_tensor: Tensor, interaction: Any, positive_u: Any, positive_i: Any
@@ -141,14 +172,11 @@ class PlanCollector(CollectorCompat):
             keys = keys[0][rows.cpu()], keys[1][rows.cpu()]
         if not len(scores):
             return
-        top = torch.topk(scores, self.k, dim=-1).indices
-        positive = torch.zeros_like(scores, dtype=torch.bool)
-        positive[positive_u, positive_i] = True
-        group = self._groups_of(top) * positive.gather(1, top)
+        top = top_k(scores, self.k)
         self._open((view.name, 0))
         super().eval_batch_collect(scores, interaction, positive_u, positive_i)
-        lengths = self._group_lengths(len(scores), positive_u, positive_i)
-        self._keep(keys, group, lengths, _ranked(scores), top)
+        ranks = _places_in(top, positive_u, positive_i)
+        self._keep(keys, _ranked(scores), (positive_u, positive_i, ranks), top)
 
     def _collect_lists(
         self, scores: Tensor, interaction: Any, rows: Tensor, segments: list[Segment]
@@ -167,17 +195,13 @@ class PlanCollector(CollectorCompat):
             found = torch.from_numpy(items).long()[where, columns]
             where, columns = where.to(s.device), columns.to(s.device)
             ranks = ranks_of(s, where, columns)
-            group = torch.zeros(len(s), self.k, dtype=torch.int8, device=s.device)
-            top = ranks < self.k
-            group[where[top], ranks[top]] = self._groups_of(found.to(s.device))[top]
             self._open(part.key)
             super().eval_batch_collect(s, interaction, where, columns)
-            lengths = self._group_lengths(len(s), where, found.to(s.device))
             shown = None
             if self.needs_items:
                 places = torch.topk(s, min(self.k, s.shape[1]), dim=-1).indices.cpu()
                 shown = torch.from_numpy(items).long().gather(1, places)
-            self._keep((users[has], users[has]), group, lengths, _ranked(s), shown)
+            self._keep((users[has], users[has]), _ranked(s), (where, found, ranks), shown)
 
     def _row_keys(
         self, interaction: Any, n: int, positive_i: Tensor | None
@@ -193,17 +217,6 @@ class PlanCollector(CollectorCompat):
         at = interaction[lengths].cpu()  # one row per interaction
         return users, (users * 2**20 + at) * 2**24 + positive_i.cpu()
 
-    def _groups_of(self, items: Tensor) -> Tensor:
-        """1 + the group of each item, int8, in the shape of ``items``."""
-        if self.plan is None:
-            return torch.ones_like(items, dtype=torch.int8)
-        return torch.from_numpy(self.plan.item_groups.of).to(items.device)[items] + 1
-
-    def _group_lengths(self, n: int, rows: Tensor, items: Tensor) -> Tensor:
-        """Numbers of positives of each row in each item group [n, 3]."""
-        cells = rows * 3 + self._groups_of(items).long() - 1
-        return torch.bincount(cells, minlength=3 * n).view(n, 3)
-
     def _refuse_nan(self, scores: Tensor) -> None:
         if bool(torch.isnan(scores).any()):
             raise NonFiniteLossError(
@@ -213,31 +226,56 @@ class PlanCollector(CollectorCompat):
     def _open(self, key: Key) -> None:
         """Make the struct of a view and repeat the current one."""
         if key not in self._structs:
-            struct = DataStruct()
-            struct._data_dict.update(self._common._data_dict)
-            self._structs[key] = struct
+            self._structs[key] = Blocks(self._common)
         self.data_struct = self._structs[key]
 
     def _keep(
         self,
         keys: tuple[Tensor, Tensor],
-        group: Tensor,
-        lengths: Tensor,
         candidates: Tensor,
+        positives: tuple[Tensor, Tensor, Tensor],
         top: Tensor | None,
     ) -> None:
-        users, rows = keys
-        total = lengths.sum(1, keepdim=True)
-        hits = torch.cat([(group > 0).to(torch.int32), total.to(torch.int32)], dim=1)
-        values = {"rec.users": users, "rec.row": rows, "rec.topk": hits, "rec.hit_group": group}
-        values |= {"rec.group_len": lengths, "rec.candidates": candidates}
+        """Keep a block of rows for :meth:`get_data_struct`.
+
+        Args:
+            keys: Users and keys of the rows [B].
+            candidates: Number of ranked items of each row [B].
+            positives: Row, item and rank of each positive [P].
+            top: The items at the first places [B, k].
+        """
+        struct: Any = self.data_struct
+        values = dict(zip(("rec.users", "rec.row"), keys, strict=True))
+        values |= {"rec.candidates": candidates, "row": positives[0] + struct.n_rows}
+        values |= {"item": positives[1], "rank": positives[2]}
         if self.needs_items and top is not None:
             values["rec.items"] = top
         for name, value in values.items():
-            self.data_struct.update_tensor(name, value.cpu())
+            struct.update_tensor(name, value)
+        struct.n_rows += len(candidates)
+
+    def _finished(self, blocks: Blocks) -> DataStruct:
+        """The struct that metrics read, of all rows."""
+        values = blocks.joined()
+        rows, items, ranks = (values.pop(name) for name in ("row", "item", "rank"))
+        groups = torch.ones(len(items), dtype=torch.int8)  # 1 + the group of the item
+        if self.plan is not None:
+            groups = torch.from_numpy(self.plan.item_groups.of)[items] + 1
+        hit, n = ranks < self.k, len(values["rec.users"])
+        found = torch.zeros(n, self.k, dtype=torch.int8)
+        found[rows[hit], ranks[hit]] = groups[hit]
+        lengths = torch.bincount(rows * 3 + groups.long() - 1, minlength=3 * n).view(n, 3)
+        total = lengths.sum(1, keepdim=True)
+        values["rec.topk"] = torch.cat([(found > 0).to(torch.int32), total.to(torch.int32)], dim=1)
+        values |= {"rec.hit_group": found, "rec.group_len": lengths}
+        struct = DataStruct()
+        struct._data_dict.update(blocks._data_dict | values)
+        return struct
 
     def get_data_struct(self) -> Collected | DataStruct:
         """Everything that was collected since the last call."""
-        structs, self._structs = self._structs, Collected()
+        structs, self._structs = self._structs, {}
         self.data_struct = self._common
-        return structs or super().get_data_struct()
+        if not structs:
+            return super().get_data_struct()
+        return Collected({key: self._finished(blocks) for key, blocks in structs.items()})

@@ -72,7 +72,8 @@ class PlanEvaluator(Evaluator):
         return _mean(list(repeats.values()), self.config["metric_decimal_place"])
 
     def _whole(self, struct: DataStruct) -> OrderedDict:
-        with self._captured():
+        values: dict[str, np.ndarray] = {}
+        with self._captured(values=values):
             result = super().evaluate(struct)
         self._plain = list(result)
         self._note("", struct)
@@ -85,9 +86,24 @@ class PlanEvaluator(Evaluator):
         for name, mask in self.plan.user_groups.masks(self.users).items():
             self.shares[name] = float(mask.mean())
             self._note(name, struct, mask)
-            part = super().evaluate(_rows(struct, mask)) if mask.any() else {}
+            part = self._of_group(struct, mask, values) if mask.any() else {}
             result.update({f"{m}_{name}": part.get(m, float("nan")) for m in metrics})
         result.update(self._item_groups(struct))
+        return result
+
+    def _of_group(
+        self, struct: DataStruct, mask: np.ndarray, values: dict[str, np.ndarray]
+    ) -> dict[str, float]:
+        """The metrics of the users of ``mask``; ``values`` are those of all users by metric."""
+        result: dict[str, float] = {}
+        rows = None
+        for name in self.metrics:
+            metric, value = self.metric_class[name], values.get(name)
+            if value is not None and len(value) == len(mask):
+                result.update(metric.topk_result(name, value[mask]))
+            else:
+                rows = _rows(struct, mask) if rows is None else rows
+                result.update(metric.calculate_metric(rows))
         return result
 
     def _part(self, struct: DataStruct, view: str) -> OrderedDict:
@@ -146,16 +162,22 @@ class PlanEvaluator(Evaluator):
         return levels
 
     @contextmanager
-    def _captured(self, end: str = "", rows: np.ndarray | None = None) -> Iterator[None]:
+    def _captured(
+        self,
+        end: str = "",
+        rows: np.ndarray | None = None,
+        values: dict[str, np.ndarray] | None = None,
+    ) -> Iterator[None]:
         """Within the context every ranking metric also stores its values by user in ``per_user``.
 
         Args:
             end: Suffix of the metric's name.
             rows: Indices of the evaluated ``users``; None: all.
+            values: Gets the values [R, k] by user of each metric that passes them on by its name.
         """
         for name in self._ranked:
             metric = self.metric_class[name]
-            metric.topk_result = self._keeping(metric.topk_result, end, rows)
+            metric.topk_result = self._keeping(metric.topk_result, end, rows, values)
         try:
             yield
         finally:
@@ -163,10 +185,16 @@ class PlanEvaluator(Evaluator):
                 del self.metric_class[name].topk_result
 
     def _keeping(
-        self, topk_result: Callable[..., dict], end: str, rows: np.ndarray | None
+        self,
+        topk_result: Callable[..., dict],
+        end: str,
+        rows: np.ndarray | None,
+        values: dict[str, np.ndarray] | None,
     ) -> Callable[..., dict]:
         def keep(metric: str, value: np.ndarray) -> dict[str, Any]:
             everyone = value
+            if values is not None:
+                values[metric] = value
             if rows is not None:
                 everyone = np.full((len(self.users), value.shape[1]), np.nan)
                 everyone[rows] = value

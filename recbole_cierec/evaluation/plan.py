@@ -57,7 +57,8 @@ class EvaluationPlan:
         item_groups: Items by training interactions.
         views: The view of all items first.
         users: Of each row [R], in ``userN`` mode; otherwise empty.
-        negatives: Negatives of each row, by view name and repeat, in ``userN`` mode.
+        negatives: Negatives of each row, by view name and repeat, in ``userN`` mode, until
+            :meth:`lists`.
         repeats: Number of candidate sets.
         seed: Of the lists; depends on ``candidate_seed`` and the phase.
     """
@@ -74,16 +75,16 @@ class EvaluationPlan:
     @property
     def sampled(self) -> bool:
         """Whether candidates are lists (``userN``) instead of all items."""
-        return bool(self.negatives)
+        return bool(self.negatives or self._lists)
 
     def lists(self) -> list[tuple[str, int, Lists]]:
-        """(view name, repeat, lists) of each, computed on first use."""
-        if not self._lists:
-            for view in self.views:
-                for repeat in range(self.repeats):
-                    negatives = self.negatives[view.name, repeat]
-                    args = self.seed, repeat, self.users, negatives, view.positives
-                    self._lists[view.name, repeat] = Lists(*merge(*args))
+        """(view name, repeat, lists) of each, computed on first use from ``negatives``, which it
+        empties: the lists have the same items, and both would take twice the memory."""
+        positives = {view.name: view.positives for view in self.views}
+        for name, repeat in list(self.negatives):
+            args = self.seed, repeat, self.users, self.negatives[name, repeat], positives[name]
+            self._lists[name, repeat] = Lists(*merge(*args))
+            del self.negatives[name, repeat], args
         return [(name, repeat, lists) for (name, repeat), lists in self._lists.items()]
 
 

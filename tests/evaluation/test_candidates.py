@@ -135,3 +135,15 @@ def test_ragged_rows_pad_and_take():
     where, values = table.take(np.array([2, 0]))
     assert where.tolist() == [0, 1, 1]
     assert values.tolist() == [2, 1, 3]
+
+
+def test_merging_in_blocks_of_users_gives_the_same_lists(monkeypatch):
+    rng = np.random.default_rng(5)
+    users = np.arange(1, 12)
+    negatives = Ragged.group(np.repeat(np.arange(11), 6), rng.integers(1, 50, 66), 11)
+    positives = Ragged.group(rng.integers(0, 11, 20), rng.integers(50, 99, 20), 11)
+    whole = merge(3, 1, users, negatives, positives)
+    monkeypatch.setattr("recbole_cierec.evaluation.candidates.MERGED_USERS", 4)
+    for one, other in zip(merge(3, 1, users, negatives, positives), whole, strict=True):
+        assert np.array_equal(one.values, other.values)
+        assert np.array_equal(one.starts, other.starts)

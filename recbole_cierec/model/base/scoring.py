@@ -47,6 +47,8 @@ class Scoring:
         if user.bias is None or item.bias is None:
             return user.vector @ item.vector.T
         scores = torch.addmm(item.bias, user.vector, item.vector.T)
+        if not (user.bias.requires_grad or user.bias.is_cuda or bool(user.bias.any())):
+            return scores  # zero, as after training by score differences: no pass over the scores
         return scores.add_(user.bias.unsqueeze(1))
 
     def all_items(self) -> Side:
