@@ -201,7 +201,7 @@ class Oracle:
             total += np.log1p(np.exp(-difference))
             user, item = self.lengths(u, i, annotated)
             penalty += user + item + self.lengths(u, j, annotated)[1]
-        return (total + reg_weight * penalty) / len(users)
+        return (total + reg_weight * penalty) / len(users) + self.guidance({*positive, *negative})
 
     def softmax_loss(self, users, positive, shared, reg_weight, annotated=False):
         """Mean over rows of -log of the own item's share among itself and the shared items."""
@@ -212,4 +212,22 @@ class Oracle:
             total += np.log(np.exp(np.array([own, *others]) - own).sum())
             user, item = self.lengths(u, i, annotated)
             penalty += user + item + np.mean([self.lengths(u, j, annotated)[1] for j in shared])
-        return (total + reg_weight * penalty) / len(users)
+        return (total + reg_weight * penalty) / len(users) + self.guidance({*positive, *shared})
+
+    def guidance(self, items):
+        """Over the annotated items: mean of -log P(k | c_i), P by cosine / 0.1 and share of k."""
+        known = [i for i in items if self.tokens[i]]
+        if not self.o.get("guidance_weight") or not known:
+            return 0.0
+        table = self.w["semantic.tokens.weight"]
+        counts = np.zeros(len(table))
+        for i in self.seen.nonzero()[0]:
+            for k in self.tokens[i]:
+                counts[k] += 1
+        share = np.maximum(counts, 0.5)[1:] / counts.sum()
+        losses = []
+        for i in known:
+            cosines = np.array([norm(row) @ self.c(i) for row in table[1:]])
+            p = share * np.exp(cosines / 0.1)
+            losses.append(np.mean([-np.log(p[k - 1] / p.sum()) for k in self.tokens[i]]))
+        return self.o["guidance_weight"] * np.mean(losses)

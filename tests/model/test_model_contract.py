@@ -169,6 +169,7 @@ ORACLES |= {"DropoutNet": DropoutNetOracle, "CLCRec": CLCRecOracle}
 OPTIONS = {  # keys that the oracle of one model reads
     "AMF": ("adv_eps", "adv_weight", "perturb"),
     "AMR": ("adv_eps", "adv_weight"),
+    "CIERec": ("guidance_weight",),
     "CLCRec": ("temperature", "contrastive_negatives", "contrastive_weight"),
 }
 ORACLES |= {"PiNet": PiNetOracle, "AlignRec": AlignRecOracle}

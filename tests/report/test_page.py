@@ -62,7 +62,9 @@ def test_bars_are_means_over_users_with_their_intervals(runs):
         assert int(users) == len(values)
         means = rng.choice(values, (4000, len(values))).mean(1)
         ends = [float(end) for end in interval.split(" to ")]
-        np.testing.assert_allclose(ends, np.percentile(means, [2.5, 97.5]), atol=0.02)
+        one_user = 1.01 / len(values)  # means of few users are far apart
+        ends_here = np.percentile(means, [2.5, 97.5])
+        np.testing.assert_allclose(ends, ends_here, atol=max(0.02, one_user))
         assert f"{group} {mean} ({interval})" in runs.html
     result = runs.ours["test_result"]
     assert rare[~np.isnan(rare)].mean() == pytest.approx(result["recall@10_item_common"], abs=1e-4)

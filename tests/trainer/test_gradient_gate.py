@@ -169,7 +169,7 @@ def test_the_two_gates_start_apart(gated):
 
 def test_the_rates_of_the_gates_decay_with_the_others(gated):
     keys = {"learning_rate": 0.4, "content_learning_rate": 0.4, "gr_learning_rate": 0.01}
-    _, trainer = gated(lr_decay=0.5, lr_decay_epochs=2, epochs=4, **keys)
+    _, trainer = gated(warmup_steps=0, lr_decay=0.5, lr_decay_epochs=2, epochs=4, **keys)
     assert {g["lr"] for g in trainer.optimizer.param_groups} == {0.1}
     for gate in trainer.gates.values():
         assert [g["lr"] for g in gate.optimizer.param_groups] == [0.0025]
@@ -214,7 +214,7 @@ def test_off_and_fixed_ones_train_alike_and_other_scales_do_not(tiny):
 
 
 def test_gates_learn_when_the_batch_is_done_and_before_the_next_and_the_decay(tiny, monkeypatch):
-    keys = tiny(epochs=2, gr_mode="reinforce", lr_decay=0.5, lr_decay_epochs=1)
+    keys = tiny(epochs=2, gr_mode="reinforce", lr_decay=0.5, lr_decay_epochs=1, warmup_steps=0)
     job = prepare(Config("CIERec", "tiny", None, keys, {}))
     events: list[str] = []  # each once for all gates and optimizers
 

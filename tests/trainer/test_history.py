@@ -24,6 +24,7 @@ def rows_of(result) -> list[dict]:
 
 def test_rows_hold_losses_rates_gates_and_every_metric_of_validation(tiny):
     keys = {"backbone": "VBPR", "gr_mode": "reinforce", "lr_decay_epochs": 1, "lr_decay": 0.5}
+    keys["warmup_steps"] = 0
     result = run("CIERec", "tiny", config_dict=tiny(**keys, epochs=3, eval_step=2))
     path = history_file(Path(result["checkpoint"]))
     assert path.name == Path(result["checkpoint"]).stem + ".history.jsonl"

@@ -23,7 +23,8 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def test_metrics_rates_and_gates_are_those_of_the_history(tiny, in_tmp):
-    keys = tiny(epochs=4, eval_step=2, gr_mode="reinforce", lr_decay=0.5, lr_decay_epochs=1)
+    rates = {"lr_decay": 0.5, "lr_decay_epochs": 1, "warmup_steps": 0}
+    keys = tiny(epochs=4, eval_step=2, gr_mode="reinforce", **rates)
     result = run("CIERec", "tiny", config_dict=keys)
     board = events(in_tmp)
     rows = History.read(history_file(Path(result["checkpoint"]))).rows

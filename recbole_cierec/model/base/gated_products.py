@@ -26,9 +26,16 @@ def _blocks(rows: int, like: Tensor) -> Iterator[slice]:
     return (slice(k, k + step) for k in range(0, rows, step))
 
 
+def _in_one_precision(*tensors: Tensor) -> list[Tensor]:
+    """The tensors in the widest of their types: autocast makes products of matrices narrower."""
+    widest = max((x.dtype for x in tensors), key=lambda dtype: torch.finfo(dtype).bits)
+    return [x.to(widest) for x in tensors]
+
+
 def unit_product(e: Tensor, gate: Tensor) -> Tensor:
     """normalise(e * gate) [m, D], rows of unit norm (zero rows stay zero)."""
-    return _UnitProduct.apply(e, gate)
+    with torch.autocast(e.device.type, enabled=False):
+        return _UnitProduct.apply(*_in_one_precision(e, gate))
 
 
 class _UnitProduct(torch.autograd.Function):
@@ -81,7 +88,9 @@ def pair_products(
     Returns:
         W x [P, d] and |x| [P, 1]. No tensor of P rows and D columns is kept.
     """
-    return _PairProducts.apply(e, item_part, user_part, weight, items, users, sigmoid)
+    parts = _in_one_precision(e, item_part, user_part, weight)
+    with torch.autocast(e.device.type, enabled=False):
+        return _PairProducts.apply(*parts, items, users, sigmoid)
 
 
 class _PairProducts(torch.autograd.Function):
