@@ -9,10 +9,9 @@ start are kept, and restored where a program has dropped them.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .fields.annotation_columns import annotations_sql
-from .options import add_images
+from .fields.annotation_columns import make_items
+from .options import add_folder, add_images
 from .pictures.items import attach_images
 from .tables.any_format import Target, read_table, table_file
 from .tables.sql import column, moment
@@ -31,13 +30,7 @@ _LABELS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this converter."""
     group = parser.add_argument_group("input")
-    group.add_argument(
-        "--folder",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="with transactions_train and articles, as .csv, .csv.gz or .parquet",
-    )
+    add_folder(group, "with transactions_train and articles, as .csv, .csv.gz or .parquet")
     group.add_argument(
         "--annotation-columns",
         nargs="*",
@@ -74,12 +67,7 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         "the articles of H&M",
     )
     read_table(space, table_file(options.folder, "articles"), target)
-    annotations = annotations_sql(space, "raw_items", labels, "|")
-    space.run(
-        f"CREATE TABLE items AS SELECT item_id, title, {annotations} AS annotations, "
-        "NULL::VARCHAR AS image, NULL::VARCHAR AS image_url FROM raw_items ORDER BY rowid"
-    )
-    space.run("DROP TABLE raw_items")
+    make_items(space, labels, "|")
     place = options.images or options.folder / "images"
     if options.images or place.is_dir():
         attach_images(space, options, place)

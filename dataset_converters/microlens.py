@@ -14,7 +14,7 @@ from pathlib import Path
 
 from recbole_cierec.errors import ConfigError, DataError, nearest
 
-from .options import add_images
+from .options import add_folder, add_images
 from .pictures.items import attach_images
 from .tables.any_format import Target, read_table
 from .tables.csv import read_csv
@@ -31,9 +31,7 @@ _PAIRS = ("*_pairs.csv", "*_pairs.parquet", "*_pairs.tsv")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this converter."""
     group = parser.add_argument_group("input")
-    group.add_argument(
-        "--folder", type=Path, required=True, metavar="DIR", help="with MicroLens-100k_pairs.csv"
-    )
+    add_folder(group, "with MicroLens-100k_pairs.csv")
     add_images(group, "covers named by video; by default *_covers or *_covers.zip in --folder")
     group.add_argument(
         "--features",

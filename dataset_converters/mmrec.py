@@ -13,7 +13,7 @@ from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
-from .options import add_images
+from .options import add_folder, add_images
 from .pictures.items import attach_images
 from .tables.csv import read_csv
 from .tables.csv_header import header_of
@@ -30,9 +30,7 @@ _MAPPINGS = {"user_id": ("u_id_mapping.csv", _USER), "item_id": ("i_id_mapping.c
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this converter."""
     group = parser.add_argument_group("input")
-    group.add_argument(
-        "--folder", type=Path, required=True, metavar="DIR", help="data/NAME of MMRec"
-    )
+    add_folder(group, "data/NAME of MMRec")
     group.add_argument(
         "--split",
         choices=("keep", "merge"),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from recbole_cierec.errors import DataError
 
-from .options import add_images
+from .options import add_folder, add_images
 from .pictures.items import attach_images
 from .tables.csv import read_csv
 from .tables.sql import column, number, quote, ref
@@ -56,13 +56,7 @@ _LINK = ("movieId", "imdbId")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this converter."""
     group = parser.add_argument_group("input")
-    group.add_argument(
-        "--folder",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the unpacked release: with ratings.csv, ratings.dat or u.data",
-    )
+    add_folder(group, "the unpacked release: with ratings.csv, ratings.dat or u.data")
     add_images(group, "posters")
     group.add_argument(
         "--image-key",

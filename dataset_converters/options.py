@@ -75,6 +75,16 @@ def add_shared_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     _add_limits(parser.add_argument_group("limits"))
 
 
+def add_folder(group: Any, what: str) -> None:
+    """Add the required option for a release's folder.
+
+    Args:
+        group: The converter's own options.
+        what: What the folder is, or what it holds.
+    """
+    group.add_argument("--folder", type=Path, required=True, metavar="DIR", help=what)
+
+
 def add_images(group: Any, what: str) -> None:
     """Add the option for local pictures.
 

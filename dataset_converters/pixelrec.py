@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .fields.annotation_columns import annotations_sql
+from .fields.annotation_columns import make_items
 from .options import add_images
 from .pictures.items import attach_images
 from .tables.any_format import Target, read_table
@@ -84,11 +84,6 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
         "a table of PixelRec's items",
     )
     read_table(space, options.items, target)
-    annotations = annotations_sql(space, "raw_items", [tags], options.tag_separator)
-    space.run(
-        f"CREATE TABLE items AS SELECT item_id, title, {annotations} AS annotations, "
-        "NULL::VARCHAR AS image, NULL::VARCHAR AS image_url FROM raw_items ORDER BY rowid"
-    )
-    space.run("DROP TABLE raw_items")
+    make_items(space, [tags], options.tag_separator)
     if options.images:
         attach_images(space, options, options.images)

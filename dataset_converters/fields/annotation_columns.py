@@ -53,6 +53,22 @@ def annotations_sql(space: Workspace, table: str, names: Sequence[str], separato
     return f"flatten([{', '.join(parts)}])" if parts else "[]::VARCHAR[]"
 
 
+def make_items(space: Workspace, names: Sequence[str], separator: str) -> None:
+    """Make the table items, without pictures, of raw_items, and drop that.
+
+    Args:
+        space: Its raw_items has the columns item_id, title, ``cell0``, ``cell1`` ...
+        names: As for :func:`annotations_sql`, as separator.
+        separator: Between two labels in a cell.
+    """
+    annotations = annotations_sql(space, "raw_items", names, separator)
+    space.run(
+        f"CREATE TABLE items AS SELECT item_id, title, {annotations} AS annotations, "
+        "NULL::VARCHAR AS image, NULL::VARCHAR AS image_url FROM raw_items ORDER BY rowid"
+    )
+    space.run("DROP TABLE raw_items")
+
+
 def _are_numbers(space: Workspace, table: str, key: str, labels: str) -> bool:
     """Whether a column holds only numbers; warns if hardly any two items share one."""
     numbers, distinct, items = space.run(
