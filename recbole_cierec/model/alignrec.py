@@ -217,13 +217,9 @@ class AlignRec(TwoPhases, GraphRecommender):
     def content_weights(self) -> list[Tensor]:
         return [self.content_map.weight, self.gate_map.weight]
 
-    def parameter_groups(self) -> list[dict]:
-        """The default groups without the encoder, which only phase 1 trains."""
-        frozen = {id(p) for p in self.content_encoder.parameters()}
-        groups = super().parameter_groups()
-        for group in groups:
-            group["params"] = [p for p in group["params"] if id(p) not in frozen]
-        return groups
+    def parameter_kind(self, name: str) -> str | None:
+        """Only phase 1 trains the encoder."""
+        return None if name.startswith("content_encoder.") else super().parameter_kind(name)
 
 
 class AttentionBlock(nn.Module):

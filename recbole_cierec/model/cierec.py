@@ -20,7 +20,7 @@ projection of c_i. The trainer has the gradient-regularization gate of Eq. 6, wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,7 @@ class CIERec(VisualRecommender):
     def _set_semantic(self, config: Config, dataset: VisualDataset, gain: float) -> None:
         content_size = self.encoder.out_size
         self.alignment_weight = self.guidance_weight = 0.0
+        self.token_learning_rate: float | None = None
         if not self.use_annotations:
             self.semantic = SemanticEncoder(self.size, content_size, gain=gain)
             return
@@ -242,16 +243,12 @@ class CIERec(VisualRecommender):
             loss = loss + self.alignment_weight * self._alignment
         return loss + self.guidance_weight * self._guidance if self.guidance_weight else loss
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def learning_rates(self) -> dict[str, float | None]:
         """The token vectors have a separate rate; like ids, a batch updates few of them."""
-        groups = super().parameter_groups()
-        if not self.use_annotations:
-            return groups
-        tokens = self.token_weights
-        for group in groups:
-            group["params"] = [p for p in group["params"] if p is not tokens]
-        rate = self.token_learning_rate
-        return [*groups, {"params": [tokens]} | ({} if rate is None else {"lr": rate})]
+        return super().learning_rates() | {"tokens": self.token_learning_rate}
+
+    def parameter_kind(self, name: str) -> str | None:
+        return "tokens" if name == "semantic.tokens.weight" else super().parameter_kind(name)
 
     def forget_items(self) -> None:
         super().forget_items()

@@ -339,16 +339,26 @@ class VisualRecommender(Scoring, GeneralRecommender):
         Adagrad's first step moves every weight by the full rate, for any gradient. A rate that
         suits id tables, whose rows are rarely in a batch, would destroy a D x D map at once.
         """
-        groups: dict[str, list] = {"ids": [], "content": [], "network": []}
-        trained = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
-        for name, parameter in trained:
-            head = name.split(".")[0]
-            table = head == name or isinstance(getattr(self, head), nn.Embedding)
-            kind = "ids" if table else "network" if ".network." in name else "content"
-            groups[kind].append(parameter)
-        rates = {"content": self.content_learning_rate, "network": self.encoder_learning_rate}
+        rates = self.learning_rates()
+        groups: dict[str, list] = {kind: [] for kind in rates}
+        for name, parameter in self.named_parameters():
+            kind = self.parameter_kind(name)
+            if parameter.requires_grad and kind is not None:
+                groups[kind].append(parameter)
         return [
-            {"params": parameters} | ({"lr": rates[kind]} if kind in rates else {})
+            {"params": parameters} | ({} if rates[kind] is None else {"lr": rates[kind]})
             for kind, parameters in groups.items()
             if parameters
         ]
+
+    def learning_rates(self) -> dict[str, float | None]:
+        """The learning rate of each kind of parameter; None: ``learning_rate``."""
+        content, network = self.content_learning_rate, self.encoder_learning_rate
+        return {"ids": None, "content": content, "network": network}
+
+    def parameter_kind(self, name: str) -> str | None:
+        """A key of :meth:`learning_rates`; None: another phase trains the parameter."""
+        head = name.split(".")[0]
+        if head == name or isinstance(getattr(self, head), nn.Embedding):
+            return "ids"
+        return "network" if ".network." in name else "content"
