@@ -80,7 +80,10 @@ def read_table(
     suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
     form = _FORMS.get(suffixes[-1].lower() if suffixes else "")
     if form is None and separator is None:
-        raise DataError(f"{path}: is not named {', '.join(_FORMS)}; rename it or set --separator")
+        raise DataError(
+            f"{path}: is not named {', '.join(_FORMS)}; rename it or set --separator"
+            " (of the converter table)"
+        )
     if form == "parquet":
         _read_parquet(space, path, to)
     elif form == "json":
