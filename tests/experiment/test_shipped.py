@@ -10,10 +10,10 @@ from recbole_cierec.experiment.spec import read_experiment
 
 QUESTIONS = {
     "gates": 27,
-    "annotations-missing": 51,
-    "annotations-wrong": 36,
-    "annotation-length": 45,
-    "pictures-missing": 51,
+    "annotations-missing": 63,
+    "annotations-wrong": 45,
+    "annotation-length": 36,
+    "pictures-missing": 63,
     "picture-quality": 27,
     "encoders": 30,
     "ids-missing": 96,
