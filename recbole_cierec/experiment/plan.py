@@ -152,7 +152,7 @@ def make_plan(experiment: Experiment) -> Plan:
     for dataset, model, protocol in product(
         experiment.datasets, experiment.models, experiment.protocols
     ):
-        keys = _keys(experiment, model, dataset, protocol)
+        keys = keys_of(experiment, model, dataset, protocol)
         where = f"{experiment.path}: {model.label} on {dataset.name}, {protocol}"
         config = _config(where, model, dataset.name, {**keys, "seed": experiment.seeds[0]})
         search = None
@@ -201,7 +201,7 @@ def _search(
     budget = experiment.budget
     assert budget is not None  # noqa: S101 (for type checkers)
     protocol = budget.protocol or protocol
-    keys = {**_keys(experiment, model, dataset, protocol), "seed": budget.seed}
+    keys = {**keys_of(experiment, model, dataset, protocol), "seed": budget.seed}
     try:
         search = TuningSearch(
             model.name, dataset.name, flags=keys, trials=budget.trials, search=space_of(model)
@@ -223,7 +223,12 @@ def space_of(model: ModelSpec) -> str | Keys | None:
 _SET_HERE = ("seed", "checkpoint_dir", "resume", "model", "dataset", "show_progress")
 
 
-def _keys(experiment: Experiment, model: ModelSpec, dataset: DatasetSpec, protocol: str) -> Keys:
+def keys_of(experiment: Experiment, model: ModelSpec, dataset: DatasetSpec, protocol: str) -> Keys:
+    """All keys of a run except its seed.
+
+    Raises:
+        ConfigError: One of them is set by the experiment itself.
+    """
     layers = (experiment.overrides, dataset.keys, experiment.protocols[protocol], model.keys)
     keys = merged(*layers, experiment.given)
     for key in _SET_HERE:

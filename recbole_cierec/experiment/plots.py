@@ -13,7 +13,8 @@ from recbole_cierec.experiment.summary import Block, Cell
 from recbole_cierec.experiment.tables import SCALE
 from recbole_cierec.files.atomic_write import replacing
 
-_WIDTH, _BAR, _LINE = 6.4, 0.32, 4.0  # inches: of a panel, of a bar, height of a panel of lines
+# Inches: width of a panel, of a bar, height of a panel of lines. Two panels fit a page of A4.
+_WIDTH, _BAR, _LINE = 4.2, 0.24, 2.8
 _FEW_SEEDS = 3
 _COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
 
@@ -27,18 +28,38 @@ def write_plots(experiment: Experiment, blocks: Sequence[Block], folder: Path) -
     require("matplotlib", "rcParams", "plots")
     paths = {}
     for block in blocks:
-        if not block.columns:
-            continue
-        figures = {"bars": _bars(block)}
-        if lines := _swept(experiment, block):
-            keys = {model.varied for model in experiment.models if model.family in lines}
-            figures["lines"] = _lines(block, lines, ", ".join(sorted(keys - {""})))
-        for kind, figure in figures.items():
+        for kind, figure in figures(experiment, block).items():
             name = f"{kind}-{block.dataset}-{block.protocol}.svg".replace("/", "_")
             paths[name] = folder / name
-            with replacing(paths[name]) as file:
-                figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+            save(figure, paths[name])
     return paths
+
+
+def save(figure: Any, path: Path, about: str | None = None) -> None:
+    """Write a figure as SVG, with ``about`` in its metadata."""
+    with replacing(path) as file:
+        metadata = {"Date": None, "Description": about}
+        figure.savefig(file, format="svg", bbox_inches="tight", metadata=metadata)
+
+
+def figures(
+    experiment: Experiment, block: Block, columns: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """``bars`` and, for variants whose one key is a number, ``lines``.
+
+    Args:
+        experiment: Its models say which key varies.
+        block: The data set and protocol.
+        columns: Metrics, one panel each; None: all.
+    """
+    columns = block.columns if columns is None else columns
+    if not columns:
+        return {}
+    found = {"bars": _bars(block, columns)}
+    if lines := _swept(experiment, block):
+        keys = {model.varied for model in experiment.models if model.family in lines}
+        found["lines"] = _lines(block, columns, lines, ", ".join(sorted(keys - {""})))
+    return found
 
 
 def _panels(count: int, height: float) -> tuple[Any, Sequence[Any]]:
@@ -55,11 +76,11 @@ def _panels(count: int, height: float) -> tuple[Any, Sequence[Any]]:
     return figure, axes[:count]
 
 
-def _bars(block: Block) -> Any:
+def _bars(block: Block, columns: Sequence[str]) -> Any:
     """One panel a metric, one bar a model, with the interval over seeds, or else over users."""
-    height = max(1.6, _BAR * len(block.models) + 0.9)
-    figure, axes = _panels(len(block.columns), height)
-    for axis, column in zip(axes, block.columns, strict=True):
+    height = max(1.6, _BAR * len(block.models) + 0.8)
+    figure, axes = _panels(len(columns), height)
+    for number, (axis, column) in enumerate(zip(axes, columns, strict=True)):
         for place, model in enumerate(block.models):
             cell = block.cells.get((model, column))
             if cell is None:
@@ -69,17 +90,22 @@ def _bars(block: Block) -> Any:
             low, high = _ends(block, cell)
             if not math.isnan(low):
                 axis.plot([SCALE * low, SCALE * high], [place, place], color="black", lw=1)
-        axis.set_yticks(range(len(block.models)), block.models)
+        labels = block.models if number % 2 == 0 else []  # the panel on the left has them
+        axis.set_yticks(range(len(block.models)), labels or [""] * len(block.models))
         axis.set_ylim(len(block.models) - 0.4, -0.6)  # the first model on top
         axis.set_xlim(left=0)
         axis.set_xlabel(f"{column}, %")
-    figure.suptitle(f"{_title(block)}; red: {block.baseline}")
+    figure.suptitle(f"{_title(block)}; red: {block.baseline}", fontsize="medium")
     return figure
 
 
 def _title(block: Block) -> str:
-    over = f"{block.seeds} seeds" if block.seeds >= _FEW_SEEDS else f"{block.users} users"
-    return f"{block.dataset}, {block.protocol}; 95 % intervals over {over}"
+    where = f"{block.dataset}, {block.protocol}"
+    if block.seeds >= _FEW_SEEDS:
+        return f"{where}; 95 % intervals over {block.seeds} seeds"
+    if block.users:
+        return f"{where}; 95 % intervals over {block.users} users"
+    return f"{where}; {'mean of two seeds' if block.seeds > 1 else 'one seed'}, no intervals"
 
 
 def _ends(block: Block, cell: Cell) -> tuple[float, float]:
@@ -98,10 +124,16 @@ def _swept(experiment: Experiment, block: Block) -> dict[str, list[tuple[float, 
     return {family: sorted(points) for family, points in found.items() if len(points) > 1}
 
 
-def _lines(block: Block, lines: dict[str, list[tuple[float, str]]], varied: str) -> Any:
-    figure, axes = _panels(len(block.columns), _LINE)
-    for axis, column in zip(axes, block.columns, strict=True):
-        for (family, points), color in zip(lines.items(), _repeat(_COLORS), strict=False):
+def _lines(
+    block: Block, columns: Sequence[str], lines: dict[str, list[tuple[float, str]]], varied: str
+) -> Any:
+    """One panel a metric, one line a family, and a dashed line for a model without variants."""
+    swept = {label for points in lines.values() for _, label in points}
+    constant = [model for model in block.models if model not in swept]
+    figure, axes = _panels(len(columns), _LINE)
+    for axis, column in zip(axes, columns, strict=True):
+        colors = iter(_repeat(_COLORS))
+        for (family, points), color in zip(lines.items(), colors, strict=False):
             known = [(x, block.cells[m, column]) for x, m in points if (m, column) in block.cells]
             if not known:
                 continue
@@ -110,15 +142,24 @@ def _lines(block: Block, lines: dict[str, list[tuple[float, str]]], varied: str)
             ends = [_ends(block, cell) for _, cell in known]
             low, high = ([SCALE * end[side] for end in ends] for side in (0, 1))
             axis.fill_between(at, low, high, color=color, alpha=0.15, lw=0)
-        values = sorted({x for points in lines.values() for x, _ in points})
-        if values[0] > 0 and values[-1] / values[0] >= 20:
-            axis.set_xscale("log")
-        axis.set_xticks(values, [f"{value:g}" for value in values], minor=False)
+        for model, color in zip(constant, colors, strict=False):
+            if (model, column) in block.cells:
+                mean = SCALE * block.cells[model, column].mean
+                axis.axhline(mean, color=color, ls="--", lw=1, label=model)
+        _value_axis(axis, sorted({x for points in lines.values() for x, _ in points}))
         axis.set_xlabel(varied)
         axis.set_ylabel(f"{column}, %")
-        axis.legend(frameon=False)
-    figure.suptitle(_title(block))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.suptitle(_title(block), fontsize="medium")
     return figure
+
+
+def _value_axis(axis: Any, values: Sequence[float]) -> None:
+    """Ticks at the values; a logarithm if they range over more than a factor of 20."""
+    if values[0] > 0 and values[-1] / values[0] >= 20:
+        axis.set_xscale("log")
+    axis.set_xticks(values, [f"{value:g}" for value in values], minor=False)
+    axis.set_ylim(bottom=0)
 
 
 def _repeat(colors: Sequence[str]) -> list[str]:

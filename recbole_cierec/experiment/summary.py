@@ -119,6 +119,11 @@ class Block:
         return max(len(rows) for rows in self.rows.values())
 
     @property
+    def fewest_seeds(self) -> int:
+        """The smallest number of seeds of a model."""
+        return min(len(rows) for rows in self.rows.values())
+
+    @property
     def users(self) -> int:
         """Users over whom intervals are computed."""
         return max(

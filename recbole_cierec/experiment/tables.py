@@ -17,7 +17,8 @@ from recbole_cierec.experiment.summary import Block, Cell, Test, mean_ranks
 from recbole_cierec.files.atomic_write import replacing
 
 SCALE = 100  # metrics are printed in percent
-_COSTS = ("epochs", "s an epoch", "test s", "MiB")
+MARKDOWN = "**{}**", "<u>{}</u>"  # how the best and the second are stressed
+COSTS = ("epochs", "s an epoch", "test s", "MiB")
 _LATEX = {
     "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -45,23 +46,38 @@ def write_tables(experiment: Experiment, blocks: Sequence[Block], folder: Path) 
 # ----------------------------------------------------------------------------------- content
 
 
-class _Style:
+class Style:
     """How a format writes a mean and stresses the best."""
 
     def __init__(self, best: str, second: str, digits: int) -> None:
         self.best, self.second, self.digits = best, second, digits
 
-    def main_table(self, block: Block, escape: Any = str) -> Table:
-        """Means with the half interval over seeds, and costs."""
-        table = [[escape(word) for word in ("model", *block.columns, *_COSTS)]]
+    def main_table(
+        self,
+        block: Block,
+        escape: Any = str,
+        columns: Sequence[str] | None = None,
+        cost_names: Sequence[str] = COSTS,
+    ) -> Table:
+        """Means with the half interval over seeds, and costs.
+
+        Args:
+            block: The data set and protocol.
+            escape: Makes text safe for the format.
+            columns: Metrics; None: all.
+            cost_names: Which costs.
+        """
+        columns = block.columns if columns is None else columns
+        table = [[escape(word) for word in ("model", *columns, *cost_names)]]
         digits = self.digits + round(math.log10(SCALE))
-        orders = {column: block.order(column, digits) for column in block.columns}
+        orders = {column: block.order(column, digits) for column in columns}
         for model in block.models:
             cells = [escape(model)]
-            for column in block.columns:
+            for column in columns:
                 cell = block.cells.get((model, column))
                 cells.append(self.stressed(cell, orders[column], digits, escape))
-            table.append([*cells, *(escape(cost) for cost in costs(block.rows[model]))])
+            found = dict(zip(COSTS, costs(block.rows[model]), strict=True))
+            table.append([*cells, *(escape(found[name]) for name in cost_names)])
         return table
 
     def stressed(self, cell: Cell | None, order: list[float], digits: int, escape: Any) -> str:
@@ -146,13 +162,15 @@ def rank_table(experiment: Experiment, blocks: Sequence[Block], escape: Any = st
     return table
 
 
-def notes(block: Block, baseline: str) -> dict[str, str]:
+def notes(block: Block, baseline: str, cost_names: Sequence[str] = COSTS) -> dict[str, str]:
     """What each table of a block shows."""
-    seeds = f"{block.seeds} seeds" if block.seeds > 1 else "one seed"
+    least = f"{block.fewest_seeds} to " if block.fewest_seeds < block.seeds else ""
+    seeds = f"{least}{block.seeds} seeds" if block.seeds > 1 else "one seed"
     half = "± half the 95 % t-interval over seeds" if block.seeds > 1 else "without intervals"
     return {
         "main": f"Test metrics in percent: means over {seeds}, {half}. Best bold, second "
-        "underlined. Epochs with *: a run reached the limit. Seconds: processor time. MiB: peak.",
+        "underlined. Epochs with *: a run reached the limit."
+        + (" Seconds: processor time. MiB: peak." if "MiB" in cost_names else ""),
         "users": f"95 % bootstrap intervals over {block.users} users, each averaged over the "
         "seeds.",
         "tests": f"Against {baseline}. Over users: each user's metric is averaged over the seeds, "
@@ -167,26 +185,27 @@ def notes(block: Block, baseline: str) -> dict[str, str]:
 def markdown_page(experiment: Experiment, blocks: Sequence[Block]) -> str:
     """All tables."""
     digits = experiment.report.digits
-    style = _Style("**{}**", "<u>{}</u>", digits)
+    style = Style(*MARKDOWN, digits)
     parts = [f"# {experiment.title}"]
     for block in blocks:
         text = notes(block, experiment.report.baseline)
         parts += [f"## {block.dataset}, {block.protocol}", text["main"]]
-        parts.append(markdown(style.main_table(block, _bar)))
+        parts.append(markdown(style.main_table(block, escaped_bars)))
         for name, table in (
-            ("users", user_table(block, digits, _bar)),
-            ("tests", significance_rows(block, digits, _bar)),
+            ("users", user_table(block, digits, escaped_bars)),
+            ("tests", significance_rows(block, digits, escaped_bars)),
         ):
             if table:
                 parts += [text[name], markdown(table)]
-    ranks = rank_table(experiment, blocks, _bar)
+    ranks = rank_table(experiment, blocks, escaped_bars)
     if ranks:
         parts += ["## Mean ranks", "1 is the best; over data sets, protocols and seeds."]
         parts.append(markdown(ranks))
     return "\n\n".join(parts) + "\n"
 
 
-def _bar(text: str) -> str:
+def escaped_bars(text: str) -> str:
+    """Text for a cell in Markdown."""
     return text.replace("|", "\\|")
 
 
@@ -208,7 +227,7 @@ def escaped(text: str) -> str:
 def latex_page(experiment: Experiment, blocks: Sequence[Block]) -> str:
     r"""``table`` environments to be read by ``\input``; they need the package booktabs."""
     digits = experiment.report.digits
-    style = _Style(r"\textbf{{{}}}", r"\underline{{{}}}", digits)
+    style = Style(r"\textbf{{{}}}", r"\underline{{{}}}", digits)
     parts = ["% " + experiment.title.replace("\n", " ") + r"; needs \usepackage{booktabs}"]
     for block in blocks:
         text = notes(block, experiment.report.baseline)
