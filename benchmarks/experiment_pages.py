@@ -38,7 +38,7 @@ from recbole_cierec.experiment.plan import counted, keys_of
 from recbole_cierec.experiment.plots import figures, save
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment, ModelSpec
-from recbole_cierec.experiment.summary import Block, Test
+from recbole_cierec.experiment.summary import Block, Test, columns_of
 from recbole_cierec.experiment.tables import (
     MARKDOWN,
     SCALE,
@@ -117,10 +117,7 @@ def select(results: Results, words: Sequence[str]) -> Selection:
     names = {one.name for one in experiment.datasets}, set(experiment.protocols)
     metrics = [word for word in words if "@" in word]
     others = {word for word in words if "@" not in word}
-    unknown = others - names[0] - names[1]
-    columns = {column for block in results.blocks for column in block.columns}
-    if columns:
-        unknown |= set(metrics) - columns
+    unknown = (others - names[0] - names[1]) | (set(metrics) - {*columns_of(experiment.report)})
     if unknown:
         raise ConfigError(
             f"{experiment.path.stem}: {', '.join(sorted(unknown))}: no data set, protocol or "

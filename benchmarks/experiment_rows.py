@@ -122,7 +122,7 @@ def add(folder: Path, runs: Path = RUNS) -> str:
         The name of the experiment: that of the folder.
     """
     name = folder.resolve().name
-    rows = [_without_paths(row) for row in read_rows(folder / ROWS)]
+    rows = [without_paths(row) for row in read_rows(folder / ROWS)]
     if not rows:
         raise ConfigError(f"--add: {folder / ROWS}: no rows")
     target = runs / name
@@ -134,7 +134,8 @@ def add(folder: Path, runs: Path = RUNS) -> str:
     return name
 
 
-def _without_paths(row: Row) -> Row:
+def without_paths(row: Row) -> Row:
+    """A row without host, log and folders; of a file only its name."""
     row = {key: value for key, value in row.items() if key not in ("log", "checkpoint")}
     for part in ("keys", "machine"):
         if part in row:

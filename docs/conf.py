@@ -16,7 +16,13 @@ copyright = author
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
-exclude_patterns = ["_build"]
+# A page of an experiment appears when its rows are committed.
+ROWS = HERE.parent / "benchmarks" / "runs" / "experiments"
+exclude_patterns = ["_build"] + [
+    f"experiments/{page.name}"
+    for page in (HERE / "experiments").glob("*.md")
+    if not (ROWS / page.stem / "rows.jsonl").is_file()
+]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # types in signatures are not links
 

@@ -26,7 +26,7 @@ from recbole_cierec.evaluation.over_seeds import (
 from recbole_cierec.evaluation.per_user import read_per_user
 from recbole_cierec.evaluation.significance import check_comparable
 from recbole_cierec.experiment.rows import Row
-from recbole_cierec.experiment.spec import Experiment
+from recbole_cierec.experiment.spec import Experiment, Report
 
 ALL = "all"
 
@@ -223,14 +223,19 @@ def smaller_is_better(column: str) -> bool:
     return bool(getattr(metric, "smaller", False))
 
 
+def columns_of(report: Report) -> list[str]:
+    """The metrics of a report in all its groups, as in a result."""
+    return [
+        metric if group == ALL else f"{metric}_{group}"
+        for metric in report.metrics
+        for group in report.groups
+    ]
+
+
 def summarize(experiment: Experiment, rows: Sequence[Row], folder: Path) -> list[Block]:
     """A block for each data set and protocol that has a row."""
     labels = [model.label for model in experiment.models]
-    wanted = [
-        metric if group == ALL else f"{metric}_{group}"
-        for metric in experiment.report.metrics
-        for group in experiment.report.groups
-    ]
+    wanted = columns_of(experiment.report)
     blocks = []
     varied = frozenset(
         k.name for k in noise_keys.KEYS if any(k.name in m.keys for m in experiment.models)

@@ -1,0 +1,182 @@
+"""Tables and figures of the experiments' pages: they agree with the rows, and by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from recbole_cierec.errors import ConfigError
+from recbole_cierec.experiment.summary import Test
+
+pytest.importorskip("matplotlib")
+PAGE = Path("page.md")
+EXPERIMENT = """
+title: Trial
+models:
+  - {name: MF, variants: {"0": {annotations_wrong: 0.0}, "1": {annotations_wrong: 1.0}}}
+  - VBPR
+datasets: [demo, mine]
+seeds: [1, 2]
+overrides: {epochs: 9}
+report: {baseline: VBPR, metrics: [recall@10], groups: [all, cold]}
+"""
+
+
+@pytest.fixture
+def pages(benchmark_module):
+    return benchmark_module("experiment_pages")
+
+
+def row(model, seed, value, dataset="demo", **parts) -> dict:
+    wrong = {"MF, 0": {"annotations_wrong": 0.0}, "MF, 1": {"annotations_wrong": 1.0}}
+    return {
+        "key": f"{model}-{seed}", "model": model, "dataset": dataset, "protocol": "default",
+        "seed": seed, "keys": {"epochs": 9, "seed": seed, **wrong.get(model, {})}, "error": None,
+        "test": {"recall@10": value, "recall@10_cold": value / 2}, "users": "users/x.npz",
+        "epochs": 9, "epoch_cap": False, "resumed": False, "peak_mib": 7,
+        "seconds": {"wall": 90.0, "cpu": 30.0, "fit_cpu": 9.0, "evaluate_cpu": 1.0},
+        "versions": {"python": "3.11", "recbole": "1.2", "recbole-cierec": "0.1", "torch": "2.1"},
+        "machine": {"cores": 2, "threads": 1, "gpu": None}, **parts,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def write(in_tmp, pages):
+    """Writes an experiment's file and rows; returns what a mark becomes."""
+
+    def write(*rows: dict):
+        Path("trial.yaml").write_text(EXPERIMENT)
+        Path("runs").mkdir(exist_ok=True)
+        Path("runs/rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+        return pages.load("trial.yaml", Path("runs"))
+
+    return write
+
+
+ROWS = (row("MF, 0", 1, 0.30), row("MF, 0", 2, 0.34), row("MF, 1", 1, 0.20), row("VBPR", 1, 0.25))
+
+
+def test_the_pages_hold_the_tables_and_figures_of_the_rows(pages):
+    drawn = 0
+    for path in pages.pages():
+        text = path.read_text(encoding="utf-8")
+        assert pages.page(text, path) == text, f"{path}: run benchmarks/experiment_pages.py"
+        for kind, selection in pages.marks(text, pages.RUNS):
+            if kind == "figure":
+                drawn += len(selection.blocks)
+                assert pages.is_current(selection), f"{path}: run benchmarks/experiment_pages.py"
+    assert drawn >= 2
+
+
+def test_the_main_table_has_means_intervals_and_what_is_missing(pages, write):
+    selection = pages.select(write(*ROWS), ["demo"])
+    note, table, missing = pages.main_part(selection)
+    assert "means over 1 to 2 seeds" in note
+    assert table.splitlines()[2:] == [
+        "| MF, 0 | **32.00 ± 25.41** | **16.00 ± 12.71** | 9 |",  # t(.975, 1) = 12.706
+        "| MF, 1 | 20.00 | 10.00 | 9 |",
+        "| VBPR | <u>25.00</u> | <u>12.50</u> | 9 |",
+    ]
+    assert missing == "Not run yet: seed 2 of MF, 1; VBPR."
+    assert pages.main_part(pages.select(write(), ["demo"])) == [
+        "Not run yet: all seeds of all models."
+    ]
+
+
+def test_rows_are_found_by_their_names_and_the_last_one_counts(pages, write):
+    results = write(
+        row("MF, 0", 1, 0.1, digest="old"),
+        row("MF, 0", 1, 0.2, digest="new"),
+        row("MF, 0", 1, 0.0, error="no memory"),
+        row("MF, 1", 1, 0.3, keys={"annotations_wrong": 0.5}),  # of an earlier file
+        row("MF, 0.5", 1, 0.3),
+        row("VBPR", 3, 0.3),
+        row("VBPR", 2, 0.0, error="no memory"),
+    )
+    assert [(run, one["test"]["recall@10"]) for run, one in results.rows.items()] == [
+        (("MF, 0", "demo", "default", 1), 0.2)
+    ]
+    assert results.failed == {("VBPR", "demo", "default", 2)}
+
+
+def test_a_sweep_has_a_row_each_family_and_a_column_each_value(pages, write):
+    note, table = pages.sweep_part(pages.select(write(*ROWS[1:]), ["demo", "recall@10"]))
+    assert table.splitlines() == [
+        "| `annotations_wrong` | 0 | 1 | without variants |",
+        "| --- | ---: | ---: | ---: |",
+        "| MF | 34.00 | 20.00 |  |",
+        "| VBPR |  |  | 25.00 |",
+    ]
+    assert note == "recall@10, %, one seed. A blank cell has no run yet."
+
+
+def test_tests_are_paired_by_seed_and_take_intervals_over_users_from_their_file(pages, write):
+    rows = (*ROWS, row("VBPR", 2, 0.28))
+    note, table = pages.tests_part(pages.select(write(*rows), ["demo", "recall@10"]))
+    assert "no intervals over users" in note
+    assert table.splitlines()[2:] == ["| MF, 0 | 2 | +5.50, p 0.12 |", "| MF, 1 | 1 | -5.00 |"]
+    known = Test("MF, 0", "recall@10", 0.055, 0.01, 0.09, 0.004, 0.02, 0.1, 900, 2)
+    stale = Test("MF, 1", "recall@10", 0.01, 0.0, 0.02, 0.004, 0.02, 0.1, 900, 1)
+    with Path("runs/tests.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["dataset", "protocol", "baseline", *vars(known)])
+        for test in (known, stale):
+            writer.writerow(["demo", "default", "VBPR", *vars(test).values()])
+    note, table = pages.tests_part(pages.select(write(*rows), ["demo", "recall@10"]))
+    assert "bootstrap intervals over 900 users" in note
+    assert table.splitlines()[2:] == [
+        "| MF, 0 | 2 | **+5.50 (+1.00 to +9.00), p 0.004** |",
+        "| MF, 1 | 1 | -5.00 |",
+    ]
+
+
+def test_the_cost_names_runs_time_and_what_differs_from_the_file(pages, write):
+    changed = row("VBPR", 1, 0.2, keys={"epochs": 5, "encoder_weights": "/home/me/net.pth"})
+    (line,) = pages.cost_part(pages.select(write(*ROWS[:3], changed), []))
+    assert line.startswith("4 of 12 runs, seeds 1 and 2; 2.0 minutes of processor time on 2 cores")
+    assert "wall time 3.0 times that; recbole-cierec 0.1, recbole 1.2, torch 2.1" in line
+    assert line.endswith("Set for these runs: `encoder_weights: net.pth`, `epochs: 5`.")
+
+
+def test_a_figure_is_redrawn_when_its_rows_change(pages, write, monkeypatch):
+    monkeypatch.setattr(pages, "DOCS", Path.cwd())
+    Path("experiments").mkdir()
+    selection = pages.select(write(*ROWS), ["recall@10"])
+    assert not pages.is_current(selection)
+    pages.draw(selection)
+    assert pages.is_current(selection)
+    (link,) = pages.figure_part(selection, Path.cwd() / "models" / "MF.md")
+    assert link == "![Trial: recall@10](../experiments/trial-demo-default.svg)"
+    assert not pages.is_current(pages.select(write(*ROWS[1:]), ["recall@10"]))
+
+
+def test_added_rows_name_no_machine(benchmark_module, in_tmp):
+    module = benchmark_module("experiment_rows")
+    own = {"machine": {"cores": 2, "host": "mine"}, "log": "/home/me/x.log", "checkpoint": None}
+    keys = {"epochs": 9, "data_path": "/home/me/data", "encoder_weights": "/home/me/net.pth"}
+    Path("out/trial").mkdir(parents=True)
+    text = json.dumps(row("VBPR", 1, 0.2, keys=keys, **own)) + "\n"
+    Path("out/trial/rows.jsonl").write_text(text)
+    assert module.add(Path("out/trial"), Path("runs")) == "trial"
+    added = Path("runs/trial/rows.jsonl").read_text()
+    assert json.loads(added)["keys"] == {"epochs": 9, "encoder_weights": "net.pth"}
+    assert "/home" not in added
+    assert "mine" not in added
+    with pytest.raises(ConfigError, match="no rows"):
+        module.add(Path("out"), Path("runs"))
+
+
+def test_committed_rows_name_no_machine(benchmark_module):
+    module = benchmark_module("experiment_rows")
+    for path in module.RUNS.glob("*/rows.jsonl"):
+        for one in module.read_rows(path):
+            assert module.without_paths(one) == one, f"{path}: run experiment_pages.py --add"
+
+
+@pytest.mark.parametrize("words", [["demmo"], ["recall@5"], ["demo", "full"]])
+def test_a_mark_with_an_unknown_word_is_an_error(pages, write, words):
+    with pytest.raises(ConfigError, match=f"trial: {words[-1]}: no data set, protocol or metric"):
+        pages.select(write(*ROWS), words)
