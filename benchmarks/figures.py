@@ -1,6 +1,6 @@
-"""The figure of the README: each model's recall on all items and among items new to it.
+"""The figures of docs/results.md: each model's recall among all items and among items new to it.
 
-    python benchmarks/figures.py --dataset=hm-week
+    python benchmarks/figures.py
 
 Reads the rows in benchmarks/runs/DATASET-results.jsonl and DATASET-cold.jsonl and writes
 docs/figures/DATASET.svg; needs matplotlib (``pip install 'recbole-cierec[report]'``). Each row has
@@ -9,62 +9,58 @@ one seed: differences smaller than the variation between seeds mean nothing.
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+import math
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from tables import DOCS, best_first
 
-mpl.use("svg")
-import matplotlib.pyplot as plt
-
-ROOT = Path(__file__).resolve().parents[1]
-PAPER = ("CIERec",)
-# Offsets of the labels of points that are close together, in typographic points.
-OFFSETS = {
-    "BPR": (-18, 5),
-    "ItemKNN": (2, -12),
-    "MF": (-8, -12),
-    "AMF": (4, -12),
-    "AMR": (-7, -12),
-}
-LABELS = {"CIERec:backbone=VBPR": "CIERec (VBPR)", "CIERec": "CIERec (MF)"}
+DATASETS = ("hm-week", "ml-100k-posters")
+IDS_ALONE = ("Pop", "ItemKNN", "BPR", "MF", "LightGCN", "MultiVAE", "AMF")
+COLORS = {"ids alone": "#94a3b8", "pictures or annotations": "#4477aa", "CIERec": "#c2410c"}
+SOFTMAX = "black"
 
 
-def scores(path: Path, metric: str) -> dict[str, float]:
-    """The metric of each model, with BPR or its fixed loss, in percent."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    plain = [row for row in rows if "loss=softmax" not in row["model"]]
-    return {row["model"]: 100 * row["test"][metric] for row in plain if metric in row["test"]}
+def kind(model: str) -> str:
+    """What a model reads; CIERec stands for itself."""
+    if model.startswith("CIERec"):
+        return "CIERec"
+    return "ids alone" if model in IDS_ALONE else "pictures or annotations"
+
+
+def draw(dataset: str) -> Figure:
+    """Two panels of bars, the models in one order."""
+    rows = best_first(dataset)
+    figure = Figure(figsize=(7.6, 0.235 * len(rows) + 1.3), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = "Among all items", "Among items held out of training"
+    for place, (axis, title) in enumerate(zip(panels, titles, strict=True)):
+        for height, (model, values) in enumerate(rows.items()):
+            own, softmax = values[2 * place : 2 * place + 2]
+            axis.barh(height, own, color=COLORS[kind(model)], height=0.72)
+            if not math.isnan(softmax):
+                axis.plot(softmax, height, "D", color=SOFTMAX, markersize=4)
+        axis.set_title(title, fontsize="medium")
+        axis.set_xlabel(f"Recall@10 on {dataset}, %")
+        axis.grid(axis="x", color="#e2e8f0")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(rows)), rows)
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)  # the best on top
+    handles = [Patch(color=color, label=name) for name, color in COLORS.items()]
+    handles.append(Line2D([], [], marker="D", color=SOFTMAX, ls="", ms=4, label="with softmax"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    return figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="hm-week")
-    dataset = parser.parse_args().dataset
-    runs = ROOT / "benchmarks" / "runs"
-    known = scores(runs / f"{dataset}-results.jsonl", "recall@10")
-    new = scores(runs / f"{dataset}-cold.jsonl", "recall@10_among_cold")
     mpl.rcParams.update({"svg.hashsalt": "recbole_cierec", "font.size": 9})
-    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-    for name in sorted(known.keys() & new.keys()):
-        ours = name.partition(":")[0] in PAPER
-        axes.scatter(known[name], new[name], s=26, color="#c2410c" if ours else "#475569")
-        label = LABELS.get(name, name.partition(":")[0].replace("_", " "))
-        axes.annotate(
-            label,
-            (known[name], new[name]),
-            xytext=OFFSETS.get(name, (4, 3)),
-            textcoords="offset points",
-            fontsize=7.5,
-            color="#c2410c" if ours else "#1e293b",
-        )
-    axes.set_xlabel(f"Recall@10, all items, user500 (%), {dataset}")
-    axes.set_ylabel("Recall@10 among new items, strict cold start (%)")
-    axes.spines[["top", "right"]].set_visible(False)
-    target = ROOT / "docs" / "figures" / f"{dataset}.svg"
-    figure.savefig(target, metadata={"Date": None})
-    print(target.relative_to(ROOT))
+    for dataset in DATASETS:
+        target = DOCS / "figures" / f"{dataset}.svg"
+        draw(dataset).savefig(target, metadata={"Date": None})
+        print(target.relative_to(DOCS.parent))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table of docs/results.md: the best settings of a search, trained again and tested once.
+"""The tables of docs/results/: the best settings of a search, trained again and tested once.
 
     python benchmarks/results.py --data_path=DIR --dataset=hm-week \
         --config_files=benchmarks/hm-week.yaml --search=benchmarks/runs/hm-week-search.jsonl \

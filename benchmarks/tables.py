@@ -1,11 +1,11 @@
-"""The tables of docs/results.md, from the rows in benchmarks/runs/.
+"""The tables of docs/results.md and docs/results/, from the rows in benchmarks/runs/.
 
     python benchmarks/tables.py            # writes them again
-    python benchmarks/tables.py --check    # exit code 1 if the page differs
+    python benchmarks/tables.py --check    # exit code 1 if a page differs
 
 A table follows a line ``<!-- KIND: NAME -->``: ``results`` and ``trials`` show the rows of
-``runs/NAME.jsonl``, ``models`` the value of ``--models`` that creates them, and ``losses`` compares
-both losses from ``NAME-results`` and ``NAME-cold``.
+``runs/NAME.jsonl``, ``models`` the value of ``--models`` that creates them, ``losses`` compares both
+losses from ``NAME-results`` and ``NAME-cold``, and ``summary`` has a row for each model of these.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from recbole_cierec.config.schema import KEYS
 from recbole_cierec.config.yaml import read_yaml
 
 RUNS = Path(__file__).resolve().parent / "runs"
-PAGE = RUNS.parents[1] / "docs" / "results.md"
+DOCS = RUNS.parents[1] / "docs"
+PAGES = [DOCS / "results.md", *sorted((DOCS / "results").glob("*.md"))]
 SOFTMAX = ":loss=softmax"
 _METRICS = (
     "recall@10",
@@ -135,13 +136,56 @@ def losses(name: str, runs: Path = RUNS) -> str:
     return markdown(head, body)
 
 
+def label(model: str) -> str:
+    """A model in summaries, without its loss: ``CIERec (VBPR)``.
+
+    >>> label("CIERec:backbone=VBPR:loss=softmax"), label("VECF:epochs=30")
+    ('CIERec (VBPR)', 'VECF')
+    """
+    name, *keys = model.split(":")
+    if name != "CIERec":
+        return name
+    return f"{name} ({'VBPR' if 'backbone=VBPR' in keys else 'MF'})"
+
+
+def best_first(name: str, runs: Path = RUNS) -> dict[str, list[float]]:
+    """Recall@10 of each model in percent, nan where it has no row.
+
+    Returns:
+        By label: among all items with its own loss and with softmax, then among held-out items with
+        its own loss and with softmax. The best model is first, by the larger of the first two.
+    """
+    found: dict[str, list[float]] = {}
+    for file, metric, place in (("results", "recall@10", 0), ("cold", "recall@10_among_cold", 2)):
+        for row in rows_of(f"{name}-{file}", runs):
+            cells = found.setdefault(label(row["model"]), [math.nan] * 4)
+            cells[place + (SOFTMAX in row["model"])] = 100 * row["test"][metric]
+    return dict(sorted(found.items(), key=lambda one: -_larger(one[1][:2])))
+
+
+def _larger(values: list[float]) -> float:
+    return max((value for value in values if not math.isnan(value)), default=-math.inf)
+
+
+def summary(name: str, runs: Path = RUNS) -> str:
+    """A row for each model; the best of each column is bold."""
+    rows = best_first(name, runs)
+    best = [_larger(list(column)) for column in zip(*rows.values(), strict=True)]
+    body = []
+    for model, values in rows.items():
+        texts = ["" if math.isnan(value) else f"{value:.1f}" for value in values]
+        pairs = zip(texts, values, best, strict=True)
+        body.append([model, *(f"**{t}**" if v == top else t for t, v, top in pairs)])
+    return markdown(["model", "all items", "softmax", "held-out items", "softmax"], body)
+
+
 def page(text: str, runs: Path = RUNS) -> str:
-    """The page with all its tables written again."""
+    """The text of a page with all its tables written again."""
 
     def table(match: re.Match) -> str:
         place, kind, name, _ = match.groups()
-        if kind == "losses":
-            return place + losses(name, runs)
+        if kind in ("losses", "summary"):
+            return place + {"losses": losses, "summary": summary}[kind](name, runs)
         make = {"results": results, "trials": trials, "models": models}[kind]
         return place + make(rows_of(name, runs))
 
@@ -152,12 +196,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    text = PAGE.read_text(encoding="utf-8")
-    made = page(text)
-    if arguments.check:
-        return int(made != text)
-    PAGE.write_text(made, encoding="utf-8")
-    return 0
+    changed = False
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        made = page(text)
+        changed |= made != text
+        if not arguments.check:
+            path.write_text(made, encoding="utf-8")
+    return int(arguments.check and changed)
 
 
 if __name__ == "__main__":

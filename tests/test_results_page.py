@@ -1,4 +1,4 @@
-"""docs/results.md agrees with the rows in benchmarks/runs/."""
+"""docs/results.md and docs/results/ agree with the rows in benchmarks/runs/."""
 
 from __future__ import annotations
 
@@ -21,10 +21,30 @@ def row(model, value, **more) -> dict:
     return {"model": model, "seed": 1, "test": test, **costs, "peak_mib": 700, **more}
 
 
-def test_the_page_holds_the_tables_of_the_rows(tables):
-    text = tables.PAGE.read_text(encoding="utf-8")
-    assert text.count("<!-- results: ") >= 4
-    assert tables.page(text) == text
+def test_the_pages_hold_the_tables_of_the_rows(tables):
+    texts = [path.read_text(encoding="utf-8") for path in tables.PAGES]
+    assert sum(text.count("<!-- results: ") for text in texts) == 6
+    assert sum(text.count("<!-- summary: ") for text in texts) == 2
+    for text in texts:
+        assert tables.page(text) == text
+
+
+def test_the_summary_has_a_row_each_model_the_best_first(tables, tmp_path):
+    own = {"CIERec:backbone=VBPR": (0.3, 0.1), "Pop": (0.2, 0.0), "MF:loss=softmax:n=8": (0.4, 0.2)}
+    own["MF"] = (0.1, 0.05)
+    for name, place in (("x-results", 0), ("x-cold", 1)):
+        metric = "recall@10_among_cold" if place else "recall@10"
+        rows = [
+            row(model, 0, test={metric: values[place]})
+            for model, values in own.items()
+            if not (place and model == "Pop")
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
+    assert tables.summary("x", tmp_path).splitlines()[2:] == [
+        "| MF | 10.0 | **40.0** | 5.0 | **20.0** |",
+        "| CIERec (VBPR) | **30.0** |  | **10.0** |  |",
+        "| Pop | 20.0 |  |  |  |",
+    ]
 
 
 def test_a_table_shows_the_rows_with_both_losses_of_a_model_together(tables, tmp_path):

@@ -1,4 +1,4 @@
-"""The random search of docs/results.md: the draws of its trials."""
+"""The random search of docs/results/searches.md: the draws of its trials."""
 
 from __future__ import annotations
 
