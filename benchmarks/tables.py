@@ -4,8 +4,9 @@
     python benchmarks/tables.py --check    # exit code 1 if a page differs
 
 A table follows a line ``<!-- KIND: NAME -->``: ``results`` and ``trials`` show the rows of
-``runs/NAME.jsonl``, ``models`` the value of ``--models`` that creates them, ``losses`` compares both
-losses from ``NAME-results`` and ``NAME-cold``, and ``summary`` has a row for each model of these.
+``runs/NAME.jsonl``, ``models`` the value of ``--models`` that creates them, ``losses`` compares
+both losses from ``NAME-results`` and ``NAME-cold``, and ``summary`` has a row for each of their
+models.
 """
 
 from __future__ import annotations
