@@ -97,13 +97,13 @@ class Selection:
             by_seeds.setdefault(tuple(seeds), []).append(name)
         if not by_seeds:
             return []
+        rest = len(lacks) == len(experiment.models) * len(self.places)
         parts = []
-        for seeds, names in sorted(by_seeds.items(), key=lambda one: len(one[1])):
-            which = "all seeds" if len(seeds) == len(experiment.seeds) else _seeds(seeds)
-            rest = len(lacks) == len(experiment.models) * len(self.places)
-            largest = names is max(by_seeds.values(), key=len) and rest
+        for which, names in sorted(by_seeds.items(), key=lambda one: len(one[1])):
+            text = "all seeds" if len(which) == len(experiment.seeds) else _seeds(which)
             others = "all others" if len(by_seeds) > 1 else "all models"
-            parts.append(f"{which} of {others if largest else '; '.join(names)}")
+            largest = rest and names is max(by_seeds.values(), key=len)
+            parts.append(f"{text} of {others if largest else '; '.join(names)}")
         return [f"Not run yet: {'. Also '.join(parts)}."]
 
 

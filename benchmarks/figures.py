@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -49,7 +50,7 @@ def draw(dataset: str) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(rows)), rows)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)  # the best on top
-    handles = [Patch(color=color, label=name) for name, color in COLORS.items()]
+    handles: list[Artist] = [Patch(color=color, label=name) for name, color in COLORS.items()]
     handles.append(Line2D([], [], marker="D", color=SOFTMAX, ls="", ms=4, label="with softmax"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     return figure

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from recbole_cierec.compat.optional_packages import require
-from recbole_cierec.experiment.spec import Experiment
+from recbole_cierec.experiment.spec import Experiment, ModelSpec
 from recbole_cierec.experiment.summary import Block, Cell
 from recbole_cierec.experiment.tables import SCALE
 from recbole_cierec.files.atomic_write import replacing
 
-# Inches: width of a panel, of a bar, height of a panel of lines. Two panels fit a page of A4.
-_WIDTH, _BAR, _LINE = 4.2, 0.24, 2.8
+# Inches: width of a panel, of a bar, height of a panel of lines, of a line of the legend.
+_WIDTH, _BAR, _LINE, _LEGEND = 4.2, 0.24, 2.6, 0.22
 _FEW_SEEDS = 3
 _COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
 
@@ -116,12 +116,21 @@ def _ends(block: Block, cell: Cell) -> tuple[float, float]:
 
 
 def _swept(experiment: Experiment, block: Block) -> dict[str, list[tuple[float, str]]]:
-    """Values and labels of the variants of each family that has two numbers or more."""
-    found: dict[str, list[tuple[float, str]]] = {}
+    """Values and labels of each family whose variants are numbers of one key, two or more."""
+    families: dict[str, list[ModelSpec]] = {}
     for model in experiment.models:
-        if model.value is not None and model.label in block.models:
-            found.setdefault(model.family, []).append((model.value, model.label))
-    return {family: sorted(points) for family, points in found.items() if len(points) > 1}
+        families.setdefault(model.family, []).append(model)
+    found = {}
+    for family, models in families.items():
+        points = sorted(
+            (model.value, model.label)
+            for model in models
+            if model.value is not None and model.label in block.models
+        )
+        numbers = all(model.value is not None for model in models)
+        if numbers and len({model.varied for model in models}) == 1 and len(points) > 1:
+            found[family] = points
+    return found
 
 
 def _lines(
@@ -148,8 +157,10 @@ def _lines(
                 axis.axhline(mean, color=color, ls="--", lw=1, label=model)
         _value_axis(axis, sorted({x for points in lines.values() for x, _ in points}))
         axis.set_xlabel(varied)
-        axis.set_ylabel(f"{column}, %")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        axis.set_title(f"{column}, %", fontsize="medium")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    figure.set_figheight(figure.get_figheight() + _LEGEND * math.ceil(len(labels) / 2))
     figure.suptitle(_title(block), fontsize="medium")
     return figure
 

@@ -207,6 +207,18 @@ def test_users_are_paired_over_the_damage_that_is_compared_and_over_no_other_key
     assert len(block.tests) == 4
 
 
+def test_numbers_of_different_keys_are_bars_alone(tmp_path, values):
+    pytest.importorskip("matplotlib")
+    spec = experiment(("VBPR, 8", "VBPR, 16", "VBPR, 32"), baseline="VBPR, 8")
+    other = replace(spec.models[1], varied="other_key")
+    mixed = replace(spec, models=(spec.models[0], other, spec.models[2]))
+    labels = [model.label for model in spec.models]
+    (block,) = summarize(spec, rows(tmp_path, values, labels), tmp_path)
+    assert set(plots.figures(spec, block)) == {"bars", "lines"}
+    assert set(plots.figures(mixed, block)) == {"bars"}
+    assert plots.figures(spec, block, columns=[]) == {}
+
+
 def test_plots_are_bars_and_lines_over_numbers(tmp_path, values):
     pytest.importorskip("matplotlib")
     models = ("VBPR, 8", "VBPR, 16", "VBPR, 32")
