@@ -72,10 +72,11 @@ def _is_choice(key: str) -> bool:
     return key in KEYS and bool(KEYS[key].choices)
 
 
-def markdown(head: list[str], body: list[list[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("| --- ", "|---")
+def markdown(head: list[str], body: list[list[str]], texts: int | None = None) -> str:
+    """A table; columns after the first ``texts`` ones are numbers, on the right."""
+    rule = ["---" if texts is None or place < texts else "---:" for place in range(len(head))]
+    first, *rest = (f"| {' | '.join(cells)} |\n" for cells in (head, *body))
+    return "".join([first, f"|{'|'.join(rule)}|\n", *rest])
 
 
 def cell(test: dict, name: str) -> str:
@@ -95,7 +96,7 @@ def results(rows: list[dict]) -> str:
         each = row["fit_seconds"] / max(row["epochs"], 1)
         cells += [str(row["epochs"]), f"{each:.2f}", f"{row['evaluate_seconds']:.1f}"]
         body.append([*cells, f"{row['parameters']:,}", str(row["peak_mib"])])
-    return markdown(["model", "variant", "seed", *names, *_COSTS], body)
+    return markdown(["model", "variant", "seed", *names, *_COSTS], body, texts=2)
 
 
 def trials(rows: list[dict]) -> str:
@@ -134,7 +135,7 @@ def losses(name: str, runs: Path = RUNS) -> str:
         for rows, metric in columns:
             cells += [cell(rows[m]["test"] if m in rows else {}, metric) for m in pair]
         body.append(cells)
-    return markdown(head, body)
+    return markdown(head, body, texts=3)
 
 
 def label(model: str) -> str:
@@ -177,7 +178,7 @@ def summary(name: str, runs: Path = RUNS) -> str:
         texts = ["" if math.isnan(value) else f"{value:.1f}" for value in values]
         pairs = zip(texts, values, best, strict=True)
         body.append([model, *(f"**{t}**" if v == top else t for t, v, top in pairs)])
-    return markdown(["model", "all items", "softmax", "held-out items", "softmax"], body)
+    return markdown(["model", "all items", "softmax", "held-out items", "softmax"], body, texts=1)
 
 
 def page(text: str, runs: Path = RUNS) -> str:
