@@ -76,7 +76,8 @@ class CIERec(VisualRecommender):
         with self.random_stream("semantic"):
             self._set_semantic(config, dataset, gain)
         with self.random_stream("fusion"):
-            self.fusion = Fusion(d, 3 if self.use_gates else 2, config["fusion"])
+            parts = 3 if self.use_gates else 2
+            self.fusion = Fusion(d, parts, config["fusion"], config["fusion_bias"])
         with self.random_stream("backbone"):
             self._set_backbone(config, content_size, gain)
         self.gradient_scales = {"visual": 1.0, "semantic": 1.0}
@@ -186,7 +187,7 @@ class CIERec(VisualRecommender):
         p = user.vector
         f = self.fusion(item.vector, v, item["s"])  # Eq. 7
         score = user.required_bias + item.required_bias + (p * f).sum(-1)  # Eq. 8
-        norm = f.square().sum(-1) + item.required_bias.square()
+        norm = self.fusion.deviation(f).square().sum(-1) + item.required_bias.square()
         if self.with_vbpr:
             score = score + (user["content"] * item["content"]).sum(-1)
             norm = norm + item["content"].square().sum(-1)

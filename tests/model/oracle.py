@@ -171,6 +171,8 @@ class Oracle:
         bias = w["item_bias.weight"][i, 0] * seen
         if name.startswith("CIERec"):
             item = [self.f(u, i, annotated)]
+            if self.o["fusion"] == "mlp":
+                item[0] = item[0] - w["fusion.maps.0.bias"]
             if self.o["backbone"] == "VBPR":
                 c = self.c(i)
                 user.append(w["user_content.weight"][u])

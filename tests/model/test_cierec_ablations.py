@@ -13,7 +13,7 @@ from recbole_cierec.quick_start import prepare
 from recbole_cierec.tuning import ranges
 
 ADDED = {  # keys of the component that each rung adds
-    "CIERec_CI": {"fusion", "content_projection"},
+    "CIERec_CI": {"fusion", "fusion_bias", "content_projection"},
     "CIERec_CI_TA": {"gate_activation"},
     "CIERec_CI_TA_GR": {
         "gr_mode",

@@ -84,13 +84,13 @@ KEYS = (
     key(
         "content_learning_rate",
         float,
-        "The learning rate of adapter, gates, projections and fusion.",
+        "The learning rate of gates, projections and fusion.",
         low=0,
     ),
     key(
         "encoder_learning_rate",
         float,
-        "With finetune: the learning rate of the network's own parameters.",
+        "The learning rate of the encoder: of the network with finetune, of the map with adapter.",
         low=0,
     ),
     key("encoder_batch_size", int, "Pictures in one batch of the encoder.", low=1, high=2**16),

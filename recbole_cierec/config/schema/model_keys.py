@@ -71,6 +71,13 @@ SHARED = (  # several models
         choices=("mlp", "sum", "gated"),
     ),
     Key(
+        "fusion_bias",
+        float,
+        "Bias of fusion mlp at the start; a positive one keeps LeakyReLU linear at first.",
+        default=1.0,
+        low=0,
+    ),
+    Key(
         "content_projection",
         str,
         "VBPR backbone: linear compares a_u with E c_i; none with c_i itself, a_u as long as e_i.",

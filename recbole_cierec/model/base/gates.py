@@ -299,19 +299,23 @@ class Fusion(nn.Module):
     parts. ``gated`` adds them under sigmoid gates that read all parts. The linear layer is a sum
     over parts, so :meth:`fixed` is computed once per item and :meth:`finish` once per pair.
 
+    LeakyReLU is almost zero for negative arguments. Where a part of f_i is there, the L2 on f_i
+    no longer holds q_i, which grows and fits noise. From a positive bias, the layer starts linear.
+
     Args:
         size: d of every part.
         parts: 3 for (q, v, s); 2 for (q, s), the ablation without v.
         kind: ``mlp``, ``sum`` or ``gated``.
+        bias: At the start, for ``mlp``.
     """
 
-    def __init__(self, size: int, parts: int = 3, kind: str = "mlp") -> None:
+    def __init__(self, size: int, parts: int = 3, kind: str = "mlp", bias: float = 0.0) -> None:
         super().__init__()
         self.kind = kind
         outputs = {"mlp": size, "sum": 0, "gated": parts * size}[kind]
         maps = [nn.Linear(size, outputs, bias=k == 0) for k in range(parts if outputs else 0)]
         for layer in maps[:1]:
-            nn.init.zeros_(layer.bias)
+            nn.init.constant_(layer.bias, bias if kind == "mlp" else 0.0)
         for layer in maps if kind == "mlp" else ():
             nn.init.eye_(layer.weight)  # the argument starts as the sum of the parts
         self.maps = nn.ModuleList(maps)
@@ -320,6 +324,10 @@ class Fusion(nn.Module):
     def visual_weight(self) -> Tensor:
         """The map of v, with three parts."""
         return self.maps[1].get_parameter("weight")
+
+    def deviation(self, f: Tensor) -> Tensor:
+        """f [..., d] without the layer's bias, which is the same for all items: what L2 holds."""
+        return f - self.maps[0].get_parameter("bias") if self.kind == "mlp" else f
 
     def fixed(self, q: Tensor, s: Tensor) -> Tensor:
         """The terms of q and s [..., d] in the argument; for ``sum``, q + s."""

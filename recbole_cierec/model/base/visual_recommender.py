@@ -353,12 +353,12 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     def learning_rates(self) -> dict[str, float | None]:
         """The learning rate of each kind of parameter; None: ``learning_rate``."""
-        content, network = self.content_learning_rate, self.encoder_learning_rate
-        return {"ids": None, "content": content, "network": network}
+        content, encoder = self.content_learning_rate, self.encoder_learning_rate
+        return {"ids": None, "content": content, "encoder": encoder}
 
     def parameter_kind(self, name: str) -> str | None:
         """A key of :meth:`learning_rates`; None: another phase trains the parameter."""
         head = name.split(".")[0]
         if head == name or isinstance(getattr(self, head), nn.Embedding):
             return "ids"
-        return "network" if ".network." in name else "content"
+        return "encoder" if ".network." in name or ".adapter." in name else "content"
