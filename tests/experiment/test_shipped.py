@@ -21,7 +21,7 @@ QUESTIONS = {
     "paper-figure-3": 3,
     "hm-week-open-questions": 90,
 }
-PLANS = {"demo": (6, 0), "paper-table-2": (120, 24), "paper-table-3": (100, 0)}
+PLANS = {"demo": (6, 0), "paper-table-2": (120, 24), "paper-table-3": (130, 0)}
 PLANS |= {name: (count, 0) for name, count in QUESTIONS.items()}
 NAMES = {*PLANS, "hm-week", "ml-100k-posters", "content-prior"}
 
@@ -51,11 +51,9 @@ def test_the_x_axis_is_the_key_that_varies():
 def test_the_rungs_of_the_ladder_share_all_settings_but_the_backbone():
     ladder = read_experiment("paper-table-3")
     assert ladder.budget is None
-    assert {str(model.keys) for model in ladder.models} == {
-        "{'backbone': 'MF'}",
-        "{'backbone': 'VBPR'}",
-    }
-    assert len(ladder.models) == 10
+    rungs = [model for model in ladder.models if model.name.startswith("CIERec")]
+    assert {str(model.keys) for model in rungs} == {"{'backbone': 'MF'}", "{'backbone': 'VBPR'}"}
+    assert len(rungs) == 10
 
 
 def test_both_main_results_have_the_same_models_and_full_trains_nothing(in_tmp):
