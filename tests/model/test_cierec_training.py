@@ -1,6 +1,6 @@
 """What CIERec's semantic path learns on the demo data, whose pictures show what annotations name.
 
-At the content rate of real data; properties/dataset/demo.yaml has a lower one.
+At the rates of the ids, the paper's single rate: they show what a warm-up is for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def trained(in_tmp):
     """Train with some keys; returns the model, and mean cosines of s_i after each epoch."""
 
     def train(**keys):
-        keys |= {"content_learning_rate": 0.2, "epochs": EPOCHS, "show_progress": False}
+        keys |= {"content_learning_rate": 0.2, "encoder_learning_rate": 0.2}
+        keys |= {"epochs": EPOCHS, "show_progress": False}
         job = prepare(Config("CIERec", "demo", None, keys, {}), saved=False)
         model, trainer, cosines = job.model, job.trainer, []
         one_epoch = trainer._train_epoch

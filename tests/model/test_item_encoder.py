@@ -84,6 +84,12 @@ def test_a_network_that_draws_for_its_pictures_leaves_no_draw_for_all(
     assert model.draws_per_row != drawn_for_all
 
 
+def test_the_adapter_has_the_rate_of_the_encoder(pictured):
+    _, model = model_of(pictured(encoder_training="adapter", encoder_learning_rate=0.007))
+    (group,) = (g for g in model.parameter_groups() if g.get("lr") == 0.007)
+    assert {id(p) for p in group["params"]} == {id(p) for p in model.encoder.adapter.parameters()}
+
+
 def test_finetuning_trains_the_network_at_its_own_rate(pictured):
     _, model = model_of(pictured(encoder_training="finetune", encoder_learning_rate=0.007))
     groups = model.parameter_groups()

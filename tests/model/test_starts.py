@@ -18,6 +18,14 @@ def test_the_fusion_starts_as_the_sum_of_its_parts(parts):
     torch.testing.assert_close(Fusion(4, parts)(q, v, s), F.leaky_relu(total, 0.01))
 
 
+def test_from_a_positive_bias_the_fusion_is_linear_and_l2_holds_the_sum_of_the_parts():
+    q, v, s = torch.rand(3, 5, 4) * 0.6 - 0.3  # sums above -1
+    fusion = Fusion(4, 3, bias=1.0)
+    torch.testing.assert_close(fusion.deviation(fusion(q, v, s)), q + v + s)
+    fusion = Fusion(4, 3, "sum", bias=1.0)
+    torch.testing.assert_close(fusion.deviation(fusion(q, v, s)), q + v + s)
+
+
 def test_a_gate_starts_open():
     torch.manual_seed(0)
     e = F.normalize(torch.randn(50, 32))
