@@ -51,7 +51,7 @@ class ContentPrior(ItemModalities):
     ranks_unseen_users = True
 
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
-        super().__init__(config, dataset)
+        super().__init__(config, dataset, config["use_image"])
         self.use_ids, self.use_history = config["use_ids"], config["use_history"]
         self.temperature = config["temperature"]
         self.neighbour_weight = config["neighbour_weight"]

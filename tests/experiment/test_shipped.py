@@ -20,7 +20,7 @@ QUESTIONS = {
     "fusion": 18,
     "paper-figure-3": 3,
     "hm-week-open-questions": 90,
-    "cierec-training": 27,
+    "cierec-training": 24,
 }
 PLANS = {"demo": (6, 0), "paper-table-2": (120, 24), "paper-table-3": (130, 0)}
 PLANS |= {name: (count, 0) for name, count in QUESTIONS.items()}

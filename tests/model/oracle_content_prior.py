@@ -9,24 +9,25 @@ from oracle_graphs import GraphOracle
 
 class ContentPriorOracle(GraphOracle):
     KEYS = (
-        "use_ids", "use_history", "use_annotations", "neighbours_count",
+        "use_ids", "use_history", "use_image", "use_annotations", "neighbours_count",
         "neighbour_weight", "prior_weight", "temperature",
     )  # fmt: skip
 
     def __init__(self, model, features, pictured, tokens, seen, **options):
         self.begin(model, features, pictured, tokens, seen, options)
         self.pairs = options["interactions"]
+        if not options["use_image"]:
+            self.modalities.remove("picture")
         self.linked = dict(model.matrices())["neighbours"].toarray() != 0
         self.z = [self.content(i) + (self.q(i) if options["use_ids"] else 0.0) for i in self.count]
         self.items = [self.smoothed(i) for i in self.count]
 
     def content(self, i):
-        total = self.w["projection.weight"] @ self.e(i)
+        parts = [self.w["projection.weight"] @ self.e(i)] if self.o["use_image"] else []
         if self.o["use_annotations"]:
             weights = self.f["text"][i]
-            for t in self.tokens[i]:
-                total = total + weights[t] * self.w["token_embedding.weight"][t]
-        return norm(total)
+            parts += [weights[t] * self.w["token_embedding.weight"][t] for t in self.tokens[i]]
+        return norm(np.asarray(sum(parts)))
 
     def closeness(self, i, j):
         return sum(self.f[name][i] @ self.f[name][j] for name in self.modalities)

@@ -360,3 +360,9 @@ def test_extract_checks_the_features_of_all_modalities(home, capsys, caplog):
     np.save(home / "text.npy", rows)
     assert extract(words) == 2
     assert "1 of 38 rows hold NaN or infinity" in capsys.readouterr().err
+
+
+def test_content_prior_without_any_modality_is_one_error(make):
+    with pytest.raises(ConfigError, match="use_image and use_annotations are both False") as error:
+        make("ContentPrior", use_image=False, use_annotations=False)
+    assert "\n" not in str(error.value)

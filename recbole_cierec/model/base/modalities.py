@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.model.base import graphs
 from recbole_cierec.model.base.given_modalities import GivenModalities, ModalityMaps
 from recbole_cierec.model.base.graph_recommender import GraphRecommender, interaction_graphs
@@ -37,22 +38,32 @@ PICTURE, TEXT = "picture", "text"
 class ItemModalities(GraphRecommender):
     """The modalities of items and their maps to d, W_m f_m.
 
+    Args:
+        config: Of the run.
+        dataset: Items and interactions.
+        use_image: Whether the picture is a modality.
+
     Attributes:
         modalities: Names of the modalities: the picture, the annotations by key, and those of the
             key ``features``, as in ``text features``.
+
+    Raises:
+        ConfigError: Nothing describes an item.
     """
 
     reads_features = True
 
-    def __init__(self, config: Config, dataset: VisualDataset) -> None:
+    def __init__(self, config: Config, dataset: VisualDataset, use_image: bool = True) -> None:
         super().__init__(config, dataset)
         self.neighbours_count = config["neighbours_count"]
         pictures, gain = pictures_of(dataset.content), config["content_init_gain"]
         self.register_buffer("features", pictures.features, persistent=False)
         self.encoder = self.item_encoder(config, dataset)
-        with self.random_stream("image"):
-            self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)
-        self.modalities = [PICTURE]
+        self.modalities = []
+        if use_image:
+            self.modalities.append(PICTURE)
+            with self.random_stream("image"):
+                self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)
         if config["use_annotations"]:
             self.modalities.append(TEXT)
             tokens = dataset.content.tokens
@@ -64,6 +75,11 @@ class ItemModalities(GraphRecommender):
         self.given = GivenModalities(dataset.content)
         self._given_names = {f"{name} features": name for name in self.given.sizes}
         self.modalities += self._given_names
+        if not self.modalities:
+            raise ConfigError(
+                f"{type(self).__name__}: use_image and use_annotations are both False, and the key "
+                "features names no others; switch one on"
+            )
         self.given_maps = ModalityMaps(self.given.sizes, self.size, gain, self.random_stream)
 
     def modality(self, name: str, items: Tensor) -> Tensor:
