@@ -18,8 +18,10 @@ precision falls with the count, since with few interactions ids fit noise. Users
 vectors are those of FISM (Kabbur et al., KDD 2013), where leaving out the target is essential: with
 it the model only has to recognise an item that it was given.
 
-An unseen item has q_i = 0 and beta_i = 0, so its content and its neighbours rank it; it is no
-neighbour of other items. A user without training interactions gets the items' biases.
+An unseen item has q_i = 0, so its content and its neighbours rank it; it is no neighbour of other
+items. Its beta_i is that of the average interaction, sum over j of n_j beta_j / n: items of test
+interactions are more popular than the average item, and with 0 a new item would rank as one that
+few users wanted. A user without training interactions gets the items' biases.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class ContentPrior(ItemModalities):
         self.temperature = config["temperature"]
         self.neighbour_weight = config["neighbour_weight"]
         self.prior_weight = config["prior_weight"]
+        self.unseen_bias = config["unseen_bias"]
         if self.use_ids or not self.use_history:
             self.user_embedding = self.table(self.n_users, self.size)  # p_u
         if self.use_ids:
@@ -97,6 +100,15 @@ class ContentPrior(ItemModalities):
             f = z + self.neighbour_weight * near
         bias = self.item_biases(items)
         return Side(self._p(slice(None))), Side(F.normalize(f), bias)
+
+    def item_biases(self, items: Tensor) -> Tensor:
+        """beta_i [m]; of unseen items, a share of the mean over interactions."""
+        bias = super().item_biases(items)
+        if not self.unseen_bias:
+            return bias
+        mean = self.item_counts @ self.item_bias.weight[: len(self.item_counts), 0]
+        share = self.unseen_bias / len(self.history)
+        return torch.where(self.seen[items] > 0, bias, share * mean)
 
     def _p(self, users: Tensor | slice) -> Tensor:
         """p_u of users; a zero for all without ids."""

@@ -9,7 +9,7 @@ from oracle_graphs import GraphOracle
 
 class ContentPriorOracle(GraphOracle):
     KEYS = (
-        "use_ids", "use_history", "use_image", "use_annotations", "neighbours_count",
+        "unseen_bias", "use_ids", "use_history", "use_image", "use_annotations", "neighbours_count",
         "neighbour_weight", "prior_weight", "temperature",
     )  # fmt: skip
 
@@ -52,7 +52,10 @@ class ContentPriorOracle(GraphOracle):
         return norm(h + (self.p(u) if self.o["use_ids"] else 0.0)) / self.o["temperature"]
 
     def bias(self, i):
-        return self.w["item_bias.weight"][i, 0] * float(self.seen[i])
+        if self.seen[i]:
+            return self.w["item_bias.weight"][i, 0]
+        mean = np.mean([self.w["item_bias.weight"][j, 0] for _, j in self.pairs])
+        return self.o["unseen_bias"] * mean
 
     def score(self, u, i, annotated=False, target=None):
         known = self.w["global_bias"] + self.w["user_bias.weight"][u, 0]

@@ -188,3 +188,15 @@ def test_mgcn_refuses_to_train_a_network_on_all_pictures_in_each_step(make):
     with pytest.raises(ConfigError, match="encoder_training: finetune") as error:
         make("MGCN", encoder_training="finetune")
     assert "\n" not in str(error.value)
+
+
+def test_an_unseen_item_has_the_bias_of_the_average_interaction(make):
+    _, _, train, model = make("ContentPrior")
+    with torch.no_grad():
+        model.item_bias.weight.copy_(torch.arange(model.n_items).unsqueeze(1).float())
+    items = torch.arange(1, model.n_items)
+    bias, seen = model.item_biases(items), model.seen[1:] > 0
+    mean = train.inter_feat["item_id"].float().mean()
+    torch.testing.assert_close(bias[seen], items[seen].float())
+    torch.testing.assert_close(bias[~seen], mean.expand(int((~seen).sum())))
+    assert 0 < seen.sum() < len(seen)

@@ -44,11 +44,13 @@ def test_content_reg_weight_adds_the_squares_of_the_content_matrices(make, name,
 
 
 @variants_of([v for v in VARIANTS if v[0] not in OWN_RATES])
-def test_ids_and_content_learn_at_rates_of_their_own(make, name, keys):  # noqa: F811
-    *_, model = make(name, learning_rate=0.5, content_learning_rate=0.25, **keys)
+def test_ids_content_and_encoder_learn_at_rates_of_their_own(make, name, keys):  # noqa: F811
+    rates = {"content_learning_rate": 0.25, "encoder_learning_rate": 0.125}
+    *_, model = make(name, learning_rate=0.5, **rates, **keys)
     rates = {id(p): g.get("lr", 0.5) for g in model.parameter_groups() for p in g["params"]}
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert len(rates) == len(trained)
     for n, p in trained.items():
         of_ids = n.split(".")[0] in TABLES or n == "semantic.tokens.weight"
-        assert rates[id(p)] == (0.5 if of_ids else 0.25), n
+        of_encoder = n.startswith("encoder.adapter.")
+        assert rates[id(p)] == (0.5 if of_ids else 0.125 if of_encoder else 0.25), n

@@ -72,7 +72,7 @@ VARIANTS = [
     ("ContentPrior", {}),
     ("ContentPrior", {"use_history": False, "encoder_training": "adapter"}),
     ("ContentPrior", {"use_annotations": False, "neighbours_count": 3}),
-    ("ContentPrior", {"use_image": False}),
+    ("ContentPrior", {"use_image": False, "unseen_bias": 0.4}),
     ("ContentPrior", {"use_ids": False, "neighbour_weight": 0.0}),
     ("AMF", {"adv_eps": 0.2}),
     ("AMF", {"perturb": "item"}),

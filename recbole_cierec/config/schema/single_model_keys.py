@@ -177,6 +177,13 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
             default=500.0,
             low=0,
         ),
+        Key(
+            "unseen_bias",
+            float,
+            "Bias of unseen items, as a share of the mean bias over interactions; 0: none.",
+            default=1.0,
+            low=0,
+        ),
     ),
     "DeepStyle": (
         Key(
