@@ -78,7 +78,9 @@ def floor(job) -> None:
     for rows in np.array_split(np.arange(len(plan.users)), len(plan.users) // 48):
         items, segments = batch_candidates(plan, rows)
         scores = (p[plan.users[rows]] @ q.T).gather(1, torch.from_numpy(items))
-        where, columns = (torch.from_numpy(x) for x in segments[0].lists.columns.take(rows))
+        where, columns = (
+            torch.from_numpy(x) for x in segments[0].lists.columns.take(np.arange(len(rows)))
+        )
         hits = ranks_of(scores, where, columns) < 10
         found = torch.zeros(len(rows)).index_add_(0, where, hits.float())
         recalls.append(found / torch.bincount(where, minlength=len(rows)))

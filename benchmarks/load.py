@@ -87,7 +87,7 @@ def digest(data: object, loaders: tuple) -> str:
         for name in sorted(feat.columns):
             state.update(feat[name].numpy().tobytes())
         for lists in getattr(getattr(loader, "plan", None), "negatives", {}).values():
-            state.update(lists.values.tobytes())
+            state.update(lists.select().values.tobytes())
     return state.hexdigest()[:16]
 
 

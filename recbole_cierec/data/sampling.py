@@ -219,7 +219,7 @@ def _by_row_of_all(datasets: list[Any], row: np.ndarray, n: int) -> Ragged:
     rows = row[rowless.users]
     pairs.append((rows[rows >= 0], rowless.items[rows >= 0]))
     rows, items = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return Ragged.group(rows, items, n)
+    return Ragged.group(rows, items.astype(np.int32), n)  # kept until the lists are drawn
 
 
 def _refuse_empty(config: Any, parts: Iterable[Any]) -> None:
