@@ -21,7 +21,7 @@ from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, has_views
 
 USERS = 64  # ranked together, if their scores fit; a model may have another ``users_at_once``
-BLOCK_BYTES = 64 * 2**20  # of scores
+BLOCK_BYTES = 256 * 2**20  # of scores
 
 
 class ItemsOfUsers:
