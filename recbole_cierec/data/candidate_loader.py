@@ -14,7 +14,7 @@ from recbole.utils import ModelType
 from torch.utils.data import SequentialSampler
 
 from recbole_cierec.config.derived import PAIRS
-from recbole_cierec.data.row_numbers import RowRange
+from recbole_cierec.data.row_numbers import RowRange, order_of
 from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.eval_mode import EvalMode
@@ -59,7 +59,8 @@ class _AllHistories(RowRange, FullSortEvalDataLoader):
             super().__init__(config, dataset, sampler, shuffle=shuffle)
             return
         self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
-        dataset.sort(by=self.uid_field, ascending=True)
+        order = order_of(dataset.inter_feat[self.uid_field].numpy())
+        dataset.inter_feat = dataset.inter_feat[torch.from_numpy(order)]
         self._known, self.is_sequential = used, False
         self.uid_list = torch.unique_consecutive(dataset.inter_feat[self.uid_field])
         self.user_df = dataset.join(Interaction({self.uid_field: self.uid_list}))
