@@ -38,10 +38,7 @@ PICTURES, URLS = 400, 200
 
 def timed(folder: Path, *commands: list[str]) -> dict:
     """Run commands at the same time in ``folder``; seconds, and the peak of the largest process.
-
-    Raises:
-        RuntimeError: One of them failed; with the last lines of its output.
-    """
+    Raises RuntimeError with the last lines of output if one fails."""
     before, start, peak = os.times(), perf_counter(), 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     logs = [folder / f"output-{k}.txt" for k in range(len(commands))]
@@ -57,8 +54,8 @@ def timed(folder: Path, *commands: list[str]) -> dict:
             raise RuntimeError("\n".join([str(process.args), *path.read_text().splitlines()[-5:]]))
     after = os.times()
     cpu = sum(getattr(after, n) - getattr(before, n) for n in ("children_user", "children_system"))
-    row = {"wall_s": round(perf_counter() - start, 1), "cpu_s": round(cpu, 1)}
-    return row | {"mib": peak // 1024}
+    seconds = {"wall_s": round(perf_counter() - start, 1), "cpu_s": round(cpu, 1)}
+    return seconds | {"mib": peak // 1024}
 
 
 def synthetic(folder: Path) -> list[str]:
@@ -74,10 +71,13 @@ def synthetic(folder: Path) -> list[str]:
     return ["--dataset=synthetic", *(f"--{name}={value}" for name, value in keys.items())]
 
 
+def newest(folder: Path, suffix: str) -> Path:
+    return max((folder / "saved").glob(f"*{suffix}"), key=lambda path: path.stat().st_mtime)
+
+
 def results(folder: Path) -> dict[str, np.ndarray]:
     """The results by user of the newest run in ``folder``."""
-    newest = max((folder / "saved").glob("*.users.npz"), key=lambda path: path.stat().st_mtime)
-    with np.load(newest) as file:
+    with np.load(newest(folder, ".users.npz")) as file:
         return {name: file[name] for name in file if name not in ("about", "users")}
 
 
@@ -105,7 +105,7 @@ def tune(folder: Path) -> dict:
     two = timed(folder, command("two"), command("two"))
     found = []
     for name in ("one", "two"):
-        rows = [json.loads(line) for line in (folder / name / "synthetic-MF.jsonl").open()]
+        rows = map(json.loads, (folder / name / "synthetic-MF.jsonl").open())
         found.append(sorted(json.dumps([row["settings"], row["valid"]]) for row in rows))
     equal = f"{len(found[1])} trials, {'equal' if found[0] == found[1] else 'DIFFERENT'}"
     return {"one": one, "two": two, "equal": equal}
@@ -129,7 +129,7 @@ def experiment(folder: Path) -> dict:
     two = timed(folder, command("shared"), command("shared"))
     rows = []
     for out in ("alone", "shared"):
-        lines = [json.loads(line) for line in (folder / out / "rows.jsonl").open()]
+        lines = map(json.loads, (folder / out / "rows.jsonl").open())
         rows.append(sorted((r["model"], r["seed"], json.dumps(r["test"])) for r in lines))
     equal = f"{len(rows[1])} rows, {'equal' if rows[0] == rows[1] else 'DIFFERENT'}"
     return {"one": one, "two": two, "equal": equal}
@@ -141,9 +141,7 @@ def convert(folder: Path, n: int) -> dict:
 
     table = folder / "table.parquet"
     if not table.is_file():
-        columns = (
-            "hash(i) % 5000000 AS user_id, hash(i * 7 + 1) % 1000000 AS item_id, i AS timestamp"
-        )
+        ids = "hash(i) % 5000000 AS user_id, hash(i * 7 + 1) % 1000000 AS item_id"
         numbers = duckdb.from_query("SELECT i FROM range(?) AS r(i)", params=[n])
         numbers.project(f"{ids}, i AS timestamp").write_parquet(str(table))
 
@@ -184,8 +182,8 @@ def serve(folder: Path) -> dict:
     import faiss
 
     one = timed(folder, [*PYTHON, RUN, "--model=VBPR", *synthetic(folder)])
-    newest = max((folder / "saved").glob("*.pth"), key=lambda path: path.stat().st_mtime)
-    timed(folder, [*PACKAGE, "export", str(newest), f"--out={folder / 'vectors'}"])
+    saved = str(newest(folder, ".pth"))
+    timed(folder, [*PACKAGE, "export", saved, f"--out={folder / 'vectors'}"])
     with np.load(folder / "vectors" / "vectors.npz") as file:
         items = np.concatenate([file["items"], file["item_bias"].reshape(-1, 1)], axis=1)
         users = np.pad(file["users"], ((0, 0), (0, 1)), constant_values=1)[:2000]
@@ -212,18 +210,19 @@ def download(folder: Path, program: str) -> dict:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     urls = [f"http://127.0.0.1:{server.server_port}/{name}" for name in names]
     (folder / "urls.tsv").write_text("\n".join(["url", *urls]) + "\n")
-    rows = []
-    for k in (1, 2):
-        shutil.rmtree(folder / f"fetched-{k}", ignore_errors=True)
-        words = ["--url_list=urls.tsv", "--input_format=tsv", "--url_col=url", "--resize_mode=no"]
-        words += ["--skip_reencode=True", "--output_format=files", f"--output_folder=fetched-{k}"]
-        words += [f"--processes_count={k}", "--number_sample_per_shard=50"]
-        rows.append(timed(folder, [program, *words]))
+    words = ["--url_list=urls.tsv", "--input_format=tsv", "--url_col=url", "--resize_mode=no"]
+    words += ["--skip_reencode=True", "--output_format=files", "--number_sample_per_shard=50"]
+    for old in folder.glob("fetched-*"):
+        shutil.rmtree(old)
+    one, two = (
+        timed(folder, [program, *words, f"--output_folder=fetched-{k}", f"--processes_count={k}"])
+        for k in (1, 2)
+    )
     server.shutdown()
     found = [path.read_bytes() for path in folder.glob("fetched-2/*/*.[jp][pn]g")]
     same = sorted(found) == sorted((pictures / name).read_bytes() for name in names)
     equal = f"{len(found)} of {URLS} pictures, {'the same bytes' if same else 'DIFFERENT'}"
-    return {"one": rows[0], "two": rows[1], "equal": equal}
+    return {"one": one, "two": two, "equal": equal}
 
 
 def main() -> None:
