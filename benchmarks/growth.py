@@ -157,7 +157,9 @@ def evaluate(data: Path, mode: str) -> list[dict]:
         loader.sample_size = RANKED
         loader._n_rows = RANKED
         loader._use_range()
-    elif mode != "full":
+    if mode == "full":  # what is computed once, whatever the number of users
+        next(iter(loader))
+    else:
         loader.plan.lists(np.arange(1))
     watch.restart()
     job.trainer.evaluate(loader, load_best_model=False)

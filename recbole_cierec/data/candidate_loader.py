@@ -82,8 +82,11 @@ class _AllHistories(RowRange, FullSortEvalDataLoader):
     @cached_property
     def uid2history_item(self) -> ItemsOfUsers:
         """The items of each user before the phase, which rankings leave out."""
-        before = np.setdiff1d(self._known.pairs, self._positive_pairs, assume_unique=True)
-        return ItemsOfUsers(before, len(self._known), self._known.n_items)
+        known, positive = self._known.pairs, self._positive_pairs
+        before = np.ones(len(known), dtype=bool)
+        places = np.minimum(np.searchsorted(known, positive), len(known) - 1)
+        before[places[known[places] == positive]] = False  # numpy's setdiff1d sorts both again
+        return ItemsOfUsers(known[before], len(self._known), self._known.n_items)
 
     @cached_property
     def uid2items_num(self) -> np.ndarray:

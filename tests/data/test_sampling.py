@@ -17,8 +17,8 @@ from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.data.fast_interaction import FastInteraction
 from recbole_cierec.data.negatives import UsedPairs, quick_sampler
-from recbole_cierec.data.sampler import CompactSampler
 from recbole_cierec.data.row_numbers import order_of
+from recbole_cierec.data.sampler import CompactSampler
 from recbole_cierec.data.sampling import _samplers, prepare, seen_sampler
 from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
