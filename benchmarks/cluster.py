@@ -32,7 +32,7 @@ RUN = str(CHECKOUT / "run_recbole.py")
 PYTHON = [sys.executable, "-W", "ignore"]
 PACKAGE = [*PYTHON, "-m", "recbole_cierec"]
 TORCHRUN = [*PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-USERS, ITEMS, PAIRS = 20_000, 10_000, 500_000
+USERS, ITEMS, PAIRS, FEW = 20_000, 10_000, 500_000, 50_000
 PICTURES, URLS = 400, 200
 
 
@@ -58,11 +58,11 @@ def timed(folder: Path, *commands: list[str]) -> dict:
     return seconds | {"mib": peak // 1024}
 
 
-def synthetic(folder: Path) -> list[str]:
+def synthetic(folder: Path, pairs: int = PAIRS) -> list[str]:
     """Options of a run on a synthetic data set, which is made if missing."""
     from synthetic import make
 
-    home = make(folder, USERS, ITEMS, PAIRS, 64)
+    home = make(folder, USERS, ITEMS, pairs, 64)
     keys = {
         "data_path": folder, "features_file": home / "features.npy", "epochs": 2, "eval_step": 1,
         "eval_args": "{split: {RS: [0.8, 0.1, 0.1]}, order: RO, mode: user500}", "use_gpu": False,
@@ -81,9 +81,9 @@ def results(folder: Path) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file if name not in ("about", "users")}
 
 
-def train(folder: Path, model: str) -> dict:
+def train(folder: Path, model: str, pairs: int) -> dict:
     """A run in one process, and the same under torchrun."""
-    command = [f"--model={model}", *synthetic(folder)]
+    command = [f"--model={model}", *synthetic(folder, pairs)]
     one, first = timed(folder, [*PYTHON, RUN, *command]), results(folder)
     two, second = timed(folder, [*TORCHRUN, RUN, *command]), results(folder)
     gap = max(abs(first[name].mean() - second[name].mean()) for name in first)
@@ -234,7 +234,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=CHECKOUT / "benchmarks/runs/cluster.jsonl")
     a = parser.parse_args()
     trials: dict[str, Callable[[Path], dict]] = {
-        "train MF": partial(train, model="MF"), "train CIERec": partial(train, model="CIERec"),
+        "train MF": partial(train, model="MF", pairs=PAIRS),
+        "train CIERec": partial(train, model="CIERec", pairs=FEW),
         "tune": tune, "experiment": experiment, "convert": partial(convert, n=a.rows),
         "extract": extract, "serve": serve, "download": partial(download, program=a.img2dataset),
     }  # fmt: skip
