@@ -32,8 +32,7 @@ RUN = str(CHECKOUT / "run_recbole.py")
 PYTHON = [sys.executable, "-W", "ignore"]
 PACKAGE = [*PYTHON, "-m", "recbole_cierec"]
 TORCHRUN = [*PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-USERS, ITEMS, PAIRS, FEW = 20_000, 10_000, 500_000, 50_000
-PICTURES, URLS = 400, 200
+USERS, ITEMS, PAIRS, FEW, PICTURES, URLS = 20_000, 10_000, 500_000, 50_000, 400, 200
 
 
 def timed(folder: Path, *commands: list[str]) -> dict:
@@ -52,8 +51,7 @@ def timed(folder: Path, *commands: list[str]) -> dict:
         process.returncode, peak = os.waitstatus_to_exitcode(status), max(peak, usage.ru_maxrss)
         if process.returncode:
             raise RuntimeError("\n".join([str(process.args), *path.read_text().splitlines()[-5:]]))
-    after = os.times()
-    cpu = sum(getattr(after, n) - getattr(before, n) for n in ("children_user", "children_system"))
+    cpu = sum(os.times()[2:4]) - sum(before[2:4])
     seconds = {"wall_s": round(perf_counter() - start, 1), "cpu_s": round(cpu, 1)}
     return seconds | {"mib": peak // 1024}
 
@@ -101,11 +99,10 @@ def tune(folder: Path) -> dict:
         words = ["tune", "--model=MF", "--trials=6", f"--search={ranges}", f"--out={folder / name}"]
         return [*PACKAGE, *words, f"--storage={folder / name}.journal", *synthetic(folder)]
 
-    one = timed(folder, command("one"))
-    two = timed(folder, command("two"), command("two"))
+    one, two = timed(folder, command("one")), timed(folder, command("two"), command("two"))
     found = []
-    for name in ("one", "two"):
-        rows = map(json.loads, (folder / name / "synthetic-MF.jsonl").open())
+    for path in (folder / name / "synthetic-MF.jsonl" for name in ("one", "two")):
+        rows = map(json.loads, path.open())
         found.append(sorted(json.dumps([row["settings"], row["valid"]]) for row in rows))
     equal = f"{len(found[1])} trials, {'equal' if found[0] == found[1] else 'DIFFERENT'}"
     return {"one": one, "two": two, "equal": equal}
@@ -114,7 +111,7 @@ def tune(folder: Path) -> dict:
 def experiment(folder: Path) -> dict:
     """Two models with two seeds by one command, and by two on one folder."""
     options = dict(word[2:].split("=", 1) for word in synthetic(folder))
-    name, path = options.pop("dataset"), options.pop("data_path")
+    name, path, _ = map(options.pop, ("dataset", "data_path", "show_progress"))
     plan = folder / "plan.yaml"
     overrides = "\n".join(f"  {key}: {value}" for key, value in options.items())
     plan.write_text(
@@ -125,8 +122,7 @@ def experiment(folder: Path) -> dict:
     def command(out: str) -> list[str]:
         return [*PACKAGE, "experiment", str(plan), f"--out={folder / out}"]
 
-    one = timed(folder, command("alone"))
-    two = timed(folder, command("shared"), command("shared"))
+    one, two = timed(folder, command("alone")), timed(folder, *[command("shared")] * 2)
     rows = []
     for out in ("alone", "shared"):
         lines = map(json.loads, (folder / out / "rows.jsonl").open())
@@ -146,10 +142,10 @@ def convert(folder: Path, n: int) -> dict:
         numbers.project(f"{ids}, i AS timestamp").write_parquet(str(table))
 
     def command(threads: int) -> list[str]:
-        words = ["convert", "table", f"--interactions={table}", f"--name=t{threads}"]
-        words += [f"--output={folder}", "--user-column=user_id", "--item-column=item_id"]
-        words += ["--time-column=timestamp", "--user-core=3", "--overwrite"]
-        return [*PACKAGE, *words, "--memory=1200MB", f"--threads={threads}"]
+        words = "--user-column=user_id --item-column=item_id --time-column=timestamp --user-core=3 "
+        words += f"--overwrite --memory=1200MB --threads={threads} --name=t{threads}"
+        places = [f"--interactions={table}", f"--output={folder}"]
+        return [*PACKAGE, "convert", "table", *places, *words.split()]
 
     one, two = (timed(folder, command(threads)) for threads in (1, 2))
     files = [folder / f"t{k}" / f"t{k}.inter" for k in (1, 2)]
@@ -189,8 +185,7 @@ def serve(folder: Path) -> dict:
         users = np.pad(file["users"], ((0, 0), (0, 1)), constant_values=1)[:2000]
     index = faiss.IndexFlatIP(items.shape[1])
     index.add(items.astype(np.float32))
-    start = perf_counter()
-    _, found = index.search(users.astype(np.float32), 10)
+    start, (_, found) = perf_counter(), index.search(users.astype(np.float32), 10)
     two = {"wall_s": round(perf_counter() - start, 2)}
     best = np.argsort(-(users @ items.T), axis=1, kind="stable")[:, :10]
     same = np.mean([set(a) == set(b) for a, b in zip(found.tolist(), best.tolist(), strict=True)])
@@ -210,13 +205,15 @@ def download(folder: Path, program: str) -> dict:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     urls = [f"http://127.0.0.1:{server.server_port}/{name}" for name in names]
     (folder / "urls.tsv").write_text("\n".join(["url", *urls]) + "\n")
-    words = ["--url_list=urls.tsv", "--input_format=tsv", "--url_col=url", "--resize_mode=no"]
-    words += ["--skip_reencode=True", "--output_format=files", "--number_sample_per_shard=50"]
+    words = "--url_list=urls.tsv --input_format=tsv --url_col=url --output_format=files "
+    words += (
+        "--resize_mode=no --skip_reencode=True --encode_format=png --number_sample_per_shard=50"
+    )
     for old in folder.glob("fetched-*"):
         shutil.rmtree(old)
     one, two = (
-        timed(folder, [program, *words, f"--output_folder=fetched-{k}", f"--processes_count={k}"])
-        for k in (1, 2)
+        timed(folder, [program, *words.split(), f"--output_folder=fetched-{k}", *more])
+        for k, more in ((1, ["--processes_count=1"]), (2, ["--processes_count=2"]))
     )
     server.shutdown()
     found = [path.read_bytes() for path in folder.glob("fetched-2/*/*.[jp][pn]g")]
@@ -245,9 +242,8 @@ def main() -> None:
         folder = (a.folder / name.replace(" ", "-")).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         row = {"trial": name, **trial(folder), "load": round(os.getloadavg()[0], 1)}
-        print(json.dumps(row), flush=True)
         with a.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), file=file)
 
 
 if __name__ == "__main__":
