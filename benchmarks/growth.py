@@ -387,7 +387,7 @@ def _figure(rows: list[dict], value: str, label: str, path: Path) -> None:
     for plot, (title, (axis, fixed, stages)) in zip(axes, shown.items(), strict=True):
         for k, stage in enumerate(stages):
             line = series(rows, stage, fixed, axis, value)
-            plot.plot(*line, marker="osD^v<>P"[k], label=stage, markersize=4)
+            plot.plot(*line, marker="osD^v<>PX"[k], label=stage, markersize=4)
         plot.set(xscale="log", yscale="log", title=title, xlabel=axis)
         sizes = np.array(plot.lines[0].get_xdata())
         low = min(y for line in plot.lines for y in line.get_ydata() if y > 0)
