@@ -206,9 +206,8 @@ def download(folder: Path, program: str) -> dict:
     urls = [f"http://127.0.0.1:{server.server_port}/{name}" for name in names]
     (folder / "urls.tsv").write_text("\n".join(["url", *urls]) + "\n")
     words = "--url_list=urls.tsv --input_format=tsv --url_col=url --output_format=files "
-    words += (
-        "--resize_mode=no --skip_reencode=True --encode_format=png --number_sample_per_shard=50"
-    )
+    words += "--resize_mode=no --skip_reencode=True --number_sample_per_shard=50 "
+    words += "--encode_format=png --encode_quality=9"
     for old in folder.glob("fetched-*"):
         shutil.rmtree(old)
     one, two = (
