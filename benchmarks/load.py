@@ -51,9 +51,8 @@ def make(into: Path, interactions: int, users: int, items: int, seed: int = 0) -
 
 def peak() -> float:
     """The highest resident memory of this process so far, in MiB."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()  # ru_maxrss is inherited from the parent
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def measure(data_path: str, dataset: str, mode: str) -> dict:
@@ -87,7 +86,7 @@ def digest(data: object, loaders: tuple) -> str:
         for name in sorted(feat.columns):
             state.update(feat[name].numpy().tobytes())
         for lists in getattr(getattr(loader, "plan", None), "negatives", {}).values():
-            state.update(lists.values.tobytes())
+            state.update(lists.select().values.tobytes())
     return state.hexdigest()[:16]
 
 

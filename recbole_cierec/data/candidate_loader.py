@@ -14,14 +14,14 @@ from recbole.utils import ModelType
 from torch.utils.data import SequentialSampler
 
 from recbole_cierec.config.derived import PAIRS
-from recbole_cierec.data.row_numbers import RowRange
+from recbole_cierec.data.row_numbers import RowRange, order_of
 from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, has_views
 
 USERS = 64  # ranked together, if their scores fit; a model may have another ``users_at_once``
-BLOCK_BYTES = 64 * 2**20  # of scores
+BLOCK_BYTES = 256 * 2**20  # of scores
 
 
 class ItemsOfUsers:
@@ -59,7 +59,8 @@ class _AllHistories(RowRange, FullSortEvalDataLoader):
             super().__init__(config, dataset, sampler, shuffle=shuffle)
             return
         self.uid_field, self.iid_field = dataset.uid_field, dataset.iid_field
-        dataset.sort(by=self.uid_field, ascending=True)
+        order = order_of(dataset.inter_feat[self.uid_field].numpy())
+        dataset.inter_feat = dataset.inter_feat[torch.from_numpy(order)]
         self._known, self.is_sequential = used, False
         self.uid_list = torch.unique_consecutive(dataset.inter_feat[self.uid_field])
         self.user_df = dataset.join(Interaction({self.uid_field: self.uid_list}))
@@ -81,8 +82,11 @@ class _AllHistories(RowRange, FullSortEvalDataLoader):
     @cached_property
     def uid2history_item(self) -> ItemsOfUsers:
         """The items of each user before the phase, which rankings leave out."""
-        before = np.setdiff1d(self._known.pairs, self._positive_pairs, assume_unique=True)
-        return ItemsOfUsers(before, len(self._known), self._known.n_items)
+        known, positive = self._known.pairs, self._positive_pairs
+        before = np.ones(len(known), dtype=bool)
+        places = np.minimum(np.searchsorted(known, positive), len(known) - 1)
+        before[places[known[places] == positive]] = False  # numpy's setdiff1d sorts both again
+        return ItemsOfUsers(known[before], len(self._known), self._known.n_items)
 
     @cached_property
     def uid2items_num(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from recbole.data.interaction import Interaction, cat_interactions
 
 from recbole_cierec.data.atomic import refuse_rows
 from recbole_cierec.data.parquet import atomic_file
+from recbole_cierec.data.row_numbers import order_of
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.cold_split import TEST, VALID, WARM, ColdSplit, first_times, hold_out
 from recbole_cierec.evaluation.eval_mode import EvalMode
@@ -133,7 +134,7 @@ class ColdSplitMixin(_Base):
             return super().split_by_ratio(ratios, group_by)
         ratios = [part / sum(ratios) for part in ratios]
         keys = self.inter_feat[group_by].numpy()
-        order = np.argsort(keys, kind="stable")
+        order = order_of(keys)
         starts = np.flatnonzero(np.diff(keys[order], prepend=keys[order[:1]] - 1))
         lengths = np.diff(np.append(starts, len(keys)))
         first = np.argsort(order[starts])  # groups in the order of first appearance

@@ -1,8 +1,11 @@
-"""Loaders that keep a range of row numbers, where RecBole's keep a list of 36 bytes a row."""
+"""Row numbers: loaders that keep a range, where RecBole's keep a list of 36 bytes a row, and the
+order of rows by an id."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:  # a mixin: RecBole's class has the attributes and methods it uses
     from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader as _Base
@@ -34,3 +37,18 @@ class RowRange(_Base):
         making = "sampler" not in vars(self)
         if making and self.config["single_spec"] and self.sample_size > 1:
             self._n_rows, self.sample_size = self.sample_size, 1
+
+
+def order_of(ids: np.ndarray) -> np.ndarray:
+    """The row numbers of ``ids``, integers from 0, sorted by id; equal ids keep their order.
+
+    numpy's stable argsort takes several times as long as a sort of id and row in one number.
+    """
+    bits = len(ids).bit_length()
+    if not len(ids) or int(ids.max()).bit_length() + bits > 63:
+        return np.argsort(ids, kind="stable")
+    cells = ids.astype(np.int64) << bits
+    cells |= np.arange(len(ids))
+    cells.sort()
+    cells &= (1 << bits) - 1
+    return cells

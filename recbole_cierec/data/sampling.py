@@ -25,12 +25,12 @@ from recbole_cierec.data.candidate_loader import CandidateLoader, FullLoader
 from recbole_cierec.data.masking import MaskSequence
 from recbole_cierec.data.negatives import quick_sampler, refuse_endless, seen_items
 from recbole_cierec.data.recbole_errors import as_data_errors
-from recbole_cierec.data.sampler import CompactSampler
+from recbole_cierec.data.sampler import CompactSampler, UsedItems
 from recbole_cierec.data.short_histories import refuse_sequences, shortened
 from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidate_files import provide_candidates
-from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.candidates import Ragged, blocks
 from recbole_cierec.evaluation.cold_split import WARM, ColdSplit
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
@@ -54,7 +54,8 @@ def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         getattr(loader, "whole", getattr(loader, "_dataset", None)) for loader in (train, *loaders)
     ]
     for phase, loader in zip(PHASES[1:], loaders, strict=True):
-        loader.plan = make_plan(config, phase, datasets, loader)
+        known = getattr(getattr(loaders[-1], "_sampler", None), "used_ids", None)
+        loader.plan = make_plan(config, phase, datasets, loader, known)
     valid, test = loaders
     return train, valid, test
 
@@ -163,7 +164,9 @@ def candidates_wanted(config: Any, phase: str) -> int:
     return mode.n if mode is not None and mode.by_user else 0
 
 
-def make_plan(config: Any, phase: str, datasets: list[Any], loader: Any) -> EvaluationPlan:
+def make_plan(
+    config: Any, phase: str, datasets: list[Any], loader: Any, known: Any
+) -> EvaluationPlan:
     """The evaluation plan of a phase; candidates are drawn or read from ``candidates_file``.
 
     Args:
@@ -171,6 +174,7 @@ def make_plan(config: Any, phase: str, datasets: list[Any], loader: Any) -> Eval
         phase: ``valid`` or ``test``.
         datasets: The training, validation and test parts.
         loader: The loader of the phase.
+        known: ``used_ids`` of the test's sampler, the items of each user in all parts; may be None.
     """
     train = datasets[0]
     item_groups = ItemGroups.from_split(config, train)
@@ -196,7 +200,7 @@ def make_plan(config: Any, phase: str, datasets: list[Any], loader: Any) -> Eval
     positives = _by_row(datasets[PHASES.index(phase)], row, len(plan.users))
     for view in plan.views:
         view.positives = restrict(positives, view.items)
-    used = _by_row_of_all(datasets, row, len(plan.users))
+    used = _used(datasets, known, plan.users, row)
     provide_candidates(config, phase, plan, wanted, train, used)
     return plan
 
@@ -212,14 +216,27 @@ def _by_row(dataset: Any, row: np.ndarray, n: int) -> Ragged:
     return Ragged.group(*_pairs(dataset, row), n)
 
 
-def _by_row_of_all(datasets: list[Any], row: np.ndarray, n: int) -> Ragged:
-    """All items that the user of each row interacted with, in any part."""
-    pairs = [_pairs(dataset, row) for dataset in datasets]
+def _used(datasets: list[Any], known: Any, users: np.ndarray, row: np.ndarray) -> Ragged:
+    """All items that the user of each row interacted with, in any part; kept as int32 until the
+    lists are drawn.
+
+    Args:
+        datasets: The training, validation and test parts.
+        known: As for :func:`make_plan`; without it the parts are sorted again.
+        users: Of each row.
+        row: Of each user; -1: none.
+    """
     rowless = datasets[0].rowless
+    if isinstance(known, UsedItems) and not len(rowless.users):
+        of_users = Ragged(known.pairs, known.starts)
+        cells = [of_users.select(users[rows]) for rows in blocks(np.arange(len(users)))]
+        values = np.concatenate([(c.values % known.n_items).astype(np.int32) for c in cells])
+        return Ragged(values, np.concatenate([[0], np.cumsum(known.lengths[users])]))
+    pairs = [_pairs(dataset, row) for dataset in datasets]
     rows = row[rowless.users]
     pairs.append((rows[rows >= 0], rowless.items[rows >= 0]))
     rows, items = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return Ragged.group(rows, items, n)
+    return Ragged.group(rows, items.astype(np.int32), len(users))
 
 
 def _refuse_empty(config: Any, parts: Iterable[Any]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from recbole_cierec.errors import DataError, OutputError
-from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.candidates import Ragged, blocks
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, draw_all
 from recbole_cierec.files.atomic_write import check_output, replacing
@@ -49,7 +49,7 @@ def check_candidates_file(config: Any) -> None:
 def provide_candidates(
     config: Any, phase: str, plan: EvaluationPlan, n: int, train: Any, used: Ragged
 ) -> None:
-    """Fill ``plan.negatives`` from ``candidates_file``, or draw them and write that file.
+    """Set ``plan.negatives`` from ``candidates_file``, or let them be drawn and write that file.
 
     Args:
         config: RecBole config.
@@ -136,8 +136,13 @@ def _write(
     arrays[f"{phase}/users"] = np.asarray(users, dtype=np.str_)[plan.users]
     arrays[f"{phase}/about"] = np.array(json.dumps(about))
     every, kind = np.arange(len(plan.users)), np.min_scalar_type(-len(items))
-    for (view, repeat), rows in plan.negatives.items():
-        arrays[_name(phase, view, repeat)] = rows.padded(every, -1).astype(kind)
+    for (view, repeat), lists in plan.negatives.items():
+        width = int(lists.lengths.max(initial=0))
+        arrays[_name(phase, view, repeat)] = table = np.full((len(every), width), -1, dtype=kind)
+        for rows in blocks(every):
+            drawn = lists.select(rows)
+            part = drawn.padded(np.arange(len(rows)), -1)
+            table[rows[0] : rows[-1] + 1, : part.shape[1]] = part
     with replacing(path, check=_names) as file:
         np.savez(file, **arrays)  # compression takes a minute; the smaller integers save as much
 

@@ -29,7 +29,10 @@ Key = tuple[str, int]  # view, repeat
 
 @dataclass
 class Segment:
-    """Columns ``first:last`` of a batch's scores: the candidates of one view and repeat."""
+    """Columns ``first:last`` of a batch's scores: the candidates of one view and repeat.
+
+    Row r of ``lists`` belongs to row r of the batch.
+    """
 
     key: Key
     lists: Lists
@@ -48,8 +51,9 @@ def batch_candidates(plan: EvaluationPlan, rows: np.ndarray) -> tuple[np.ndarray
         (item ids [B, W], padded with 0; the columns of each view and repeat).
     """
     tables, segments, first = [], [], 0
-    for view, repeat, lists in plan.lists():
-        table = lists.items.padded(rows, 0)
+    every = np.arange(len(rows))
+    for view, repeat, lists in plan.lists(rows):
+        table = lists.items.padded(every, 0)
         last = first + table.shape[1]
         tables.append(table)
         segments.append(Segment((view, repeat), lists, first, last))
@@ -186,12 +190,13 @@ class PlanCollector(CollectorCompat):
         users, _ = self._row_keys(interaction, len(scores), None)
         for part in segments:
             s = scores[:, part.first : part.last]
-            where, columns = (torch.from_numpy(x) for x in part.lists.columns.take(rows.numpy()))
+            every = np.arange(len(rows))
+            where, columns = (torch.from_numpy(x) for x in part.lists.columns.take(every))
             has, where = torch.unique(where, return_inverse=True)
             if not len(has):
                 continue
             s = s[has.to(s.device)] if len(has) < len(s) else s
-            items = part.lists.items.padded(rows.numpy()[has.numpy()], 0)
+            items = part.lists.items.padded(has.numpy(), 0)
             found = torch.from_numpy(items).long()[where, columns]
             where, columns = where.to(s.device), columns.to(s.device)
             ranks = ranks_of(s, where, columns)

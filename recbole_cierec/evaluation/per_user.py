@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,12 +94,11 @@ def evaluated_digest(dataset: Any, plan: EvaluationPlan) -> str:
     differs for lists from another ``candidates_file``.
     """
     state = hashlib.sha256()
+    arrays: Iterable[np.ndarray]
     for field in (dataset.uid_field, dataset.iid_field):
         state.update("\0".join(map(str, dataset.field2id_token[field])).encode())
     if plan.sampled:
-        arrays = [plan.users]
-        for _, _, lists in plan.lists():
-            arrays += [lists.items.starts, lists.items.values, lists.columns.values]
+        arrays = plan.ranked()
     else:
         pairs = [np.asarray(dataset.inter_feat[f]) for f in (dataset.iid_field, dataset.uid_field)]
         order = np.lexsort(pairs)

@@ -8,15 +8,20 @@ one set per repeat; in RecBole's modes a view is a mask over the items.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from recbole_cierec.evaluation.candidates import Ragged, draw_negatives, merge
+from recbole_cierec.evaluation.candidates import DrawnLists, Pool, Ragged, blocks, merge
 from recbole_cierec.evaluation.cold_split import ColdSplit
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 
+# Lists of a phase, all views and repeats together, that are kept for the next evaluation. A list of
+# 500 takes about 15 us to draw again, and lists for 50 million users would take 93 GiB.
+KEPT_BYTES = 2**30
 NO_ROWS = Ragged(np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
 
@@ -47,6 +52,10 @@ class Lists:
     items: Ragged
     columns: Ragged
 
+    def select(self, rows: np.ndarray) -> Lists:
+        """The lists of some rows."""
+        return Lists(self.items.select(rows), self.columns.select(rows))
+
 
 @dataclass
 class EvaluationPlan:
@@ -58,7 +67,7 @@ class EvaluationPlan:
         views: The view of all items first.
         users: Of each row [R], in ``userN`` mode; otherwise empty.
         negatives: Negatives of each row, by view name and repeat, in ``userN`` mode, until
-            :meth:`lists`.
+            :meth:`lists` keeps the lists.
         repeats: Number of candidate sets.
         seed: Of the lists; depends on ``candidate_seed`` and the phase.
     """
@@ -67,7 +76,7 @@ class EvaluationPlan:
     item_groups: ItemGroups
     views: list[View]
     users: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    negatives: dict[tuple[str, int], Ragged] = field(default_factory=dict)
+    negatives: dict[tuple[str, int], Ragged | DrawnLists] = field(default_factory=dict)
     repeats: int = 1
     seed: int = 0
     _lists: dict[tuple[str, int], Lists] = field(default_factory=dict)
@@ -77,15 +86,52 @@ class EvaluationPlan:
         """Whether candidates are lists (``userN``) instead of all items."""
         return bool(self.negatives or self._lists)
 
-    def lists(self) -> list[tuple[str, int, Lists]]:
-        """(view name, repeat, lists) of each, computed on first use from ``negatives``, which it
-        empties: the lists have the same items, and both would take twice the memory."""
-        positives = {view.name: view.positives for view in self.views}
-        for name, repeat in list(self.negatives):
-            args = self.seed, repeat, self.users, self.negatives[name, repeat], positives[name]
-            self._lists[name, repeat] = Lists(*merge(*args))
-            del self.negatives[name, repeat], args
-        return [(name, repeat, lists) for (name, repeat), lists in self._lists.items()]
+    def lists(self, rows: np.ndarray | None = None) -> list[tuple[str, int, Lists]]:
+        """(view name, repeat, lists) of each, for some rows [B] or for all.
+
+        The first call keeps the lists of all rows and empties ``negatives``, if all lists fit into
+        ``KEPT_BYTES``. Otherwise each call draws those of ``rows``.
+        """
+        if self.negatives and self._fit:
+            every = np.arange(len(self.users))
+            for key in list(self.negatives):
+                self._lists[key] = self._merged(key, every)
+                del self.negatives[key]
+        rows = np.arange(len(self.users)) if rows is None else rows
+        return [(*key, self._of(key, rows)) for key in (*self._lists, *self.negatives)]
+
+    def ranked(self) -> Iterator[np.ndarray]:
+        """What is ranked: users, and for each view and repeat the starts of its lists, their items
+        and the columns of positives. Lists that are not kept are drawn, a block at a time."""
+        yield self.users
+        for key in (*self._lists, *self.negatives):
+            if key in self._lists:
+                yield self._lists[key].items.starts
+            else:
+                lengths = self.negatives[key].lengths + self._positives(key).lengths
+                yield np.concatenate([[0], np.cumsum(lengths)])
+            columns = []
+            for rows in blocks(np.arange(len(self.users))):
+                lists = self._of(key, rows)
+                columns.append(lists.columns.values)
+                yield lists.items.values
+            yield from columns
+
+    @cached_property
+    def _fit(self) -> bool:
+        """Whether all lists may be kept; those of a file are in memory already."""
+        drawn = [lists for lists in self.negatives.values() if isinstance(lists, DrawnLists)]
+        return sum(4 * int(lists.lengths.sum()) for lists in drawn) <= KEPT_BYTES
+
+    def _of(self, key: tuple[str, int], rows: np.ndarray) -> Lists:
+        return self._lists[key].select(rows) if key in self._lists else self._merged(key, rows)
+
+    def _merged(self, key: tuple[str, int], rows: np.ndarray) -> Lists:
+        args = self.users, self.negatives[key], self._positives(key), rows
+        return Lists(*merge(self.seed, key[1], *args))
+
+    def _positives(self, key: tuple[str, int]) -> Ragged:
+        return next(view.positives for view in self.views if view.name == key[0])
 
 
 def has_views(config: Any) -> bool:
@@ -111,15 +157,14 @@ def make_views(config: Any, item_groups: ItemGroups, universe: np.ndarray | None
 
 
 def draw_all(plan: EvaluationPlan, n: int, n_items: int, used: Ragged) -> None:
-    """Draw ``plan.negatives``: ``n`` items for each row, or all if there are fewer."""
+    """Let ``plan.negatives`` have ``n`` drawn items for each row, or all if there are fewer."""
     for view in plan.views:
         allowed = np.ones(n_items, dtype=bool) if view.items is None else view.items.copy()
         allowed[0] = False  # RecBole's padding item
-        pool = np.flatnonzero(allowed)
+        pool = Pool(np.flatnonzero(allowed))
         for repeat in range(plan.repeats):
-            plan.negatives[view.name, repeat] = draw_negatives(
-                plan.seed, repeat, plan.users, n, pool, used
-            )
+            drawn = DrawnLists(plan.seed, repeat, plan.users, n, pool, used)
+            plan.negatives[view.name, repeat] = drawn
 
 
 def restrict(positives: Ragged, items: np.ndarray | None) -> Ragged:

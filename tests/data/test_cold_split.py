@@ -219,7 +219,7 @@ def test_first_interactions_of_new_users_are_known_and_not_asked_for(job, intera
     assert not early & (found[0] | found[1] | found[2])
     for loader in made.loaders[1:]:  # nor is it ranked against
         names = loader._dataset.field2id_token
-        lists = loader.plan.negatives["", 0]
+        lists = loader.plan.negatives["", 0].select()
         for row, user in enumerate(loader.plan.users):
             items = names["item_id"][lists.values[lists.starts[row] : lists.starts[row + 1]]]
             assert not {(names["user_id"][user], item) for item in items} & early
@@ -344,11 +344,12 @@ def test_items_held_out_for_the_other_phase_are_no_candidates(job):
     phase_of = made.loaders[0]._dataset.cold_phase
     for phase in (1, 2):
         plan = made.loaders[phase].plan
-        drawn = np.unique(plan.negatives["", 0].values)
+        drawn = np.unique(plan.negatives["", 0].select().values)
         assert set(phase_of[drawn].tolist()) == {0, phase}
-        cold = np.unique(plan.negatives["among_cold", 0].values)
+        cold = np.unique(plan.negatives["among_cold", 0].select().values)
         assert set(cold.tolist()) <= set(np.flatnonzero(plan.item_groups.unseen).tolist())
-        assert not plan.item_groups.unseen[plan.negatives["among_warm", 0].values].any()
+        warm = plan.negatives["among_warm", 0].select().values
+        assert not plan.item_groups.unseen[warm].any()
 
 
 BAD = [

@@ -78,7 +78,7 @@ def test_lists_hold_nothing_of_any_of_the_files(tiny, tmp_path, presplit):
         plan, names = loader.plan, loader._dataset.field2id_token
         users = names["user_id"][plan.users].tolist()
         assert sorted(users) == sorted(frame["user_id:token"].unique())
-        lists = plan.negatives["", 0]
+        lists = plan.negatives["", 0].select()
         assert (lists.lengths == 8).all()
         items = names["item_id"][lists.values].tolist()
         assert not used & set(zip(np.repeat(users, 8).tolist(), items, strict=True))
@@ -129,7 +129,7 @@ def test_sequences_that_the_files_bring_are_kept(tiny, tmp_path, presplit):
     plan, names = made.loaders[2].plan, part.field2id_token["item_id"]
     met = {"u1": {"i5", "i6", "i7"}, "u2": {"i8", "i9"}}
     for row, user in enumerate(part.field2id_token["user_id"][plan.users]):
-        lists = plan.negatives["", 0]
+        lists = plan.negatives["", 0].select()
         drawn = set(names[lists.values[lists.starts[row] : lists.starts[row + 1]]])
         assert drawn == set(names) - {"[PAD]"} - met[user]
 

@@ -17,6 +17,7 @@ from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.data.fast_interaction import FastInteraction
 from recbole_cierec.data.negatives import UsedPairs, quick_sampler
+from recbole_cierec.data.row_numbers import order_of
 from recbole_cierec.data.sampler import CompactSampler
 from recbole_cierec.data.sampling import _samplers, prepare, seen_sampler
 from recbole_cierec.data.train_loader import TrainLoader
@@ -259,3 +260,10 @@ def test_a_table_repeats_as_an_interaction_does_and_stays_as_it_was(times):
     assert table.columns == ["a", "b"]
     for name in columns:
         assert torch.equal(old[name], new[name])
+
+
+@pytest.mark.parametrize("spread", [5, 10_000, 2**62])
+def test_rows_in_the_order_of_ids_keep_their_order(spread):
+    ids = np.random.default_rng(0).integers(0, spread, 3000)
+    assert order_of(ids).tolist() == np.argsort(ids, kind="stable").tolist()
+    assert order_of(ids[:0]).tolist() == []

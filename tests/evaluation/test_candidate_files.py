@@ -30,7 +30,7 @@ def job(tiny, tmp_path):
 def by_user(loader, view="", repeat=0):
     """External user to the user's list of external items, as in the plan."""
     plan, names = loader.plan, loader._dataset.field2id_token
-    lists = plan.negatives[view, repeat]
+    lists = plan.negatives[view, repeat].select()
     return {
         str(names["user_id"][user]): names["item_id"][
             lists.values[lists.starts[k] : lists.starts[k + 1]]

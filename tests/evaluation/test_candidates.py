@@ -7,7 +7,14 @@ from itertools import count
 import numpy as np
 import pytest
 
-from recbole_cierec.evaluation.candidates import Ragged, draw_negatives, merge, stream
+from recbole_cierec.evaluation.candidates import (
+    DrawnLists,
+    Pool,
+    Ragged,
+    draw_negatives,
+    merge,
+    stream,
+)
 
 N_USERS, N_ITEMS = 60, 200
 
@@ -28,7 +35,8 @@ def history():
     return [sorted(rng.choice(np.arange(1, N_ITEMS), n, replace=False).tolist()) for n in sizes]
 
 
-POOL = np.arange(1, N_ITEMS)
+ITEMS = np.arange(1, N_ITEMS)
+POOL = Pool(ITEMS)
 GOLDEN, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 
 
@@ -60,8 +68,8 @@ def test_a_list_is_the_first_distinct_allowed_draws(history, repeat):
     drawn = draw_negatives(7, repeat, users, 40, POOL, ragged(history))
     for r, user in enumerate(users):
         expected = []
-        for draw in literal_draws(7, repeat, int(user), len(POOL)):
-            item = int(POOL[draw])
+        for draw in literal_draws(7, repeat, int(user), len(ITEMS)):
+            item = int(ITEMS[draw])
             if item not in history[r] and item not in expected:
                 expected.append(item)
             if len(expected) == 40:
@@ -91,20 +99,20 @@ def test_crowded_lists_are_distinct_and_allowed(history, n):
     drawn = draw_negatives(3, 0, np.arange(N_USERS), n, POOL, ragged(history))
     for r in range(N_USERS):
         items = row(drawn, r)
-        assert len(items) == len(set(items)) == min(n, len(POOL) - len(history[r]))
+        assert len(items) == len(set(items)) == min(n, len(ITEMS) - len(history[r]))
         assert not set(items) & set(history[r])
 
 
 def test_a_user_with_everything_has_no_candidates():
-    drawn = draw_negatives(3, 0, np.arange(2), 5, POOL, ragged([POOL.tolist(), [1]]))
+    drawn = draw_negatives(3, 0, np.arange(2), 5, POOL, ragged([ITEMS.tolist(), [1]]))
     assert drawn.lengths.tolist() == [0, 5]
 
 
 def test_items_are_drawn_evenly():
     users = np.arange(4000)
-    for n, pool in ((20, POOL), (150, POOL), (20, POOL[::3])):
+    for n, pool in ((20, ITEMS), (150, ITEMS), (20, ITEMS[::3])):
         nothing = Ragged(np.empty(0, dtype=np.int64), np.zeros(4001, dtype=np.int64))
-        drawn = draw_negatives(5, 0, users, n, pool, nothing)
+        drawn = draw_negatives(5, 0, users, n, Pool(pool), nothing)
         counts = np.bincount(drawn.values, minlength=N_ITEMS)
         assert set(np.flatnonzero(counts)) == set(pool.tolist())
         share = n / len(pool)
@@ -117,7 +125,7 @@ def test_merge_keeps_every_item_and_places_positives_evenly():
     n_users = 3000
     positives = ragged([rng.choice(np.arange(1, 20), 3, replace=False).tolist()] * n_users)
     users = np.arange(n_users)
-    negatives = draw_negatives(9, 0, users, 17, np.arange(20, 90), ragged([[]] * n_users))
+    negatives = draw_negatives(9, 0, users, 17, Pool(np.arange(20, 90)), ragged([[]] * n_users))
     items, columns = merge(9, 0, users, negatives, positives)
     for r in range(0, n_users, 97):
         whole = row(items, r)
@@ -143,7 +151,22 @@ def test_merging_in_blocks_of_users_gives_the_same_lists(monkeypatch):
     negatives = Ragged.group(np.repeat(np.arange(11), 6), rng.integers(1, 50, 66), 11)
     positives = Ragged.group(rng.integers(0, 11, 20), rng.integers(50, 99, 20), 11)
     whole = merge(3, 1, users, negatives, positives)
-    monkeypatch.setattr("recbole_cierec.evaluation.candidates.MERGED_USERS", 4)
+    monkeypatch.setattr("recbole_cierec.evaluation.candidates.BLOCK_USERS", 4)
     for one, other in zip(merge(3, 1, users, negatives, positives), whole, strict=True):
         assert np.array_equal(one.values, other.values)
         assert np.array_equal(one.starts, other.starts)
+
+
+@pytest.mark.parametrize("n", [30, 150])
+def test_lists_drawn_in_blocks_are_those_drawn_at_once(history, n, monkeypatch):
+    users = np.arange(100, 100 + N_USERS)
+    whole = draw_negatives(3, 2, users, n, POOL, ragged(history))
+    lists = DrawnLists(3, 2, users, n, POOL, ragged(history))
+    monkeypatch.setattr("recbole_cierec.evaluation.candidates.BLOCK_USERS", 7)
+    assert lists.lengths.tolist() == whole.lengths.tolist()
+    positives = ragged([items[:2] for items in history])
+    expected = merge(3, 2, users, whole, positives)
+    for rows in (np.arange(20, 55), np.array([59, 3, 17, 4])):
+        assert lists.select(rows).values.tolist() == [i for r in rows for i in row(whole, r)]
+        for got, want in zip(merge(3, 2, users, lists, positives, rows), expected, strict=True):
+            assert [row(got, k) for k in range(len(rows))] == [row(want, r) for r in rows]

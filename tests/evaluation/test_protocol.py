@@ -8,6 +8,7 @@ import torch
 from recbole.data.interaction import Interaction
 
 from recbole_cierec.config.config import Config
+from recbole_cierec.evaluation.per_user import evaluated_digest
 from recbole_cierec.quick_start import prepare
 
 MODE = {"eval_args": {"mode": "user12"}, "topk": [4], "valid_metric": "Recall@4"}
@@ -154,3 +155,18 @@ def test_fewer_items_than_asked_are_said(tiny, caplog):
         prepare(Config("MF", "tiny", None, tiny(**{**MODE, "eval_args": {"mode": "user35"}}), {}))
     lines = [r.message for r in caplog.records if "fewer than 35" in r.message]
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("name", ["VBPR", "SASRec"])
+def test_lists_that_are_not_kept_are_the_same_in_every_evaluation(tiny, name, monkeypatch):
+    kept, drawn = (trained(tiny, name, eval_repeats=2, cold_item_views=True) for _ in range(2))
+    results = [kept.trainer.evaluate(kept.loaders[2], load_best_model=False)]
+    part = kept.loaders[2]._dataset
+    digest = evaluated_digest(part, kept.loaders[2].plan)
+    monkeypatch.setattr("recbole_cierec.evaluation.plan.KEPT_BYTES", 0)
+    for _ in range(2):
+        results.append(drawn.trainer.evaluate(drawn.loaders[2], load_best_model=False))
+    assert results[0] == results[1] == results[2]
+    assert evaluated_digest(part, drawn.loaders[2].plan) == digest
+    assert not kept.loaders[2].plan.negatives
+    assert len(drawn.loaders[2].plan.negatives) == 6, "nothing is kept"
