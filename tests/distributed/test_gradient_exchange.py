@@ -30,6 +30,9 @@ PHASED = {"pretrain_epochs": 1}
 STAGED = {"pretrain": {"epochs": 1}}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
 SMALL = {"n_layers": 1, "n_heads": 1, "hidden_size": 8, "inner_size": 8}
+# From its default bias CIERec's fusion is linear at first: the gradients of the bias cancel, and
+# Adagrad amplifies their rounding.
+BENT = {"fusion_bias": 0.0}
 LADDER = ("CIERec_Base", "CIERec_CI", "CIERec_CI_TA", "CIERec_CI_TA_GR")
 # Two blocks per batch, of which one passes the network twice. Adagrad amplifies gradients that
 # almost cancel, and so their rounding.
@@ -56,9 +59,9 @@ EXACT = {  # 219 rows in batches of 32: the last one has 27, which two cannot ha
     "MF_Content": ("MF_Content", {"reg_weight": 0.01}),
     "DeepStyle": ("DeepStyle", {}),
     "VECF": ("VECF", {"caption_weight": 0.1}),
-    **{name: (name, {}) for name in LADDER},
-    "CIERec": ("CIERec", {"backbone": "VBPR", "alignment_weight": 0.5}),
-    "CIERec-reinforce": ("CIERec", {"gr_mode": "reinforce", **SOFTMAX, **DECAY}),
+    **{name: (name, BENT if name != "CIERec_Base" else {}) for name in LADDER},
+    "CIERec": ("CIERec", {"backbone": "VBPR", "alignment_weight": 0.5, **BENT}),
+    "CIERec-reinforce": ("CIERec", {"gr_mode": "reinforce", **SOFTMAX, **DECAY, **BENT}),
     "PiNet": ("PiNet", PHASED),
     "PiNet-softmax": ("PiNet", {**PHASED, **SOFTMAX}),
     "AMF": ("AMF", {"pretrain": {"epochs": 1, "learner": "sgd"}}),  # as above
@@ -74,7 +77,7 @@ EXACT = {  # 219 rows in batches of 32: the last one has 27, which two cannot ha
     "SASRec": ("SASRec", {**NO_DROPOUT, **SMALL, "train_neg_sample_args": None}),
 }
 RESUMED = {  # both kinds of random draws: for all rows, and for a process's own rows
-    "CIERec": {"gr_mode": "reinforce", **SOFTMAX, **DECAY},
+    "CIERec": {"gr_mode": "reinforce", **SOFTMAX, **DECAY, **BENT},
     "HAFR": {**SOFTMAX},
     "MultiVAE": {"mlp_hidden_size": [8], "latent_dimension": 4},  # its loader shares nothing
 }

@@ -168,8 +168,9 @@ def test_the_two_gates_start_apart(gated):
 
 
 def test_the_rates_of_the_gates_decay_with_the_others(gated):
-    keys = {"learning_rate": 0.4, "content_learning_rate": 0.4, "gr_learning_rate": 0.01}
-    _, trainer = gated(warmup_steps=0, lr_decay=0.5, lr_decay_epochs=2, epochs=4, **keys)
+    rates = dict.fromkeys(("learning_rate", "content_learning_rate", "encoder_learning_rate"), 0.4)
+    keys = {"gr_learning_rate": 0.01, "warmup_steps": 0, "lr_decay": 0.5, "lr_decay_epochs": 2}
+    _, trainer = gated(epochs=4, **rates, **keys)
     assert {g["lr"] for g in trainer.optimizer.param_groups} == {0.1}
     for gate in trainer.gates.values():
         assert [g["lr"] for g in gate.optimizer.param_groups] == [0.0025]
@@ -205,7 +206,8 @@ def test_the_gate_acts_below_e_and_nowhere_else(make):
 
 def test_off_and_fixed_ones_train_alike_and_other_scales_do_not(tiny):
     def result(**keys):
-        return run("CIERec", "tiny", config_dict=tiny(**keys))["test_result"], keys
+        given = tiny(encoder_learning_rate=0.1, **keys)
+        return run("CIERec", "tiny", config_dict=given)["test_result"], keys
 
     off = result(gr_mode="off")[0]
     assert result(gr_mode="fixed", gr_fixed_scales=[1.0, 1.0])[0] == off

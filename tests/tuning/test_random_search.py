@@ -34,6 +34,9 @@ def test_the_rows_of_the_page_are_those_draws(dataset, search):
     for row in map(json.loads, rows):
         found.setdefault(row["model"], {})[row["trial"]] = row["settings"]
     assert found
-    for name, trials in found.items():
+    # CIERec's ranges are others since its searches.
+    kept = {name: trials for name, trials in found.items() if not name.startswith("CIERec")}
+    assert len(kept) > 20
+    for name, trials in kept.items():
         assert sorted(trials) == list(range(len(trials))), name
         assert [trials[k] for k in sorted(trials)] == search.draw(name, len(trials)), name

@@ -99,6 +99,7 @@ SHARED = (  # several models
         default=False,
     ),
     Key("use_ids", bool, "Whether the vectors include ids.", default=True),
+    Key("use_image", bool, "Whether the item content includes the picture.", default=True),
     Key("temperature", float, "Similarities are divided by it.", default=1.0, low=0.001),
     Key(
         "use_annotations",

@@ -284,7 +284,6 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
         ),
     ),
     "MF_Content": (
-        Key("use_image", bool, "Whether the item vector includes W e_i.", default=True),
         Key(
             "id_dropout",
             float,
