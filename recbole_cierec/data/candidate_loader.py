@@ -16,7 +16,7 @@ from torch.utils.data import SequentialSampler
 from recbole_cierec.config.derived import PAIRS
 from recbole_cierec.data.row_numbers import RowRange, order_of
 from recbole_cierec.data.sampler import UsedItems
-from recbole_cierec.evaluation.candidates import Ragged
+from recbole_cierec.evaluation.candidates import Ragged, look_up
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, has_views
 
@@ -82,10 +82,10 @@ class _AllHistories(RowRange, FullSortEvalDataLoader):
     @cached_property
     def uid2history_item(self) -> ItemsOfUsers:
         """The items of each user before the phase, which rankings leave out."""
-        known, positive = self._known.pairs, self._positive_pairs
+        known = self._known.pairs
+        places, found = look_up(known, self._positive_pairs)
         before = np.ones(len(known), dtype=bool)
-        places = np.minimum(np.searchsorted(known, positive), len(known) - 1)
-        before[places[known[places] == positive]] = False  # numpy's setdiff1d sorts both again
+        before[places[found]] = False  # numpy's setdiff1d sorts both again
         return ItemsOfUsers(known[before], len(self._known), self._known.n_items)
 
     @cached_property

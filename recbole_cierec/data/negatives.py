@@ -16,6 +16,7 @@ from recbole.sampler import KGSampler, RepeatableSampler, Sampler
 
 from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.candidates import look_up
 
 BITS_PER_PAIR = 16  # of the filter: at most one unused pair in sixteen passes it
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
@@ -51,11 +52,7 @@ class UsedPairs:
         places = self._places(pairs)
         bits = self._filter[places >> 3] >> (places & 7).astype(np.uint8)
         rows = np.flatnonzero(bits & 1)
-        maybe = pairs[rows]
-        if not len(self.pairs):
-            return rows[:0]
-        at = np.minimum(np.searchsorted(self.pairs, maybe), len(self.pairs) - 1)
-        return rows[self.pairs[at] == maybe]
+        return rows[look_up(self.pairs, pairs[rows])[1]]
 
 
 def _sorted_pairs(used: np.ndarray, n_items: int) -> np.ndarray:
@@ -107,8 +104,7 @@ class QuickSampler(Sampler):
     def _not_seen(self, items: np.ndarray) -> np.ndarray:
         if self.seen is None:
             return np.empty(0, dtype=np.int64)
-        at = np.minimum(np.searchsorted(self.seen, items), len(self.seen) - 1)
-        return np.flatnonzero(self.seen[at] != items)
+        return np.flatnonzero(~look_up(self.seen, items)[1])
 
     def _set_alias(self) -> None:
         """RecBole's alias table as arrays: item, probability to keep it, the other item."""

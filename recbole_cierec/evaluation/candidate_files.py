@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from recbole_cierec.errors import DataError, OutputError
-from recbole_cierec.evaluation.candidates import Ragged, blocks
+from recbole_cierec.evaluation.candidates import Ragged, blocks, look_up
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.plan import EvaluationPlan, draw_all
 from recbole_cierec.files.atomic_write import check_output, replacing
@@ -203,9 +203,7 @@ def _refuse_bad(path: Path, name: str, ids: np.ndarray, used: Ragged) -> None:
     span = int(max(ids.max(initial=0), used.values.max(initial=0))) + 2
     cells = (ids + np.arange(len(ids), dtype=np.int64)[:, None] * span).reshape(-1)
     owners = np.repeat(np.arange(len(used.lengths)), used.lengths)
-    taken = owners * span + used.values
-    places = np.minimum(np.searchsorted(cells, taken), max(len(cells) - 1, 0))
-    if len(cells) and (cells[places] == taken).any():
+    if look_up(cells, owners * span + used.values)[1].any():
         raise DataError(f"{path}: {name} holds items that their user has interacted with")
     if ((ids[:, 1:] == ids[:, :-1]) & (ids[:, 1:] >= 0)).any():
         raise DataError(f"{path}: {name} holds an item twice for the same user")

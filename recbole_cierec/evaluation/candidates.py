@@ -99,6 +99,23 @@ class Ragged:
         return table
 
 
+def look_up(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where values are in an ascending array.
+
+    Args:
+        ordered: Ascending [n].
+        values: What to find [m].
+
+    Returns:
+        (a place in ``ordered`` for each value [m], whether it is there [m]). The place of a value
+        that is not there means nothing.
+    """
+    if not len(ordered):
+        return np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=bool)
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return places, ordered[places] == values
+
+
 class Pool:
     """Items that lists are drawn from.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recbole_cierec.distributed.world import gathered, world
 from recbole_cierec.errors import CheckpointError
+from recbole_cierec.evaluation.candidates import look_up
 from recbole_cierec.serving.trained import PADDING, TrainedModel
 
 BLOCK_BYTES = 64 * 2**20  # of the scores of a block of users
@@ -106,8 +107,7 @@ def _block(
     scores = scores[:, 1:] if whole else scores  # less the padding
     if hide_seen:
         rows, items = trained.seen.take(users)
-        places = np.searchsorted(columns, items).clip(max=len(columns) - 1)
-        there = columns[places] == items
+        places, there = look_up(columns, items)
         at = [torch.from_numpy(x[there]).to(scores.device) for x in (rows, places)]
         scores[at[0], at[1]] = -torch.inf
     values, found = top_items(scores, min(topk, len(columns)))

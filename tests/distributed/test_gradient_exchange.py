@@ -132,6 +132,7 @@ def cases_of(keys: dict) -> dict:
             "rest": {"epochs": 3, "checkpoint_dir": f"{name}-half", "resume": "auto"},
         }.items():
             cases[f"{name}-{part}"] = name, {**keys, **own, **more}
+    cases["linear"] = "CIERec", {**keys, "backbone": "VBPR"}
     cases["breaks"] = "VBPR", {**keys, "breaks": 1}
     return cases
 
@@ -179,6 +180,12 @@ def test_two_processes_end_with_the_parameters_of_one(pair, in_tmp, case):
     _, (first, second), cases = pair
     same(first[case], second[case])
     assert apart(train(*cases[case]), first[case]) == {}
+
+
+def test_from_its_default_bias_only_the_bias_of_cierecs_fusion_differs(pair, in_tmp):
+    _, (first, second), cases = pair
+    same(first["linear"], second["linear"])
+    assert set(apart(train(*cases["linear"]), first["linear"])) <= {"fusion.maps.0.bias"}
 
 
 def test_two_processes_compute_a_part_each_of_the_frozen_outputs(pair):

@@ -12,6 +12,7 @@ from recbole_cierec.evaluation.candidates import (
     Pool,
     Ragged,
     draw_negatives,
+    look_up,
     merge,
     stream,
 )
@@ -170,3 +171,11 @@ def test_lists_drawn_in_blocks_are_those_drawn_at_once(history, n, monkeypatch):
         assert lists.select(rows).values.tolist() == [i for r in rows for i in row(whole, r)]
         for got, want in zip(merge(3, 2, users, lists, positives, rows), expected, strict=True):
             assert [row(got, k) for k in range(len(rows))] == [row(want, r) for r in rows]
+
+
+@pytest.mark.parametrize("ordered", [[], [4], [1, 3, 3, 7]])
+def test_a_look_up_finds_what_is_there(ordered):
+    values = np.array([0, 1, 3, 4, 7, 9])
+    places, found = look_up(np.array(ordered, dtype=np.int64), values)
+    assert found.tolist() == [value in ordered for value in values]
+    assert [ordered[place] for place in places[found]] == values[found].tolist()

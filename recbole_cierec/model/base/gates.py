@@ -299,8 +299,8 @@ class Fusion(nn.Module):
     parts. ``gated`` adds them under sigmoid gates that read all parts. The linear layer is a sum
     over parts, so :meth:`fixed` is computed once per item and :meth:`finish` once per pair.
 
-    LeakyReLU is almost zero for negative arguments. Where a part of f_i is there, the L2 on f_i
-    no longer holds q_i, which grows and fits noise. From a positive bias, the layer starts linear.
+    Where the argument of LeakyReLU is negative, f_i is almost zero, and the L2 on f_i no longer
+    holds q_i, which grows and fits noise. From a positive bias the layer starts linear.
 
     Args:
         size: d of every part.
