@@ -87,8 +87,11 @@ class Selection:
         """A line that names the runs without a row."""
         experiment = self.results.experiment
         lacks: dict[str, list[int]] = {}
+        dropped = {(m, b.dataset, b.protocol) for b in self.blocks for m in b.dropped}
         for run in runs_of(experiment):
             model, *place, seed = run
+            if (model, *place) in dropped:
+                continue
             if tuple(place) in self.places and run not in self.results.rows:
                 name = f"{model} ({', '.join(place)})" if len(self.places) > 1 else model
                 lacks.setdefault(name, []).append(seed)

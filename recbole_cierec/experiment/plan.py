@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,7 @@ from recbole_cierec.experiment.spec import (
     ModelSpec,
     merged,
 )
+from recbole_cierec.experiment.summary import far_behind
 from recbole_cierec.tuning.search import Search as TuningSearch
 
 _SLUG = re.compile(r"[^A-Za-z0-9.=+-]+")
@@ -108,10 +110,58 @@ def _key(digest: str, *names: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """All searches and runs, in the order in which they start: seed by seed."""
+    """All searches and runs, in the order in which they start: seed by seed.
+
+    Attributes:
+        drop_below: As in the file.
+    """
 
     searches: tuple[Search, ...]
     runs: tuple[Run, ...]
+    drop_below: float | None = None
+
+    def dropped(self, done: Done) -> set[str]:
+        """Keys of runs that the first seed makes needless."""
+        if self.drop_below is None:
+            return set()
+        behind = {
+            (*place, label)
+            for place, runs in self._of_first_seed().items()
+            for label in far_behind(
+                [done.runs[run.key] for run in runs if done.run(run)], self.drop_below
+            )
+        }
+        return {
+            run.key
+            for run in self.runs
+            if run.seed != self.runs[0].seed
+            and (run.dataset, run.protocol, run.model.label) in behind
+            and not done.run(run)
+        }
+
+    def undecided(self, done: Done, failed: Collection[str] = ()) -> set[str]:
+        """Keys of runs of further seeds that have to wait for the first seed of other models."""
+        if self.drop_below is None:
+            return set()
+        open_places = {
+            place
+            for place, runs in self._of_first_seed().items()
+            if any(run.key not in failed and not done.run(run) for run in runs)
+        }
+        first = self.runs[0].seed
+        return {
+            run.key
+            for run in self.runs
+            if run.seed != first and (run.dataset, run.protocol) in open_places
+        }
+
+    def _of_first_seed(self) -> dict[tuple[str, str], list[Run]]:
+        """The runs of the first seed, by data set and protocol."""
+        found: dict[tuple[str, str], list[Run]] = {}
+        for run in self.runs:
+            if run.seed == self.runs[0].seed:
+                found.setdefault((run.dataset, run.protocol), []).append(run)
+        return found
 
 
 class Done:
@@ -168,7 +218,7 @@ def make_plan(experiment: Experiment) -> Plan:
             leaders.setdefault((*trained, seed), run)
             runs.append(run)
     runs.sort(key=lambda run: experiment.seeds.index(run.seed))
-    return Plan(tuple(searches.values()), tuple(runs))
+    return Plan(tuple(searches.values()), tuple(runs), experiment.drop_below)
 
 
 def _training_digest(config: Config) -> str:
@@ -246,7 +296,8 @@ def _digest(config: Config, more: str | None) -> str:
 
 def describe(experiment: Experiment, plan: Plan, rows: list[Row], done: Done, workers: int) -> str:
     """The plan in a few lines, with the hours that rows of equal runs predict."""
-    left = [run for run in plan.runs if not done.run(run)]
+    dropped = plan.dropped(done)
+    left = [run for run in plan.runs if not done.run(run) and run.key not in dropped]
     searches = [search for search in plan.searches if not done.search(search)]
     hours, unknown = _hours(left, rows)
     open_searches = 0
@@ -262,6 +313,8 @@ def describe(experiment: Experiment, plan: Plan, rows: list[Row], done: Done, wo
         f"{counted(len(plan.searches), 'search')}",
         f"left: {counted(len(left), 'run')}, {counted(len(searches), 'search')}",
     ]
+    if dropped:
+        lines.append(f"dropped: {counted(len(dropped), 'run')} of models far behind the best")
     if searches and experiment.budget is not None:
         budget = experiment.budget
         limit = f", {budget.seconds:g} processor seconds" if budget.seconds else ""

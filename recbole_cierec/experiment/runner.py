@@ -16,7 +16,7 @@ import torch
 from recbole_cierec.distributed.launch import MOST_PROCESSES
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.experiment.folder import Folder
-from recbole_cierec.experiment.plan import Plan, Run, describe, make_plan
+from recbole_cierec.experiment.plan import Done, Plan, Run, describe, make_plan
 from recbole_cierec.experiment.plots import write_plots
 from recbole_cierec.experiment.processes import TERMINATED, Slot
 from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
@@ -131,8 +131,9 @@ class _Runner:
         tasks: list[Task] = [one for one in self.plan.searches if not done.search(one)]
         ready = [one for one in tasks if one.key not in failed]
         waiting: list[Task] = []
+        dropped, undecided = self.plan.dropped(done), self.plan.undecided(done, failed)
         for run in self.plan.runs:
-            if run.key in failed or done.run(run):
+            if run.key in failed or done.run(run) or run.key in dropped:
                 continue
             searching = run.search is not None and not done.search(run.search)
             if searching and run.search is not None and run.search.key in failed:
@@ -140,7 +141,8 @@ class _Runner:
             leading = run.leader is not None and not done.run(run.leader)
             if leading and run.leader is not None and run.leader.key in failed:
                 leading = False
-            (waiting if searching or leading else ready).append(run)
+            waits = searching or leading or run.key in undecided
+            (waiting if waits else ready).append(run)
         return ready, waiting
 
     def clean(self) -> None:
@@ -148,7 +150,8 @@ class _Runner:
         if self.experiment.keep_checkpoints:
             return
         done = self.folder.done()
-        needed = {run.leader.key for run in self.plan.runs if run.leader and not done.run(run)}
+        open_runs = self._open(done)
+        needed = {run.leader.key for run in open_runs if run.leader}
         for run in self.plan.runs:
             if run.key not in needed and done.run(run) and self.folder.run(run.key).exists():
                 self.folder.remove_run(run.key)
@@ -161,8 +164,13 @@ class _Runner:
         else:
             self._work_in_processes(workers)
         self.clean()
-        if all(map(self.folder.done().run, self.plan.runs)):
+        if not self._open(self.folder.done()):
             self.folder.remove_locks()
+
+    def _open(self, done: Done) -> list[Run]:
+        """Runs without a row that are not dropped."""
+        dropped = self.plan.dropped(done)
+        return [run for run in self.plan.runs if run.key not in dropped and not done.run(run)]
 
     def _work_here(self) -> None:
         warnings_on_terminal()
@@ -181,7 +189,7 @@ class _Runner:
         if row is None:
             return
         self.clean()
-        total = len(self.plan.runs)
+        total = len(self.plan.runs) - len(self.plan.dropped(done))
         count = sum(done.run(run) for run in self.plan.runs)
         what = "" if isinstance(task, Run) else "search, "
         name = f"{what}{row['model']} on {row['dataset']}, {row['protocol']}, seed {row['seed']}"

@@ -13,7 +13,8 @@ from recbole_cierec.errors import ConfigError, nearest
 from recbole_cierec.terminal import shown
 
 TOP = (
-    "models datasets protocols seeds search overrides variants report keep_checkpoints title"
+    "models datasets protocols seeds search overrides variants drop_below report keep_checkpoints "
+    "title"
 ).split()
 OF_MODEL = "name label keys search variants".split()
 OF_DATASET = "name data_path keys".split()
@@ -94,7 +95,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked file; ``given`` are the keys of ``--set``, which override all others."""
+    """A checked file.
+
+    Attributes:
+        given: The keys of ``--set``, which override all others.
+        drop_below: A model whose validation with the first seed is below this share of the best
+            model's has no further seeds; None: all seeds run.
+    """
 
     path: Path
     title: str
@@ -107,6 +114,7 @@ class Experiment:
     given: Keys
     report: Report
     keep_checkpoints: bool
+    drop_below: float | None = None
 
 
 def find_file(name: str | Path) -> Path:
@@ -159,6 +167,9 @@ class _Reader:
         keep = content.get("keep_checkpoints", False)
         if not isinstance(keep, bool):
             raise self.error("keep_checkpoints", f"must be True or False, not {shown(keep)}")
+        share = content.get("drop_below")
+        if share is not None and (type(share) not in (int, float) or not 0 <= share <= 1):
+            raise self.error("drop_below", f"must be a share from 0 to 1, not {shown(share)}")
         return Experiment(
             path=self.path,
             title=str(content.get("title", self.path.stem)),
@@ -171,6 +182,7 @@ class _Reader:
             given=given,
             report=self.report(content.get("report", {}), [one.label for one in models]),
             keep_checkpoints=keep,
+            drop_below=share,
         )
 
     # ------------------------------------------------------------------------------ parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,7 @@ class Block:
         columns: Metrics that any model has, as in a result.
         models: Labels of models with a row, in the order of the file.
         rows: Their rows by label.
+        dropped: Models far behind with the first seed, which have no further one.
         varied: Keys of the damage to data that models and variants set: what is compared.
     """
 
@@ -94,6 +95,7 @@ class Block:
     rows: dict[str, list[Row]]
     folder: Path
     baseline: str
+    dropped: frozenset[str] = frozenset()
     varied: frozenset[str] = frozenset()
     _frames: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
 
@@ -257,12 +259,40 @@ def summarize(experiment: Experiment, rows: Sequence[Row], folder: Path) -> list
             columns = [name for name in wanted if name in has]
             if mine:
                 baseline = experiment.report.baseline
+                dropped = _dropped(experiment, mine)
+                place = dataset.name, protocol
                 blocks.append(
-                    Block(
-                        dataset.name, protocol, columns, list(mine), mine, folder, baseline, varied
-                    )
+                    Block(*place, columns, list(mine), mine, folder, baseline, dropped, varied)
                 )
     return blocks
+
+
+def _dropped(experiment: Experiment, rows: Mapping[str, list[Row]]) -> frozenset[str]:
+    if experiment.drop_below is None:
+        return frozenset()
+    seed = experiment.seeds[0]
+    first = [row for found in rows.values() for row in found if row["seed"] == seed]
+    behind = far_behind(first, experiment.drop_below)
+    return frozenset(label for label in behind if len(rows[label]) == 1)
+
+
+def far_behind(rows: Sequence[Row], share: float) -> set[str]:
+    """Labels of models whose validation is below a share of the best one's.
+
+    Args:
+        rows: One of each model, of the same data set, protocol and seed.
+        share: ``drop_below`` of the file. Of a metric that is better when smaller: the models whose
+            best rival is below this share of theirs.
+    """
+    if not rows:
+        return set()
+    smaller = smaller_is_better(rows[0]["valid_metric"].lower())
+    best = (min if smaller else max)(row["valid_score"] for row in rows)
+    return {
+        row["model"]
+        for row in rows
+        if (best < share * row["valid_score"] if smaller else row["valid_score"] < share * best)
+    }
 
 
 def mean_ranks(blocks: Sequence[Block], column: str) -> tuple[dict[str, float], int]:

@@ -18,11 +18,12 @@ from recbole_cierec.files.atomic_write import replacing
 
 SCALE = 100  # metrics are printed in percent
 MARKDOWN = "**{}**", "<u>{}</u>"  # how the best and the second are stressed
+DROPPED = " †"  # after the name of a model that has no further seeds
 COSTS = ("epochs", "s an epoch", "test s", "MiB")
 _LATEX = {
     "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "†": r"$\dagger$", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 Table = list[list[str]]
 
@@ -72,7 +73,7 @@ class Style:
         digits = self.digits + round(math.log10(SCALE))
         orders = {column: block.order(column, digits) for column in columns}
         for model in block.models:
-            cells = [escape(model)]
+            cells = [escape(f"{model}{DROPPED}" if model in block.dropped else model)]
             for column in columns:
                 cell = block.cells.get((model, column))
                 cells.append(self.stressed(cell, orders[column], digits, escape))
@@ -167,9 +168,11 @@ def notes(block: Block, baseline: str, cost_names: Sequence[str] = COSTS) -> dic
     least = f"{block.fewest_seeds} to " if block.fewest_seeds < block.seeds else ""
     seeds = f"{least}{block.seeds} seeds" if block.seeds > 1 else "one seed"
     half = "± half the 95 % t-interval over seeds" if block.seeds > 1 else "without intervals"
+    dropped = f"{DROPPED}: one seed, as its validation is far below the best."
     return {
         "main": f"Test metrics in percent: means over {seeds}, {half}. Best bold, second "
         "underlined. Epochs with *: a run reached the limit."
+        + dropped * bool(block.dropped)
         + (" Seconds: processor time. MiB: peak." if "MiB" in cost_names else ""),
         "users": f"95 % bootstrap intervals over {block.users} users, each averaged over the "
         "seeds.",

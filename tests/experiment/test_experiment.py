@@ -20,7 +20,9 @@ from recbole_cierec.cli import experiment as command
 from recbole_cierec.evaluation.per_user import read_per_user
 from recbole_cierec.experiment import run_experiment
 from recbole_cierec.experiment.folder import Folder
+from recbole_cierec.experiment.plan import Done, make_plan
 from recbole_cierec.experiment.rows import append_row, read_rows
+from recbole_cierec.experiment.spec import read_experiment
 from recbole_cierec.trainer.trainer import TrainerMixin
 
 TWO = ["MF", {"name": "BPR", "keys": {"learning_rate": 0.05}}]
@@ -260,6 +262,7 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
         ({"search": {"trial": 2}}, ["search: unknown key 'trial'", "did you mean 'trials'"]),
         ({"search": {"seconds": 0}}, ["seconds must be a number above 0"]),
         ({"search": {"protocol": "full"}}, ["protocol must be one of default, each"]),
+        ({"drop_below": 90}, ["drop_below: must be a share from 0 to 1, not 90"]),
         ({"seeds": [1, 1]}, ["seeds: 1 is listed twice"]),
         ({"seeds": [-1]}, ["seeds: must be whole numbers from 0"]),
         ({"datasets": ["absent"]}, ["no such data set folder"]),
@@ -309,6 +312,46 @@ def test_the_plan_counts_and_starts_nothing(data, in_tmp, capsys):
     said = capsys.readouterr().out
     assert "left: 5 runs" in said
     assert "unknown for 3 runs" in said, "MF has a row"
+
+
+def test_what_is_far_behind_with_the_first_seed_has_no_further_one(data, in_tmp, fits, capsys):
+    weak = {"name": "MF", "label": "weak", "keys": {"learning_rate": 1e-6}}
+    parts = {"models": ["MF", weak, "BPR"], "drop_below": 0.9}
+    result = experiment(data, **parts)
+    first = {row["model"]: row["valid_score"] for row in result["rows"] if row["seed"] == 1}
+    best = max(first.values())
+    behind = {model for model, score in first.items() if score < 0.9 * best}
+    assert "weak" in behind
+    assert len(behind) < 3
+    second = {row["model"] for row in result["rows"] if row["seed"] == 2}
+    assert second == first.keys() - behind
+    assert len(fits) == 3 + len(second)
+    assert f"[{3 + len(second)}/{3 + len(second)}]" in capsys.readouterr().err
+    assert "weak † |" in Path("out/tables.md").read_text()
+    assert run_experiment("e.yaml", "out", dry_run=True)["plan"].endswith("nothing is left")
+    del parts["drop_below"]
+    assert len(experiment(data, **parts)["rows"]) == 6
+
+
+def test_further_seeds_wait_for_the_first_one_of_all_models(data, in_tmp):
+    parts = {"models": TWO, "drop_below": 0.5, "protocols": {"a": {}, "b": {"eval_repeats": 2}}}
+    plan = make_plan(read_experiment(write(data, **parts)))
+    run = plan.runs[0]
+    assert (run.model.label, run.protocol, run.seed) == ("MF", "a", 1)
+    row = {"key": run.key, "model": "MF", "valid_metric": "Recall@3", "valid_score": 0.4}
+    other = next(r for r in plan.runs if (r.model.label, r.protocol, r.seed) == ("BPR", "a", 1))
+    further = {r.key for r in plan.runs if (r.protocol, r.seed) == ("a", 2)}
+    assert further < plan.undecided(Done([row], []))
+    assert not further & plan.undecided(Done([row], []), {other.key}), (
+        "a failed run decides nothing"
+    )
+    worse = {**row, "key": other.key, "model": "BPR", "valid_score": 0.19}
+    done = Done([row, worse], [])
+    assert not further & plan.undecided(done)
+    assert plan.dropped(done) == {
+        r.key for r in plan.runs if r.model.label == "BPR" and r.key in further
+    }
+    assert not plan.dropped(Done([row, {**worse, "valid_score": 0.2}], []))
 
 
 def test_set_overrides_the_file(data, in_tmp):
