@@ -65,7 +65,9 @@ class CIERec(VisualRecommender):
         self.item_embedding = self.table(self.n_items, d)  # q_i
         self.encoder = self.item_encoder(config, dataset)  # e_i
         content_size = self.encoder.out_size  # D
+        self.gate_learning_rate: float | None = None
         if self.use_gates:
+            self.gate_learning_rate = config["gate_learning_rate"]
             activation = config["gate_activation"]
             with self.random_stream("gates"):
                 self.visual_gate = VisualGate(d, content_size, d, activation, gain)
@@ -245,11 +247,16 @@ class CIERec(VisualRecommender):
         return loss + self.guidance_weight * self._guidance if self.guidance_weight else loss
 
     def learning_rates(self) -> dict[str, float | None]:
-        """The token vectors have a separate rate; like ids, a batch updates few of them."""
-        return super().learning_rates() | {"tokens": self.token_learning_rate}
+        """Token vectors learn as ids, of which a batch updates few; gates have large maps."""
+        more = {"tokens": self.token_learning_rate, "gates": self.gate_learning_rate}
+        return super().learning_rates() | more
 
     def parameter_kind(self, name: str) -> str | None:
-        return "tokens" if name == "semantic.tokens.weight" else super().parameter_kind(name)
+        if name == "semantic.tokens.weight":
+            return "tokens"
+        head, _, part = name.partition(".")
+        is_gate = head in ("visual_gate", "inference_gate") and not part.startswith("mlp.")
+        return "gates" if is_gate else super().parameter_kind(name)
 
     def forget_items(self) -> None:
         super().forget_items()

@@ -120,6 +120,14 @@ SHARED = (  # several models
         choices=("linear", "sigmoid"),
     ),
     Key(
+        "gate_learning_rate",
+        float,
+        "Learning rate of the feature gates, whose D x D maps overfit at larger ones.",
+        role=Role.TRAINING,
+        default=0.0001,
+        low=0,
+    ),
+    Key(
         "gr_mode",
         str,
         "Gradient gates (Eq. 6): paper, reinforce (sampled, reward against its mean), bandit "
