@@ -19,7 +19,6 @@ QUESTIONS = {
     "ids-missing": 96,
     "fusion": 18,
     "paper-figure-3": 3,
-    "hm-week-open-questions": 90,
     "cierec-training": 24,
 }
 PLANS = {"demo": (6, 0), "paper-table-2": (120, 24), "paper-table-3": (130, 0)}
