@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from recbole_cierec.model.base import graphs
 from recbole_cierec.model.base.graph_recommender import Parts
-from recbole_cierec.model.base.modalities import ItemModalities
+from recbole_cierec.model.base.modalities import PICTURE, TEXT, ItemModalities
 from recbole_cierec.model.base.side import Rows, Side
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ContentPrior(ItemModalities):
         self.use_ids, self.use_history = config["use_ids"], config["use_history"]
         self.temperature = config["temperature"]
         self.neighbour_weight = config["neighbour_weight"]
-        self.prior_weight = config["prior_weight"]
+        self.prior_weight = self._kappa(config["prior_weight"])
         self.unseen_bias = config["unseen_bias"]
         if self.use_ids or not self.use_history:
             self.user_embedding = self.table(self.n_users, self.size)  # p_u
@@ -72,6 +72,13 @@ class ContentPrior(ItemModalities):
         self.register_buffer("history", keys.sort().values, persistent=False)
         starts = torch.arange(self.n_users + 1) * self.n_items
         self.register_buffer("starts", torch.searchsorted(self.history, starts), persistent=False)
+
+    def _kappa(self, given: float | None) -> float:
+        """kappa: the less content says about taste, the less it should bind."""
+        if given is not None:
+            return given
+        absent = {TEXT} if TEXT in self.modalities and not self.tokens.any() else set()
+        return 50.0 if {*self.modalities} - absent == {PICTURE} else 500.0
 
     def matrices(self) -> Iterator[tuple[str, scipy.sparse.spmatrix]]:
         each = [self.similarity(name) for name in self.modalities]

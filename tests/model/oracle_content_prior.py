@@ -72,7 +72,10 @@ class ContentPriorOracle(GraphOracle):
             total += self.q(i) @ self.q(i) / sum(j == i for _, j in pairs)
         for u in {u for u, _ in pairs} if self.o["use_history"] else ():
             total += self.p(u) @ self.p(u) / sum(v == u for v, _ in pairs)
-        return self.o["prior_weight"] * total / len(pairs)
+        kappa = self.o["prior_weight"]
+        if kappa is None:
+            kappa = 50.0 if self.modalities == ["picture"] else 500.0
+        return kappa * total / len(pairs)
 
     def loss(self, users, positive, negative, reg_weight, annotated=False):
         total = 0.0

@@ -200,3 +200,27 @@ def test_an_unseen_item_has_the_bias_of_the_average_interaction(make):
     torch.testing.assert_close(bias[seen], items[seen].float())
     torch.testing.assert_close(bias[~seen], mean.expand(int((~seen).sum())))
     assert 0 < seen.sum() < len(seen)
+
+
+@pytest.mark.parametrize(
+    ("keys", "kappa"),
+    [
+        ({}, 500.0),
+        ({"use_image": False}, 500.0),
+        ({"use_annotations": False}, 50.0),
+        ({"annotations_missing_training": 1.0, "annotations_missing_inference": 1.0}, 50.0),
+        ({"use_annotations": False, "prior_weight": 7.0}, 7.0),
+    ],
+)
+def test_ids_are_bound_less_where_pictures_are_the_only_content(make, keys, kappa):
+    _, _, train, model = make("ContentPrior", **keys)
+    users, items = (train.inter_feat[name].numpy() for name in ("user_id", "item_id"))
+    prior = 0.0
+    for table, rows in ((model.user_embedding, users), (model.item_embedding, items)):
+        lengths, counts = (table.weight.detach() ** 2).sum(1).numpy(), np.bincount(rows)
+        prior += sum(lengths[row] / counts[row] for row in set(rows)) / len(rows)
+    with torch.no_grad():
+        whole = float(model.train().calculate_loss(batch(model)))
+        model.prior_weight = 0.0
+        rest = float(model.calculate_loss(batch(model)))
+    assert whole - rest == pytest.approx(kappa * prior, rel=1e-3)

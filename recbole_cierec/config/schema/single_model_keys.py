@@ -172,9 +172,10 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
         ),
         Key(
             "prior_weight",
-            float,
-            "kappa: precision of the prior on the ids of a user or item with one interaction.",
-            default=500.0,
+            (float, None),
+            "kappa: precision of the prior on the ids of a user or item with one interaction; null: "
+            "50 where pictures are the only content, else 500.",
+            default=None,
             low=0,
         ),
         Key(
