@@ -84,7 +84,7 @@ KEYS = (
     key(
         "content_learning_rate",
         float,
-        "The learning rate of gates, projections and fusion.",
+        "Learning rate of the maps of content to d, gates and fusion.",
         low=0,
     ),
     key(
