@@ -200,8 +200,8 @@ def _note_of_tests(block: Block, baseline: str, tests: Sequence[Test]) -> str:
         kind = "of one seed. The results by user are not in the repository, so there is no test."
     note = f"Differences from {baseline} in points, of runs with the same seed, {kind}"
     if users or block.seeds > 1:
-        note += " p is corrected by Holm over all models and metrics of the experiment; bold: "
-        note += f"below {_SIGNIFICANT}."
+        note += " p is corrected by Holm over all models and metrics of the data set and protocol; "
+        note += f"bold: below {_SIGNIFICANT}."
     return note
 
 

@@ -71,7 +71,7 @@ def load(name: str | Path, folder: Path) -> Results:
     found: dict[Run, Row] = {}
     failed = set()
     for row in read_rows(folder / ROWS):
-        run = row["model"], row["dataset"], row["protocol"], row["seed"]
+        run = _run(row)
         if run not in runs:
             continue
         if row.get("error") is not None:
@@ -118,6 +118,8 @@ def _over_users(test: Test, known: Sequence[Test]) -> Test:
 def add(folder: Path, runs: Path = RUNS) -> str:
     """Copy the rows and tests of an experiment's folder, without what names its machine.
 
+    Rows of other runs that the repository has already stay, so folders can be added in turn.
+
     Returns:
         The name of the experiment: that of the folder.
     """
@@ -127,11 +129,17 @@ def add(folder: Path, runs: Path = RUNS) -> str:
         raise ConfigError(f"--add: {folder / ROWS}: no rows")
     target = runs / name
     target.mkdir(parents=True, exist_ok=True)
+    fresh = {_run(row) for row in rows}
+    rows = [row for row in read_rows(target / ROWS) if _run(row) not in fresh] + rows
     with replacing(target / ROWS) as file:
         file.write("".join(f"{json.dumps(row)}\n" for row in rows).encode())
     if (folder / TESTS).is_file() and target.resolve() != folder.resolve():
         shutil.copyfile(folder / TESTS, target / TESTS)
     return name
+
+
+def _run(row: Row) -> Run:
+    return row["model"], row["dataset"], row["protocol"], row["seed"]
 
 
 def without_paths(row: Row) -> Row:

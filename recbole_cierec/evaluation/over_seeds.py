@@ -21,7 +21,7 @@ from scipy import stats
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
-from recbole_cierec.evaluation.significance import RESAMPLES, check_comparable, holm
+from recbole_cierec.evaluation.significance import RESAMPLES, check_comparable, holm, varies
 
 LEVEL = 0.95
 _GROUP = "group/"
@@ -132,7 +132,7 @@ def paired_test(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> tuple[
     if not difference.any():
         return 1.0, 1.0, len(difference)
     t_p = float("nan")
-    if len(difference) > 1 and difference.std() > 0:
+    if varies(difference):
         t_p = float(stats.ttest_1samp(difference, 0.0).pvalue)
     return t_p, float(stats.wilcoxon(difference).pvalue), len(difference)
 
@@ -142,8 +142,8 @@ def seeds_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
     difference = np.subtract(ours, theirs)
     if len(difference) < 2 or not np.isfinite(difference).all():
         return float("nan")
-    if difference.std() == 0:
-        return 1.0 if not difference.any() else float("nan")
+    if not varies(difference):
+        return 1.0 if np.allclose(difference, 0.0, atol=1e-12) else float("nan")
     return float(stats.ttest_rel(ours, theirs).pvalue)
 
 

@@ -107,7 +107,7 @@ def check_comparable(
     """
     both = f"{run.path} and {base.path}"
     sides = (run.about.get("protocol"), base.about.get("protocol"))
-    apart = [each for each in _differences(*sides) if each[0] not in varied]
+    apart = [each for each in differences(*sides) if each[0] not in varied]
     if apart:
         text = "; ".join(f"{key} is {ours} and {theirs}" for key, ours, theirs in apart)
         raise DataError(f"{both} are not comparable: different protocols, {text}")
@@ -117,14 +117,21 @@ def check_comparable(
         raise DataError(f"{both} are not comparable: different data, {why}")
 
 
-def _differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+def differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     """(key, value, other value) of each difference at any depth; keys as ``eval_args.mode``."""
     if not isinstance(ours, dict) and not isinstance(theirs, dict):
         return [] if ours == theirs else [(key, ours, theirs)]
     ours, theirs = (side if isinstance(side, dict) else {} for side in (ours, theirs))
     names = sorted(ours.keys() | theirs.keys())
-    found = (_differences(ours.get(n), theirs.get(n), f"{key}.{n}".strip(".")) for n in names)
+    found = (differences(ours.get(n), theirs.get(n), f"{key}.{n}".strip(".")) for n in names)
     return [difference for part in found for difference in part]
+
+
+def varies(difference: np.ndarray) -> bool:
+    """Whether paired differences [n] differ from each other by more than rounding."""
+    if len(difference) < 2:
+        return False
+    return bool(np.ptp(difference) > 1e-12 * max(1.0, float(np.abs(difference).max())))
 
 
 def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -155,7 +162,7 @@ def _tested(name: str, ours: np.ndarray, theirs: np.ndarray, seed: int) -> Compa
     n = len(difference)
     if not difference.any():
         return Comparison(name, ours.mean(), theirs.mean(), n, 1.0, 1.0, 0.0, 0.0)
-    if n > 1 and np.ptp(difference) > 0:  # rounding may give equal values a deviation
+    if varies(difference):
         t_p = float(stats.ttest_rel(ours, theirs).pvalue)
         low, high = mean_interval(difference, seed)
     else:  # equal differences have no variance to test with

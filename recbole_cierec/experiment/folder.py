@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from recbole_cierec.errors import OutputError
 from recbole_cierec.evaluation.per_user import SUFFIX
 from recbole_cierec.experiment.plan import Done
 from recbole_cierec.experiment.rows import RUNS, SEARCHES, read_rows
@@ -50,7 +51,11 @@ class Folder:
 
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:
-        """Yield whether this process may work on a run or search until the block ends."""
+        """Yield whether this process may work on a run or search until the block ends.
+
+        Raises:
+            OutputError: The file of the lock belongs to another user.
+        """
         path = self.path / "locks" / f"{key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
@@ -59,6 +64,8 @@ class Folder:
         except Timeout:
             yield False
             return
+        except PermissionError as error:
+            raise OutputError(path, error.strerror or str(error)) from error
         except (OSError, NotImplementedError):  # this disk has no locks
             yield True
             return

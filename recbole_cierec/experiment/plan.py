@@ -15,6 +15,7 @@ from recbole_cierec.config.config import CONFIG_DICT, Config
 from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.data.demo import NAME as DEMO
 from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.evaluation.significance import differences
 from recbole_cierec.experiment.rows import Row, latest
 from recbole_cierec.experiment.spec import (
     Budget,
@@ -24,7 +25,7 @@ from recbole_cierec.experiment.spec import (
     ModelSpec,
     merged,
 )
-from recbole_cierec.experiment.summary import far_behind
+from recbole_cierec.experiment.summary import far_behind, varied_keys
 from recbole_cierec.tuning.search import Search as TuningSearch
 
 _SLUG = re.compile(r"[^A-Za-z0-9.=+-]+")
@@ -194,17 +195,22 @@ def make_plan(experiment: Experiment) -> Plan:
     """List and check everything.
 
     Raises:
-        UserError: A model, data set, key or range is wrong; the line names file, model and data.
+        UserError: A model, data set, key or range is wrong, or models of one table are ranked by
+            different protocols; the line names file, model and data.
     """
     searches: dict[str, Search] = {}
     leaders: dict[tuple[Any, ...], Run] = {}
+    compared: dict[tuple[str, str], tuple[str, Keys]] = {}
     runs = []
     for dataset, model, protocol in product(
         experiment.datasets, experiment.models, experiment.protocols
     ):
         keys = keys_of(experiment, model, dataset, protocol)
         where = f"{experiment.path}: {model.label} on {dataset.name}, {protocol}"
-        config = _config(where, model, dataset.name, {**keys, "seed": experiment.seeds[0]})
+        # One seed for all, as the digest is of what runs of several seeds have in common.
+        config = _config(where, model, dataset.name, {**keys, "seed": 0})
+        others = compared.setdefault((dataset.name, protocol), (model.label, config.compared()))
+        _refuse_incomparable(where, config.compared(), *others, varied_keys(experiment))
         search = None
         if model.search is not None and experiment.budget is not None:
             search = _search(experiment, where, model, dataset, protocol)
@@ -219,6 +225,18 @@ def make_plan(experiment: Experiment) -> Plan:
             runs.append(run)
     runs.sort(key=lambda run: experiment.seeds.index(run.seed))
     return Plan(tuple(searches.values()), tuple(runs), experiment.drop_below)
+
+
+def _refuse_incomparable(
+    where: str, ours: Keys, label: str, theirs: Keys, varied: frozenset[str]
+) -> None:
+    """Refuse what the tests of the tables would refuse after all runs."""
+    for key, own, other in differences(ours, theirs):
+        if key not in varied:
+            raise ConfigError(
+                f"{where}: {key} is {own}, and {other} for {label}; one table cannot hold both: "
+                "set it in protocols"
+            )
 
 
 def _training_digest(config: Config) -> str:

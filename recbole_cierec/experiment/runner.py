@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from recbole_cierec.distributed.launch import MOST_PROCESSES
-from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Done, Plan, Run, describe, make_plan
 from recbole_cierec.experiment.plots import write_plots
-from recbole_cierec.experiment.processes import TERMINATED, Slot
+from recbole_cierec.experiment.processes import Slot
 from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
 from recbole_cierec.experiment.spec import Experiment, read_experiment
 from recbole_cierec.experiment.summary import summarize
@@ -29,7 +29,8 @@ from recbole_cierec.logs import warnings_on_terminal
 from recbole_cierec.terminal import say
 
 POLL = 2.0  # seconds between two looks at the rows while other machines work
-STARTS = 2  # give a task up when so many of its processes were killed
+STARTS = 2  # give a task up when so many of its processes died
+_WHY = {True: " (killed: memory?)", False: " (see its output)"}  # by whether a signal ended it
 
 
 def run_experiment(
@@ -128,6 +129,8 @@ class _Runner:
             for key, row in latest(rows).items()
             if row.get("error") and now[key] > self._before[key]
         }
+        of_search = {run.key: run.search.key for run in self.plan.runs if run.search is not None}
+        failed |= {run for run, search in of_search.items() if search in failed}
         tasks: list[Task] = [one for one in self.plan.searches if not done.search(one)]
         ready = [one for one in tasks if one.key not in failed]
         waiting: list[Task] = []
@@ -136,12 +139,9 @@ class _Runner:
             if run.key in failed or done.run(run) or run.key in dropped:
                 continue
             searching = run.search is not None and not done.search(run.search)
-            if searching and run.search is not None and run.search.key in failed:
-                continue
-            leading = run.leader is not None and not done.run(run.leader)
-            if leading and run.leader is not None and run.leader.key in failed:
-                leading = False
-            waits = searching or leading or run.key in undecided
+            leader = run.leader
+            led = leader is not None and leader.key not in failed | dropped and not done.run(leader)
+            waits = searching or led or run.key in undecided
             (waiting if waits else ready).append(run)
         return ready, waiting
 
@@ -186,7 +186,7 @@ class _Runner:
         """Say in one line how a task has ended."""
         done = self.folder.done()
         row = done.runs.get(task.key) or done.searches.get(task.key)
-        if row is None:
+        if row is None or self._is_old(row):
             return
         self.clean()
         total = len(self.plan.runs) - len(self.plan.dropped(done))
@@ -200,6 +200,11 @@ class _Runner:
         if isinstance(task, Run):
             score = f"validation {score}, {_test_text(row)}"
         _say(f"[{count}/{total}] {name}: {score}; {row['seconds']['wall']:.0f} s")
+
+    def _is_old(self, row: Row) -> bool:
+        """Whether a row is the error of an earlier command: another machine has the task now."""
+        count = sum(one["key"] == row["key"] for one in self._rows())
+        return bool(row.get("error")) and count <= self._before[row["key"]]
 
     # ---------------------------------------------------------------------------- processes
 
@@ -246,13 +251,11 @@ class _Runner:
         if code == 0:
             self.report(task)
             return
-        if 0 < code != TERMINATED:
-            raise UserError(f"{task.key}: its process ended with code {code}; see its output above")
         deaths = self.killed[task.key] = self.killed.get(task.key, 0) + 1
         if deaths < STARTS:
-            _say(f"{task.key}: its process was killed (code {code}: memory?); once more")
+            _say(f"{task.key}: its process ended with code {code}{_WHY[code < 0]}; once more")
             return
-        error = f"its process was killed {deaths} times (code {code}: memory?)"
+        error = f"its process ended {deaths} times, with code {code}{_WHY[code < 0]}"
         row = {"key": task.key, "model": task.model.label, "dataset": task.dataset}
         row |= {"protocol": task.protocol, "seed": task.keys["seed"], "error": error}
         path = self.folder.rows if isinstance(task, Run) else self.folder.searches

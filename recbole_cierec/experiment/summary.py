@@ -85,7 +85,7 @@ class Block:
         models: Labels of models with a row, in the order of the file.
         rows: Their rows by label.
         dropped: Models far behind with the first seed, which have no further one.
-        varied: Keys of the damage to data that models and variants set: what is compared.
+        varied: Keys in which models may differ and still be tested: the damage that is compared.
     """
 
     dataset: str
@@ -175,7 +175,8 @@ class Block:
         users = 0
         frames = [self.frames(one) for one in (model, self.baseline)]
         if all(seed in side and column in side[seed] for side in frames for seed in seeds):
-            self._check(model, seeds[0])
+            for seed in seeds:
+                self._check(model, seed)
             a, b = (seed_means([side[seed] for seed in seeds]) for side in frames)
             t_p, w_p, users = paired_test(a, b, column)
             if users:
@@ -234,14 +235,18 @@ def columns_of(report: Report) -> list[str]:
     ]
 
 
+def varied_keys(experiment: Experiment) -> frozenset[str]:
+    """Keys of the damage to data that models and variants set: what is compared."""
+    set_here = {name for model in experiment.models for name in model.keys}
+    return frozenset(key.name for key in noise_keys.KEYS if key.name in set_here)
+
+
 def summarize(experiment: Experiment, rows: Sequence[Row], folder: Path) -> list[Block]:
     """A block for each data set and protocol that has a row."""
     labels = [model.label for model in experiment.models]
     wanted = columns_of(experiment.report)
     blocks = []
-    varied = frozenset(
-        k.name for k in noise_keys.KEYS if any(k.name in m.keys for m in experiment.models)
-    )
+    varied = varied_keys(experiment)
     for dataset in experiment.datasets:
         for protocol in experiment.protocols:
             mine: dict[str, list[Row]] = {label: [] for label in labels}
@@ -286,19 +291,21 @@ def far_behind(rows: Sequence[Row], share: float) -> set[str]:
     """
     if not rows:
         return set()
+    scores = {row["model"]: row["valid_score"] for row in rows}
     smaller = smaller_is_better(rows[0]["valid_metric"].lower())
-    best = (min if smaller else max)(row["valid_score"] for row in rows)
+    best = (min if smaller else max)(scores.values())
     return {
-        row["model"]
-        for row in rows
-        if (best < share * row["valid_score"] if smaller else row["valid_score"] < share * best)
+        model
+        for model, score in scores.items()
+        if (best < share * score if smaller else score < share * best)
     }
 
 
 def mean_ranks(blocks: Sequence[Block], column: str) -> tuple[dict[str, float], int]:
     """Mean rank of each model over data sets, protocols and seeds; 1 is the best.
 
-    Only models that have every row take part.
+    Only models that have every row take part; models without further seeds do not, and seeds that
+    another model still lacks do not count.
 
     Returns:
         (rank by model, number of rankings).
@@ -309,6 +316,7 @@ def mean_ranks(blocks: Sequence[Block], column: str) -> tuple[dict[str, float], 
             for seed, value in block.values(model, column).items():
                 scores.setdefault(model, {})[block.dataset, block.protocol, seed] = value
     frame = pd.DataFrame(scores).T
-    frame = frame.dropna()
+    further = [model for model in frame.index if not any(model in b.dropped for b in blocks)]
+    frame = frame[frame.loc[further].dropna(axis=1).columns].dropna()
     ranks = frame.rank(ascending=smaller_is_better(column)).mean(axis=1)
     return {str(model): float(rank) for model, rank in ranks.items()}, frame.shape[1]

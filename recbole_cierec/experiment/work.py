@@ -107,8 +107,10 @@ def _run(
         "show_progress": False,
     }
     resumed, leader = _unfinished(folder, run.key), None
-    if not resumed and run.leader is not None and folder.lend_checkpoint(run.leader.key, run.key):
-        leader = folder.done().runs.get(run.leader.key)
+    if not resumed and run.leader is not None:
+        done = folder.done()  # a leader that failed may have left a checkpoint of an early epoch
+        if done.run(run.leader) and folder.lend_checkpoint(run.leader.key, run.key):
+            leader = done.runs[run.leader.key]
     try:
         result = _train(run, keys, auto=resumed or leader is not None)
     except CheckpointError:
@@ -193,7 +195,7 @@ def _search(folder: Folder, search: Search, place: dict[str, Any]) -> Row:
         "failed": sum(row["state"] == "failed" for row in rows),
         "valid_score": found["best"]["valid"],
         "machine": machine(),
-        "seconds": {"trials_cpu": round(sum(row["cpu_seconds"] for row in rows), 2)},
+        "seconds": {"trials_cpu": round(sum(row.get("cpu_seconds", 0.0) for row in rows), 2)},
         "files": {name: str(path) for name, path in found["files"].items()},
     }
 

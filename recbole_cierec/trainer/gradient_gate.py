@@ -24,7 +24,6 @@ from torch.nn.utils import skip_init
 
 from recbole_cierec.trainer.optimizers import load_state
 
-MODES = ("paper", "reinforce", "fixed", "off")
 MEMORY = 0.99  # of the running mean of rewards (reinforce)
 
 

@@ -170,7 +170,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _run_in_workers(search: Search, study: SharedStudy, count: int) -> None:
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, torch.get_num_threads() // count)  # those that this process may use
     workers: list[_Worker] = []
     try:
         workers.extend(_Worker(arguments, threads) for arguments in _with_gpus(search, count))

@@ -33,7 +33,7 @@ SMALL = {"n_layers": 1, "n_heads": 1, "hidden_size": 8, "inner_size": 8}
 # From its default bias CIERec's fusion is linear at first: the gradients of the bias cancel, and
 # Adagrad amplifies their rounding.
 BENT = {"fusion_bias": 0.0}
-LADDER = ("CIERec_Base", "CIERec_CI", "CIERec_CI_TA", "CIERec_CI_TA_GR")
+STEPS = ("CIERec_Base", "CIERec_CI", "CIERec_CI_TA", "CIERec_CI_TA_GR")
 # Two blocks per batch, of which one passes the network twice. Adagrad amplifies gradients that
 # almost cancel, and so their rounding.
 FINETUNE = {
@@ -59,7 +59,7 @@ EXACT = {  # 219 rows in batches of 32: the last one has 27, which two cannot ha
     "MF_Content": ("MF_Content", {"reg_weight": 0.01}),
     "DeepStyle": ("DeepStyle", {}),
     "VECF": ("VECF", {"caption_weight": 0.1}),
-    **{name: (name, BENT if name != "CIERec_Base" else {}) for name in LADDER},
+    **{name: (name, BENT if name != "CIERec_Base" else {}) for name in STEPS},
     "CIERec": ("CIERec", {"backbone": "VBPR", "alignment_weight": 0.5, **BENT}),
     "CIERec-reinforce": ("CIERec", {"gr_mode": "reinforce", **SOFTMAX, **DECAY, **BENT}),
     "PiNet": ("PiNet", PHASED),

@@ -95,11 +95,15 @@ def test_one_seed_has_no_test_over_seeds(runs):
     assert np.isnan(compare_seeds(ours[:1], theirs, "ndcg_hit@10").seeds_p)
     assert seeds_test([0.1, 0.2], [0.1, 0.2]) == 1.0
     assert np.isnan(seeds_test([0.1, 0.2], [0.0, float("nan")]))
+    # Equal differences but for rounding: no variance to test with.
+    assert np.isnan(seeds_test([0.1234, 0.2234], [0.1230, 0.2230]))
+    assert np.isnan(seeds_test([0.312345] * 3, [0.254321] * 3))
 
 
 def test_equal_runs_do_not_differ(runs):
     ours = seed_means([by_user(run, ["ndcg_hit@10"]) for run in runs[0]])
     assert paired_test(ours, ours, "ndcg_hit@10") == (1.0, 1.0, 80)
+    assert np.isnan(paired_test(ours + 0.1, ours, "ndcg_hit@10")[0]), "equal but for rounding"
 
 
 def test_holm_by_hand_without_the_unknown():

@@ -28,21 +28,6 @@ from recbole_cierec.trainer.trainer import TrainerMixin
 TWO = ["MF", {"name": "BPR", "keys": {"learning_rate": 0.05}}]
 
 
-@pytest.fixture
-def fits(monkeypatch) -> list[str]:
-    """The models that were trained."""
-    trained: list[str] = []
-    plain = TrainerMixin._train_epoch
-
-    def counted(self, train_data, epoch_idx, *args, **kwargs):
-        if epoch_idx == 0:
-            trained.append(self.config["model"])
-        return plain(self, train_data, epoch_idx, *args, **kwargs)
-
-    monkeypatch.setattr(TrainerMixin, "_train_epoch", counted)
-    return trained
-
-
 def single(data: Path, model: str, seed: int, **keys) -> dict:
     own = content(data)["overrides"]
     keys = {"data_path": str(data), "seed": seed, "show_progress": False, **own, **keys}
@@ -268,6 +253,10 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
         ({"datasets": ["absent"]}, ["no such data set folder"]),
         ({"protocols": {"x": {"eval_args": {"mod": "full"}}}}, ["unknown key 'mod' in eval_args"]),
         ({"report": {"baseline": "mf2"}}, ["baseline 'mf2' is no label"]),
+        (
+            {"models": ["BPR", {"name": "MF", "keys": {"eval_args": {"mode": "uni5"}}}]},
+            ["MF on tastes, default: eval_args.mode is", "for BPR; one table cannot hold both"],
+        ),
         ({"overrides": {"epochs": "many"}}, ["'epochs' must be a whole number"]),
         ({"overrides": {"checkpoint_dir": "x"}}, ["checkpoint_dir", "set by the experiment"]),
     ],

@@ -176,6 +176,20 @@ def test_ranks_by_hand(tmp_path, values):
     assert ranks == {"A_1 & co": (1 + 3 + 1.5 + 1) / 4, "B": (2 + 2 + 1.5 + 2) / 4, "C 10 %": 2.5}
 
 
+def test_ranks_are_over_the_seeds_that_all_models_have(tmp_path, values):
+    made = rows(tmp_path, values)
+    for row in made:
+        row |= {"valid_metric": "Recall@10", "valid_score": 0.1 if row["model"] == "B" else 0.5}
+    ahead = [row for row in made if row["seed"] < 3 or row["model"] == "C 10 %"]
+    ranks, count = mean_ranks(summarize(experiment(), ahead, tmp_path), "recall@10")
+    assert (count, len(ranks)) == (2, 3), "seeds 3 and 4 are of one model alone"
+    kept = [row for row in made if row["seed"] == 1 or row["model"] != "B"]
+    blocks = summarize(replace(experiment(), drop_below=0.5), kept, tmp_path)
+    assert blocks[0].dropped == {"B"}
+    ranks, count = mean_ranks(blocks, "recall@10")
+    assert (count, ranks.keys()) == (4, {"A_1 & co", "C 10 %"})
+
+
 def test_of_a_loss_the_smallest_is_best():
     assert smaller_is_better("rmse")
     assert not smaller_is_better("ndcg_hit@10_cold")

@@ -33,9 +33,9 @@ OPTIONS = [  # of each model: one setting and another that adds, drops or replac
     ("VBPR", {}, {"encoder_training": "adapter"}),
 ]
 OWN = ("item_tower.", "content_in.", "content_encoder.")  # parts that an option makes larger
-LADDER = ("CIERec_CI", "CIERec_CI_TA", "CIERec_CI_TA_GR", "CIERec")
+STEPS = ("CIERec_CI", "CIERec_CI_TA", "CIERec_CI_TA_GR", "CIERec")
 PAIRS = [((name, one), (name, other)) for name, one, other in OPTIONS]
-PAIRS += [((a, {}), (b, {})) for a, b in pairwise(LADDER)]
+PAIRS += [((a, {}), (b, {})) for a, b in pairwise(STEPS)]
 PAIRS += [(("HAFR", {}), ("HAFR_non_i", {}))]
 
 

@@ -146,8 +146,7 @@ def test_a_signal_ends_the_run_with_a_code_and_a_whole_checkpoint(
 
 
 def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder):
-    """One process killed and resumed again and again; each time the newest file must load."""
-    epochs = []
+    """Processes killed at several moments: the file that each leaves must load."""
     for k in range(4):
         folder = tmp_path / str(k)
         folder.mkdir()
@@ -156,8 +155,7 @@ def test_kills_at_random_moments_leave_a_whole_checkpoint(tmp_path, tiny_folder)
         time.sleep(0.1 + 0.13 * k)
         process.kill()
         process.wait()
-        epochs.append(read_checkpoint(last)["epoch"])
-    assert all(epoch >= 0 for epoch in epochs)
+        assert read_checkpoint(last)["epoch"] >= 0  # which a broken file raises before
 
 
 def test_a_run_that_saves_clears_what_killed_ones_left_and_nothing_else(tiny, in_tmp):

@@ -141,7 +141,7 @@ SHARED = (  # several models
     Key(
         "gr_scales",
         list,
-        "Actions of the gates: factors on the gradient of a branch.",
+        "Actions of the gradient gates: factors on the gradient of a branch.",
         default=[0.2, 0.4, 0.6, 0.8, 1.0],
         check=numbers(),
     ),
@@ -152,7 +152,7 @@ SHARED = (  # several models
         default="branch",
         choices=("branch", "common"),
     ),
-    Key("gr_learning_rate", float, "Learning rate of the gates (Adam).", default=0.001, low=0),
+    Key("gr_learning_rate", float, "Rate of the gradient gates (Adam).", default=0.001, low=0),
     Key(
         "gr_alpha",
         float,

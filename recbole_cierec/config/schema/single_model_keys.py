@@ -173,8 +173,8 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
         Key(
             "prior_weight",
             (float, None),
-            "kappa: precision of the prior on the ids of a user or item with one interaction; null: "
-            "50 where pictures are the only content, else 500.",
+            "kappa: precision of the prior on the ids of a user or item with one interaction; "
+            "null: 50 where pictures are the only content, else 500.",
             default=None,
             low=0,
         ),
