@@ -118,7 +118,8 @@ def _over_users(test: Test, known: Sequence[Test]) -> Test:
 def add(folder: Path, runs: Path = RUNS) -> str:
     """Copy the rows and tests of an experiment's folder, without what names its machine.
 
-    Rows of other runs that the repository has already stay, so folders can be added in turn.
+    Of each run the last row counts. Rows of other runs that the repository has already stay, so
+    folders can be added in turn.
 
     Returns:
         The name of the experiment: that of the folder.
@@ -129,8 +130,7 @@ def add(folder: Path, runs: Path = RUNS) -> str:
         raise ConfigError(f"--add: {folder / ROWS}: no rows")
     target = runs / name
     target.mkdir(parents=True, exist_ok=True)
-    fresh = {_run(row) for row in rows}
-    rows = [row for row in read_rows(target / ROWS) if _run(row) not in fresh] + rows
+    rows = list({_run(row): row for row in [*read_rows(target / ROWS), *rows]}.values())
     with replacing(target / ROWS) as file:
         file.write("".join(f"{json.dumps(row)}\n" for row in rows).encode())
     if (folder / TESTS).is_file() and target.resolve() != folder.resolve():
