@@ -34,6 +34,7 @@ from experiment_rows import RUNS, Place, Results, add, is_path, load, runs_of
 
 from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.evaluation.significance import p_text
 from recbole_cierec.experiment.plan import counted, keys_of
 from recbole_cierec.experiment.plots import figures, save
 from recbole_cierec.experiment.rows import Row
@@ -47,7 +48,6 @@ from recbole_cierec.experiment.tables import (
     escaped_bars,
     markdown,
     notes,
-    p_text,
     spread,
 )
 

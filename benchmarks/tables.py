@@ -21,6 +21,7 @@ from pathlib import Path
 from recbole_cierec.config.properties import properties_dir
 from recbole_cierec.config.schema import KEYS
 from recbole_cierec.config.yaml import read_yaml
+from recbole_cierec.files.markdown import markdown_table
 
 RUNS = Path(__file__).resolve().parent / "runs"
 DOCS = RUNS.parents[1] / "docs"
@@ -74,9 +75,7 @@ def _is_choice(key: str) -> bool:
 
 def markdown(head: list[str], body: list[list[str]], texts: int | None = None) -> str:
     """A table; columns after the first ``texts`` ones are numbers, on the right."""
-    rule = ["---" if texts is None or place < texts else "---:" for place in range(len(head))]
-    first, *rest = (f"| {' | '.join(cells)} |\n" for cells in (head, *body))
-    return "".join([first, f"|{'|'.join(rule)}|\n", *rest])
+    return markdown_table([head, *body], texts) + "\n"
 
 
 def cell(test: dict, name: str) -> str:

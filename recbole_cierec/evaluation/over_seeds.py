@@ -21,7 +21,14 @@ from scipy import stats
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
-from recbole_cierec.evaluation.significance import RESAMPLES, check_comparable, holm, varies
+from recbole_cierec.evaluation.significance import (
+    RESAMPLES,
+    check_comparable,
+    holm_of_known,
+    p_text,
+    varies,
+)
+from recbole_cierec.files.markdown import markdown_table
 
 LEVEL = 0.95
 _GROUP = "group/"
@@ -210,23 +217,14 @@ def seeds_table(
     """
     tests = [compare_seeds(runs, base, metric) for metric in metrics]
     head = ["metric", "difference", "95 % over users", "p t users", "p Wilcoxon users", "users"]
-    lines = ["| " + " | ".join([*head, "p t seeds", "seeds"]) + " |"]
-    lines.append("|" + "---|" * (len(head) + 2))
+    table = [[*head, "p t seeds", "seeds"]]
     columns = [[getattr(test, key) for test in tests] for key in ("t_p", "wilcoxon_p", "seeds_p")]
     corrected = zip(*map(holm_of_known, columns), strict=True)
     for metric, test, (t, w, s) in zip(metrics, tests, corrected, strict=True):
         cells = [metric, f"{test.difference:+.5f}", f"{test.low:+.5f} to {test.high:+.5f}"]
-        cells += [f"{t:.2g}", f"{w:.2g}", str(test.users), f"{s:.2g}", str(test.seeds)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def holm_of_known(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction of the p-values that are not nan."""
-    p = np.array(p_values, dtype=float)
-    known = ~np.isnan(p)
-    p[known] = holm(p[known])
-    return p.tolist()
+        cells += [p_text(t), p_text(w), str(test.users), p_text(s), str(test.seeds)]
+        table.append(cells)
+    return markdown_table(table)
 
 
 def _by_seed(runs: Sequence[UserResults]) -> dict[int, UserResults]:

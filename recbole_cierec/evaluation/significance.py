@@ -8,6 +8,7 @@ users would show the difference; it says nothing about other seeds or data sets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from scipy import stats
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.per_user import UserResults
+from recbole_cierec.files.markdown import markdown_table
 
 RESAMPLES = 2000
 _RNG = "rng" if Version(scipy.__version__) >= Version("1.15") else "random_state"
@@ -177,13 +179,25 @@ def significance_table(runs: list[UserResults], base: UserResults, metrics: list
     p-values of each test are corrected by Holm over all rows of the table.
     """
     rows = [(metric, compare(run, base, metric)) for metric in metrics for run in runs]
-    t_p = holm(np.nan_to_num([row.t_p for _, row in rows], nan=1.0))
-    w_p = holm(np.array([row.wilcoxon_p for _, row in rows]))
+    t_p = holm_of_known([row.t_p for _, row in rows])
+    w_p = holm_of_known([row.wilcoxon_p for _, row in rows])
     head = ["metric", "run", "mean", base.name, "difference", "95 % interval", "p t", "p Wilcoxon"]
-    lines = ["| " + " | ".join([*head, "users"]) + " |", "|" + "---|" * (len(head) + 1)]
+    table = [[*head, "users"]]
     for (metric, row), t, w in zip(rows, t_p, w_p, strict=True):
         cells = [metric, row.run, f"{row.mean:.5f}", f"{row.base:.5f}"]
         cells += [f"{row.mean - row.base:+.5f}", f"{row.low:+.5f} to {row.high:+.5f}"]
-        cells += [f"{t:.2g}", f"{w:.2g}", str(row.n)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        table.append([*cells, p_text(t), p_text(w), str(row.n)])
+    return markdown_table(table)
+
+
+def p_text(p: float) -> str:
+    """A p-value with two digits; ``-`` where there is nothing to test with."""
+    return "-" if np.isnan(p) else f"{p:.2g}"
+
+
+def holm_of_known(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction of the p-values that are not nan."""
+    p = np.array(p_values, dtype=float)
+    known = ~np.isnan(p)
+    p[known] = holm(p[known])
+    return p.tolist()

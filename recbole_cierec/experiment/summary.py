@@ -16,7 +16,6 @@ from recbole_cierec.config.schema import noise_keys
 from recbole_cierec.evaluation.over_seeds import (
     bootstrap_means,
     by_user,
-    holm_of_known,
     interval,
     paired_test,
     seed_means,
@@ -24,7 +23,7 @@ from recbole_cierec.evaluation.over_seeds import (
     t_interval,
 )
 from recbole_cierec.evaluation.per_user import read_per_user
-from recbole_cierec.evaluation.significance import check_comparable
+from recbole_cierec.evaluation.significance import check_comparable, holm_of_known
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment, Report
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from recbole_cierec.evaluation.significance import p_text
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment
 from recbole_cierec.experiment.summary import Block, Cell, Test, mean_ranks
 from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.files.markdown import markdown_table
 
 SCALE = 100  # metrics are printed in percent
 MARKDOWN = "**{}**", "<u>{}</u>"  # how the best and the second are stressed
@@ -144,11 +146,6 @@ def significance_rows(block: Block, digits: int, escape: Any = str) -> Table:
     return table if block.tests else []
 
 
-def p_text(p: float) -> str:
-    """A p-value with two digits."""
-    return "-" if math.isnan(p) else f"{p:.2g}"
-
-
 def rank_table(experiment: Experiment, blocks: Sequence[Block], escape: Any = str) -> Table:
     """Mean ranks by each metric over all items and users."""
     metrics = [m for m in experiment.report.metrics if any(m in b.columns for b in blocks)]
@@ -213,9 +210,8 @@ def escaped_bars(text: str) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A table whose first row is its head."""
-    lines = [table[0], ["---", *["---:"] * (len(table[0]) - 1)], *table[1:]]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    """A table of results: a column of text, and numbers."""
+    return markdown_table(table, texts=1)
 
 
 def escaped(text: str) -> str:

@@ -14,6 +14,7 @@ from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.config.yaml import parse_value
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.atomic_write import check_output, replacing
+from recbole_cierec.files.markdown import markdown_table
 from recbole_cierec.tuning.ranges import same
 from recbole_cierec.tuning.search import Search
 from recbole_cierec.tuning.study import Row
@@ -140,14 +141,14 @@ def table(search: Search, rows: list[Row], top: int | None = None) -> str:
         ),
     )
     head = ["trial", search.base["valid_metric"], *search.space, "epochs", "best", "s", "cpu s"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = [head]
     for row in order[:top]:
         settings = row["settings"] or {}
         cells = [f"{row['trial']}{'' if row['trial'] else ' (defaults)'}", _score(row)]
         cells += [yaml_text(settings[k]) if k in settings else "-" for k in search.space]
         cells += [str(row.get(k, "-")) for k in ("epochs", "best_epoch", "seconds", "cpu_seconds")]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(lines)
 
 
 def _score(row: Row) -> str:

@@ -15,13 +15,13 @@ from recbole_cierec.evaluation.over_seeds import (
     bootstrap_means,
     by_user,
     compare_seeds,
-    holm_of_known,
     interval,
     paired_test,
     seed_means,
     seeds_test,
 )
 from recbole_cierec.evaluation.per_user import UserResults
+from recbole_cierec.evaluation.significance import holm_of_known
 
 USERS = np.array([f"u{k}" for k in range(80)])
 COLD = np.arange(80) < 30
