@@ -98,6 +98,7 @@ class Config(ConfigCompat, RecBoleConfig):
 
     Attributes:
         notes: Lines for the log, which does not exist yet at this point.
+        unread: Those of the notes that say that the model does not read a key, by key.
         folder_file: The YAML file in the data set's folder that was read.
         origins: Key to the place of its effective value, for keys that a user gave.
         protocol: ``eval_args`` complete, before RecBole's part of it is separated: a cold split is
@@ -278,7 +279,8 @@ class Config(ConfigCompat, RecBoleConfig):
     def _get_final_config_dict(self) -> dict[str, Any]:
         known = self.internal_config_dict, self.model, self.model_class
         check_keys(self._of_data, *known)  # their keys serve any model: no notes
-        self.notes += check_keys(self._given, *known)
+        self.unread = check_keys(self._given, *known)
+        self.notes += self.unread.values()
         final = super()._get_final_config_dict()
         for key in self.external_config_dict:
             text = self._flags[key] if self.origins[key] == COMMAND_LINE else None

@@ -138,7 +138,7 @@ def check_keys(
     internal: Mapping[str, object],
     model: str,
     model_class: type,
-) -> list[str]:
+) -> dict[str, str]:
     """Refuse unknown keys; note keys that only other models read.
 
     A key of another model is no error, because one file often serves a whole comparison; the note
@@ -151,14 +151,14 @@ def check_keys(
         model_class: Its class; sources outside this package are searched in the last resort.
 
     Returns:
-        One line for each key that this model does not read.
+        A line for the log by key, for each key that this model does not read.
 
     Raises:
         ConfigError: For the first unknown key, with the nearest known one.
     """
     known = {name for name, key in KEYS.items() if key.role is not Role.MODEL}
     known.update(internal, *_LISTED)
-    notes = []
+    notes = {}
     for key, origin in given:
         declared = KEYS.get(key)
         if declared is not None and declared.refused:
@@ -171,7 +171,7 @@ def check_keys(
             continue
         if key in model_keys():
             owners = ", ".join(model_keys()[key][:3])
-            notes.append(f"{origin}: model {model} does not read '{key}' (a key of {owners})")
+            notes[key] = f"{origin}: model {model} does not read '{key}' (a key of {owners})"
         elif key not in OPTIONAL:
             hint = nearest(key, known) or nearest(key, model_keys())
             raise ConfigError(f"{origin}: unknown key '{key}'{hint}")

@@ -252,10 +252,9 @@ def _config(where: str, model: ModelSpec, dataset: str, keys: Keys) -> Config:
         config = Config(model.name, dataset, None, {**keys, "show_progress": False})
     except UserError as error:
         raise type(error)(f"{where}: {str(error).removeprefix(f'{CONFIG_DICT}: ')}") from error
-    for note in config.notes:
-        for key in model.keys:
-            if f"does not read '{key}'" in note:
-                raise ConfigError(f"{where}: {note.removeprefix(f'{CONFIG_DICT}: ')}")
+    for key in model.keys:
+        if key in config.unread:
+            raise ConfigError(f"{where}: {config.unread[key].removeprefix(f'{CONFIG_DICT}: ')}")
     folder = Path(config["data_path"])
     if config["dataset"] not in (DEMO, "ml-100k") and not folder.is_dir():  # these are made
         raise ConfigError(f"{where}: {folder}: no such data set folder; set data_path")

@@ -137,12 +137,10 @@ def stage_config(config: Config, model: str) -> Config:
         made = Config(model, config["dataset"], None, {**given, **pretrain, **fixed}, flags)
     except ConfigError as error:
         raise ConfigError(f"{config['model']} starts from {model}: {error}") from error
-    for key in made.origins:
-        for note in made.notes:
-            if f"does not read '{key}'" in note:
-                if key in pretrain:
-                    raise ConfigError(note.replace("config_dict", "pretrain", 1))
-                made.final_config_dict.pop(key, None)  # a third model's key: no effect here
+    for key, note in made.unread.items():
+        if key in pretrain:
+            raise ConfigError(note.replace("config_dict", "pretrain", 1))
+        made.final_config_dict.pop(key, None)  # a third model's key: no effect here
     return made
 
 

@@ -167,9 +167,9 @@ def _range(config: Config, key: str, value: Any, origin: str) -> Choice | Interv
     if key in KEYS and not KEYS[key].may_be_searched:
         raise ConfigError(f"{origin}: '{key}' cannot be searched; give it as --{key}=VALUE")
     known = config.internal_config_dict
-    notes = check_keys([(key, origin)], known, config.model, config.model_class)
-    if notes:
-        raise ConfigError(notes[0])
+    unread = check_keys([(key, origin)], known, config.model, config.model_class)
+    if unread:
+        raise ConfigError(unread[key])
 
     def checked(one: Any) -> Any:
         return config.checked(key, one, origin)
