@@ -97,6 +97,8 @@ class Block:
     dropped: frozenset[str] = frozenset()
     varied: frozenset[str] = frozenset()
     _frames: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
+    _means: dict[tuple[str, tuple[int, ...]], pd.DataFrame] = field(default_factory=dict)
+    _checked: set[tuple[str, int]] = field(default_factory=set)
 
     def values(self, model: str, column: str) -> dict[int, float]:
         """The metric of each seed."""
@@ -176,15 +178,23 @@ class Block:
         if all(seed in side and column in side[seed] for side in frames for seed in seeds):
             for seed in seeds:
                 self._check(model, seed)
-            a, b = (seed_means([side[seed] for seed in seeds]) for side in frames)
+            a, b = (self._seed_means(one, tuple(seeds)) for one in (model, self.baseline))
             t_p, w_p, users = paired_test(a, b, column)
             if users:
                 low, high = _user_intervals((a - b)[[column]]).get(column, (math.nan,) * 2)
         p = seeds_test(*means)
         return Test(model, column, difference, low, high, t_p, w_p, p, users, len(seeds))
 
+    def _seed_means(self, model: str, seeds: tuple[int, ...]) -> pd.DataFrame:
+        """Each user's means over some seeds, which the tests of all columns share."""
+        if (model, seeds) not in self._means:
+            self._means[model, seeds] = seed_means([self.frames(model)[seed] for seed in seeds])
+        return self._means[model, seeds]
+
     def _check(self, model: str, seed: int) -> None:
         """Refuse to pair users of runs on other data."""
+        if (model, seed) in self._checked:
+            return
         ours, theirs = (
             next(row for row in self.rows[label] if row["seed"] == seed)
             for label in (model, self.baseline)
@@ -194,6 +204,7 @@ class Block:
             read_per_user(self.folder / theirs["users"]),
             self.varied,
         )
+        self._checked.add((model, seed))
 
 
 def _user_intervals(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
