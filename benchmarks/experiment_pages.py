@@ -35,7 +35,8 @@ from experiment_rows import RUNS, Place, Results, add, is_path, load, runs_of
 from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.significance import p_text
-from recbole_cierec.experiment.plan import counted, keys_of
+from recbole_cierec.experiment.estimate import counted
+from recbole_cierec.experiment.plan import keys_of
 from recbole_cierec.experiment.plots import figures, save
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment, ModelSpec

@@ -15,8 +15,9 @@ import torch
 
 from recbole_cierec.distributed.launch import MOST_PROCESSES
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.experiment.estimate import describe
 from recbole_cierec.experiment.folder import Folder
-from recbole_cierec.experiment.plan import Done, Plan, Run, describe, make_plan
+from recbole_cierec.experiment.plan import Done, Plan, Run, make_plan
 from recbole_cierec.experiment.plots import write_plots
 from recbole_cierec.experiment.processes import Slot
 from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
