@@ -9,21 +9,24 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
+from recbole_cierec.distributed.workers import begin_worker, gpu_of
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.work import Task, perform
 from recbole_cierec.logs import warnings_on_terminal
 
-TERMINATED = 128 + signal.SIGTERM  # the exit code of a worker after SIGTERM
 _PRELOADED = ["recbole_cierec.experiment.work"]
 
 
 class Slot:
-    """A place for one process at a time."""
+    """A place for one process at a time.
+
+    Attributes:
+        task: What its process does; None: it is free.
+        process: None before the first task, and after a task's end.
+    """
 
     def __init__(self, number: int, workers: int) -> None:
         self.number, self.workers = number, workers
@@ -32,7 +35,7 @@ class Slot:
 
     def start(self, folder: Path, task: Task, keep: bool, threads: int) -> None:
         """Start a process that performs a task."""
-        place = _places(task, self.workers)[self.number]
+        place = gpu_of(task.keys.get("gpu_id", ""), self.number) if self.workers > 1 else {}
         arguments = (folder, task, keep, place, threads)
         self.task = task
         self.process = _context(threads).Process(target=_work, args=arguments)
@@ -66,25 +69,9 @@ def _context(threads: int) -> Any:
 def _work(folder: Path, task: Task, keep: bool, place: dict[str, Any], threads: int) -> None:
     """What a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops this one
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker()
     import torch
 
     torch.set_num_threads(threads)
     warnings_on_terminal()
     perform(Folder(folder), task, keep, place)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _places(task: Task, workers: int) -> list[dict[str, Any]]:
-    """Keys for each worker: with several GPUs in ``gpu_id`` they take them in turn."""
-    devices = [one.strip() for one in str(task.keys.get("gpu_id", "")).split(",") if one.strip()]
-    if len(devices) < 2 or workers < 2:
-        return [{} for _ in range(max(workers, 1))]
-    return [{"gpu_id": devices[rank % len(devices)]} for rank in range(workers)]

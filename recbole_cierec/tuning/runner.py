@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from threading import Thread, current_thread, main_thread
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from recbole_cierec.distributed.launch import MOST_PROCESSES, error_of, message_of
+from recbole_cierec.distributed.workers import begin_worker, gpu_of
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
 from recbole_cierec.logs import warnings_on_terminal
@@ -194,12 +195,9 @@ def _with_gpus(search: Search, count: int) -> Iterator[dict[str, Any]]:
     A process keeps the GPUs that it saw when it made its first configuration, so the worker's own
     must be among the arguments.
     """
-    devices = str(search.base["gpu_id"]).split(",")
     for rank in range(count):
         arguments = search.arguments()
-        if len(devices) > 1:
-            gpu = {"gpu_id": devices[rank % len(devices)].strip()}
-            arguments["flags"] = {**arguments["flags"], **gpu}
+        arguments["flags"] = {**arguments["flags"], **gpu_of(search.base["gpu_id"], rank)}
         yield arguments
 
 
@@ -242,8 +240,7 @@ def _receive(search: Search, study: SharedStudy, worker: _Worker, trial: FrozenT
 
 def _work(pipe: Connection, arguments: dict[str, Any], threads: int) -> None:
     """What a worker does until its parent stops it."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
     warnings_on_terminal()
@@ -257,10 +254,3 @@ def _work(pipe: Connection, arguments: dict[str, Any], threads: int) -> None:
         pipe.send(message_of(error))
     except (EOFError, BrokenPipeError):
         pass  # the parent has ended
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
