@@ -11,7 +11,7 @@ def progress_bar(total: int, title: str, unit: str, shown: bool) -> tqdm:
     Args:
         total: Steps until the end.
         title: In front of the bar.
-        unit: Of a step.
+        unit: Unit of a step.
         shown: Whether to draw it.
     """
     return tqdm(

@@ -31,8 +31,8 @@ def read_coded(
     Args:
         file: After the header; its rows are UTF-8.
         separator: Between two cells.
-        names: Of all columns.
-        types: Of the columns to read.
+        names: Names of all columns.
+        types: Types of the columns to read.
         missing: Texts of missing numbers.
 
     Returns:
@@ -75,7 +75,7 @@ def as_frame(
 
     Args:
         columns: Text or its dictionary, and float64; emptied, to free each once it is converted.
-        types: Of all columns.
+        types: Types of all columns.
         coded: Make tokens categorical; otherwise they are text, NaN where empty.
     """
     made = {}

@@ -82,7 +82,7 @@ class DatasetCompat(_Base):
         Goes when: RecBole fixes both. The checks of atomic.py are needed in any case.
 
         Args:
-            filepath: Of the atomic file.
+            filepath: Path of the atomic file.
             source: RecBole's kind of file; for additional files, the suffix.
 
         Returns:

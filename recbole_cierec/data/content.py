@@ -43,7 +43,7 @@ class ItemContent:
         item_ids: External token of each internal id; entry 0 is the padding.
 
     Attributes:
-        folder: Of the data set.
+        folder: Folder of the data set.
         pictures: Set by :func:`recbole_cierec.vision.item_pictures.pictures_of`.
     """
 

@@ -151,7 +151,7 @@ def refuse_endless(sampler: Any, name: str, seen: np.ndarray | None = None) -> N
 
     Args:
         sampler: RecBole's sampler for users or, for a knowledge graph, for head entities.
-        name: Of the data set, for the message.
+        name: Name of the data set, for the message.
         seen: Ids of the items that may be drawn; None: all.
 
     Raises:

@@ -223,8 +223,8 @@ def _used(datasets: list[Any], known: Any, users: np.ndarray, row: np.ndarray) -
     Args:
         datasets: The training, validation and test parts.
         known: As for :func:`make_plan`; without it the parts are sorted again.
-        users: Of each row.
-        row: Of each user; -1: none.
+        users: Users of each row.
+        row: Row of each user; -1: none.
     """
     rowless = datasets[0].rowless
     if isinstance(known, UsedItems) and not len(rowless.users):

@@ -27,7 +27,7 @@ class Share:
     Args:
         whole: The batch of all processes: ``copies`` equal blocks, RecBole's layout of several
             negatives. Row k of every block goes to the same process.
-        rank: Of this process.
+        rank: Rank of this process.
         size: Number of processes.
         copies: Number of blocks.
         by: A number for each row of a block [B], here its item. Rows with equal numbers go to the

@@ -51,7 +51,7 @@ class ProcessGroup:
 
     Args:
         model: Its parameters must be equal in all processes.
-        device: Of the model.
+        device: Device of the model.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -226,7 +226,7 @@ def _fetch(mine: Tensor, lengths: Tensor) -> Callable[[], list[tuple[Tensor, ...
 
     Args:
         mine: The tensor [n] of this process.
-        lengths: Of the parts of each process's tensor [processes, parts].
+        lengths: Lengths of the parts of each process's tensor [processes, parts].
 
     Returns:
         A function that waits, and returns the parts of each process's tensor.

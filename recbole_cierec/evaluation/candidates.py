@@ -236,7 +236,7 @@ def _distinct_draws(
     """The first ``count`` draws of each stream from ``size`` places.
 
     Args:
-        keys: Of the streams [B].
+        keys: Keys of the streams [B].
         count: Draws of each stream.
         size: Number of places.
         where: Row of each barred place, ascending.

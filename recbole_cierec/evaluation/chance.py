@@ -108,8 +108,8 @@ class Ranked:
 
     Attributes:
         users: Number of distinct users.
-        positives: Of each row [R].
-        candidates: Of each row [R], positives included.
+        positives: Positives of each row [R].
+        candidates: Candidates of each row [R], positives included.
     """
 
     users: int

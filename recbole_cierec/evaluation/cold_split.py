@@ -47,7 +47,7 @@ class ColdSplit:
         kind: ``item`` or ``user``.
         share: Shares of items or users for training, validation and test.
         by: ``random``, or ``newest``: hold out those that occur first at the latest times.
-        seed: Of the random choice.
+        seed: Seed of the random choice.
         rest: Shares of the split of all interactions that are not held out.
         history: With ``user``: number of first interactions that are known and not targets.
     """

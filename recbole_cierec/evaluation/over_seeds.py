@@ -63,7 +63,7 @@ def by_user(results: UserResults, metrics: Iterable[str]) -> pd.DataFrame:
     """Values by user (index) and metric (columns); nan where a user has none.
 
     Args:
-        results: Of one run.
+        results: Results of one run.
         metrics: As in a result: ``recall@10``, ``recall@10_cold`` (of the users of a group) or
             ``recall@10_among_cold`` (of a view). Those without values by user are left out.
 
@@ -108,7 +108,7 @@ def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLE
 
     Args:
         values: [users, columns]; nan: no value.
-        seed: Of the samples.
+        seed: Seed of the samples.
         resamples: Their number.
 
     Returns:

@@ -33,11 +33,11 @@ class UserResults:
     """A file that :func:`save_per_user` wrote.
 
     Attributes:
-        name: Of the run, for tables.
+        name: Name of the run, for tables.
         users: External ids [n].
         values: Values [n] by metric, and bool [n] by ``group/NAME``.
         about: model, dataset, seed, digests and protocol.
-        path: Of the file, for messages.
+        path: Path of the file, for messages.
     """
 
     name: str

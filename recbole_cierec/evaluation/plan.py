@@ -32,7 +32,7 @@ class View:
     Attributes:
         name: Suffix of its results; empty for all items.
         items: bool [n_items], whether an item is ranked; None: all.
-        positives: Of each row [R], in ``userN`` mode; otherwise empty.
+        positives: Positives of each row [R], in ``userN`` mode; otherwise empty.
     """
 
     name: str
@@ -65,11 +65,11 @@ class EvaluationPlan:
         user_groups: Cold and warm users.
         item_groups: Items by training interactions.
         views: The view of all items first.
-        users: Of each row [R], in ``userN`` mode; otherwise empty.
+        users: Users of each row [R], in ``userN`` mode; otherwise empty.
         negatives: Negatives of each row, by view name and repeat, in ``userN`` mode, until
             :meth:`lists` keeps the lists.
         repeats: Number of candidate sets.
-        seed: Of the lists; depends on ``candidate_seed`` and the phase.
+        seed: Seed of the lists; depends on ``candidate_seed`` and the phase.
     """
 
     user_groups: UserGroups | None
@@ -145,7 +145,7 @@ def make_views(config: Any, item_groups: ItemGroups, universe: np.ndarray | None
 
     Args:
         config: A COLD_ITEM split or ``cold_item_views`` adds views of cold and warm items.
-        item_groups: Of the training part.
+        item_groups: Item groups of the training part.
         universe: bool [n_items], the items that exist in this phase; None: all.
     """
     views = [View("", universe)]

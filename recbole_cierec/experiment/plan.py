@@ -40,7 +40,7 @@ class Search:
         dataset: The data set's name.
         protocol: The protocol whose validation part decides.
         keys: Fixed keys.
-        digest: Of all that decides the trials, except the budget.
+        digest: Digest of all that decides the trials, except the budget.
         budget: Processor seconds and trials.
     """
 
@@ -68,7 +68,7 @@ class Run:
 
     Attributes:
         search: Where its settings come from; None: it has only its keys.
-        digest: Of all that decides the run, except the settings that the search finds.
+        digest: Digest of all that decides the run, except the settings that the search finds.
         leader: An earlier run that trains the same model and only tests otherwise: this one tests
             its checkpoint. None: it trains.
     """

@@ -47,7 +47,7 @@ def read_rows(path: Path) -> list[Row]:
     """All complete rows, in the order in which they were written; empty without a file.
 
     Raises:
-        DataError: A line is no row.
+        DataError: A line is not valid JSON, or has no ``key``.
     """
     if not path.is_file():
         return []

@@ -69,7 +69,7 @@ class Budget:
     Attributes:
         seconds: Processor seconds after which no further trial starts; None: no limit.
         trials: Most trials.
-        seed: Of all trials.
+        seed: Seed of all trials.
         protocol: The protocol whose validation decides; empty: each protocol has its own search.
         sampler: As for ``tune``.
         pruner: What stops hopeless trials: ``median``, ``hyperband`` or ``none``.

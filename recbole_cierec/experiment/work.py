@@ -37,7 +37,7 @@ def perform(folder: Folder, task: Task, keep_checkpoints: bool, place: dict[str,
     Any error becomes a row with ``error``; the caller goes on with other tasks.
 
     Args:
-        folder: Of the experiment.
+        folder: Folder of the experiment.
         task: The run or search.
         keep_checkpoints: Whether the checkpoints of a run stay.
         place: Keys of this process (``gpu_id``), which do not affect results.

@@ -17,7 +17,7 @@ def chosen(ids: Sequence[str], share: float, seed: int, what: str) -> np.ndarray
     Args:
         ids: External ids [n]; entry 0 is the padding.
         share: From 0 to 1.
-        seed: Of the choice.
+        seed: Seed of the choice.
         what: The purpose; two purposes choose independently.
     """
     found = _hashes(ids, seed, what) < share

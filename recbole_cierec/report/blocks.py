@@ -31,7 +31,7 @@ class Figure:
     """A drawing.
 
     Attributes:
-        name: Of its files.
+        name: Name of its files.
         title: What it shows.
         alt: The same in numbers, for those who cannot see it.
         svg: Its markup for the page, colours as CSS variables.

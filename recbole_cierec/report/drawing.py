@@ -81,7 +81,7 @@ class Drawing:
     """One figure with one pair of axes; use as a context, then read :attr:`made`.
 
     Args:
-        name: Of the files.
+        name: Name of the files.
         title: What it shows.
         size: Width and height in inches.
     """

@@ -76,7 +76,7 @@ def placed(scores: np.ndarray, seen: np.ndarray, items: np.ndarray) -> list[int]
     """The places of ``items`` in the list of all items that a user does not have.
 
     Args:
-        scores: Of all items [n_items]; changed here.
+        scores: Scores of all items [n_items]; changed here.
         seen: Items that the user has.
         items: Internal numbers.
     """

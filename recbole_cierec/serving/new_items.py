@@ -131,7 +131,7 @@ class ExtendedContent(ItemContent):
     """The content of the known items, followed by that of new ones.
 
     Args:
-        known: Of the data set.
+        known: Content of the data set.
         new: The new items.
     """
 

@@ -59,7 +59,7 @@ class TrainedModel:
         dataset: The data set, split.
         parts: Its training, validation and test part.
         provenance: As in the checkpoint.
-        plain_state: Of the model, as in the checkpoint; see
+        plain_state: State of the model, as in the checkpoint; see
             :class:`recbole_cierec.trainer.plain_state.PlainState`.
     """
 

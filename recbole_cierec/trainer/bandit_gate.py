@@ -42,7 +42,7 @@ class BanditGate:
 
     def _best(self) -> int:
         total = math.log(max(1, sum(self.counts)))
-        # Without any reward yet: its first one is due.
+        # No reward yet: it is not chosen again before its first one.
         bounds = [
             -math.inf if n == 0 else s / n + math.sqrt(2 * total / n)
             for n, s in zip(self.counts, self.sums, strict=True)

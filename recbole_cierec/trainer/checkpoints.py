@@ -205,7 +205,7 @@ class CheckpointMixin(TrainerCompat):
         self._resumed = path, state
 
     def _had_ended(self, state: dict[str, Any]) -> bool:
-        """Whether the resumed run has nothing left to train; its end is then restored."""
+        """Whether the resumed run has nothing left to train; then only its result is restored."""
         ended = state["ended"]
         if ended is None:
             return state["stopped_early"] or self.start_epoch >= self.epochs

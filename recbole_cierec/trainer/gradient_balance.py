@@ -140,7 +140,7 @@ class UncertaintyWeights(_Weighted):
     so g_b is multiplied by exp(-z_b), and dL/dz_b = 1/2 - exp(-z_b) L_b. Both z start at 0.
 
     Args:
-        learning_rate: Of z.
+        learning_rate: Learning rate of z.
     """
 
     def __init__(self, learning_rate: float) -> None:
@@ -168,7 +168,7 @@ class GradNorm(_Weighted):
 
     Args:
         alpha: How strongly a branch that learns slowly is favoured.
-        learning_rate: Of w.
+        learning_rate: Learning rate of w.
     """
 
     one_process = True

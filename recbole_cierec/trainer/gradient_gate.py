@@ -33,9 +33,9 @@ class GradientGate:
     Args:
         scales: The actions: factors on the gradient.
         mode: ``paper`` or ``reinforce``.
-        learning_rate: Of Adam (the paper: 1e-5 to 5e-3).
-        seed: Of the network's initial weights and of the sampled actions. The run's random numbers
-            are not touched, so a gate changes only gradients.
+        learning_rate: Learning rate of Adam (the paper: 1e-5 to 5e-3).
+        seed: Seed of the network's initial weights and of the sampled actions. The run's random
+            numbers are not touched, so a gate changes only gradients.
     """
 
     def __init__(self, scales: list[float], mode: str, learning_rate: float, seed: int) -> None:

@@ -37,7 +37,7 @@ def whole_number(key: str, value: int | str, most: int) -> int:
     """A number from 1 to ``most``, as such or as the text of a command line.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is not a whole number in that range.
     """
     text = str(value)[:20]
     if not text.isdecimal() or not 1 <= int(text) <= most:
@@ -49,7 +49,7 @@ def positive_number(key: str, value: float | str) -> float:
     """A number above 0, as such or as the text of a command line.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is not a number above 0.
     """
     try:
         number = float(value)

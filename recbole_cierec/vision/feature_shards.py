@@ -68,10 +68,10 @@ class Parts:
     """The parts of one cache.
 
     Args:
-        folder: Of the cache; the parts are next to it.
+        folder: Folder of the cache; the parts are next to it.
         inputs: What the numbers depend on.
-        shape: Of all rows.
-        dtype: Of the numbers.
+        shape: Shape of all rows.
+        dtype: Type of the numbers.
         batch_size: Rows computed at a time, the same for all parts.
         own: The shard of this process.
     """
@@ -192,7 +192,7 @@ def drop_parts(folder: Path) -> None:
     """Remove all parts of a cache that is complete.
 
     Args:
-        folder: Of the cache.
+        folder: Folder of the cache.
     """
     shutil.rmtree(_parts_of(folder), ignore_errors=True)
 

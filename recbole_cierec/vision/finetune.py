@@ -36,7 +36,7 @@ class PictureNetwork:
 
     Args:
         encoder: The network, on the device of the model.
-        pictures: Of the data set's items.
+        pictures: Pictures of the data set's items.
         config: RecBole config with the keys ``encoder_*``, ``augmentation`` and
             ``picture_store_device``.
     """

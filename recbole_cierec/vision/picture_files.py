@@ -54,7 +54,7 @@ class Pool:
         Args:
             function: Called in the threads; the iterator raises what it raises.
             items: Its arguments.
-            title: Of the progress bar.
+            title: Title of the progress bar.
 
         Yields:
             The results, in the order of the items.

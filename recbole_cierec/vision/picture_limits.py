@@ -176,7 +176,7 @@ def open_picture(reader: PictureReader, formats: tuple[str, ...]) -> ImageFile.I
     """Read a picture's header.
 
     Args:
-        reader: Of the file.
+        reader: Reader of the file.
         formats: Pillow's names of those to try.
 
     Raises:

@@ -77,7 +77,7 @@ class PictureStore:
         blank: bool [n_items], true where a grey blank replaces a bad picture.
         digest: Hex hash of all contents and parameters.
         bad: (path, reason) of every picture that cannot be used.
-        folder: Of the store.
+        folder: Folder of the store.
         ids: External id of each item [n_items], if known.
     """
 

@@ -332,7 +332,7 @@ def _orientation(info: Mapping[Any, Any]) -> int | None:
     :mod:`recbole_cierec.vision.picture_limits`).
 
     Args:
-        info: Of a picture that has been read, since PNG may hold metadata after the pixels.
+        info: Metadata of a picture that has been read: PNG may hold some after the pixels.
     """
     exif = info.get("exif")
     if exif is None and _HEXADECIMAL in info:  # ImageMagick's way: text of three lines, then bytes

@@ -51,7 +51,7 @@ class RowSource:
 
         Args:
             wanted: Row numbers of each block, on any device.
-            device: Of the result.
+            device: Device of the result.
 
         Yields:
             Tensor [len(block), ...] on ``device``, in the array's type.

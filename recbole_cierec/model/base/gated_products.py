@@ -78,8 +78,8 @@ def pair_products(
 
     Args:
         e: [m, D] of distinct items.
-        item_part: Of the gate's argument [m, D].
-        user_part: Of the gate's argument [n, D], by distinct user.
+        item_part: Item part of the gate's argument [m, D].
+        user_part: User part of the gate's argument [n, D], by distinct user.
         weight: W [d, D].
         items: Row of each pair's item [P].
         users: Row of each pair's user [P].

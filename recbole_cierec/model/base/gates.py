@@ -136,8 +136,8 @@ class VisualGate(ContentGate):
         """The same for pairs that are rows of p [n, d], and of e and item_part [m, D].
 
         Args:
-            p: Of distinct users.
-            e: Of distinct items, as item_part.
+            p: User vectors, of distinct users.
+            e: Embeddings, of distinct items, as item_part.
             item_part: From :meth:`item_part`.
             users: Rows of the pairs [B].
             items: Rows of the pairs [..., B].

@@ -50,7 +50,7 @@ class ModalityMaps(nn.ModuleDict):
 
     Args:
         sizes: D_m of each modality.
-        out_size: Of the sum.
+        out_size: Output size of the sum.
         gain: Standard deviation of the initial outputs; 0 starts with zeros.
         stream: :meth:`VisualRecommender.random_stream`.
     """

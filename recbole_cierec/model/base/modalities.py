@@ -39,7 +39,7 @@ class ItemModalities(GraphRecommender):
     """The modalities of items and their maps to d, W_m f_m.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         dataset: Items and interactions.
         use_image: Whether the picture is a modality.
 
