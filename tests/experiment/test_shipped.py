@@ -23,7 +23,7 @@ QUESTIONS = {
 }
 PLANS = {"demo": (6, 0), "paper-table-2": (120, 24), "paper-table-3": (39, 0)}
 PLANS |= {name: (count, 0) for name, count in QUESTIONS.items()}
-PLANS |= {"content-prior": (150, 0), "hm-week": (800, 39), "ml-100k-posters": (480, 39)}
+PLANS |= {"content-prior": (150, 0), "hm-week": (620, 30), "ml-100k-posters": (372, 30)}
 
 
 def test_all_are_known():
