@@ -14,7 +14,7 @@ from typing import Any
 
 from recbole_cierec.compat.slow_imports import defer_imports
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["__version__", "load", "recommend", "run"]
 
 # RecBole uses names that numpy has dropped, in some places before any of its Config objects exists
