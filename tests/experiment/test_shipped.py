@@ -19,7 +19,7 @@ QUESTIONS = {
     "ids-missing": 96,
     "fusion": 18,
     "paper-figure-3": 3,
-    "cierec-training": 27,
+    "cierec-training": 30,
 }
 PLANS = {"demo": (6, 0), "paper-table-2": (120, 24), "paper-table-3": (39, 0)}
 PLANS |= {name: (count, 0) for name, count in QUESTIONS.items()}
