@@ -21,7 +21,7 @@ QUESTIONS = {
     "paper-figure-3": 3,
     "cierec-training": 30,
 }
-PLANS = {"demo": (6, 0), "paper-table-2": (120, 24), "paper-table-3": (39, 0)}
+PLANS = {"demo": (6, 0), "paper-table-2": (36, 0), "paper-table-3": (39, 0)}
 PLANS |= {name: (count, 0) for name, count in QUESTIONS.items()}
 PLANS |= {"content-prior": (150, 0), "hm-week": (620, 30), "ml-100k-posters": (372, 30)}
 
