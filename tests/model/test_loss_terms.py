@@ -44,13 +44,18 @@ def test_content_reg_weight_adds_the_squares_of_the_content_matrices(make, name,
 
 
 @variants_of([v for v in VARIANTS if v[0] not in OWN_RATES])
-def test_ids_content_and_encoder_learn_at_rates_of_their_own(make, name, keys):  # noqa: F811
+def test_ids_content_gates_and_encoder_have_separate_rates(make, name, keys):  # noqa: F811
     rates = {"content_learning_rate": 0.25, "encoder_learning_rate": 0.125}
+    if name in ("CIERec_CI_TA", "CIERec_CI_TA_GR", "CIERec"):
+        rates["gate_learning_rate"] = 0.0625
     *_, model = make(name, learning_rate=0.5, **rates, **keys)
+    of_gates = rates.get("gate_learning_rate", 0.25)  # PiNet's gates learn as content
     rates = {id(p): g.get("lr", 0.5) for g in model.parameter_groups() for p in g["params"]}
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert len(rates) == len(trained)
     for n, p in trained.items():
         of_ids = n.split(".")[0] in TABLES or n == "semantic.tokens.weight"
         of_encoder = n.startswith("encoder.adapter.")
-        assert rates[id(p)] == (0.5 if of_ids else 0.125 if of_encoder else 0.25), n
+        of_gate = n.startswith(("visual_gate.", "inference_gate.")) and ".mlp." not in n
+        others = of_gates if of_gate else 0.25
+        assert rates[id(p)] == (0.5 if of_ids else 0.125 if of_encoder else others), n
