@@ -255,7 +255,10 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
         ({"report": {"baseline": "mf2"}}, ["baseline 'mf2' is no label"]),
         (
             {"models": ["BPR", {"name": "MF", "keys": {"eval_args": {"mode": "uni5"}}}]},
-            ["MF on tastes, default: eval_args.mode.test is uni5, and full", "for BPR; one table cannot hold both"],
+            [
+                "MF on tastes, default: eval_args.mode.test is uni5, and full",
+                "for BPR; one table cannot hold both",
+            ],
         ),
         ({"overrides": {"epochs": "many"}}, ["'epochs' must be a whole number"]),
         ({"overrides": {"checkpoint_dir": "x"}}, ["checkpoint_dir", "set by the experiment"]),
