@@ -168,7 +168,8 @@ def test_the_two_gates_start_apart(gated):
 
 
 def test_the_rates_of_the_gates_decay_with_the_others(gated):
-    rates = dict.fromkeys(("learning_rate", "content_learning_rate", "encoder_learning_rate"), 0.4)
+    parts = ("", "content_", "gate_", "encoder_")
+    rates = {f"{part}learning_rate": 0.4 for part in parts}
     keys = {"gr_learning_rate": 0.01, "warmup_steps": 0, "lr_decay": 0.5, "lr_decay_epochs": 2}
     _, trainer = gated(epochs=4, **rates, **keys)
     assert {g["lr"] for g in trainer.optimizer.param_groups} == {0.1}
