@@ -138,7 +138,7 @@ def varies(difference: np.ndarray) -> bool:
 
 def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """The 95 % bootstrap interval of the mean of values [n], n >= 1."""
-    if len(values) < 2 or not values.std() > 0:  # no variance to draw from
+    if not varies(values):  # no variance to draw from
         return float(values.mean()), float(values.mean())
     interval = stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, method="percentile", batch=50,

@@ -10,7 +10,7 @@ from recbole_cierec.experiment.spec import Experiment
 def describe(experiment: Experiment, plan: Plan, rows: list[Row], done: Done, workers: int) -> str:
     """The plan in a few lines, with the hours that rows of equal runs predict."""
     dropped = plan.dropped(done)
-    left = [run for run in plan.runs if not done.run(run) and run.key not in dropped]
+    left = plan.left(done)
     searches = [search for search in plan.searches if not done.search(search)]
     hours, unknown = _hours(left, rows)
     open_searches = 0

@@ -121,6 +121,11 @@ class Plan:
     runs: tuple[Run, ...]
     drop_below: float | None = None
 
+    def left(self, done: Done) -> list[Run]:
+        """Runs without a row that are not dropped."""
+        dropped = self.dropped(done)
+        return [run for run in self.runs if run.key not in dropped and not done.run(run)]
+
     def dropped(self, done: Done) -> set[str]:
         """Keys of runs that the first seed makes needless."""
         if self.drop_below is None:

@@ -17,7 +17,7 @@ from recbole_cierec.distributed.launch import MOST_PROCESSES
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.experiment.estimate import describe
 from recbole_cierec.experiment.folder import Folder
-from recbole_cierec.experiment.plan import Done, Plan, Run, make_plan
+from recbole_cierec.experiment.plan import Plan, Run, make_plan
 from recbole_cierec.experiment.plots import write_plots
 from recbole_cierec.experiment.processes import Slot
 from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
@@ -151,8 +151,7 @@ class _Runner:
         if self.experiment.keep_checkpoints:
             return
         done = self.folder.done()
-        open_runs = self._open(done)
-        needed = {run.leader.key for run in open_runs if run.leader}
+        needed = {run.leader.key for run in self.plan.left(done) if run.leader}
         for run in self.plan.runs:
             if run.key not in needed and done.run(run) and self.folder.run(run.key).exists():
                 self.folder.remove_run(run.key)
@@ -165,13 +164,8 @@ class _Runner:
         else:
             self._work_in_processes(workers)
         self.clean()
-        if not self._open(self.folder.done()):
+        if not self.plan.left(self.folder.done()):
             self.folder.remove_locks()
-
-    def _open(self, done: Done) -> list[Run]:
-        """Runs without a row that are not dropped."""
-        dropped = self.plan.dropped(done)
-        return [run for run in self.plan.runs if run.key not in dropped and not done.run(run)]
 
     def _work_here(self) -> None:
         warnings_on_terminal()
