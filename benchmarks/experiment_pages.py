@@ -8,8 +8,10 @@ A part begins with a line ``<!-- KIND: NAME WORDS -->`` and ends with ``<!-- end
 shipped experiment; of WORDS, those with ``@`` are metrics (``recall@10_cold``), the others a data
 set and a protocol. Without them a part shows all. Kinds are ``experiment`` (the main table),
 ``tests`` (differences from the baseline), ``sweep`` (one metric, a row for each family of variants,
-a column for each variant), ``cost`` (one line), ``figure`` (docs/experiments/NAME.svg) and ``list``
-(all pages in docs/experiments/; its NAME is ``pages``).
+a column for each variant), ``times`` (seconds and memory), ``cost`` (one line), ``figure``
+(docs/experiments/NAME.svg) and ``list`` (all pages in docs/experiments/; its NAME is ``pages``).
+``overview`` and ``panels`` (docs/figures/NAME.svg) show several protocols at once, ``searches``
+what the searches found (experiment_overview.py).
 
 Rows are found by model, data set, protocol and seed, not by the digest of their settings: a default
 that has changed since does not hide them. The results by user are not in the repository; intervals
@@ -19,349 +21,24 @@ over users come from tests.csv, which an experiment writes next to its rows.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import experiment_overview as overview
+import experiment_parts as parts
 import matplotlib as mpl
-from experiment_rows import RUNS, Place, Results, add, is_path, load, runs_of
+from experiment_figures import DOCS, Drawing, drawings_of
+from experiment_parts import Selection, select
+from experiment_rows import RUNS, Results, add, load, runs_of
 
-from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.errors import ConfigError
-from recbole_cierec.evaluation.significance import p_text
-from recbole_cierec.experiment.estimate import counted
-from recbole_cierec.experiment.plan import keys_of
-from recbole_cierec.experiment.plots import figures, save
-from recbole_cierec.experiment.rows import Row
-from recbole_cierec.experiment.spec import Experiment, ModelSpec
-from recbole_cierec.experiment.summary import Block, Test, columns_of
-from recbole_cierec.experiment.tables import (
-    MARKDOWN,
-    SCALE,
-    Style,
-    Table,
-    escaped_bars,
-    markdown,
-    notes,
-    spread,
-)
+from recbole_cierec.experiment.tables import markdown
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
+ROOT = DOCS.parent
 _MARK = re.compile(r"(<!-- (\w+): ([\w.-]+)([^>\n]*?) -->\n)(.*?)(<!-- end -->)", re.S)
-_VERSIONS = ("recbole-cierec", "recbole", "torch", "Python")
-_SIGNIFICANT = 0.05
-_COSTS = ("epochs",)
-
-
-# -------------------------------------------------------------------------------- what is shown
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What the words of a mark select: places of the file, and metrics."""
-
-    results: Results
-    places: list[Place]
-    metrics: list[str]
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The blocks of the places that have rows."""
-        return [b for b in self.results.blocks if (b.dataset, b.protocol) in self.places]
-
-    def columns(self, block: Block) -> list[str]:
-        """The metrics of a block, in the order of the words."""
-        return [metric for metric in self.metrics if metric in block.columns] or block.columns
-
-    def headed(self, block: Block, parts: list[str]) -> list[str]:
-        """Parts, after the name of the block if there are several."""
-        return [f"**{block.dataset}, {block.protocol}**"] * (len(self.places) > 1) + parts
-
-    def missing(self) -> list[str]:
-        """A line that names the runs without a row."""
-        experiment = self.results.experiment
-        lacks: dict[str, list[int]] = {}
-        dropped = {(m, b.dataset, b.protocol) for b in self.blocks for m in b.dropped}
-        for run in runs_of(experiment):
-            model, *place, seed = run
-            if (model, *place) in dropped:
-                continue
-            if tuple(place) in self.places and run not in self.results.rows:
-                name = f"{model} ({', '.join(place)})" if len(self.places) > 1 else model
-                lacks.setdefault(name, []).append(seed)
-        by_seeds: dict[tuple[int, ...], list[str]] = {}
-        for name, seeds in lacks.items():
-            by_seeds.setdefault(tuple(seeds), []).append(name)
-        if not by_seeds:
-            return []
-        rest = len(lacks) == len(experiment.models) * len(self.places)
-        parts = []
-        for which, names in sorted(by_seeds.items(), key=lambda one: len(one[1])):
-            text = "all seeds" if len(which) == len(experiment.seeds) else _seeds(which)
-            others = "all others" if len(by_seeds) > 1 else "all models"
-            largest = rest and names is max(by_seeds.values(), key=len)
-            parts.append(f"{text} of {others if largest else '; '.join(names)}")
-        return [f"Not run yet: {'. Also '.join(parts)}."]
-
-
-def select(results: Results, words: Sequence[str]) -> Selection:
-    """What the words of a mark select.
-
-    Raises:
-        ConfigError: A word is neither a metric nor a data set or protocol of the file.
-    """
-    experiment = results.experiment
-    names = {one.name for one in experiment.datasets}, set(experiment.protocols)
-    metrics = [word for word in words if "@" in word]
-    others = {word for word in words if "@" not in word}
-    unknown = (others - names[0] - names[1]) | (set(metrics) - {*columns_of(experiment.report)})
-    if unknown:
-        raise ConfigError(
-            f"{experiment.path.stem}: {', '.join(sorted(unknown))}: no data set, protocol or "
-            "metric of its report"
-        )
-    places = [
-        (dataset, protocol)
-        for dataset in (one.name for one in experiment.datasets)
-        for protocol in experiment.protocols
-        if dataset in (others & names[0] or names[0])
-        and protocol in (others & names[1] or names[1])
-    ]
-    return Selection(results, places, metrics)
-
-
-def main_part(selection: Selection) -> list[str]:
-    """The main table of each block, and which runs it lacks."""
-    report = selection.results.experiment.report
-    parts = []
-    for block in selection.blocks:
-        style = Style(*MARKDOWN, report.digits)
-        table = style.main_table(block, escaped_bars, selection.columns(block), _COSTS)
-        note = notes(block, report.baseline, _COSTS)["main"]
-        parts += selection.headed(block, [note, markdown(table)])
-    return parts + selection.missing()
-
-
-def tests_part(selection: Selection) -> list[str]:
-    """Differences from the baseline, a column each metric."""
-    report = selection.results.experiment.report
-    parts = []
-    for block in selection.blocks:
-        columns = selection.columns(block)
-        tests = {(test.model, test.column): test for test in selection.results.tests(block)}
-        if not tests:
-            continue
-        table = [["model", "seeds", *columns]]
-        for model in block.models:
-            own = [tests.get((model, column)) for column in columns]
-            seeds = {str(test.seeds) for test in own if test is not None}
-            if seeds:
-                cells = [_difference(test, report.digits) for test in own]
-                table.append([escaped_bars(model), ", ".join(seeds), *cells])
-        shown = [test for (_, column), test in tests.items() if column in columns]
-        note = _note_of_tests(block, report.baseline, shown)
-        parts += selection.headed(block, [note, markdown(table)])
-    return parts
-
-
-def _difference(test: Test | None, digits: int) -> str:
-    if test is None:
-        return "-"
-    text = f"{SCALE * test.difference:+.{digits}f}"
-    if test.users:
-        text += f" ({SCALE * test.low:+.{digits}f} to {SCALE * test.high:+.{digits}f})"
-    p = test.t_p if test.users else test.seeds_p
-    if math.isnan(p):
-        return text
-    return f"**{text}, p {p_text(p)}**" if p < _SIGNIFICANT else f"{text}, p {p_text(p)}"
-
-
-def _note_of_tests(block: Block, baseline: str, tests: Sequence[Test]) -> str:
-    users = max(test.users for test in tests)
-    if users:
-        kind = (
-            f"with 95 % bootstrap intervals over {users} users, each averaged over the seeds, and "
-            "p of the paired t-test over them."
-        )
-        if not all(test.users for test in tests):
-            kind += " Cells without an interval: p of the paired t-test over seeds."
-    elif block.seeds > 1:
-        kind = (
-            "with p of the paired t-test over seeds. The results by user are not in the "
-            "repository, so there are no intervals over users."
-        )
-    else:
-        kind = "of one seed. The results by user are not in the repository, so there is no test."
-    note = f"Differences from {baseline} in points, of runs with the same seed, {kind}"
-    if users or block.seeds > 1:
-        note += " p is corrected by Holm over all models and metrics of the data set and protocol; "
-        note += f"bold: below {_SIGNIFICANT}."
-    return note
-
-
-def sweep_part(selection: Selection) -> list[str]:
-    """One metric of each family, over its variants."""
-    if len(selection.metrics) != 1:
-        raise ConfigError(f"{selection.results.experiment.path.stem}: a sweep needs one metric")
-    (metric,) = selection.metrics
-    parts = []
-    for block in selection.blocks:
-        table = _sweep_table(selection.results.experiment, block, metric)
-        least = f"{block.fewest_seeds} to " if block.fewest_seeds < block.seeds else ""
-        means = f": means over {least}{block.seeds} seeds, ± half the 95 % t-interval"
-        blank = " A blank cell has no run yet." if selection.missing() else ""
-        note = f"{metric}, %{means if block.seeds > 1 else ', one seed'}.{blank}"
-        parts += selection.headed(block, [note, markdown(table)])
-    return parts
-
-
-def _sweep_table(experiment: Experiment, block: Block, metric: str) -> Table:
-    families: dict[str, dict[str, ModelSpec]] = {}
-    for model in experiment.models:
-        families.setdefault(model.family, {})[model.variant] = model
-    columns = list(dict.fromkeys(model.variant for model in experiment.models if model.variant))
-    if any("" in variants for variants in families.values()):
-        columns.append("")
-    keys = dict.fromkeys(model.varied for model in experiment.models if model.varied)
-    table = [[", ".join(f"`{key}`" for key in keys) or "model", *columns]]
-    for family, variants in families.items():
-        labels = [variants[column].label if column in variants else "" for column in columns]
-        cells = [block.cells.get((label, metric)) for label in labels]
-        texts = [spread(cell, experiment.report.digits) if cell else "" for cell in cells]
-        table.append([escaped_bars(family), *texts])
-    if columns[-1:] == [""]:
-        table[0][-1] = "without variants"
-    return table
-
-
-def cost_part(selection: Selection) -> list[str]:
-    """How many runs there are, and what they took."""
-    results = selection.results
-    experiment, rows = results.experiment, list(results.rows.values())
-    planned = len(runs_of(experiment))
-    if not rows:
-        return [f"0 of {counted(planned, 'run')}."]
-    seeds = _seeds(sorted({row["seed"] for row in rows}))
-    seconds = sum(row["seconds"]["cpu"] for row in rows)
-    wall = sum(row["seconds"]["wall"] for row in rows)
-    time = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-    versions = [
-        f"{name} {_listed(sorted({row['versions'][name.lower()] for row in rows}))}"
-        for name in _VERSIONS
-    ]
-    line = (
-        f"{len(rows)} of {counted(planned, 'run')}, {seeds}; {time} of processor time on "
-        f"{_listed(_machines(rows))}, wall time {wall / max(seconds, 0.01):.1f} times that; "
-        f"{', '.join(versions)}."
-    )
-    resumed = sum(bool(row.get("resumed")) for row in rows)
-    if resumed:
-        line += f" Interrupted and resumed, with the time of the last part: {resumed}."
-    if results.failed:
-        line += f" Failed: {'; '.join(', '.join(map(str, run)) for run in sorted(results.failed))}."
-    changed = sorted(_changed_keys(results))
-    return [line + (f" Set for these runs: {', '.join(changed)}." if changed else "")]
-
-
-def _machines(rows: Sequence[Row]) -> list[str]:
-    found = []
-    for machine in (row["machine"] for row in rows):
-        gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
-        cores, threads = counted(machine["cores"], "core"), counted(machine["threads"], "thread")
-        found.append(f"{cores} ({threads} a run{gpu})")
-    return sorted(set(found))
-
-
-def _changed_keys(results: Results) -> set[str]:
-    """Keys of rows that differ from the file's, by the command or since: ``epochs 30``."""
-    experiment, found = results.experiment, set()
-    models = {model.label: model for model in experiment.models}
-    datasets = {dataset.name: dataset for dataset in experiment.datasets}
-    for (label, dataset, protocol, _), row in results.rows.items():
-        keys = keys_of(experiment, models[label], datasets[dataset], protocol)
-        for key, value in row["keys"].items():
-            if key not in PLACE_KEYS | {"seed"} and keys.get(key) != value:
-                found.add(f"`{key}: {Path(value).name if is_path(value) else value}`")
-    return found
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {_listed(seeds)}"
-
-
-def _listed(values: Sequence[Any]) -> str:
-    """``1``, ``1 and 2``, ``1, 2 and 3``."""
-    *first, last = map(str, values)
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-# ------------------------------------------------------------------------------------- figures
-
-
-def figure_part(selection: Selection, page: Path) -> list[str]:
-    """Links to the figures."""
-    title = selection.results.experiment.title
-    parts = []
-    for block in selection.blocks:
-        link = os.path.relpath(figure_path(selection, block), page.parent).replace(os.sep, "/")
-        parts.append(f"![{title}: {', '.join(_shown(selection, block))}]({link})")
-    return parts
-
-
-def figure_path(selection: Selection, block: Block) -> Path:
-    """NAME.svg, or NAME-DATASET-PROTOCOL.svg if the experiment has several of them."""
-    experiment = selection.results.experiment
-    several = len(experiment.datasets) * len(experiment.protocols) > 1
-    place = f"-{block.dataset}-{block.protocol}" if several else ""
-    return DOCS / "experiments" / f"{experiment.path.stem}{place}.svg"
-
-
-def _shown(selection: Selection, block: Block) -> list[str]:
-    """The metrics of a figure: those named, or the first one in all groups."""
-    columns = selection.columns(block)
-    if selection.metrics:
-        return columns
-    first = selection.results.experiment.report.metrics[0]
-    return [column for column in columns if column.startswith(first)]
-
-
-def draw(selection: Selection) -> None:
-    """Draw the figures."""
-    for block in selection.blocks:
-        made = figures(selection.results.experiment, block, _shown(selection, block))
-        if made:
-            figure = made.get("lines", made["bars"])
-            save(figure, figure_path(selection, block), about=state(selection, block))
-
-
-def state(selection: Selection, block: Block) -> str:
-    """Identifies what a figure shows; it is in the file."""
-    shown = _shown(selection, block)
-    cells = [
-        (key, f"{cell.mean:.6f}", f"{cell.half:.6f}")
-        for key, cell in block.cells.items()
-        if key[1] in shown
-    ]
-    return f"rows {hashlib.sha256(repr(cells).encode()).hexdigest()[:16]}"
-
-
-def is_current(selection: Selection) -> bool:
-    """Whether the figures show the rows."""
-    return all(
-        path.is_file() and state(selection, block) in path.read_text(encoding="utf-8")
-        for block in selection.blocks
-        for path in (figure_path(selection, block),)
-    )
-
-
-# --------------------------------------------------------------------------------------- pages
 
 
 def list_part(page: Path, runs: Path) -> list[str]:
@@ -381,32 +58,52 @@ def list_part(page: Path, runs: Path) -> list[str]:
     return [markdown(table).replace("---:", "---")]
 
 
-def marks(text: str, runs: Path) -> Iterator[tuple[str, Selection]]:
-    """Kind and selection of each mark of a page, except lists."""
+def parts_of(kind: str, results: Results, words: str, page: Path) -> list[str]:
+    """What stands between a mark and its end.
+
+    Raises:
+        ConfigError: The kind or a word is unknown.
+    """
+    if kind in _SELECTED:
+        return _SELECTED[kind](select(results, words.split()))
+    if kind in ("figure", "panels"):
+        return [drawing.link(page) for drawing in drawings_of(kind, results, words)]
+    if kind in _WHOLE:
+        return _WHOLE[kind](results, words)
+    known = ", ".join([*_SELECTED, *_WHOLE, "figure", "panels", "list"])
+    raise ConfigError(f"{page}: {kind}: known kinds are {known}")
+
+
+_SELECTED: dict[str, Callable[[Selection], list[str]]] = {
+    "experiment": parts.main_part,
+    "tests": parts.tests_part,
+    "sweep": parts.sweep_part,
+    "times": parts.times_part,
+    "cost": parts.cost_part,
+}
+_WHOLE: dict[str, Callable[[Results, str], list[str]]] = {
+    "overview": overview.overview_part,
+    "searches": overview.searches_part,
+}
+
+
+def drawings(text: str, runs: Path = RUNS) -> Iterator[Drawing]:
+    """The figures of a page."""
     for match in _MARK.finditer(text):
         _, kind, name, words, *_ = match.groups()
         if kind != "list":
-            yield kind, select(load(name, runs / name), words.split())
+            yield from drawings_of(kind, load(name, runs / name), words)
 
 
 def page(text: str, path: Path, runs: Path = RUNS) -> str:
     """The text of a page with all its parts written again."""
-    parts = {
-        "experiment": main_part,
-        "tests": tests_part,
-        "sweep": sweep_part,
-        "cost": cost_part,
-        "figure": lambda selection: figure_part(selection, path),
-    }
 
     def part(match: re.Match[str]) -> str:
         begin, kind, name, words, _, end = match.groups()
         if kind == "list":
             made = list_part(path, runs)
-        elif kind in parts:
-            made = parts[kind](select(load(name, runs / name), words.split()))
         else:
-            raise ConfigError(f"{path}: {kind}: known kinds are {', '.join(parts)}, list")
+            made = parts_of(kind, load(name, runs / name), words, path)
         return begin + "\n\n".join(made) + "\n" * bool(made) + end
 
     return _MARK.sub(part, text)
@@ -414,9 +111,10 @@ def page(text: str, path: Path, runs: Path = RUNS) -> str:
 
 def pages() -> list[Path]:
     """Pages that may have parts."""
-    folders = (DOCS / "experiments", DOCS / "models")
+    folders = (DOCS / "experiments", DOCS / "models", DOCS / "results")
     return [
         DOCS / "experiments.md",
+        DOCS / "results.md",
         *(path for one in folders for path in sorted(one.glob("*.md"))),
     ]
 
@@ -434,15 +132,14 @@ def main() -> int:
     for path in pages():
         text = path.read_text(encoding="utf-8")
         made = page(text, path)
-        drawn = [selection for kind, selection in marks(text, RUNS) if kind == "figure"]
-        stale = [selection for selection in drawn if not is_current(selection)]
+        stale = [drawing for drawing in drawings(text) if not drawing.is_current]
         if made == text and not stale:
             continue
         old.append(path)
         if not arguments.check:
             path.write_text(made, encoding="utf-8")
-            for selection in stale:
-                draw(selection)
+            for drawing in stale:
+                drawing.save()
     for path in old:
         print(path.relative_to(ROOT))
     return int(arguments.check and bool(old))

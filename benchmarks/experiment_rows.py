@@ -16,7 +16,7 @@ from typing import Any
 from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.experiment.rows import RUNS as ROWS
-from recbole_cierec.experiment.rows import Row, read_rows
+from recbole_cierec.experiment.rows import SEARCHES, Row, read_rows
 from recbole_cierec.experiment.spec import Experiment, read_experiment
 from recbole_cierec.experiment.summary import Block, Test, summarize
 from recbole_cierec.files.atomic_write import replacing
@@ -35,12 +35,14 @@ class Results:
         rows: The last row without an error of each run of the file.
         failed: Runs that have only rows with an error.
         over_users: The tests of tests.csv.
+        searches: The last row without an error of each search, by model.
     """
 
     experiment: Experiment
     rows: dict[Run, Row]
     failed: set[Run]
     over_users: dict[Place, list[Test]]
+    searches: dict[str, Row]
 
     @cached_property
     def blocks(self) -> list[Block]:
@@ -78,7 +80,10 @@ def load(name: str | Path, folder: Path) -> Results:
             failed.add(run)
         elif all(row["keys"].get(key) == value for key, value in keys[run[0]].items()):
             found[run] = row
-    return Results(experiment, found, failed - found.keys(), _read_tests(folder / TESTS))
+    searches = {
+        row["model"]: row for row in read_rows(folder / SEARCHES) if row.get("error") is None
+    }
+    return Results(experiment, found, failed - found.keys(), _read_tests(folder / TESTS), searches)
 
 
 def runs_of(experiment: Experiment) -> list[Run]:
@@ -125,17 +130,24 @@ def add(folder: Path, runs: Path = RUNS) -> str:
         The name of the experiment: that of the folder.
     """
     name = folder.resolve().name
-    rows = [without_paths(row) for row in read_rows(folder / ROWS)]
-    if not rows:
+    if not read_rows(folder / ROWS):
         raise ConfigError(f"--add: {folder / ROWS}: no rows")
-    target = runs / name
-    target.mkdir(parents=True, exist_ok=True)
-    rows = list({_run(row): row for row in [*read_rows(target / ROWS), *rows]}.values())
-    with replacing(target / ROWS) as file:
-        file.write("".join(f"{json.dumps(row)}\n" for row in rows).encode())
-    if (folder / TESTS).is_file() and target.resolve() != folder.resolve():
-        shutil.copyfile(folder / TESTS, target / TESTS)
+    (runs / name).mkdir(parents=True, exist_ok=True)
+    for file in (ROWS, SEARCHES):
+        _merge(folder / file, runs / name / file)
+    target = runs / name / TESTS
+    if (folder / TESTS).is_file() and target.resolve() != (folder / TESTS).resolve():
+        shutil.copyfile(folder / TESTS, target)
     return name
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Add rows to those of the repository; the last one of each run stays."""
+    rows = [*read_rows(target), *map(without_paths, read_rows(source))]
+    if rows:
+        kept = {_run(row): row for row in rows}.values()
+        with replacing(target) as file:
+            file.write("".join(f"{json.dumps(row)}\n" for row in kept).encode())
 
 
 def _run(row: Row) -> Run:
@@ -144,7 +156,7 @@ def _run(row: Row) -> Run:
 
 def without_paths(row: Row) -> Row:
     """A row without host, log and folders; of a file only its name."""
-    row = {key: value for key, value in row.items() if key not in ("log", "checkpoint")}
+    row = {key: value for key, value in row.items() if key not in ("log", "checkpoint", "files")}
     for part in ("keys", "machine"):
         if part in row:
             kept = {k: v for k, v in row[part].items() if k not in PLACE_KEYS and k != "host"}

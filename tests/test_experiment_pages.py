@@ -64,16 +64,15 @@ def test_the_pages_hold_the_tables_and_figures_of_the_rows(pages):
     for path in pages.pages():
         text = path.read_text(encoding="utf-8")
         assert pages.page(text, path) == text, f"{path}: run benchmarks/experiment_pages.py"
-        for kind, selection in pages.marks(text, pages.RUNS):
-            if kind == "figure":
-                drawn += len(selection.blocks)
-                assert pages.is_current(selection), f"{path}: run benchmarks/experiment_pages.py"
+        for drawing in pages.drawings(text):
+            drawn += 1
+            assert drawing.is_current, f"{path}: run benchmarks/experiment_pages.py"
     assert drawn >= 2
 
 
 def test_the_main_table_has_means_intervals_and_what_is_missing(pages, write):
     selection = pages.select(write(*ROWS), ["demo"])
-    note, table, missing = pages.main_part(selection)
+    note, table, missing = pages.parts.main_part(selection)
     assert "means over 1 to 2 seeds" in note
     assert table.splitlines()[2:] == [
         "| MF, 0 | **32.00 ± 25.41** | **16.00 ± 12.71** | 9 |",  # t(.975, 1) = 12.706
@@ -81,7 +80,7 @@ def test_the_main_table_has_means_intervals_and_what_is_missing(pages, write):
         "| VBPR | <u>25.00</u> | <u>12.50</u> | 9 |",
     ]
     assert missing == "Not run yet: seed 2 of MF, 1; VBPR."
-    assert pages.main_part(pages.select(write(), ["demo"])) == [
+    assert pages.parts.main_part(pages.select(write(), ["demo"])) == [
         "Not run yet: all seeds of all models."
     ]
 
@@ -103,7 +102,7 @@ def test_rows_are_found_by_their_names_and_the_last_one_counts(pages, write):
 
 
 def test_a_sweep_has_a_row_each_family_and_a_column_each_value(pages, write):
-    note, table = pages.sweep_part(pages.select(write(*ROWS[1:]), ["demo", "recall@10"]))
+    note, table = pages.parts.sweep_part(pages.select(write(*ROWS[1:]), ["demo", "recall@10"]))
     assert table.splitlines() == [
         "| `annotations_wrong` | 0 | 1 | without variants |",
         "| --- | ---: | ---: | ---: |",
@@ -115,7 +114,7 @@ def test_a_sweep_has_a_row_each_family_and_a_column_each_value(pages, write):
 
 def test_tests_are_paired_by_seed_and_take_intervals_over_users_from_their_file(pages, write):
     rows = (*ROWS, row("VBPR", 2, 0.28))
-    note, table = pages.tests_part(pages.select(write(*rows), ["demo", "recall@10"]))
+    note, table = pages.parts.tests_part(pages.select(write(*rows), ["demo", "recall@10"]))
     assert "no intervals over users" in note
     assert table.splitlines()[2:] == ["| MF, 0 | 2 | +5.50, p 0.12 |", "| MF, 1 | 1 | -5.00 |"]
     known = Test("MF, 0", "recall@10", 0.055, 0.01, 0.09, 0.004, 0.02, 0.1, 900, 2)
@@ -125,7 +124,7 @@ def test_tests_are_paired_by_seed_and_take_intervals_over_users_from_their_file(
         writer.writerow(["dataset", "protocol", "baseline", *vars(known)])
         for test in (known, stale):
             writer.writerow(["demo", "default", "VBPR", *vars(test).values()])
-    note, table = pages.tests_part(pages.select(write(*rows), ["demo", "recall@10"]))
+    note, table = pages.parts.tests_part(pages.select(write(*rows), ["demo", "recall@10"]))
     assert "bootstrap intervals over 900 users" in note
     assert table.splitlines()[2:] == [
         "| MF, 0 | 2 | **+5.50 (+1.00 to +9.00), p 0.004** |",
@@ -135,22 +134,24 @@ def test_tests_are_paired_by_seed_and_take_intervals_over_users_from_their_file(
 
 def test_the_cost_names_runs_time_and_what_differs_from_the_file(pages, write):
     changed = row("VBPR", 1, 0.2, keys={"epochs": 5, "encoder_weights": "/home/me/net.pth"})
-    (line,) = pages.cost_part(pages.select(write(*ROWS[:3], changed), []))
+    (line,) = pages.parts.cost_part(pages.select(write(*ROWS[:3], changed), []))
     assert line.startswith("4 of 12 runs, seeds 1 and 2; 2.0 minutes of processor time on 2 cores")
     assert "wall time 3.0 times that; recbole-cierec 0.1, recbole 1.2, torch 2.1" in line
     assert line.endswith("Set for these runs: `encoder_weights: net.pth`, `epochs: 5`.")
 
 
-def test_a_figure_is_redrawn_when_its_rows_change(pages, write, monkeypatch):
-    monkeypatch.setattr(pages, "DOCS", Path.cwd())
+def test_a_figure_is_redrawn_when_its_rows_change(pages, write, benchmark_module, monkeypatch):
+    module = benchmark_module("experiment_figures")
+    monkeypatch.setattr(module, "DOCS", Path.cwd())
     Path("experiments").mkdir()
-    selection = pages.select(write(*ROWS), ["recall@10"])
-    assert not pages.is_current(selection)
-    pages.draw(selection)
-    assert pages.is_current(selection)
-    (link,) = pages.figure_part(selection, Path.cwd() / "models" / "MF.md")
-    assert link == "![Trial: recall@10](../experiments/trial-demo-default.svg)"
-    assert not pages.is_current(pages.select(write(*ROWS[1:]), ["recall@10"]))
+    (drawing,) = module.drawings_of("figure", write(*ROWS), "recall@10")
+    assert not drawing.is_current
+    drawing.save()
+    assert drawing.is_current
+    link = "![Trial: recall@10](../experiments/trial-demo-default.svg)"
+    assert drawing.link(Path.cwd() / "models" / "MF.md") == link
+    (drawing,) = module.drawings_of("figure", write(*ROWS[1:]), "recall@10")
+    assert not drawing.is_current
 
 
 def test_added_rows_name_no_machine(benchmark_module, in_tmp):
@@ -180,3 +181,91 @@ def test_committed_rows_name_no_machine(benchmark_module):
 def test_a_mark_with_an_unknown_word_is_an_error(pages, write, words):
     with pytest.raises(ConfigError, match=f"trial: {words[-1]}: no data set, protocol or metric"):
         pages.select(write(*ROWS), words)
+
+
+OVERVIEW = """
+title: Trial
+models: [{name: MF, variants: {bpr: {}, softmax: {loss: softmax}}}, VBPR, Pop, BPR]
+datasets: [demo]
+protocols: {user500: {}, full: {eval_args: {mode: full}}}
+seeds: [1, 2]
+search: {seconds: 60}
+drop_below: 0.9
+overrides: {epochs: 9}
+report: {baseline: VBPR, metrics: [recall@10], groups: [all, cold]}
+"""
+COLUMNS = '"all items"=user500/recall@10 cold=user500/recall@10_cold full=full/recall@10'
+
+
+@pytest.fixture
+def overview(in_tmp, pages):
+    """The overview's module, and its results from rows."""
+
+    def results(*rows: dict):
+        Path("trial.yaml").write_text(OVERVIEW)
+        Path("runs").mkdir(exist_ok=True)
+        Path("runs/rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+        return pages.load("trial.yaml", Path("runs"))
+
+    return pages.overview, results
+
+
+def ranked(model, seed, value, protocol="user500", **parts):
+    keys = {"loss": "softmax"} if model == "MF, softmax" else {}
+    valid = {"valid_score": value, "valid_metric": "Recall@10"}
+    return row(model, seed, value, protocol=protocol, keys=keys, **valid, **parts)
+
+
+RANKED = (
+    ranked("VBPR", 1, 0.30), ranked("VBPR", 2, 0.34), ranked("Pop", 1, 0.10),
+    ranked("MF, softmax", 1, 0.40), ranked("MF, bpr", 1, 0.20, "full"),
+)  # fmt: skip
+
+
+def test_an_overview_has_a_column_each_protocol_and_the_best_on_top(overview):
+    module, results = overview
+    table, missing = module.overview_part(results(*RANKED), COLUMNS)
+    assert table.splitlines() == [
+        "| model | all items | cold | full |",
+        "| --- | ---: | ---: | ---: |",
+        "| MF, softmax | **40.0** | **20.0** |  |",
+        "| VBPR | <u>32.0 ± 25.4</u> | <u>16.0 ± 12.7</u> |  |",  # t(.975, 1) = 12.706
+        "| Pop † | 10.0 | 5.0 |  |",  # below .9 of MF's .40: its second seed does not run
+        "| MF, bpr |  |  | **20.0** |",
+    ]
+    assert missing == "5 of 19 runs are made; blank: no run yet."  # 5 models x 2 x 2, less Pop's
+
+
+def test_panels_draw_each_column_and_follow_the_rows(overview, benchmark_module, monkeypatch):
+    module, results = overview
+    drawings = benchmark_module("experiment_figures")
+    monkeypatch.setattr(drawings, "DOCS", Path.cwd())
+    Path("figures").mkdir()
+    (drawing,) = drawings.drawings_of("panels", results(*RANKED), COLUMNS)
+    drawing.save()
+    (other,) = drawings.drawings_of("panels", results(*RANKED[1:]), COLUMNS)
+    assert (drawing.is_current, other.is_current) == (True, False)
+    found = results(*RANKED)
+    left, _, right = module.draw(found, module.columns(found, COLUMNS)).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["MF", "VBPR", "Pop"]
+    assert [bar.get_width() for bar in left.patches] == pytest.approx([32.0, 10.0])
+    assert left.lines[0].get_xdata() == pytest.approx([40.0]), "softmax is a diamond"
+    assert [bar.get_width() for bar in right.patches] == pytest.approx([20.0])
+
+
+def test_searches_show_what_they_found(overview):
+    module, results = overview
+    one = {"key": "s", "model": "VBPR", "dataset": "demo", "protocol": "user500", "seed": 1}
+    one |= {"error": None, "trials": 7, "pruned": 3, "valid_score": 0.4567}
+    one |= {"settings": {"learning_rate": 0.1}, "seconds": {"trials_cpu": 61.2}}
+    Path("runs").mkdir()
+    Path("runs/searches.jsonl").write_text(json.dumps(one) + "\n")
+    (table,) = module.searches_part(results())
+    assert table.splitlines()[2:] == ["| VBPR | 7 | 3 | 61 | 45.7 | `learning_rate: 0.1` |"]
+
+
+@pytest.mark.parametrize("word", ["x=user500/recall@5", "x=cold/recall@10", "user500"])
+def test_an_overview_refuses_an_unknown_column(overview, word):
+    module, results = overview
+    with pytest.raises(ConfigError, match="trial: .*: a column is HEAD=PROTOCOL/METRIC"):
+        module.overview_part(results(), word)
