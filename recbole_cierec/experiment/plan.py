@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -111,7 +111,7 @@ def _key(digest: str, *names: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """All searches and runs, in the order in which they start: seed by seed.
+    """All searches and runs; runs are in the order in which they start: seed by seed.
 
     Attributes:
         drop_below: As in the file.
@@ -120,6 +120,16 @@ class Plan:
     searches: tuple[Search, ...]
     runs: tuple[Run, ...]
     drop_below: float | None = None
+
+    @property
+    def tasks(self) -> Iterator[Search | Run]:
+        """Each search right before the first run that needs it, so that rows come early."""
+        begun = set()
+        for run in self.runs:
+            if run.search is not None and run.search.key not in begun:
+                begun.add(run.search.key)
+                yield run.search
+            yield run
 
     def left(self, done: Done) -> list[Run]:
         """Runs without a row that are not dropped."""
@@ -194,6 +204,10 @@ class Done:
     def run(self, run: Run) -> bool:
         """Whether a run has its row."""
         return run.is_done(self.runs.get(run.key), self.settings(run))
+
+    def task(self, task: Search | Run) -> bool:
+        """Whether a search or a run is done."""
+        return self.search(task) if isinstance(task, Search) else self.run(task)
 
 
 def make_plan(experiment: Experiment) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -17,7 +17,7 @@ from recbole_cierec.distributed.launch import MOST_PROCESSES
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.experiment.estimate import describe
 from recbole_cierec.experiment.folder import Folder
-from recbole_cierec.experiment.plan import Plan, Run, make_plan
+from recbole_cierec.experiment.plan import Done, Plan, Run, make_plan
 from recbole_cierec.experiment.plots import write_plots
 from recbole_cierec.experiment.processes import Slot
 from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
@@ -132,18 +132,15 @@ class _Runner:
         }
         of_search = {run.key: run.search.key for run in self.plan.runs if run.search is not None}
         failed |= {run for run, search in of_search.items() if search in failed}
-        tasks: list[Task] = [one for one in self.plan.searches if not done.search(one)]
-        ready = [one for one in tasks if one.key not in failed]
+        gone = failed | self.plan.dropped(done)
+        undecided = self.plan.undecided(done, failed)
+        ready: list[Task] = []
         waiting: list[Task] = []
-        dropped, undecided = self.plan.dropped(done), self.plan.undecided(done, failed)
-        for run in self.plan.runs:
-            if run.key in failed or done.run(run) or run.key in dropped:
+        for task in self.plan.tasks:
+            if task.key in gone or done.task(task):
                 continue
-            searching = run.search is not None and not done.search(run.search)
-            leader = run.leader
-            led = leader is not None and leader.key not in failed | dropped and not done.run(leader)
-            waits = searching or led or run.key in undecided
-            (waiting if waits else ready).append(run)
+            waits = isinstance(task, Run) and (task.key in undecided or _waits(task, done, gone))
+            (waiting if waits else ready).append(task)
         return ready, waiting
 
     def clean(self) -> None:
@@ -256,6 +253,19 @@ class _Runner:
         path = self.folder.rows if isinstance(task, Run) else self.folder.searches
         append_row(path, {**row, "seconds": {"wall": 0.0}})
         self.report(task)
+
+
+def _waits(run: Run, done: Done, gone: Set[str]) -> bool:
+    """Whether a run waits for its search, or for the run whose model it tests.
+
+    Args:
+        run: The run.
+        done: What is done.
+        gone: Keys of tasks that will not be done.
+    """
+    if run.search is not None and not done.search(run.search):
+        return True
+    return run.leader is not None and run.leader.key not in gone and not done.run(run.leader)
 
 
 def _test_text(row: Row) -> str:

@@ -185,6 +185,16 @@ def test_runs_have_the_settings_that_validation_chose(data, in_tmp):
     assert result["rows"][0]["valid_score"] == best["valid"], "the search has the first seed"
 
 
+def test_rows_of_a_model_come_before_the_next_search(data, in_tmp, capsys):
+    models = [{"name": name, "search": {"learning_rate": [0.1, 0.2]}} for name in ("MF", "BPR")]
+    experiment(data, models=models, search={"trials": 1}, seeds=[1, 2])
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    first = [*("search, MF", "MF on", "search, BPR", "BPR on"), "MF on", "BPR on"]
+    assert [
+        line.partition("] ")[2][: len(begin)] for line, begin in zip(said, first, strict=True)
+    ] == first
+
+
 def test_a_fixed_key_is_not_searched_and_seconds_end_a_search(data, in_tmp):
     ranges = {"learning_rate": [0.1, 0.2], "reg_weight": [0.0, 0.01]}
     models = [{"name": "MF", "search": ranges, "keys": {"learning_rate": 0.05}}]
