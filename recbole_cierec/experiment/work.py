@@ -106,20 +106,7 @@ def _run(
         "checkpoint_dir": str(folder.run(run.key)),
         "show_progress": False,
     }
-    resumed, leader = _unfinished(folder, run.key), None
-    if not resumed and run.leader is not None:
-        done = folder.done()  # a leader that failed may have left a checkpoint of an early epoch
-        if done.run(run.leader) and folder.lend_checkpoint(run.leader.key, run.key):
-            leader = done.runs[run.leader.key]
-    try:
-        result = _train(run, keys, auto=resumed or leader is not None)
-    except CheckpointError:
-        if not resumed and leader is None:
-            raise
-        getLogger().warning(f"{run.key}: its checkpoint does not fit; it is trained again")
-        folder.remove_run(run.key)
-        resumed, leader = _unfinished(folder, run.key), None
-        result = _train(run, keys, auto=False)
+    result, resumed, leader = _result(folder, run, keys)
     seconds = {name: round(value, 2) for name, value in result["seconds"].items()}
     if leader is not None:
         resumed = leader["resumed"]
@@ -127,11 +114,7 @@ def _run(
     config = Config(run.model.name, run.dataset, None, keys)
     folder.keep_stages(run.key)
     checkpoint = Path(result["checkpoint"])
-    users = checkpoint.with_suffix("").with_suffix(SUFFIX)
-    kept = folder.users_file(run.key) if users.is_file() else None
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        replace(users, kept)
+    users = _keep_users(folder, run, checkpoint)
     return {
         "settings": settings,
         "keys": run.keys,
@@ -150,10 +133,44 @@ def _run(
         "seconds": seconds,
         **peak_memory(),
         "stages": result["stages"],
-        "users": kept and str(kept.relative_to(folder.path)),
+        "users": users and str(users.relative_to(folder.path)),
         "checkpoint": str(checkpoint) if keep else None,
         "log": result["log_file"],
     }
+
+
+def _result(
+    folder: Folder, run: Run, keys: dict[str, Any]
+) -> tuple[dict[str, Any], bool, Row | None]:
+    """The result of a run, whether it was resumed, and the row of the leader whose model it tests.
+
+    A checkpoint that does not fit is removed, and the run trains from its beginning.
+    """
+    resumed, leader = _unfinished(folder, run.key), None
+    if not resumed and run.leader is not None:
+        done = folder.done()  # a leader that failed may have left a checkpoint of an early epoch
+        if done.run(run.leader) and folder.lend_checkpoint(run.leader.key, run.key):
+            leader = done.runs[run.leader.key]
+    try:
+        return _train(run, keys, auto=resumed or leader is not None), resumed, leader
+    except CheckpointError:
+        if not resumed and leader is None:
+            raise
+        getLogger().warning(f"{run.key}: its checkpoint does not fit; it is trained again")
+        folder.remove_run(run.key)
+        resumed = _unfinished(folder, run.key)
+        return _train(run, keys, auto=False), resumed, None
+
+
+def _keep_users(folder: Folder, run: Run, checkpoint: Path) -> Path | None:
+    """Move the results by user to where they stay; None: the run has none."""
+    users = checkpoint.with_suffix("").with_suffix(SUFFIX)
+    if not users.is_file():
+        return None
+    kept = folder.users_file(run.key)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    replace(users, kept)
+    return kept
 
 
 def _train(run: Run, keys: dict[str, Any], auto: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ QUESTIONS = {
 }
 PLANS = {"demo": (6, 0), "paper-table-2": (36, 0), "paper-table-3": (39, 0)}
 PLANS |= {name: (count, 0) for name, count in QUESTIONS.items()}
-PLANS |= {"content-prior": (150, 0), "hm-week": (620, 30), "ml-100k-posters": (372, 30)}
+PLANS |= {"content-prior": (150, 0), "hm-week": (620, 24), "ml-100k-posters": (372, 30)}
 
 
 def test_all_are_known():
@@ -58,7 +58,7 @@ def test_the_steps_of_the_ablation_share_all_settings_but_the_backbone():
 
 def test_both_main_results_have_the_same_models_and_full_trains_nothing(in_tmp):
     one, two = (read_experiment(name) for name in ("hm-week", "ml-100k-posters"))
-    assert one.models == two.models
+    assert [(m.label, m.keys) for m in one.models] == [(m.label, m.keys) for m in two.models]
     assert one.protocols == two.protocols
     (in_tmp / "hm-week").mkdir()
     few = [model for model in one.models if model.label in ("Pop", "VBPR, softmax")]
