@@ -1,4 +1,4 @@
-"""Where the training speed comes from, one thread; figures in docs/performance.md.
+"""Where the training speed comes from, one thread; figures in docs/performance/training.md.
 
     python benchmarks/ablation.py --data_path=DIR [--models=BPR,MF,VBPR --rounds=3]
         [--what=parts,steps,shares] [--out=benchmarks/runs/ablation.jsonl]

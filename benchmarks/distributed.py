@@ -1,4 +1,4 @@
-"""Training by one process and by two, one thread each; figures in docs/performance.md.
+"""Training by one process and by two, one thread each; figures in docs/performance/processes.md.
 
     python benchmarks/distributed.py --data_path=DIR [--rounds=3 --what=VBPR;CIERec]
         [--out=benchmarks/runs/distributed.jsonl]

@@ -1,4 +1,4 @@
-"""Training on pictures against a bare ResNet18; figures in docs/performance.md.
+"""Training on pictures against a bare ResNet18; figures in docs/performance/pictures.md.
 
     python benchmarks/end_to_end.py --data_path=DIR [--size=64 --model=MF_Image --device=cpu]
         [--only=finetune,bfloat16] [--out=benchmarks/runs/end-to-end.jsonl]

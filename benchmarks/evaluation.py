@@ -1,4 +1,4 @@
-"""Speed of evaluation on the synthetic set, one thread; figures in docs/performance.md.
+"""Speed of evaluation on the synthetic set, one thread; figures in docs/performance/ranking.md.
 
     python benchmarks/evaluation.py --data_path=DIR [--what=user500,full,cierec,rank] [--runs=3]
         [--out=benchmarks/runs/rank-cierec.jsonl --code=now]

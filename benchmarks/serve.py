@@ -1,4 +1,4 @@
-"""Start, memory, latency and throughput of the server; figures in docs/performance.md.
+"""Start, memory, latency and throughput of the server; figures in docs/performance/ranking.md.
 
     python benchmarks/serve.py saved/VBPR.pth [--data_path=DIR] [--out=benchmarks/runs/serve.jsonl]
 
