@@ -1,4 +1,4 @@
-"""Reading and splitting large data sets: processor seconds and memory, in docs/performance/loading.md.
+"""Reading and splitting large data sets; docs/performance/loading.md.
 
     python benchmarks/load.py --data_path=DIR [--interactions=1000000,5000000] [--rounds=2]
         [--modes=full,user500] [--out=benchmarks/runs/load.jsonl]

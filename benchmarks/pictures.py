@@ -1,4 +1,4 @@
-"""Decoding pictures, building a store, extracting features; figures in docs/performance/pictures.md.
+"""Decoding pictures, building a store, extracting features; docs/performance/pictures.md.
 
     python benchmarks/pictures.py --data_path=DIR [--what=decode,store,extract] [--rounds=5]
         [--out=benchmarks/runs/pictures.jsonl]

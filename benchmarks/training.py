@@ -1,4 +1,4 @@
-"""Training, evaluation and memory on the synthetic set, one thread; figures in docs/performance/training.md.
+"""Training, evaluation and memory on the synthetic set, one thread; docs/performance/training.md.
 
     python benchmarks/training.py --data_path=DIR [--rounds=3 --what=MF,VBPR,...]
         [--out=benchmarks/runs/training.jsonl]
