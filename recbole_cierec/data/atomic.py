@@ -14,7 +14,7 @@ import io
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -82,6 +82,14 @@ def read_atomic(
         if types[field] == "float":
             refuse_rows(path, np.isinf(table[field].to_numpy()), f"{field} is infinite")
     return table, {field: types[field] for field in kept}
+
+
+def format_of(config: Any) -> dict[str, str]:
+    """How a data set's atomic files are written: arguments of the functions that read them."""
+    return {
+        "separator": config["field_separator"],
+        "encoding": config["encoding"] or "utf-8",
+    }
 
 
 def read_header(

@@ -13,7 +13,7 @@ from typing import Any
 from recbole.utils import ModelType
 
 from recbole_cierec.config.schema import KEYS
-from recbole_cierec.data.atomic import TYPES, read_header
+from recbole_cierec.data.atomic import TYPES, format_of, read_header
 from recbole_cierec.data.columns import ROLES
 from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError, nearest
@@ -39,8 +39,7 @@ class Files:
 
     def header(self, path: Path) -> dict[str, str]:
         """The type of each column."""
-        encoding = self.config["encoding"] or "utf-8"
-        return read_header(path, separator=self.config["field_separator"], encoding=encoding)
+        return read_header(path, **format_of(self.config))
 
     def columns(self, file: str | None) -> dict[str, str]:
         """The file of each column, over one file or all."""

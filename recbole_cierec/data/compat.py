@@ -10,6 +10,7 @@ import pandas as pd
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_cierec.data.atomic import (
+    format_of,
     read_atomic,
     read_header,
     split_cells,
@@ -97,10 +98,7 @@ class DatasetCompat(_Base):
         load, unload = self._get_load_and_unload_col(source)
         if load == set():
             return None
-        options = {
-            "separator": self.config["field_separator"],
-            "encoding": self.config["encoding"] or "utf-8",
-        }
+        options = format_of(self.config)
         header = read_header(filepath, **options)
         wanted = {
             field: kind

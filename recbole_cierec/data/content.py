@@ -17,7 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_cierec.data.atomic import read_atomic, read_header, validate_interactions
+from recbole_cierec.data.atomic import (
+    format_of,
+    read_atomic,
+    read_header,
+    validate_interactions,
+)
 from recbole_cierec.data.columns import check_header, refuse_padding
 from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError
@@ -92,10 +97,10 @@ class ItemContent:
         id_field = config["ITEM_ID_FIELD"]
         wanted = [config["image_path_field"], config["annotations_field"]]
         category = [config["category_field"]] if config["category_field"] else []
-        separator, columns = config["field_separator"], {id_field, *wanted, *category}
-        header = read_header(path, separator=separator)
+        columns = {id_field, *wanted, *category}
+        header = read_header(path, **format_of(config))
         check_header(config, "item", {k: v for k, v in header.items() if k in columns}, path)
-        frame, types = read_atomic(path, separator=separator, columns=columns)
+        frame, types = read_atomic(path, **format_of(config), columns=columns)
         validate_interactions(frame, None, id_field, path=path)
         refuse_padding(frame, types, config["seq_separator"], path)
         line_of_id: dict[str, int] = {}

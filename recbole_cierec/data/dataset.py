@@ -25,7 +25,7 @@ from recbole.data.dataset.customized_dataset import (
 )
 from recbole.utils import FeatureType, ModelType
 
-from recbole_cierec.data.atomic import read_atomic
+from recbole_cierec.data.atomic import format_of, read_atomic
 from recbole_cierec.data.cold_dataset import ColdSequenceMixin, ColdSplitMixin
 from recbole_cierec.data.column_keys import Files
 from recbole_cierec.data.columns import PADDING
@@ -77,9 +77,7 @@ class ContentMixin(DatasetCompat):
     def _item_ids_only(self, path: Path) -> pd.DataFrame | None:
         if not path.is_file():
             return None
-        frame, _ = read_atomic(
-            path, separator=self.config["field_separator"], columns={self.iid_field}
-        )
+        frame, _ = read_atomic(path, **format_of(self.config), columns={self.iid_field})
         return frame.drop_duplicates(subset=[self.iid_field])
 
     def _limit_length(self, field: str, cells: list[np.ndarray]) -> list[np.ndarray]:

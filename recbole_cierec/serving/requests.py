@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_cierec.data.atomic import read_atomic
+from recbole_cierec.data.atomic import format_of, read_atomic
 from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import ConfigError, DataError, nearest
 from recbole_cierec.serving.trained import TrainedModel
@@ -78,7 +78,7 @@ def filtered_items(trained: TrainedModel, conditions: str) -> np.ndarray:
     path = atomic_file(Path(config["data_path"]) / f"{config['dataset']}.item")
     if not path.is_file():
         raise DataError(f"{path}: not found, and --where reads it; set data_path")
-    frame, types = read_atomic(path, separator=config["field_separator"])
+    frame, types = read_atomic(path, **format_of(config))
     kept = np.ones(len(frame), dtype=bool)
     for text in conditions.split("&"):
         kept &= _holds(text, frame, types, config["seq_separator"], path)

@@ -21,6 +21,8 @@ from recbole_cierec.distributed.world import world
 from recbole_cierec.errors import ConfigError, DataError, OutputError
 from recbole_cierec.serving import ranking
 from recbole_cierec.serving.ranking import top_items
+from recbole_cierec.serving.trained import load_trained
+from recbole_cierec.serving.web.catalogue import Catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,6 +149,20 @@ def test_a_token_of_a_sequence_selects_an_item(keys):
     wanted = {line[0] for line in lines[1:] if "t3" in line[2].split()}
     known = set(load(done["checkpoint"]).loaders[0]._dataset.field2id_token["item_id"])
     assert set(table["item"]) == wanted & known
+
+
+@pytest.mark.parametrize("vocabulary", ["interacted", "all"])
+def test_every_reader_of_a_file_in_another_encoding_reads_it_as_such(keys, vocabulary):
+    path = Path("data/tiny/tiny.item")
+    text = path.read_text().replace("color:", "title:").replace("blue", "bl\u00e5")
+    path.write_bytes(text.encode("latin-1"))
+    more = {"encoding": "latin-1", "item_vocabulary": vocabulary}
+    done = run("MF_Semantics", "tiny", config_dict=keys(**more))
+    table = recommend(done["checkpoint"], ["u5"], 50, where="title=bl\u00e5", with_seen=True)
+    assert set(table["item"]) <= {f"i{k}" for k in range(0, 39, 3)}
+    trained = load_trained(Path(done["checkpoint"]))
+    number = trained.numbers_of("item", ["i3"])[0]
+    assert Catalogue(trained).describe(number)["title"] == "bl\u00e5"
 
 
 # -- files -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_cierec.data.atomic import read_atomic, read_header
+from recbole_cierec.data.atomic import format_of, read_atomic, read_header
 from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError, PictureError, UserError
 from recbole_cierec.evaluation.candidates import Ragged
@@ -90,12 +90,12 @@ class Catalogue:
         table = self.row_file
         if table is None:
             return {}
-        separator, field = self._config["field_separator"], self._config["ITEM_ID_FIELD"]
-        header = read_header(table, separator=separator)
+        form, field = format_of(self._config), self._config["ITEM_ID_FIELD"]
+        header = read_header(table, **form)
         column = next((name for name in TITLES if name in header), None)
         if column is None:
             return {}
-        frame, _ = read_atomic(table, separator=separator, columns={field, column})
+        frame, _ = read_atomic(table, **form, columns={field, column})
         numbers = self._trained.numbers_of("item", frame[field].tolist())
         texts = frame[column].fillna("").astype(str)
         return {int(n): t.strip() for n, t in zip(numbers, texts, strict=True) if n > 0}
@@ -116,7 +116,7 @@ class Catalogue:
         if table is None:
             return {}
         try:
-            frame, _ = read_atomic(table, separator=self._config["field_separator"])
+            frame, _ = read_atomic(table, **format_of(self._config))
         except DataError as error:
             getLogger().warning(f"items unknown to the model are not looked up: {error}")
             return {}
