@@ -26,11 +26,17 @@ if TYPE_CHECKING:
     from recbole_cierec.data.dataset import VisualDataset
 
 
-BASES = {"MF": MF_Image, "VBPR": VBPR}
+class PictureVBPR(VBPR):
+    """VBPR on pictures alone, as CIERec reads no features of other modalities."""
+
+    reads_features = False
+
+
+BASES = {"MF": MF_Image, "VBPR": PictureVBPR}
 
 
 class CIERec_Base(VisualRecommender):
-    """The backbone: the constructor returns an ``MF_Image`` or a ``VBPR``."""
+    """The backbone: the constructor returns an ``MF_Image`` or a ``PictureVBPR``."""
 
     unseen_items = "content"
 

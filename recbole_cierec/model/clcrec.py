@@ -65,7 +65,7 @@ class CLCRec(VisualRecommender):
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
             n_tokens = len(dataset.content.token_names)
             with self.random_stream("annotations"):
-                self.token_embedding = self.table(n_tokens, self.size, std=1.0)
+                self.token_embedding = self.token_table(n_tokens, self.size, std=1.0)
             n_in += self.size
         self.given = GivenModalities(dataset.content)
         n_in += sum(self.given.sizes.values())

@@ -40,7 +40,7 @@ class DeepStyle(VisualRecommender):
         self.register_buffer("categories", categories, persistent=False)
         self.user_embedding = self.table(self.n_users, self.size)  # p_u
         self.item_embedding = self.table(self.n_items, self.size)  # q_i
-        self.category_embedding = self.table(len(names), self.size)  # l
+        self.category_embedding = self.token_table(len(names), self.size)  # l
         self.encoder = self.item_encoder(config, dataset)  # e_i
         gain = config["content_init_gain"]
         self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E

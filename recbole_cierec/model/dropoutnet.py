@@ -71,7 +71,7 @@ class DropoutNet(VisualRecommender):
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
             n_tokens = len(dataset.content.token_names)
             with self.random_stream("annotations"):
-                self.token_embedding = self.table(n_tokens, self.size, std=1.0)
+                self.token_embedding = self.token_table(n_tokens, self.size, std=1.0)
             n_in += self.size
         self.user_tower = Tower(self.size, hidden, self.size)
         with self.random_stream("item_tower"):

@@ -70,7 +70,7 @@ class HAFR(PairwiseRecommender):
 
     def _set_tokens(self, content: ItemContent, d: int, width: int) -> None:
         self.register_buffer("tokens", content.tokens, persistent=False)
-        self.token_embedding = self.table(len(content.token_names), d)  # c_k
+        self.token_embedding = self.token_table(len(content.token_names), d)  # c_k
         if self.attend_tokens:
             self.token_key = nn.Linear(d, width, bias=False)  # the third of W_a for c_k
             self.token_user = nn.Linear(d, width, bias=False)  # the third for p_u

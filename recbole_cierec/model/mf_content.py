@@ -68,7 +68,7 @@ class MF_Content(VisualRecommender):
         if self.use_annotations:
             self.register_buffer("tokens", dataset.content.tokens, persistent=False)
             with self.random_stream("annotations"):
-                self.token_embedding = self.table(len(dataset.content.token_names), self.size)
+                self.token_embedding = self.token_table(len(dataset.content.token_names), self.size)
 
     def item_side(self, items: Tensor) -> Side:
         vector = torch.zeros(len(items), self.size, device=items.device)

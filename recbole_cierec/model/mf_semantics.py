@@ -32,7 +32,7 @@ class MF_Semantics(VisualRecommender):
         super().__init__(config, dataset)
         self.user_embedding = self.table(self.n_users, self.size)  # p_u
         self.register_buffer("tokens", dataset.content.tokens, persistent=False)
-        self.token_embedding = self.table(len(dataset.content.token_names), self.size)
+        self.token_embedding = self.token_table(len(dataset.content.token_names), self.size)
 
     def item_side(self, items: Tensor) -> Side:
         x = mean_rows(self.token_embedding, self.tokens[items])

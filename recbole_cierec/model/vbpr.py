@@ -46,7 +46,7 @@ class VBPR(VisualRecommender):
         self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
         self.visual_bias = nn.Linear(self.encoder.out_size, 1, bias=False)  # beta'
         nn.init.zeros_(self.visual_bias.weight)
-        self.given = GivenModalities(dataset.content)  # f_m
+        self.given = GivenModalities(dataset.content if self.reads_features else None)  # f_m
         sizes = self.given.sizes
         self.given_projections = ModalityMaps(sizes, self.size, gain, self.random_stream)  # E_m
         self.given_biases = ModalityMaps(sizes, 1, 0.0, self.random_stream)  # beta'_m

@@ -38,7 +38,7 @@ STEPS = ("CIERec_Base", "CIERec_CI", "CIERec_CI_TA", "CIERec_CI_TA_GR", "CIERec"
 
 @pytest.mark.parametrize(("backbone", "base"), [("MF", MF_Image), ("VBPR", VBPR)])
 def test_the_base_is_the_backbone_on_pictures(make, backbone, base):
-    assert type(make("CIERec_Base", backbone=backbone)[-1]) is base
+    assert isinstance(make("CIERec_Base", backbone=backbone)[-1], base)
 
 
 @pytest.mark.parametrize("keys", [{}, {"loss": "softmax"}], ids=str)

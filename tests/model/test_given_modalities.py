@@ -84,6 +84,12 @@ def test_without_ids_rows_follow_the_item_file(home, build):
     assert not model.given.has_audio[number["i39"]]
 
 
+def test_the_base_of_the_ablation_reads_what_cierec_reads(build):
+    for name, more in (("CIERec_Base", {"backbone": "VBPR"}), ("CIERec", {"backbone": "VBPR"})):
+        _, model = build(name, **more)
+        assert not any("text" in key for key in model.state_dict()), name
+
+
 def test_the_image_of_features_is_features_file_by_another_name(home, keys):
     path = str(home / "features.npy")
     one = run("VBPR", "tiny", config_dict=keys(features=None, features_file=path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from model_helpers import shaken
@@ -88,3 +90,19 @@ def test_an_item_without_annotation_is_scored_by_its_other_parts(make):
     bare[0] = False
     assert int(bare.sum()) == 3
     assert torch.equal(scores(reads)[:, bare], scores(without)[:, bare])
+
+
+@pytest.mark.parametrize("name", ["MF_Semantics", "MF_Content", "ContentPrior", "HAFR"])
+def test_as_many_tokens_as_items_make_no_id_table(make, tiny_folder, in_tmp, name):
+    home = shutil.copytree(tiny_folder / "tiny", in_tmp / "tiny")
+    head, *lines = (home / "tiny.item").read_text().splitlines()
+    cells = [line.split("\t") for line in lines]
+    rows = ["\t".join([*cell[:2], f"w{place}"]) for place, cell in enumerate(cells)]
+    text = "\n".join([head, *rows]) + " another\n"  # the data have one item without a line
+    (home / "tiny.item").write_text(text)
+    own = {} if name in ("MF_Semantics", "HAFR") else {"use_annotations": True}
+    *_, model = make(name, data_path=str(in_tmp), **own)
+    table = model.token_embedding
+    assert table.num_embeddings == model.n_items
+    assert all(table is not ids for ids in model.id_tables())
+    assert any(table.weight is weight for weight in model.content_weights())

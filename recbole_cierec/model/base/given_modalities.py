@@ -26,12 +26,16 @@ class GivenModalities(nn.Module):
 
     Attributes:
         sizes: D_m of each modality.
+
+    Args:
+        content: The items' content; None: a model that reads pictures alone.
     """
 
-    def __init__(self, content: Items) -> None:
+    def __init__(self, content: Items | None) -> None:
         super().__init__()
         self.sizes: dict[str, int] = {}
-        for name, given in pictures_of(content).modalities.items():
+        modalities = {} if content is None else pictures_of(content).modalities
+        for name, given in modalities.items():
             self.sizes[name] = given.features.shape[1]
             self.register_buffer(name, given.features, persistent=False)
             self.register_buffer(f"has_{name}", given.has.clone(), persistent=False)

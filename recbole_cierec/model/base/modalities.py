@@ -71,7 +71,9 @@ class ItemModalities(GraphRecommender):
             weights = token_weights(tokens, self.seen > 0)
             self.register_buffer("token_weights", weights, persistent=False)
             with self.random_stream("annotations"):
-                self.token_embedding = self.table(len(dataset.content.token_names), self.size, gain)
+                self.token_embedding = self.token_table(
+                    len(dataset.content.token_names), self.size, gain
+                )
         self.given = GivenModalities(dataset.content)
         self._given_names = {f"{name} features": name for name in self.given.sizes}
         self.modalities += self._given_names

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from recbole_cierec.data.dataset import VisualDataset
 
 
+class TokenTable(nn.Embedding):
+    """Vectors of a vocabulary of content: no id table, even with as many rows as items."""
+
+
 class VisualRecommender(Scoring, GeneralRecommender):
     """RecBole general recommender with content and exact ranking.
 
@@ -153,7 +157,13 @@ class VisualRecommender(Scoring, GeneralRecommender):
 
     def table(self, rows: int, columns: int, std: float | None = None) -> nn.Embedding:
         """A normal table of vectors, with standard deviation ``std`` or ``init_std``."""
-        table = nn.Embedding(rows, columns)
+        return self._normal(nn.Embedding(rows, columns), std)
+
+    def token_table(self, rows: int, columns: int, std: float | None = None) -> nn.Embedding:
+        """As :meth:`table`, for tokens or categories of the content."""
+        return self._normal(TokenTable(rows, columns), std)
+
+    def _normal(self, table: nn.Embedding, std: float | None) -> nn.Embedding:
         nn.init.normal_(table.weight, std=self.init_std if std is None else std)
         return table
 
@@ -326,7 +336,9 @@ class VisualRecommender(Scoring, GeneralRecommender):
         return [
             name
             for name, module in self.named_children()
-            if isinstance(module, nn.Embedding) and module.num_embeddings in rows
+            if isinstance(module, nn.Embedding)
+            and not isinstance(module, TokenTable)
+            and module.num_embeddings in rows
         ]
 
     def id_tables(self) -> list[nn.Embedding]:
