@@ -12,7 +12,7 @@ from recbole_cierec.evaluation.eval_mode import EvalMode
 
 _KEYS = ("split", "order", "group_by", "mode")
 _COMPLETE = {"split": {"RS": [1, 1, 1]}, "order": "TO", "group_by": "user", "mode": "full"}
-_LEAVE_ONE_OUT = ("valid_and_test", "valid_only", "test_only")
+_LEAVE_ONE_OUT = "valid_and_test"
 
 
 def checked_eval_args(value: Any, origin: str) -> dict[str, Any]:
@@ -50,16 +50,18 @@ def _check(args: Mapping[str, Any], origin: str) -> None:
 def _check_split(split: Any, origin: str) -> None:
     if not isinstance(split, Mapping) or len(split) != 1:
         raise ConfigError(
-            f"{origin}: eval_args.split must be {{RS: [train, valid, test]}}, {{LS: WHICH}},"
+            f"{origin}: eval_args.split must be {{RS: [train, valid, test]}}, {{LS: valid_and_test}},"
             f" {{COLD_ITEM: [...]}} or {{COLD_USER: [...]}}, not {split!r}"
         )
     ((kind, parts),) = split.items()
     if kind == "RS":
         check_shares(parts, origin, "RS")
     elif kind == "LS":
-        if parts not in _LEAVE_ONE_OUT:
-            listed = ", ".join(_LEAVE_ONE_OUT)
-            raise ConfigError(f"{origin}: eval_args.split LS must be one of {listed}")
+        if parts != _LEAVE_ONE_OUT:
+            raise ConfigError(
+                f"{origin}: eval_args.split LS must be {_LEAVE_ONE_OUT}, not {parts!r}: validation "
+                "chooses the epoch and the test is reported"
+            )
     elif kind in COLD_KINDS:
         ColdSplit.parse(kind, parts, origin)
     else:

@@ -158,11 +158,6 @@ def planted_truth(seed: int = 2307) -> PlantedTruth:
     )
 
 
-def planted_scores(seed: int = 2307) -> np.ndarray:
-    """Utilities float64 [users, items], see :attr:`PlantedTruth.scores`."""
-    return planted_truth(seed).scores
-
-
 def _draw_interactions(truth: PlantedTruth, seed: int) -> np.ndarray:
     """Draw interactions: int64 [interactions, 3] of user, item and minute, in order of time.
 

@@ -46,6 +46,8 @@ def choose_port(port: str | int, *, alone: bool) -> str:
     """
     try:
         number = int(port)
+        if number < 1:
+            raise ValueError("port 0 would be another one for each process")
         with socket.socket() as probe:
             probe.bind(("", number))
         return str(number)

@@ -14,7 +14,6 @@ import numpy as np
 
 from recbole_cierec.evaluation.cold_split import ColdSplit
 
-COUNTS = ("test", "train", "total")
 ITEM_GROUPS = ("item_unseen", "item_rare", "item_common")
 
 

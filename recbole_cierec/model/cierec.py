@@ -228,12 +228,11 @@ class CIERec(VisualRecommender):
 
     @torch.no_grad()
     def vectors(self) -> tuple[Side, Side] | None:
+        if self.use_gates:  # v_i sees the user
+            return None
         user = self.serving_side(torch.arange(self.n_users, device=self.seen.device))
         item = self.all_items()
-        ranking = self._item_ranking(item)
-        if not isinstance(ranking, FixedRanking):  # v_i sees the user
-            return None
-        p, f = user.vector, ranking.vectors
+        p, f = user.vector, FixedRanking(self.fusion, item).vectors
         if self.with_vbpr:
             p, f = (torch.cat([x, s["content"]], 1) for x, s in ((p, user), (f, item)))
         return Side(p, user.bias), Side(f, item.bias)

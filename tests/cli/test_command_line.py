@@ -206,7 +206,7 @@ def test_the_error_of_a_process_is_raised_though_another_ends_first(quick_proces
     assert str(error.value) == "a.inter: no such file"
 
 
-@pytest.mark.parametrize("port", ["x", "", "70000", "-1"])
+@pytest.mark.parametrize("port", ["x", "", "70000", "-1", "0", 0])
 def test_what_is_no_port_is_refused(port):
     with pytest.raises(ConfigError, match="is not a number from 1 to 65535"):
         choose_port(port, alone=True)

@@ -288,7 +288,7 @@ PARTS_OF_EVAL_ARGS = {
     "order": ("{order: RO}", {"order": "RO"}),
     "mode": ("{mode: uni100}", {"mode": {"valid": "uni100", "test": "uni100"}}),
     "split": ("{split: {RS: [0.8, 0.1, 0.1]}}", {"split": {"RS": [0.8, 0.1, 0.1]}}),
-    "two": ("{group_by: none, split: {LS: valid_only}}", {"split": {"LS": "valid_only"}}),
+    "two": ("{group_by: none, split: {LS: valid_and_test}}", {"split": {"LS": "valid_and_test"}}),
 }
 
 

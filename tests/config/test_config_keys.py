@@ -173,7 +173,8 @@ def test_values_get_the_type_of_their_key(key, text, value):
         ("eval_args", "{split: {RS: [0.8, 0.2]}}", "split RS must be three shares"),
         ("eval_args", "{split: {RS: [0, 0, 0]}}", "split RS must be three shares"),
         ("eval_args", "{split: {XX: [1, 1, 1]}}", "COLD_ITEM or COLD_USER, not 'XX'"),
-        ("eval_args", "{split: {LS: last}}", "split LS must be one of valid_and_test"),
+        ("eval_args", "{split: {LS: last}}", "split LS must be valid_and_test, not 'last'"),
+        ("eval_args", "{split: {LS: valid_only}}", "split LS must be valid_and_test"),
         ("train_neg_sample_args", "{distribution: normal}", "must be one of uniform, popularity"),
     ],
 )

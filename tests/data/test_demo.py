@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from recbole_cierec.data import demo
-from recbole_cierec.data.demo import ensure_demo, planted_scores, planted_truth
+from recbole_cierec.data.demo import ensure_demo, planted_truth
 from recbole_cierec.errors import DataError
 
 SEED = 2307
@@ -172,13 +172,15 @@ def test_bytes_are_those_of_every_other_machine(folder):
 
 
 def test_planted_scores_are_a_function_of_the_seed():
-    assert planted_scores().shape == (demo.N_USERS, demo.N_ITEMS)
-    assert np.array_equal(planted_scores(), planted_scores(SEED))
-    assert not np.array_equal(planted_scores(), planted_scores(1))
+    scores = planted_truth().scores
+    assert scores.shape == (demo.N_USERS, demo.N_ITEMS)
+    assert np.array_equal(scores, planted_truth(SEED).scores)
+    assert not np.array_equal(scores, planted_truth(1).scores)
 
 
 def test_planted_score_is_taste_plus_circle_plus_appeal():
-    truth, scores = planted_truth(), planted_scores()
+    truth = planted_truth()
+    scores = truth.scores
     for user, item in ((0, 0), (17, 404), (899, 999)):
         liked = sum(truth.tastes[user, k] for k in np.flatnonzero(truth.elements[item]))
         circle = demo.CIRCLE_WEIGHT * (truth.user_circle[user] == truth.item_circle[item])
