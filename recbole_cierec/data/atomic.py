@@ -14,7 +14,7 @@ import io
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -84,12 +84,16 @@ def read_atomic(
     return table, {field: types[field] for field in kept}
 
 
-def format_of(config: Any) -> dict[str, str]:
-    """How a data set's atomic files are written: arguments of the functions that read them."""
-    return {
-        "separator": config["field_separator"],
-        "encoding": config["encoding"] or "utf-8",
-    }
+class Format(TypedDict):
+    """How an atomic file is written: arguments of the functions that read it."""
+
+    separator: str
+    encoding: str
+
+
+def format_of(config: Any) -> Format:
+    """How the atomic files of a data set are written."""
+    return Format(separator=config["field_separator"], encoding=config["encoding"] or "utf-8")
 
 
 def read_header(
