@@ -54,7 +54,7 @@ class _ColorFormatter(colorlog.ColoredFormatter):
 
 
 class _ConsoleFormatter(logging.Formatter):
-    """Lines for a person as they are, other records with their level; all with the time if the
+    """Lines for users as they are, other records with their level; all with the time if the
     console is verbose. The result is a table and never gets either."""
 
     def __init__(self, stream: TextIO, verbose: bool) -> None:

@@ -10,7 +10,7 @@ import logging
 import re
 from typing import TextIO
 
-# What a person reads during a run is logged here, and its result there. All other INFO records go
+# What users read during a run is logged here, and its result there. All other INFO records go
 # to the run's log file, and to the console with verbose: True (recbole_cierec.logs).
 CONSOLE = logging.getLogger("recbole_cierec.console")
 RESULT = logging.getLogger("recbole_cierec.result")

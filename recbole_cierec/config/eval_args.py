@@ -50,8 +50,8 @@ def _check(args: Mapping[str, Any], origin: str) -> None:
 def _check_split(split: Any, origin: str) -> None:
     if not isinstance(split, Mapping) or len(split) != 1:
         raise ConfigError(
-            f"{origin}: eval_args.split must be {{RS: [train, valid, test]}}, {{LS: valid_and_test}},"
-            f" {{COLD_ITEM: [...]}} or {{COLD_USER: [...]}}, not {split!r}"
+            f"{origin}: eval_args.split must be {{RS: [train, valid, test]}}, "
+            f"{{LS: valid_and_test}}, {{COLD_ITEM: [...]}} or {{COLD_USER: [...]}}, not {split!r}"
         )
     ((kind, parts),) = split.items()
     if kind == "RS":

@@ -34,7 +34,7 @@ def exchanged(
     keeps its own if there are two or more.
 
     Args:
-        having: bool [n], the items with content; only they take part.
+        having: bool [n], the items with content, among which it chooses.
     """
     source = np.arange(len(ids))
     rows = np.flatnonzero(chosen(ids, share, seed, what) & having)

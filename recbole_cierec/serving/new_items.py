@@ -91,8 +91,8 @@ class NewItems:
         taken = [token for token in self.ids if token in number_of]
         if taken:
             raise DataError(
-                f"{self.source}: '{taken[0]}' is an item of the training data; new items need ids "
-                "of their own"
+                f"{self.source}: '{taken[0]}' is an item of the training data; new items need "
+                "other ids"
             )
         self.first = len(known)
         number_of |= {token: self.first + k for k, token in enumerate(self.ids)}

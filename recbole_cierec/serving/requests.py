@@ -1,4 +1,4 @@
-"""Whom a command recommends to and what it chooses from: files of ids, conditions on columns."""
+"""The users and items of a command that recommends: files of ids, conditions on columns."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def filtered_items(trained: TrainedModel, conditions: str) -> np.ndarray:
     numbers = trained.numbers_of("item", ids)
     numbers = np.unique(numbers[numbers > 0])
     if not len(numbers):
-        raise ConfigError(f"--where={conditions}: none of the model's items meets it")
+        raise ConfigError(f"--where={conditions}: it holds for none of the model's items")
     return numbers
 
 

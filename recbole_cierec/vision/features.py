@@ -220,7 +220,7 @@ def _find_together(cache: _Cache) -> np.ndarray | None:
     """The existing numbers, in all processes.
 
     The first compares the checksum of the file, which may be large; the others do so only if they
-    see another file, on a disk of their own.
+    see another file, on a separate disk.
     """
     first = world()[0] == 0
     stamp = stamp_of(cache.file) if first else None  # before the check
