@@ -9,6 +9,7 @@ hold in both.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -154,6 +155,31 @@ def seeds_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return float(stats.ttest_rel(ours, theirs).pvalue)
 
 
+def both_tests(
+    users: tuple[pd.DataFrame, pd.DataFrame] | None,
+    metric: str,
+    means: tuple[Sequence[float], Sequence[float]],
+) -> SeedTest:
+    """Runs against those of a baseline with the same seeds, over users and over seeds.
+
+    Args:
+        users: :func:`seed_means` of both, with a column of the metric; None: they have no results
+            by user.
+        metric: Its name.
+        means: The metric of each seed over all users, of both, in the same order.
+    """
+    t_p = w_p = low = high = math.nan
+    count = 0
+    if users is not None:
+        ours, theirs = users
+        t_p, w_p, count = paired_test(ours, theirs, metric)
+        difference = (ours[metric] - theirs[metric]).dropna().to_numpy()
+        if count:
+            low, high = (float(end[0]) for end in interval(bootstrap_means(difference[:, None])))
+    mean = float(np.mean(means[0]) - np.mean(means[1]))
+    return SeedTest(mean, low, high, count, t_p, w_p, len(means[0]), seeds_test(*means))
+
+
 def compare_seeds(
     runs: Sequence[UserResults], base: Sequence[UserResults], metric: str
 ) -> SeedTest:
@@ -178,16 +204,9 @@ def compare_seeds(
             if metric not in frame:
                 raise DataError(f"{results.path}: has no {metric} by user")
             frames[side].append(frame)
-    a, b = (seed_means(side) for side in frames)
-    t_p, wilcoxon_p, users = paired_test(a, b, metric)
-    difference = (a[metric] - b[metric]).dropna()
-    low, high = interval(bootstrap_means(difference.to_numpy()[:, None]))
-    means = [[float(frame[metric].mean()) for frame in side] for side in frames]
-    seeds_p = seeds_test(*means)
-    return SeedTest(
-        float(difference.mean()), float(low[0]), float(high[0]), users, t_p, wilcoxon_p,
-        len(seeds), seeds_p,
-    )  # fmt: skip
+    of_runs, of_base = ([float(frame[metric].mean()) for frame in side] for side in frames)
+    users = seed_means(frames[0]), seed_means(frames[1])
+    return both_tests(users, metric, (of_runs, of_base))
 
 
 def read_seeds(paths: Iterable[Path]) -> list[UserResults]:

@@ -14,12 +14,11 @@ from recbole.evaluator.register import metrics_dict
 
 from recbole_cierec.config.schema import noise_keys
 from recbole_cierec.evaluation.over_seeds import (
+    both_tests,
     bootstrap_means,
     by_user,
     interval,
-    paired_test,
     seed_means,
-    seeds_test,
     t_interval,
 )
 from recbole_cierec.evaluation.per_user import read_per_user
@@ -171,19 +170,14 @@ class Block:
         if not seeds:
             return None
         means = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
-        difference = float(np.mean(means[0]) - np.mean(means[1]))
-        low = high = t_p = w_p = math.nan
-        users = 0
+        users = None
         frames = [self.frames(one) for one in (model, self.baseline)]
         if all(seed in side and column in side[seed] for side in frames for seed in seeds):
             for seed in seeds:
                 self._check(model, seed)
-            a, b = (self._seed_means(one, tuple(seeds)) for one in (model, self.baseline))
-            t_p, w_p, users = paired_test(a, b, column)
-            if users:
-                low, high = _user_intervals((a - b)[[column]]).get(column, (math.nan,) * 2)
-        p = seeds_test(*means)
-        return Test(model, column, difference, low, high, t_p, w_p, p, users, len(seeds))
+            ours_by_user = self._seed_means(model, tuple(seeds))
+            users = ours_by_user, self._seed_means(self.baseline, tuple(seeds))
+        return Test(model, column, **vars(both_tests(users, column, means)))
 
     def _seed_means(self, model: str, seeds: tuple[int, ...]) -> pd.DataFrame:
         """Each user's means over some seeds, which the tests of all columns share."""
