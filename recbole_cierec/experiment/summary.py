@@ -14,8 +14,8 @@ from recbole.evaluator.register import metrics_dict
 
 from recbole_cierec.config.schema import noise_keys
 from recbole_cierec.evaluation.over_seeds import (
-    both_tests,
     bootstrap_means,
+    both_tests,
     by_user,
     interval,
     seed_means,
