@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_cierec.console.result_table import LABELS, aligned
+from recbole_cierec.console.result_table import aligned
+from recbole_cierec.evaluation.names import ALL, LABELS, join_name
 from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
 from recbole_cierec.evaluation.significance import Comparison, compare, compare_to_level
 from recbole_cierec.terminal import say
 
 OPPONENT = "MF_Content"
 METRIC = "recall@10"
-SAID = ("", "cold", "item_unseen")  # groups with a sentence
+SAID = (ALL, "cold", "item_unseen")  # groups with a sentence
 
 
 def run_demo() -> None:
@@ -50,8 +51,8 @@ def comparison_text(result: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     rows = [["", "users", *names, "chance", "difference", "95 % interval"]]
     sentences = []
     for group, label in LABELS.items():
-        metric = f"{METRIC}_{group}" if group else METRIC
-        if not result["users"].get(group or "all") or metric not in result["chance"]:
+        metric = join_name(METRIC, group)
+        if not result["users"].get(group) or metric not in result["chance"]:
             continue
         level = result["chance"][metric]
         found = compare(ours, theirs, metric)

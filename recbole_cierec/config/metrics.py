@@ -14,14 +14,14 @@ from recbole.utils import EvaluatorType
 from recbole_cierec.errors import ConfigError, nearest
 from recbole_cierec.evaluation.cold_split import ColdSplit
 from recbole_cierec.evaluation.eval_mode import EvalMode
-from recbole_cierec.evaluation.groups import ITEM_GROUPS
+from recbole_cierec.evaluation.names import ITEM_GROUPS, VIEWS
 from recbole_cierec.evaluation.plan import has_views
 
 _WITH_CUT = {"rec.topk", "rec.items"}  # what RecBole's metrics at k need
 _VIEWS, _BY_USERS = "cold_item_views: True or a split COLD_ITEM", "a split COLD_USER"
 _GROUPS = {  # group of results to what it needs
     **dict.fromkeys(("cold", "warm", *ITEM_GROUPS), ""),
-    **dict.fromkeys(("among_cold", "among_warm"), _VIEWS),
+    **dict.fromkeys(VIEWS, _VIEWS),
     **dict.fromkeys(("new", "known"), _BY_USERS),
 }
 

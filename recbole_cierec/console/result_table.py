@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from recbole_cierec.evaluation.names import LABELS, split_name
+
 WIDTH = 100  # characters of a line; more metrics are continued in a second block
-ALL = "all users"
-LABELS = {  # suffix of a result to the name of its row
-    "": ALL,
-    "cold": "cold users",
-    "warm": "warm users",
-    "new": "new users",
-    "known": "known users",
-    "item_unseen": "unseen items",
-    "item_rare": "rare items",
-    "item_common": "common items",
-    "among_cold": "among unseen items",
-    "among_warm": "among seen items",
-}
-_NAME = re.compile(rf"(?P<metric>.+?)(?:_(?P<group>{'|'.join(filter(None, LABELS))}))?")
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """The metric and the group of a result's name.
-
-    >>> split_name("recall@10_item_unseen"), split_name("ndcg_hit@10"), split_name("gauc_cold")
-    (('recall@10', 'item_unseen'), ('ndcg_hit@10', ''), ('gauc', 'cold'))
-    """
-    match = _NAME.fullmatch(name)
-    return (match["metric"], match["group"] or "") if match else (name, "")
 
 
 def _cell(value: float | None) -> str:
@@ -78,7 +55,7 @@ def result_table(
     levels = _by_group(chance or {})
     rows: list[tuple[str, str, Mapping[str, float]]] = []
     for group, values in means.items():
-        count = f"{(users or {}).get(group or 'all', '')}"
+        count = f"{(users or {}).get(group, '')}"
         rows.append((LABELS.get(group, group), count, values))
         if group in spreads:
             rows.append(("  std over candidates", "", spreads[group]))

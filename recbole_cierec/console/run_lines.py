@@ -8,7 +8,7 @@ import numpy as np
 
 from recbole_cierec.evaluation.cold_split import ColdSplit
 from recbole_cierec.evaluation.eval_mode import EvalMode
-from recbole_cierec.evaluation.groups import ITEM_GROUPS
+from recbole_cierec.evaluation.names import ITEM_GROUPS
 
 PHASES = ("training", "validation", "test")
 

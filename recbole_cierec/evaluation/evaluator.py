@@ -20,7 +20,7 @@ from recbole.utils import EvaluatorType
 
 from recbole_cierec.evaluation.chance import Ranked
 from recbole_cierec.evaluation.collector import ROWS, Collected
-from recbole_cierec.evaluation.groups import ITEM_GROUPS
+from recbole_cierec.evaluation.names import ITEM_GROUPS
 from recbole_cierec.evaluation.plan import EvaluationPlan
 
 

@@ -14,8 +14,6 @@ import numpy as np
 
 from recbole_cierec.evaluation.cold_split import ColdSplit
 
-ITEM_GROUPS = ("item_unseen", "item_rare", "item_common")
-
 
 class UserGroups:
     """Cold and warm users; with a COLD_USER split also new users and all others (known).

@@ -32,7 +32,6 @@ from recbole_cierec.evaluation.significance import (
 from recbole_cierec.files.markdown import markdown_table
 
 LEVEL = 0.95
-_GROUP = "group/"
 
 
 @dataclass(frozen=True)
@@ -71,16 +70,8 @@ def by_user(results: UserResults, metrics: Iterable[str]) -> pd.DataFrame:
     Returns:
         One row a user: several test cases of a user (sequential models) are averaged.
     """
-    columns = {}
-    for metric in metrics:
-        name, _, rest = metric.partition("@")  # NDCG_Hit has an underscore too
-        cut, _, group = rest.partition("_")
-        plain = f"{name}@{cut}"
-        if metric in results.values:
-            columns[metric] = results.values[metric]
-        elif plain in results.values and f"{_GROUP}{group}" in results.values:
-            members = results.values[f"{_GROUP}{group}"]
-            columns[metric] = np.where(members, results.values[plain], np.nan)
+    found = {metric: results.of(metric) for metric in metrics}
+    columns = {metric: values for metric, values in found.items() if values is not None}
     frame = pd.DataFrame(columns, index=pd.Index(results.users, name="user"), dtype=float)
     return frame.groupby(level=0).mean()
 

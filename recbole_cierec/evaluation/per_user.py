@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.names import split_name
 from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.files.npy import read_npz
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from recbole_cierec.evaluation.plan import EvaluationPlan
 
 SUFFIX = ".users.npz"
+GROUP = "group/"  # begins the names of groups
 
 
 @dataclass
@@ -45,6 +47,18 @@ class UserResults:
     values: dict[str, np.ndarray]
     about: dict
     path: Path
+
+    def of(self, name: str) -> np.ndarray | None:
+        """Values [n] of a result, nan for users outside of its group; None: it has none.
+
+        Args:
+            name: As in a result: ``recall@10``, ``recall@10_cold``, ``recall@10_among_cold``.
+        """
+        if name in self.values:
+            return self.values[name]
+        metric, group = split_name(name)
+        members, whole = self.values.get(f"{GROUP}{group}"), self.values.get(metric)
+        return None if members is None or whole is None else np.where(members, whole, np.nan)
 
 
 def save_per_user(
@@ -80,7 +94,7 @@ def save_per_user(
     }
     if evaluator.plan.user_groups is not None:
         for name, mask in evaluator.plan.user_groups.masks(evaluator.users).items():
-            arrays[f"group/{name}"] = mask
+            arrays[f"{GROUP}{name}"] = mask
     path = checkpoint.with_suffix("").with_suffix(SUFFIX)
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)

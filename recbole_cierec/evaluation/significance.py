@@ -90,11 +90,9 @@ def values_of(run: UserResults, metric: str) -> np.ndarray:
     Raises:
         DataError: The run lacks the metric.
     """
-    if metric in run.values:
-        return run.values[metric]
-    plain, _, group = metric.rpartition("_")
-    if plain in run.values and f"group/{group}" in run.values:
-        return np.where(run.values[f"group/{group}"], run.values[plain], np.nan)
+    values = run.of(metric)
+    if values is not None:
+        return values
     known = ", ".join(k for k in run.values if "/" not in k)
     raise DataError(f"{run.path}: has no {metric}; it has {known}")
 

@@ -13,6 +13,7 @@ import pandas as pd
 from recbole.evaluator.register import metrics_dict
 
 from recbole_cierec.config.schema import noise_keys
+from recbole_cierec.evaluation.names import join_name
 from recbole_cierec.evaluation.over_seeds import (
     bootstrap_means,
     both_tests,
@@ -25,8 +26,6 @@ from recbole_cierec.evaluation.per_user import read_per_user
 from recbole_cierec.evaluation.significance import check_comparable, holm_of_known
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment, Report
-
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -232,11 +231,7 @@ def smaller_is_better(column: str) -> bool:
 
 def columns_of(report: Report) -> list[str]:
     """The metrics of a report in all its groups, as in a result."""
-    return [
-        metric if group == ALL else f"{metric}_{group}"
-        for metric in report.metrics
-        for group in report.groups
-    ]
+    return [join_name(metric, group) for metric in report.metrics for group in report.groups]
 
 
 def varied_keys(experiment: Experiment) -> frozenset[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from recbole_cierec.evaluation.names import ALL, LABELS, USER_GROUPS
 from recbole_cierec.evaluation.significance import RESAMPLES
 from recbole_cierec.report.blocks import Figure, Figures, Note, Section, Table
 from recbole_cierec.report.drawing import INK, SERIES, Drawing, number
-from recbole_cierec.report.metrics import ALL, LABELS, USER_GROUPS, Mean, group_means, shown_metrics
+from recbole_cierec.report.metrics import Mean, group_means, shown_metrics
 from recbole_cierec.report.source import Source
 
 

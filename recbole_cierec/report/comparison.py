@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from recbole_cierec.config.schema import PLACE_KEYS
+from recbole_cierec.evaluation.names import LABELS, join_name
 from recbole_cierec.evaluation.per_user import UserResults
 from recbole_cierec.evaluation.significance import compare, paired
 from recbole_cierec.report.bars import metric_names
 from recbole_cierec.report.blocks import Card, Figure, Figures, Note, Section, Table
 from recbole_cierec.report.curves import best_curves
 from recbole_cierec.report.drawing import INK, SERIES, Drawing, number
-from recbole_cierec.report.metrics import GROUPS, LABELS, group_values
 from recbole_cierec.report.people import had, rank, recommended
 from recbole_cierec.report.source import Source
 from recbole_cierec.report.tiles import Tiles
@@ -55,7 +55,7 @@ def results_of(pair: Pair) -> tuple[UserResults, UserResults]:
 
 
 def _of_group(results: UserResults, metric: str, group: str) -> UserResults | None:
-    values = group_values(results, metric, group)
+    values = results.of(join_name(metric, group))
     if values is None or np.isnan(values).all():
         return None
     kept = ~np.isnan(values)
@@ -67,7 +67,7 @@ def differences(pair: Pair) -> list[Difference]:
     a, b = results_of(pair)
     found = []
     for metric in [m for m in metric_names(pair[0]) if m in b.values]:
-        for group in GROUPS:
+        for group in LABELS:
             sides = [_of_group(side, metric, group) for side in (a, b)]
             if sides[0] is None or sides[1] is None:
                 continue

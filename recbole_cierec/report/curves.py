@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from recbole_cierec.evaluation.names import ALL, LABELS, split_name
 from recbole_cierec.report.blocks import Figure, Figures, Note, Section
 from recbole_cierec.report.drawing import FAINT, MARKERS, SERIES, Drawing, number
-from recbole_cierec.report.metrics import ALL, GROUPS, LABELS, split_name
 from recbole_cierec.report.source import Source
 from recbole_cierec.trainer.history import Row
 
@@ -85,7 +85,7 @@ def valid_series(rows: list[Row]) -> dict[str, Series]:
         if points and not name.endswith("_std"):
             found.setdefault(metric, {})[group] = points
     return {
-        metric: {LABELS[group]: groups[group] for group in GROUPS if group in groups}
+        metric: {label: groups[group] for group, label in LABELS.items() if group in groups}
         for metric, groups in found.items()
     }
 

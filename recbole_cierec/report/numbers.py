@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from recbole_cierec.config.schema import PLACE_KEYS
-from recbole_cierec.evaluation.groups import ITEM_GROUPS
+from recbole_cierec.evaluation.names import ITEM_GROUPS, LABELS
 from recbole_cierec.files.checkpoint import from_plain
 from recbole_cierec.report.blocks import Section, Table
-from recbole_cierec.report.metrics import LABELS
 from recbole_cierec.report.source import Source
 from recbole_cierec.report.tiles import Tiles
 

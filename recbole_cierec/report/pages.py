@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from recbole_cierec.evaluation.names import ALL, LABELS
 from recbole_cierec.report import comparison
 from recbole_cierec.report.bars import bars_section, metric_names
 from recbole_cierec.report.blocks import Note, Page, Section
 from recbole_cierec.report.curves import curves_section, gates_section
 from recbole_cierec.report.drawing import number
 from recbole_cierec.report.embeddings import item_vectors, map_section, two_maps
-from recbole_cierec.report.metrics import ALL, LABELS, group_means
+from recbole_cierec.report.metrics import group_means
 from recbole_cierec.report.neighbours import neighbours_section
 from recbole_cierec.report.numbers import numbers_section
 from recbole_cierec.report.people import draw_users, failures_section, rank, users_section

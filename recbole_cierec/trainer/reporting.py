@@ -19,7 +19,7 @@ from recbole.utils import get_gpu_usage
 from tqdm import tqdm
 
 from recbole_cierec.console.progress import progress_bar
-from recbole_cierec.console.result_table import split_name
+from recbole_cierec.evaluation.names import split_name
 from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.deferred_loss import LossFunction, Totals
 from recbole_cierec.trainer.guarded_loop import GuardedLoopMixin
@@ -138,7 +138,7 @@ class ReportingMixin(GuardedLoopMixin):
             if not math.isnan(value):
                 metric, group = split_name(name.removesuffix("_std"))
                 end = "_std" if name.endswith("_std") else ""
-                self.tensorboard.add_scalar(f"{metric}/{part}/{group or 'all'}{end}", value, at)
+                self.tensorboard.add_scalar(f"{metric}/{part}/{group}{end}", value, at)
 
     def end_report(self, test_result: Mapping[str, float] | None) -> None:
         """Add the test result to TensorBoard and close its file, which RecBole leaves open."""

@@ -29,7 +29,7 @@ def test_differences_are_paired_means(runs, page):
     a, b = by_user(runs.recboles), by_user(runs.ours)
     rows = {row[0]: row[1:] for row in rows_of(page.find("table")[0])}
     assert a["users"].tolist() == b["users"].tolist()
-    for group, mask in (("all", np.ones(30, bool)), ("warm users", a["group/warm"])):
+    for group, mask in (("all users", np.ones(30, bool)), ("warm users", a["group/warm"])):
         first, second, apart, interval, _, users = rows[f"recall@10, {group}"]
         x, y = a["recall@10"][mask], b["recall@10"][mask]
         assert float(first) == pytest.approx(x.mean(), abs=5e-5)

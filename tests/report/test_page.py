@@ -51,7 +51,7 @@ def test_bars_are_means_over_users_with_their_intervals(runs):
     recall, cold = by_user["recall@10"], by_user["group/cold"]
     rare = by_user["recall@10_item_common"]
     expected = {
-        "all": recall,
+        "all users": recall,
         "cold users": recall[cold],
         "common items": rare[~np.isnan(rare)],
     }

@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recbole_cierec import run
-from recbole_cierec.console.result_table import split_name
+from recbole_cierec.evaluation.names import split_name
 from recbole_cierec.trainer.history import History, history_file
 
 
@@ -30,7 +30,7 @@ def test_metrics_rates_and_gates_are_those_of_the_history(tiny, in_tmp):
     rows = History.read(history_file(Path(result["checkpoint"]))).rows
     for name, value in result["test_result"].items():
         metric, group = split_name(name)
-        tag = f"{metric}/test/{group or 'all'}"
+        tag = f"{metric}/test/{group}"
         if math.isnan(value):
             assert tag not in board.Tags()["scalars"]
         else:
