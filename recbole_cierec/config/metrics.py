@@ -40,8 +40,7 @@ def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None
     def origin(key: str) -> str:
         return origins.get(key, "defaults")
 
-    metrics = values["metrics"]
-    names = [metrics] if isinstance(metrics, str) else [str(name) for name in metrics]
+    names = list(map(str, _listed(values["metrics"])))
     if not names:
         raise ConfigError(f"{origin('metrics')}: 'metrics' names no metric")
     for name in names:
@@ -54,21 +53,29 @@ def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None
             f"{origin('metrics')}: mode labeled of eval_args compares scores with labels, and "
             f"{', '.join(ranked)} rank items; take AUC, LogLoss, MAE or RMSE"
         )
-    topk = values["topk"]
-    topk = [topk] if isinstance(topk, int) else topk
+    topk = _listed(values["topk"])
     if not topk or not all(type(k) is int and k > 0 for k in topk):
         raise ConfigError(f"{origin('topk')}: 'topk' must be whole numbers above 0, not {topk!r}")
     if len(set(topk)) < len(topk):
         raise ConfigError(f"{origin('topk')}: 'topk' names a number twice: {topk}")
     chosen = str(values["valid_metric"])
-    problem = _why_not_computed(chosen, names, topk, values)
+    problem = why_not_computed(chosen, values)
     if problem:
         raise ConfigError(f"{origin('valid_metric')}: valid_metric '{chosen}' {problem}")
 
 
-def _why_not_computed(
-    chosen: str, names: list[str], topk: list[int], values: Mapping[str, Any]
-) -> str:
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str | int) else list(value or [])
+
+
+def why_not_computed(chosen: str, values: Mapping[str, Any]) -> str:
+    """Why a run's result will not have a metric, as the end of a sentence; empty: it has it.
+
+    Args:
+        chosen: ``recall@10``, or of a group ``recall@10_cold``.
+        values: All keys.
+    """
+    names, topk = _listed(values["metrics"]), _listed(values["topk"])
     name, at, rest = chosen.lower().partition("@")
     known = {metric.lower() for metric in names}
     group = ""
@@ -76,7 +83,8 @@ def _why_not_computed(
         parts = ((m, name[len(m) + 1 :]) for m in known if name.startswith(f"{m}_"))
         name, group = next(parts, (name, ""))
     if name not in known:
-        return f"is not among the metrics {', '.join(names)}"
+        hint = nearest(name, names)
+        return f"is not among the metrics {', '.join(names)}{hint}"
     if at:
         cut, _, group = rest.partition("_")
         if not cut.isdecimal() or int(cut) not in topk:
@@ -84,10 +92,11 @@ def _why_not_computed(
     with_cut = bool(_WITH_CUT & set(metric_information[name]))
     if with_cut != bool(at):
         return f"needs a cut, as in {name}@{topk[0]}" if with_cut else "takes no cut"
-    return _why_no_group(group, values) if group else ""
+    return why_no_group(group, values) if group else ""
 
 
-def _why_no_group(group: str, values: Mapping[str, Any]) -> str:
+def why_no_group(group: str, values: Mapping[str, Any]) -> str:
+    """Why a run's result will not have a group, as the end of a sentence; empty: it has it."""
     if group not in _GROUPS:
         hint = nearest(group, _GROUPS) or f"; known are {', '.join(_GROUPS)}"
         return f"names no group '{group}'{hint}"

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from recbole_cierec.config.config import CONFIG_DICT, Config
+from recbole_cierec.config.metrics import why_no_group, why_not_computed
 from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.data.demo import NAME as DEMO
 from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.evaluation.names import ALL
 from recbole_cierec.evaluation.significance import differences
 from recbole_cierec.experiment.rows import Row, latest
 from recbole_cierec.experiment.spec import (
+    GROUPS,
     Budget,
     DatasetSpec,
     Experiment,
@@ -214,10 +217,12 @@ def make_plan(experiment: Experiment) -> Plan:
     """List and check everything.
 
     Raises:
-        UserError: A model, data set, key or range is wrong, or models of one table are ranked by
-            different protocols; the line names file, model and data.
+        UserError: A model, data set, key or range is wrong, models of one table are ranked by
+            different protocols, or no run computes what the report shows; the line names file,
+            model and data.
     """
     searches: dict[str, Search] = {}
+    configs = []
     leaders: dict[tuple[Any, ...], Run] = {}
     compared: dict[tuple[str, str], tuple[str, Keys]] = {}
     runs = []
@@ -228,6 +233,7 @@ def make_plan(experiment: Experiment) -> Plan:
         where = f"{experiment.path}: {model.label} on {dataset.name}, {protocol}"
         # One seed for all, as the digest is of what runs of several seeds have in common.
         config = _config(where, model, dataset.name, {**keys, "seed": 0})
+        configs.append(config)
         others = compared.setdefault((dataset.name, protocol), (model.label, config.compared()))
         _refuse_incomparable(where, config.compared(), *others, varied_keys(experiment))
         search = None
@@ -242,8 +248,23 @@ def make_plan(experiment: Experiment) -> Plan:
             run = Run(model, dataset.name, protocol, seed, with_seed, digest, search, leader)
             leaders.setdefault((*trained, seed), run)
             runs.append(run)
+    _check_report(experiment, configs)
     runs.sort(key=lambda run: experiment.seeds.index(run.seed))
     return Plan(tuple(searches.values()), tuple(runs), experiment.drop_below)
+
+
+def _check_report(experiment: Experiment, configs: list[Config]) -> None:
+    """Refuse metrics and groups of the report that no run will have; some may lack them."""
+    report, first = experiment.report, configs[0].final_config_dict
+    for metric in report.metrics:
+        if all(why_not_computed(metric, config.final_config_dict) for config in configs):
+            why = why_not_computed(metric, first)
+            raise ConfigError(f"{experiment.path}: report: metric '{metric}' {why}")
+    chosen = report.groups if report.groups != GROUPS else ()  # the default fits all protocols
+    for group in chosen:
+        if group != ALL and all(why_no_group(group, one.final_config_dict) for one in configs):
+            why = why_no_group(group, first)
+            raise ConfigError(f"{experiment.path}: report: group '{group}' {why}")
 
 
 def _refuse_incomparable(

@@ -10,6 +10,7 @@ from typing import Any
 from recbole_cierec.config.properties import properties_dir
 from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.errors import ConfigError, nearest
+from recbole_cierec.evaluation.names import LABELS
 from recbole_cierec.terminal import shown
 
 TOP = (
@@ -298,6 +299,10 @@ class _Reader:
         for key, default in (("metrics", METRICS), ("groups", GROUPS)):
             words = self.list(entry.get(key, list(default)), f"report: {key}")
             parts[key] = tuple(self.text(word, f"report: {key}").lower() for word in words)
+        for group in parts["groups"]:
+            if group not in LABELS:
+                hint = nearest(group, LABELS) or f"; they are {', '.join(LABELS)}"
+                raise self.error("report", f"there is no group '{group}'{hint}")
         digits = entry.get("digits", 2)
         if type(digits) is not int or not 0 <= digits <= 6:
             raise self.error("report", f"digits must be from 0 to 6, not {shown(digits)}")

@@ -202,7 +202,7 @@ class Block:
 
 def _user_intervals(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
     values = frame.to_numpy()
-    if not len(values):
+    if not values.size:  # no user, or no metric with values by user
         return {}
     low, high = interval(bootstrap_means(values))
     ends = zip(low.tolist(), high.tolist(), strict=True)

@@ -263,6 +263,14 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
         ({"datasets": ["absent"]}, ["no such data set folder"]),
         ({"protocols": {"x": {"eval_args": {"mod": "full"}}}}, ["unknown key 'mod' in eval_args"]),
         ({"report": {"baseline": "mf2"}}, ["baseline 'mf2' is no label"]),
+        ({"report": {"metrics": ["recal@3"]}}, ["report: metric 'recal@3' is not", "'Recall'?"]),
+        ({"report": {"metrics": ["mrr@3"]}}, ["report: metric 'mrr@3' is not among the metrics"]),
+        ({"report": {"metrics": ["recall@10"]}}, ["report: metric 'recall@10' needs 10 in topk"]),
+        ({"report": {"groups": ["cool"]}}, ["report: there is no group 'cool'", "'cold'?"]),
+        (
+            {"report": {"metrics": ["recall@3"], "groups": ["new"]}},
+            ["report: group 'new' needs a split COLD_USER"],
+        ),
         (
             {"models": ["BPR", {"name": "MF", "keys": {"eval_args": {"mode": "uni5"}}}]},
             [
@@ -300,6 +308,13 @@ def test_a_wrong_command_is_one_line(in_tmp, capsys, words, message):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert message in said
+
+
+def test_a_group_of_one_protocol_alone_is_reported(data, in_tmp):
+    cold = {"eval_args": {"split": {"COLD_USER": [0.8, 0.1, 0.1]}}}
+    report = {"metrics": ["recall@3"], "groups": ["all", "new"]}
+    file = write(data, protocols={"known": {}, "new": cold}, report=report)
+    make_plan(read_experiment(file))
 
 
 def test_the_plan_counts_and_starts_nothing(data, in_tmp, capsys):

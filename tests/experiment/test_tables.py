@@ -204,6 +204,16 @@ def test_one_seed_has_no_interval_over_seeds_and_no_baseline_no_tests(tmp_path, 
     assert "Against" not in text
 
 
+def test_metrics_without_values_by_user_have_means_alone(tmp_path, values):
+    made = rows(tmp_path, values)
+    for row in made:
+        row["test"] = {"auc": 0.5}
+    (block,) = summarize(experiment(metrics=("auc",), groups=("all",)), made, tmp_path)
+    assert block.cells["B", "auc"].mean == 0.5
+    assert np.isnan(block.cells["B", "auc"].low)
+    assert tables.user_table(block, 2) == []
+
+
 def test_users_are_paired_over_the_damage_that_is_compared_and_over_no_other_key(tmp_path, values):
     made = rows(tmp_path, values)
     for row in made:
