@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import signal
 import sys
-from threading import Thread
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread, current_thread, main_thread
 
 TERMINATED = 128 + signal.SIGTERM  # the exit code of a worker after SIGTERM
 
@@ -22,6 +24,19 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Processes started within the block ignore Ctrl-C, also while they import."""
+    if current_thread() is not main_thread():  # where signals cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def gpu_of(gpu_id: object, rank: int) -> dict[str, str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from recbole_cierec.distributed.workers import begin_worker, gpu_of
+from recbole_cierec.distributed.workers import begin_worker, gpu_of, interrupts_ignored
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.work import Task, perform
 from recbole_cierec.logs import warnings_on_terminal
@@ -52,7 +53,7 @@ class Slot:
 
     def stop(self) -> None:
         """End the process, if there is one; its run can be resumed."""
-        if self.process is not None:
+        if self.process is not None and self.process.pid is not None:  # interrupted at its start
             self.process.terminate()
             self.process.join()
 
@@ -63,12 +64,14 @@ def _context(threads: int) -> Any:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read when the server imports
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    with interrupts_ignored():  # Ctrl-C reaches all; the parent stops its processes
+        forkserver.ensure_running()
     return context
 
 
 def _work(folder: Path, task: Task, keep: bool, place: dict[str, Any], threads: int) -> None:
     """What a process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent stops this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     begin_worker()
     import torch
 

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from recbole_cierec.distributed.launch import MOST_PROCESSES, error_of, message_of
-from recbole_cierec.distributed.workers import begin_worker, gpu_of
+from recbole_cierec.distributed.workers import begin_worker, gpu_of, interrupts_ignored
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
 from recbole_cierec.logs import warnings_on_terminal
@@ -148,26 +146,13 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, other_end = context.Pipe()
         self.process = context.Process(target=_work, args=(other_end, *self._arguments))
-        with _interrupts_ignored():  # Ctrl-C reaches all processes; this one stops its workers
+        with interrupts_ignored():  # Ctrl-C reaches all processes; this one stops its workers
             self.process.start()
         other_end.close()  # else the pipe would not end with the worker
 
     def stop(self) -> None:
         self.process.terminate()
         self.process.join()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started within the block ignore Ctrl-C, also while they import."""
-    if current_thread() is not main_thread():  # where signals cannot be set
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _run_in_workers(search: Search, study: SharedStudy, count: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +40,10 @@ def experiment(data: Path, out: str = "out", workers: int = 0, **parts: Any) -> 
 def lasting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows without what depends on the clock and the machine."""
     return [{k: v for k, v in row.items() if k not in OF_THE_CLOCK} for row in rows]
+
+
+def wait_for(holds: Callable[[], object], seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)

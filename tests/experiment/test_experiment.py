@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from experiment_helpers import content, experiment, lasting, write
+from experiment_helpers import content, experiment, lasting, wait_for, write
 from tune_helpers import FIXED
 
 from recbole_cierec import run
@@ -105,13 +105,6 @@ def test_an_interrupted_run_resumes_from_its_last_epoch(data, in_tmp, monkeypatc
     assert rows[0]["resumed"] is True
     assert fits == ["MF"], "its first epochs were not trained again"
     assert lasting(rows) == lasting(experiment(data, out="whole", seeds=[1])["rows"])
-
-
-def wait_for(holds, seconds: float = 300.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_processes_give_the_same_rows(data, in_tmp):

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
-from experiment_helpers import experiment
+import pytest
+from experiment_helpers import experiment, wait_for, write
 
-from recbole_cierec.experiment import work
+from recbole_cierec.experiment import processes, work
 from recbole_cierec.experiment.rows import read_rows
 
 MODES = {
@@ -68,6 +77,44 @@ def test_a_process_that_dies_twice_is_a_row_and_the_others_go_on(data, in_tmp, c
     (failed,) = result["failed"]
     assert failed["error"] == "its process ended 2 times, with code 3 (see its output)"
     assert "its process ended with code 3 (see its output); once more" in capsys.readouterr().err
+
+
+def server_of(group: int) -> bool:
+    """Whether a process group has a server that forks the processes of runs."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            if b"forkserver" in path.read_bytes() and os.getpgid(int(path.parent.name)) == group:
+                return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").is_file(), reason="needs /proc")
+def test_ctrl_c_while_the_server_of_processes_imports_is_one_line(data, in_tmp):
+    command = [sys.executable, "-m", "recbole_cierec", "experiment", str(write(data)), "--out=out"]
+    with Path("said").open("w") as said:
+        process = subprocess.Popen(command, stderr=said, stdout=said, start_new_session=True)
+        wait_for(lambda: server_of(process.pid))
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait(60) == 130
+    wait_for(lambda: not server_of(process.pid))
+    said = Path("said").read_text()
+    assert said.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in said
+    assert len(experiment(data)["rows"]) == 2
+
+
+def test_ctrl_c_while_a_process_starts_leaves_nothing_to_stop(monkeypatch, in_tmp):
+    class Interrupted(multiprocessing.Process):
+        def start(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, "_context", lambda threads: SimpleNamespace(Process=Interrupted))
+    slot = processes.Slot(0, 1)
+    task = SimpleNamespace(keys={})
+    with pytest.raises(KeyboardInterrupt):
+        slot.start(in_tmp, task, False, 1)
+    slot.stop()
 
 
 def test_the_order_of_seeds_changes_no_row(data, in_tmp, fits):
