@@ -93,8 +93,8 @@ def _experiment(argv: Sequence[str]) -> None:
     if arguments.get("dry_run"):
         say(result["plan"])
         return
-    for name, path in result["files"].items():
-        say(f"{name}: {path}")
+    if result["text"]:
+        say(f"{result['text']}\n\nall tables, plots and rows: {result['folder']}")
     if failed := result["failed"]:
         names = f"{failed[0]['model']} on {failed[0]['dataset']}: {failed[0]['error']}"
         raise UserError(f"{len(failed)} of the runs and searches failed, the first: {names}")

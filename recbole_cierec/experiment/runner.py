@@ -23,7 +23,7 @@ from recbole_cierec.experiment.processes import Slot
 from recbole_cierec.experiment.rows import Row, append_row, latest, read_rows
 from recbole_cierec.experiment.spec import Experiment, read_experiment
 from recbole_cierec.experiment.summary import summarize
-from recbole_cierec.experiment.tables import write_tables
+from recbole_cierec.experiment.tables import terminal_text, write_tables
 from recbole_cierec.experiment.work import Task, perform
 from recbole_cierec.files.atomic_write import check_output, replacing
 from recbole_cierec.logs import warnings_on_terminal
@@ -54,8 +54,9 @@ def run_experiment(
         keys: Keys for every run; they override those of the file.
 
     Returns:
-        ``plan`` (its description), ``rows`` (one a run, in the order of the plan), ``failed`` (rows
-        with an error, those of searches included) and ``files`` (tables and plots, by name).
+        ``plan`` (its description), ``folder``, ``rows`` (one a run, in the order of the plan),
+        ``failed`` (rows with an error, those of searches included), ``text`` (the main tables) and
+        ``files`` (tables and plots, by name).
 
     Raises:
         UserError: The file, a model, a data set or a key is wrong; nothing was started.
@@ -67,13 +68,14 @@ def run_experiment(
     plan = make_plan(experiment)
     text = describe(experiment, plan, read_rows(folder.rows), folder.done(), workers)
     if dry_run:
-        return {"plan": text, "rows": [], "failed": [], "files": {}}
+        nothing = {"rows": [], "failed": [], "text": "", "files": {}}
+        return {"plan": text, "folder": folder.path, **nothing}
     check_output(folder.rows)
     if not tables:
         _say(text)
         _copy_file(experiment, folder)
         _Runner(experiment, plan, folder).work(workers)
-    return {"plan": text, **_results(experiment, plan, folder)}
+    return {"plan": text, "folder": folder.path, **_results(experiment, plan, folder)}
 
 
 def _copy_file(experiment: Experiment, folder: Folder) -> None:
@@ -94,7 +96,8 @@ def _results(experiment: Experiment, plan: Plan, folder: Folder) -> dict[str, An
         files |= write_plots(experiment, blocks, folder.path)
     except ConfigError as error:  # without matplotlib there are tables
         _say(f"{error} (or 'recbole-cierec[report]')")
-    return {"rows": rows, "failed": failed, "files": files}
+    text = terminal_text(experiment, blocks)
+    return {"rows": rows, "failed": failed, "text": text, "files": files}
 
 
 def _say(line: str) -> None:

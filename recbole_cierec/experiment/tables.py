@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recbole_cierec.console.result_table import WIDTH, aligned
+from recbole_cierec.evaluation.names import LABELS, join_name
 from recbole_cierec.evaluation.significance import p_text
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment
@@ -180,6 +183,33 @@ def notes(block: Block, baseline: str, cost_names: Sequence[str] = COSTS) -> dic
 
 
 # ---------------------------------------------------------------------------------- formats
+
+
+def terminal_text(experiment: Experiment, blocks: Sequence[Block]) -> str:
+    """The first metric of each block, by group, in lines of at most ``WIDTH`` characters."""
+    report = experiment.report
+    parts = []
+    for block in blocks:
+        for metric in report.metrics:
+            groups = [g for g in report.groups if join_name(metric, g) in block.columns]
+            if groups:
+                title = f"{block.dataset}, {block.protocol}: {metric} in percent"
+                parts.append(f"{title}\n{_group_table(block, metric, groups, report.digits)}")
+                break
+    return "\n\n".join(parts)
+
+
+def _group_table(block: Block, metric: str, groups: Sequence[str], digits: int) -> str:
+    """A row a model; the last groups are left out where lines would be too long."""
+    columns = [join_name(metric, group) for group in groups]
+    _, *rows = Style("{}", "{}", digits).main_table(block, columns=columns, cost_names=())
+    table = [["model", *(LABELS[group] for group in groups)], *rows]
+    table = [[textwrap.shorten(row[0], WIDTH // 2, placeholder="..."), *row[1:]] for row in table]
+    text = aligned(table)
+    while len(table[0]) > 2 and max(map(len, text.splitlines())) > WIDTH:
+        table = [row[:-1] for row in table]
+        text = aligned(table)
+    return text
 
 
 def markdown_page(experiment: Experiment, blocks: Sequence[Block]) -> str:

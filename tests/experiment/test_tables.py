@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.names import LABELS, join_name
 from recbole_cierec.experiment import plots, tables
 from recbole_cierec.experiment.spec import DatasetSpec, Experiment, ModelSpec, Report
 from recbole_cierec.experiment.summary import Block, mean_ranks, smaller_is_better, summarize
@@ -150,6 +151,20 @@ def test_latex_is_whole_and_escaped(block):
             bare = line.replace(r"\_", "").replace(r"\%", "").replace(r"\&", "")
             assert "_" not in bare
             assert "%" not in bare
+
+
+def test_the_terminal_has_the_first_metric_in_lines_of_100_characters(block, values):
+    title, head, *lines = tables.terminal_text(experiment(), [block]).splitlines()
+    assert title == "d_1, full: recall@10 in percent"
+    assert head.split() == ["model", "all", "users", "cold", "users"]
+    assert [line.split()[0] for line in lines] == [model.split()[0] for model in MODELS]
+    assert f"{100 * values[1].mean():.2f} ±" in lines[1]
+    groups = tuple(LABELS)
+    block.columns[:] = [join_name("recall@10", group) for group in groups]
+    block.models[:] = ["word " * 30]
+    block.rows = {"word " * 30: block.rows["B"]}
+    _, *long = tables.terminal_text(experiment(groups=groups), [block]).splitlines()
+    assert max(map(len, long)) <= 100
 
 
 def test_csv_has_the_numbers_themselves(block, values):
