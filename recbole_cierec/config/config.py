@@ -48,7 +48,7 @@ from recbole_cierec.config.keys import (
     refuse_unknown,
 )
 from recbole_cierec.config.metrics import check_metrics
-from recbole_cierec.config.paths import check_path, check_text
+from recbole_cierec.config.paths import CHECKPOINT, check_path, check_text
 from recbole_cierec.config.properties import overall_defaults, own_files, property_files
 from recbole_cierec.config.schema import KEYS, PLACE_KEYS, PROTOCOL_KEYS, Key, Role
 from recbole_cierec.config.values import check_value
@@ -69,7 +69,6 @@ __all__ = ["COMMAND_LINE", "Config", "property_files"]
 DEFAULT_MODEL = "CIERec"
 DEFAULT_DATASET = "demo"
 COMMAND_LINE = "command line"
-CHECKPOINT = "checkpoint"
 # Of the keys that a user gave, a checkpoint leaves out those that say where and how a run went.
 _OF_RUN = frozenset(
     "model dataset resume checkpoint_dir use_gpu gpu_id state show_progress".split()

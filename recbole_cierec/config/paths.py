@@ -14,6 +14,7 @@ from recbole_cierec.config.schema.key import Key
 from recbole_cierec.errors import ConfigError
 
 LONGEST_TEXT, LONGEST_NAME = 4095, 255  # bytes that Linux takes in a path and in one part of it
+CHECKPOINT = "checkpoint"  # the origin of stored keys, whose files may be needless
 LONGEST_WORD = 128  # of a model's or data set's name, which becomes part of file names
 
 
@@ -42,20 +43,23 @@ def check_text(key: str, value: Any, origin: str) -> None:
 def check_path(key: Key, value: Any, origin: str) -> None:
     """Refuse a path with an over-long part, a folder where a file must be, and the reverse.
 
-    A path that does not exist passes, and so does a key that holds no path.
+    A path that does not exist passes unless the run reads it, and so does a key that holds no path.
 
     Raises:
         ConfigError: In one line.
     """
-    if key.path is None or not isinstance(value, str) or not value:
+    if key.path is None or not isinstance(value, str) or not value or value in key.words:
         return
     if any(len(_encoded(part)) > LONGEST_NAME for part in Path(value).parts):
         raise ConfigError(f"{origin}: '{key.name}' has a part longer than {LONGEST_NAME} bytes")
-    is_file = key.path == "file" and (key.name, value) != ("resume", "auto")
-    if is_file and os.path.isdir(value):
+    value = os.path.expanduser(value)
+    if key.path == "file" and os.path.isdir(value):
         raise ConfigError(f"{origin}: '{key.name}' must be a file, and {value} is a folder")
     if key.path == "folder" and os.path.isfile(value):
         raise ConfigError(f"{origin}: '{key.name}' must be a folder, and {value} is a file")
+    if key.exists and origin != CHECKPOINT and not os.path.exists(value):
+        either = f"neither {', nor '.join(key.words)}, nor a file" if key.words else "no such file"
+        raise ConfigError(f"{origin}: '{key.name}': {value} is {either}")
 
 
 def _encoded(text: str) -> bytes:

@@ -14,7 +14,7 @@ from recbole.utils import ModelType
 
 from recbole_cierec.config.schema import KEYS
 from recbole_cierec.data.atomic import TYPES, format_of, read_header
-from recbole_cierec.data.columns import ROLES
+from recbole_cierec.data.columns import ROLES, lacks_column
 from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError, nearest
 
@@ -61,6 +61,7 @@ class Files:
             if key in origins:
                 self._check_chosen(key)
         self._check_parts()
+        self._check_content()
         loaded = self._loaded()
         self._check_histories(loaded)
         for key, wanted in NAMING.items():
@@ -88,6 +89,30 @@ class Files:
                     if column not in known:
                         hint = nearest(column, known) or f"; it has {', '.join(known)}"
                         raise DataError(f"{path}: no column {column}, which {key} names{hint}")
+
+    def _check_content(self) -> None:
+        """Refuse missing files and columns of the content that the model ranks unseen items by."""
+        config = self.config
+        for modality, path in (config["features"] or {}).items():
+            if not (self.folder / path).exists() and not Path(path).exists():
+                raise DataError(
+                    f"features.{modality} {path}: no such file; correct it, or set data_path"
+                )
+        kind = getattr(getattr(config, "model_class", None), "unseen_items", "")
+        given = config["features_file"] or config["features"]
+        reads_pictures = kind in ("picture", "content") and config["use_image"] is not False
+        reads_annotations = kind in ("annotations", "content") and not (
+            config["use_annotations"] is False
+            or not getattr(config.model_class, "use_annotations", True)
+        )
+        wanted = {
+            "image_path_field": reads_pictures and not given,
+            "annotations_field": reads_annotations,
+        }
+        (path,) = self.paths("item")
+        for key in (key for key, needed in wanted.items() if needed and path.is_file()):
+            if config[key] not in self.header(path):
+                raise lacks_column(path, config, key)
 
     def _check_parts(self) -> None:
         """Refuse parts with different columns: after joining, some would be half empty."""

@@ -130,3 +130,11 @@ def refuse_padding(
             split = (cells.iloc[row].split(separator) for row in maybe)
             held[maybe] = [PADDING in tokens for tokens in split]
         refuse_rows(path, held, f"{name} holds {PADDING}, RecBole's name of its padding")
+
+
+def lacks_column(path: Path, config: Any, key: str) -> DataError:
+    """The error for a file without the column of content that ``key`` names."""
+    return DataError(
+        f"{path}: no column {config[key]}, which {config['model']} needs; add it, or set {key} to "
+        "another column"
+    )

@@ -23,7 +23,7 @@ from recbole_cierec.data.atomic import (
     read_header,
     validate_interactions,
 )
-from recbole_cierec.data.columns import check_header, refuse_padding
+from recbole_cierec.data.columns import check_header, lacks_column, refuse_padding
 from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.checkpoint import from_plain, to_plain
@@ -145,10 +145,10 @@ class ItemContent:
             DataError: The file lacks the column.
         """
         if field not in self._table:
-            raise DataError(
-                f"{self.folder / self.config['dataset']}.item: no column {field}, which "
-                f"{self.config['model']} needs; add it, or set its *_field key to another column"
-            )
+            keys = "image_path_field", "annotations_field", "category_field"
+            key = next(key for key in keys if self.config[key] == field)
+            path = atomic_file(self.folder / f"{self.config['dataset']}.item")
+            raise lacks_column(path, self.config, key)
         return self._table[field]
 
     # ---------------------------------------------------------------- annotations

@@ -14,6 +14,7 @@ from typing import Any
 from recbole_cierec.config.config import CONFIG_DICT, Config
 from recbole_cierec.config.metrics import why_no_group, why_not_computed
 from recbole_cierec.config.schema import PLACE_KEYS
+from recbole_cierec.data.column_keys import Files
 from recbole_cierec.data.demo import NAME as DEMO
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.evaluation.names import ALL
@@ -290,6 +291,9 @@ def _training_digest(config: Config) -> str:
 def _config(where: str, model: ModelSpec, dataset: str, keys: Keys) -> Config:
     try:
         config = Config(model.name, dataset, None, {**keys, "show_progress": False})
+        files = Files(config, Path(config["data_path"]), config["dataset"])
+        if all(path.is_file() for path in files.paths("inter")):
+            files.check(config.origins)
     except UserError as error:
         raise type(error)(f"{where}: {str(error).removeprefix(f'{CONFIG_DICT}: ')}") from error
     for key in model.keys:

@@ -126,15 +126,7 @@ class _Runner:
     def left(self) -> tuple[list[Task], list[Task]]:
         """Tasks without a result, in their order: those that can start, and those that wait."""
         done = self.folder.done()
-        rows = self._rows()
-        now = Counter(row["key"] for row in rows)
-        failed = {
-            key
-            for key, row in latest(rows).items()
-            if row.get("error") and now[key] > self._before[key]
-        }
-        of_search = {run.key: run.search.key for run in self.plan.runs if run.search is not None}
-        failed |= {run for run, search in of_search.items() if search in failed}
+        failed = self._failed()
         gone = failed | self.plan.dropped(done)
         undecided = self.plan.undecided(done, failed)
         ready: list[Task] = []
@@ -145,6 +137,18 @@ class _Runner:
             waits = isinstance(task, Run) and (task.key in undecided or _waits(task, done, gone))
             (waiting if waits else ready).append(task)
         return ready, waiting
+
+    def _failed(self) -> set[str]:
+        """Keys of what has failed since this command began, with the runs of failed searches."""
+        rows = self._rows()
+        now = Counter(row["key"] for row in rows)
+        failed = {
+            key
+            for key, row in latest(rows).items()
+            if row.get("error") and now[key] > self._before[key]
+        }
+        of_search = {run.key: run.search.key for run in self.plan.runs if run.search is not None}
+        return failed | {run for run, search in of_search.items() if search in failed}
 
     def clean(self) -> None:
         """Remove the checkpoints of runs that are done, unless another run will test them."""
@@ -185,7 +189,8 @@ class _Runner:
             return
         self.clean()
         total = len(self.plan.runs) - len(self.plan.dropped(done))
-        count = sum(done.run(run) for run in self.plan.runs)
+        failed = self._failed()
+        count = sum(done.run(run) or run.key in failed for run in self.plan.runs)
         what = "" if isinstance(task, Run) else "search, "
         name = f"{what}{row['model']} on {row['dataset']}, {row['protocol']}, seed {row['seed']}"
         if row.get("error"):

@@ -255,14 +255,24 @@ def test_seen_negatives_are_uniform(tiny, name, keys):
     [
         ({"data_path": "nowhere"}, ["nowhere", "no such data set folder"]),
         ({"dataset": "tinny"}, ["no such data set folder", "did you mean 'tiny'?"]),
-        ({"image_path_field": "photo", "features_file": None}, ["photo", "no column"]),
-        ({"annotations_field": "labels"}, ["labels", "no column"]),
-        ({"features_file": "gone.npy"}, ["gone.npy"]),
+        (
+            {"image_path_field": "photo", "features_file": None},
+            ["tiny.item: no column photo, which CIERec needs", "set image_path_field"],
+        ),
+        ({"annotations_field": "labels"}, ["no column labels", "set annotations_field"]),
+        ({"features_file": "gone.npy"}, ["'features_file': gone.npy is no such file"]),
+        ({"features_file": None, "features": {"text": "gone.npy"}}, ["features.text gone.npy"]),
+        (
+            {"encoder_weights": "gone.pth"},
+            ["'encoder_weights': gone.pth is neither DEFAULT, nor random, nor a file"],
+        ),
         ({"item_inter_num_interval": "[1000,inf)"}, ["no interaction is left", "interval"]),
         ({"dataset_save_path": "x.pth"}, ["dataset_save_path", "remove"]),
     ],
 )
-def test_what_is_missing_is_named_in_one_line(tiny, keys, words):
+def test_what_is_missing_is_named_before_data_are_read(tiny, keys, words, monkeypatch):
+    if "interval" not in words:
+        monkeypatch.setattr("recbole_cierec.data.dataset.as_text_files", None)
     with pytest.raises(Exception) as error:  # noqa: PT011 (any of our errors)
         run("CIERec", keys.pop("dataset", "tiny"), config_dict=tiny(**keys))
     assert type(error.value).__module__ == "recbole_cierec.errors"

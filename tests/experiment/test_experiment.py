@@ -228,6 +228,7 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("error: 1 of the runs and searches failed, the first: wild on")
     assert len([line for line in said if "wild" in line and "failed" in line]) == 2
+    assert [line[:5] for line in said if line.startswith("[")] == ["[1/2]", "[2/2]"]
     run_experiment(file, "out", 0)
     assert len(read_rows(Path("out/rows.jsonl"))) == 3, "the command repeated tries it again, once"
 
@@ -254,6 +255,11 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
         ({"seeds": [1, 1]}, ["seeds: 1 is listed twice"]),
         ({"seeds": [-1]}, ["seeds: must be whole numbers from 0"]),
         ({"datasets": ["absent"]}, ["no such data set folder"]),
+        ({"overrides": {"encoder_weights": "a.pth"}}, ["'encoder_weights': a.pth is neither"]),
+        (
+            {"protocols": {"x": {"load_col": {"inter": ["user_id", "item_id", "tmestamp"]}}}},
+            ["MF on tastes, x: ", "no column tmestamp, which load_col names", "'timestamp'?"],
+        ),
         ({"protocols": {"x": {"eval_args": {"mod": "full"}}}}, ["unknown key 'mod' in eval_args"]),
         ({"report": {"baseline": "mf2"}}, ["baseline 'mf2' is no label"]),
         ({"report": {"metrics": ["recal@3"]}}, ["report: metric 'recal@3' is not", "'Recall'?"]),

@@ -73,7 +73,9 @@ KEYS = (
         "encoder_weights",
         str,
         "DEFAULT (the library's), random, or the path of a .pth or .safetensors file.",
-        path="any",
+        path="file",
+        exists=True,
+        words=("DEFAULT", "random"),
     ),
     key(
         "encoder_training",
@@ -145,6 +147,7 @@ KEYS = (
         (str, None),
         "Ready-made features (.npy): row k for the k-th data line of NAME.item.",
         path="file",
+        exists=True,
     ),
     key(
         "features",

@@ -70,6 +70,8 @@ class Key:
         check: Checks, and completes, values with parts.
         not_empty: Whether the empty text is refused.
         path: For a path, what it may lead to.
+        exists: Whether it must exist, unless it is one of ``words``.
+        words: Values that are no path.
         columns: For names of columns, what these must be.
         changes: Whether a run may be resumed with another value.
         compared: Whether ``compare`` demands it to be equal.
@@ -90,6 +92,8 @@ class Key:
     check: Check | None = None
     not_empty: bool = False
     path: Literal["file", "folder", "any"] | None = None
+    exists: bool = False
+    words: tuple[str, ...] = ()
     columns: Columns | None = None
     changes: bool = False
     compared: bool = False

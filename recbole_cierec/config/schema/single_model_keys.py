@@ -322,6 +322,7 @@ OF_ONE_MODEL: dict[str, tuple[Key, ...]] = {
             "which initialise the tokens' rows; null: none.",
             default=None,
             path="file",
+            exists=True,
         ),
     ),
     "VECF": (

@@ -92,5 +92,6 @@ KEYS = (
         "and settings.",
         role=Role.PLACE,
         path="file",
+        words=("auto",),
     ),
 )
