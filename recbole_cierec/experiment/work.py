@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from functools import partial
 from logging import getLogger
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from recbole_cierec.files.atomic_write import replace
 from recbole_cierec.logs import stop_log
 from recbole_cierec.quick_start import run as train_and_test
 from recbole_cierec.terminal import reason
+from recbole_cierec.trainer.history import History, history_file
 from recbole_cierec.trainer.provenance import provenance
 from recbole_cierec.tuning import tune
 
@@ -108,9 +110,11 @@ def _run(
     }
     result, resumed, leader = _result(folder, run, keys)
     seconds = {name: round(value, 2) for name, value in result["seconds"].items()}
+    seconds |= _epoch_seconds(Path(result["checkpoint"]))
     if leader is not None:
         resumed = leader["resumed"]
-        seconds |= {name: leader["seconds"][name] for name in ("fit", "fit_cpu")}
+        of_training = ("fit", "fit_cpu", "epoch")
+        seconds |= {k: leader["seconds"][k] for k in of_training if k in leader["seconds"]}
     config = Config(run.model.name, run.dataset, None, keys)
     folder.keep_stages(run.key)
     checkpoint = Path(result["checkpoint"])
@@ -160,6 +164,14 @@ def _result(
         folder.remove_run(run.key)
         resumed = _unfinished(folder, run.key)
         return _train(run, keys, auto=False), resumed, None
+
+
+def _epoch_seconds(checkpoint: Path) -> dict[str, float]:
+    """``epoch``: mean wall time of training in an epoch, without the first of several, which
+    compiles, allocates and fills caches; empty without a history."""
+    rows = History.read(history_file(checkpoint)).rows
+    train = [row["seconds"]["train"] for row in rows if "train" in row.get("seconds", {})]
+    return {"epoch": round(fmean(train[1:] or train), 4)} if train else {}
 
 
 def _keep_users(folder: Folder, run: Run, checkpoint: Path) -> Path | None:
