@@ -13,6 +13,7 @@ groups (``recall@10_cold``) are allowed.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from pathlib import Path
 from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.terminal import say
+
+LEGEND = "p-values are corrected by Holm over the table; intervals are not corrected."
 
 
 def compare(argv: Sequence[str]) -> None:
@@ -32,12 +35,21 @@ def compare(argv: Sequence[str]) -> None:
     if "a" in paths or "b" in paths:
         if paths.keys() != {"a", "b"}:
             raise ConfigError("command line: --a RUN [RUN ...] --b RUN [RUN ...] go together")
-        say(seeds_table(read_seeds(paths["a"]), read_seeds(paths["b"]), metrics))
+        a, b = read_seeds(paths["a"]), read_seeds(paths["b"])
+        _refuse_twice([run.path for run in (*a, *b)])
+        say(f"{seeds_table(a, b, metrics)}\n\n{LEGEND}")
         return
     if len(paths.get("", [])) < 2:
         raise ConfigError("command line: name a baseline and at least one run; --help says more")
     base, *runs = (read_per_user(path) for path in paths[""])
-    say(significance_table(runs, base, metrics))
+    _refuse_twice([run.path for run in (base, *runs)])
+    say(f"{significance_table(runs, base, metrics)}\n\n{LEGEND}")
+
+
+def _refuse_twice(paths: Sequence[Path]) -> None:
+    for place, path in enumerate(paths):
+        if any(os.path.samefile(path, other) for other in paths[:place]):
+            raise ConfigError(f"{path}: named twice; a run does not differ from itself")
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, list[Path]]]:

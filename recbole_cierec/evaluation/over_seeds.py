@@ -27,6 +27,7 @@ from recbole_cierec.evaluation.significance import (
     check_comparable,
     holm_of_known,
     p_text,
+    values_of,
     varies,
 )
 from recbole_cierec.files.markdown import markdown_table
@@ -191,10 +192,8 @@ def compare_seeds(
     for seed in seeds:
         check_comparable(ours[seed], theirs[seed])
         for side, results in enumerate((ours[seed], theirs[seed])):
-            frame = by_user(results, [metric])
-            if metric not in frame:
-                raise DataError(f"{results.path}: has no {metric} by user")
-            frames[side].append(frame)
+            values_of(results, metric)  # raises if there are none
+            frames[side].append(by_user(results, [metric]))
     of_runs, of_base = ([float(frame[metric].mean()) for frame in side] for side in frames)
     users = seed_means(frames[0]), seed_means(frames[1])
     return both_tests(users, metric, (of_runs, of_base))
@@ -244,6 +243,9 @@ def _by_seed(runs: Sequence[UserResults]) -> dict[int, UserResults]:
         if not isinstance(seed, int):
             raise DataError(f"{run.path}: does not say its seed")
         if seed in found:
-            raise DataError(f"{found[seed].path} and {run.path} have the same seed {seed}")
+            raise DataError(
+                f"{found[seed].path} and {run.path} have the same seed {seed}; name one file for "
+                "each seed, not their folder"
+            )
         found[seed] = run
     return found

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recbole_cierec.errors import DataError
-from recbole_cierec.evaluation.names import split_name
+from recbole_cierec.evaluation.names import ALL, join_name, split_name
 from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.files.npy import read_npz
 
@@ -47,6 +47,14 @@ class UserResults:
     values: dict[str, np.ndarray]
     about: dict
     path: Path
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that :meth:`of` has values for."""
+        groups = [name.removeprefix(GROUP) for name in self.values if name.startswith(GROUP)]
+        metrics = [name for name in self.values if not name.startswith(GROUP)]
+        whole = [name for name in metrics if split_name(name)[1] == ALL]
+        return [*metrics, *(join_name(name, group) for group in groups for name in whole)]
 
     def of(self, name: str) -> np.ndarray | None:
         """Values [n] of a result, nan for users outside of its group; None: it has none.
@@ -134,11 +142,16 @@ def read_per_user(path: Path) -> UserResults:
         if not files:
             raise DataError(f"{path}: no *{SUFFIX} in this folder; runs write them to saved/")
         path = files[-1]
+    if path.suffix == ".pth":
+        users = path.with_name(path.name.removesuffix(".pth").removesuffix(".last") + SUFFIX)
+        raise DataError(f"{path}: a checkpoint; give the run's results by user, {users}")
     try:
         arrays = read_npz(path)
         about = json.loads(str(arrays.pop("about")))
         users = arrays.pop("users")
         _check(users, arrays, about)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; runs write *{SUFFIX} to saved/") from None
     except (OSError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{path}: not a file of results by user ({error})") from error
     return UserResults(path.name.removesuffix(SUFFIX), users, arrays, about, path)

@@ -17,7 +17,7 @@ import scipy
 from packaging.version import Version
 from scipy import stats
 
-from recbole_cierec.errors import DataError
+from recbole_cierec.errors import DataError, nearest
 from recbole_cierec.evaluation.per_user import UserResults
 from recbole_cierec.files.markdown import markdown_table
 
@@ -93,8 +93,8 @@ def values_of(run: UserResults, metric: str) -> np.ndarray:
     values = run.of(metric)
     if values is not None:
         return values
-    known = ", ".join(k for k in run.values if "/" not in k)
-    raise DataError(f"{run.path}: has no {metric}; it has {known}")
+    hint = nearest(metric, run.names) or f"; it has {', '.join(run.names)}"
+    raise DataError(f"{run.path}: has no {metric} by user{hint}")
 
 
 def check_comparable(

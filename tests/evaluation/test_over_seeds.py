@@ -115,10 +115,11 @@ def test_what_does_not_compare_is_refused(runs):
     ours, theirs, better, _ = runs
     with pytest.raises(DataError, match="no seed in common"):
         compare_seeds(ours[:1], theirs[1:], "ndcg_hit@10")
-    with pytest.raises(DataError, match="the same seed 0"):
+    with pytest.raises(DataError, match="the same seed 0; name one file for each seed"):
         compare_seeds([ours[0], ours[0]], theirs, "ndcg_hit@10")
     with pytest.raises(DataError, match="has no mrr@10 by user"):
         compare_seeds(ours, theirs, "mrr@10")
+    assert "ndcg_hit@10_cold" in ours[0].names
     other = results("a", 0, better[0], protocol={"topk": [20]})
     with pytest.raises(DataError, match=r"different protocols, topk is \[20\] and \[10\]"):
         compare_seeds([other], theirs, "ndcg_hit@10")
@@ -145,6 +146,9 @@ def test_the_command_takes_files_or_folders(runs, tmp_path, capsys):
     assert cells[1:3] == ["ndcg_hit@10", f"{test.difference:+.5f}"]
     assert cells[6] == "80"
     assert lines[3].split("|")[6].strip() == "30"
+    assert "corrected by Holm over the table; intervals are not" in lines[-1]
+    assert main(["--a", *files, "--b", files[0]]) == 2
+    assert f"{files[0]}: named twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ REFUSED = [
         r"protocols, eval_args\.mode is full and None; eval_args\.order is TO and None$",
     ),
     ({"data_digest": "other", "dataset": "mine"}, r"different data, mine, None$"),
-    ({"metric": "ndcg@5"}, "has no recall@10; it has ndcg@5"),
+    ({"metric": "ndcg@5"}, "has no recall@10 by user; it has ndcg@5$"),
     ({"users": ["u0", "u1", "v2"]}, "different users"),
 ]
 
@@ -181,8 +181,6 @@ def test_a_file_of_something_else_is_named(tmp_path):
     for name in "ab":
         with pytest.raises(DataError, match="not a file of results by user"):
             read_per_user(tmp_path / f"{name}.users.npz")
-    with pytest.raises(DataError, match="not a file of results by user"):
-        read_per_user(tmp_path / "missing.users.npz")
 
 
 def test_a_folder_stands_for_its_newest_file(tmp_path):
@@ -200,7 +198,8 @@ def test_the_command_prints_the_table(tmp_path, capsys, planted):
         write(tmp_path / "base.users.npz", base), write(tmp_path / "better.users.npz", better)
     ]  # fmt: skip
     assert main(["--metrics=recall@10", *map(str, files)]) == 0
-    head, _, row = capsys.readouterr().out.splitlines()
+    head, _, row, _, legend = capsys.readouterr().out.splitlines()
+    assert "intervals are not corrected" in legend
     assert head.startswith("| metric | run | mean | base |")
     cells = row.strip("| ").split(" | ")
     assert cells[:2] == ["recall@10", "better"]
@@ -214,8 +213,12 @@ def test_the_command_prints_the_table(tmp_path, capsys, planted):
         ([], "name a baseline and at least one run"),
         (["A"], "name a baseline and at least one run"),
         (["--metric=recall@10", "A", "B"], "unknown flag --metric=recall@10"),
-        (["A", "missing"], "not a file of results by user"),
+        (["A", "missing"], "missing: no such file; runs write *.users.npz"),
+        (["A", "saved/b.pth"], "give the run's results by user, saved/b.users.npz"),
+        (["A", "saved/b.last.pth"], "give the run's results by user, saved/b.users.npz"),
+        (["A", "A"], "A.npz: named twice"),
         (["A", "B"], "has no ndcg@10"),
+        (["--metrics=recal@10", "A", "B"], "has no recal@10 by user; did you mean 'recall@10'?"),
     ],
 )
 def test_the_command_refuses_in_one_line(tmp_path, monkeypatch, capsys, words, message):
@@ -256,7 +259,7 @@ def test_runs_of_all_kinds_of_models_compare(tiny, capsys):
             cold = by_user.values[metric][by_user.values["group/cold"]]
             assert cold.mean() == pytest.approx(result["test_result"][f"{metric}_cold"], abs=1e-5)
     assert main([str(path) for _, path in made]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 2 * 2
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 2 * 2 + 2, "with the legend"
 
 
 @pytest.mark.parametrize(
