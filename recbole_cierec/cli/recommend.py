@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from recbole_cierec.cli.exit_codes import run_command
@@ -59,6 +60,9 @@ def split_flags(
 
     if not argv or argv[0].startswith("-"):
         raise ConfigError("command line: name the checkpoint first; --help says more")
+    names = list(takewhile(lambda word: not word.startswith("-"), argv))
+    if len(names) > 1:
+        raise ConfigError(f"command line: this takes one checkpoint, not {len(names)}")
     flags = parse_command_line(argv[1:])
     own: dict[str, Any] = {name: flags.pop(name) for name in texts if name in flags}
     for name in numbers:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 
 from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.cli.recommend import split_flags
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.logs import warnings_on_terminal
 from recbole_cierec.terminal import say
 
@@ -33,8 +35,11 @@ examples:
 
 
 def _report(argv: Sequence[str]) -> None:
-    second = argv[1] if len(argv) > 1 and not argv[1].startswith("-") else None
-    rest = [*argv[:1], *argv[2:]] if second else argv
+    names = list(takewhile(lambda word: not word.startswith("-"), argv))
+    if len(names) > 2:
+        raise ConfigError(f"command line: this takes one or two checkpoints, not {len(names)}")
+    second = names[1] if len(names) == 2 else None
+    rest = [*names[:1], *argv[len(names) :]]
     checkpoint, own, flags = split_flags(rest, ("out", "figures"), ())
     warnings_on_terminal()
     from recbole_cierec.report.write import report  # takes seconds

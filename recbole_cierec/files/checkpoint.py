@@ -8,6 +8,7 @@ models are converted first.
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 import zipfile
@@ -187,6 +188,9 @@ def peek_checkpoint(path: Path) -> dict:
 
 
 def _read(path: Path, whole: bool) -> dict:
+    if os.path.isdir(path):  # Path.is_dir may raise
+        newest = find_checkpoint(path)
+        raise CheckpointError(f"{path}: is a folder; give a checkpoint, the newest is {newest}")
     try:
         refuse_packed(path)
         # torch does not compare the checksums that it writes: a flipped bit would load silently.
@@ -222,6 +226,33 @@ def _read(path: Path, whole: bool) -> dict:
         if not isinstance(state["ended"].get(part), kind):
             raise _incomplete(path, f"ended.{part}")
     return state
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The file itself, or the newest run in a folder: its best epoch.
+
+    Of a run that has not ended the last epoch is the choice if there is no best one; models that
+    were trained as stages of others come last.
+
+    Raises:
+        CheckpointError: The folder holds no checkpoint.
+    """
+    if not path.is_dir():
+        return path
+    files = list(path.glob("*.pth"))
+    for kind in (_is_best, lambda p: not _is_best(p) and not _is_stage(p), _is_stage):
+        found = [file for file in files if kind(file)]
+        if found:
+            return max(found, key=lambda file: file.stat().st_mtime_ns)
+    raise CheckpointError(f"{path}: no checkpoint (*.pth) in this folder; name one")
+
+
+def _is_stage(path: Path) -> bool:
+    return path.name.startswith("stage-")
+
+
+def _is_best(path: Path) -> bool:
+    return not path.name.endswith(".last.pth") and not _is_stage(path)
 
 
 def _incomplete(path: Path, part: str) -> CheckpointError:

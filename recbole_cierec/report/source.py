@@ -10,40 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from recbole_cierec.errors import CheckpointError, DataError
+from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
-from recbole_cierec.files.checkpoint import from_plain, peek_checkpoint
+from recbole_cierec.files.checkpoint import find_checkpoint, from_plain, peek_checkpoint
 from recbole_cierec.serving.trained import TrainedModel, load_trained
 from recbole_cierec.trainer.history import History, Row, history_file
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The file itself, or the newest run in a folder: its best epoch.
-
-    Of a run that has not ended the last epoch is the choice if there is no best one; models that
-    were trained as stages of others come last.
-
-    Raises:
-        CheckpointError: The folder holds no checkpoint.
-    """
-    if not path.is_dir():
-        return path
-    files = list(path.glob("*.pth"))
-    for kind in (_is_best, lambda p: not _is_best(p) and not _is_stage(p), _is_stage):
-        found = [file for file in files if kind(file)]
-        if found:
-            return max(found, key=lambda file: file.stat().st_mtime_ns)
-    raise CheckpointError(f"{path}: no checkpoint (*.pth) in this folder; name one")
-
-
-def _is_stage(path: Path) -> bool:
-    return path.name.startswith("stage-")
-
-
-def _is_best(path: Path) -> bool:
-    return not path.name.endswith(".last.pth") and not _is_stage(path)
 
 
 @dataclass

@@ -47,7 +47,11 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys, module):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--out=x.html"], "name the checkpoint"), (["absent.pth"], "no such checkpoint")],
+    [
+        (["--out=x.html"], "name the checkpoint"),
+        (["absent.pth"], "no such checkpoint"),
+        (["a.pth", "b.pth", "c.pth"], "this takes one or two checkpoints, not 3"),
+    ],
 )
 def test_wrong_command_lines_are_refused(tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)

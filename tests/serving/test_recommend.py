@@ -289,6 +289,11 @@ def test_the_command_line_writes_a_file(keys, capsys):
     for argv, said in [
         (["--out=r.csv"], "name the checkpoint first"),
         ([done["checkpoint"]], "--out=FILE is missing"),
+        (
+            ["saved", "--out=r.csv"],
+            f"a folder; give a checkpoint, the newest is {Path(done['checkpoint'])}",
+        ),
+        (["A.pth", "B.pth", "--out=r.csv"], "this takes one checkpoint, not 2"),
         ([done["checkpoint"], "--out=r.csv", "--topk=many"], "--topk must be a whole number"),
         ([done["checkpoint"], "--out=r.csv", "--toppk=3"], "unknown key 'toppk'"),
     ]:
