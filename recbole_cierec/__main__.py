@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from recbole_cierec import __version__
 from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.errors import ConfigError, nearest
 
@@ -36,7 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments without the program's name; None: those of this process.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv == ["--version"]:
+        return run_command(lambda _: print(__version__), argv, str)
+    if argv[:1] == ["help"]:  # help, help tune
+        argv = [*argv[1:2], "--help"]
     word, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
     if word not in COMMANDS:
         return run_command(_unknown, argv, str)

@@ -31,6 +31,18 @@ class ConfigError(UserError, ValueError):
     """A key or value of the configuration is unknown, misspelt or of the wrong type."""
 
 
+class UnknownKeyError(ConfigError):
+    """A key is unknown.
+
+    Attributes:
+        key: Its name, where the error was raised in this process.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class DataError(UserError, ValueError):
     """A data file is missing, empty or malformed."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from recbole_cierec.compat.optional_packages import lacking
-from recbole_cierec.errors import UserError
+from recbole_cierec.errors import ConfigError, UnknownKeyError, UserError, nearest
 from recbole_cierec.terminal import one_line
 
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -49,6 +49,18 @@ def run_command(
         return BROKEN_PIPE
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def flags_of_command(names: Sequence[str]) -> Iterator[None]:
+    """Within the block the error for an unknown key may name a flag of the command itself."""
+    try:
+        yield
+    except UnknownKeyError as error:
+        hint = nearest(error.key, names, cutoff=0.75)
+        if not hint:
+            raise
+        raise ConfigError(f"command line: unknown flag --{error.key}{hint}") from error
 
 
 def _run(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from recbole_cierec.cli.exit_codes import run_command
+from recbole_cierec.cli.exit_codes import flags_of_command, run_command
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.logs import warnings_on_terminal
 from recbole_cierec.terminal import say
@@ -87,7 +87,8 @@ def _recommend(argv: Sequence[str]) -> None:
     warnings_on_terminal()
     from recbole_cierec.serving.recommend import recommend  # takes seconds
 
-    done = recommend(checkpoint, cmd_line=flags, **own)
+    with flags_of_command((*_TEXTS, *_NUMBERS, "with_seen")):
+        done = recommend(checkpoint, cmd_line=flags, **own)
     if done is not None:
         say(f"written: {done}")
 

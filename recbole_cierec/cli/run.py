@@ -26,6 +26,7 @@ Without arguments: CIERec on the demo data, compared with a plain model.
                       for runs on several machines, as RecBole's
   --key=value         any other key of properties/*.yaml or of RecBole; the value is read as YAML
   --verbose           print everything that goes to the log file, as RecBole does
+  --version           print the version of the package
   -h, --help          print this
 
 examples:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_cierec.cli.exit_codes import run_command
+from recbole_cierec.cli.exit_codes import flags_of_command, run_command
 from recbole_cierec.cli.run import split_arguments
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.logs import warnings_on_terminal
@@ -78,7 +78,8 @@ def _tune(argv: Sequence[str]) -> None:
     warnings_on_terminal()
     from recbole_cierec.tuning import report, tune  # takes seconds
 
-    result = tune(**arguments)
+    with flags_of_command(_OWN):
+        result = tune(**arguments)
     search, files, rows = result["search"], result["files"], result["rows"]
     failed = sum(row["state"] == "failed" for row in rows)
     count = f"{len(rows)} trials" + (f", {failed} of them failed" if failed else "")

@@ -25,7 +25,7 @@ from recbole.utils import (
 from recbole_cierec.config.properties import model_keys, own_files, recbole_dir
 from recbole_cierec.config.schema import IN_YAML, KEYS, Key, Role
 from recbole_cierec.config.yaml import read_yaml
-from recbole_cierec.errors import ConfigError, nearest
+from recbole_cierec.errors import ConfigError, UnknownKeyError, nearest
 from recbole_cierec.registry import MODELS, known_name
 
 CONFIG_DICT = "config_dict"
@@ -38,6 +38,18 @@ OPTIONAL = frozenset(
     " POS_ITEMS REORDER_ITEM_SEQ cin contrast eta feature_num has_residual norm sim tail_ratio"
     " token_num_threshold use_filter xgb_early_stopping_rounds".split()
 )
+# MMRec's names of keys, as in docs/coming-from-mmrec.md; those that RecBole has too are not here.
+OF_MMREC = {
+    "feat_embed_dim": "embedding_size",
+    "n_ui_layers": "id_layers",
+    "n_mm_layers": "content_layers",
+    "knn_k": "neighbours_count",
+    "mm_image_weight": "picture_share",
+    "cl_loss": "align_weight",
+    "vision_feature_file": "features: {image: FILE}",
+    "text_feature_file": "features: {text: FILE}",
+    "hyper_parameters": "a file of ranges (docs/tuning.md)",
+}
 
 
 def keys_read(source: str) -> set[str]:
@@ -173,8 +185,10 @@ def check_keys(
             owners = ", ".join(model_keys()[key][:3])
             notes[key] = f"{origin}: model {model} does not read '{key}' (a key of {owners})"
         elif key not in OPTIONAL:
-            hint = nearest(key, known) or nearest(key, model_keys())
-            raise ConfigError(f"{origin}: unknown key '{key}'{hint}")
+            here = OF_MMREC.get(key)
+            hint = f"; MMRec's {key} is {here} here" if here else nearest(key, known)
+            hint = hint or nearest(key, model_keys())
+            raise UnknownKeyError(f"{origin}: unknown key '{key}'{hint}", key)
     return notes
 
 

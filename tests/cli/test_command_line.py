@@ -15,9 +15,12 @@ from pathlib import Path
 import programs
 import pytest
 
-from recbole_cierec import logs
+from recbole_cierec import __version__, logs
 from recbole_cierec.__main__ import main
 from recbole_cierec.cli.run import split_arguments, usage
+from recbole_cierec.config.keys import OF_MMREC
+from recbole_cierec.config.properties import model_keys
+from recbole_cierec.config.schema import KEYS
 from recbole_cierec.distributed.launch import choose_port, spawn, torchrun_keys
 from recbole_cierec.errors import ConfigError, DataError, NonFiniteLossError
 from recbole_cierec.registry import MODELS
@@ -80,6 +83,8 @@ def test_help_names_every_model_and_ends_well(capsys):
     [
         (["--embeding_size=3"], "unknown key 'embeding_size'; did you mean 'embedding_size'?"),
         (["--epochs"], "--epochs has no value"),
+        (["--knn_k=5"], "unknown key 'knn_k'; MMRec's knn_k is neighbours_count here"),
+        (["--resume=True"], "'resume' must be auto, or a checkpoint, not True"),
         (["--model=BRP"], "model 'BRP' is not known; did you mean 'BPR'?"),
         (["--config_files=none.yaml"], "none.yaml: there is no such configuration file"),
         (["--nproc=x"], "--nproc must be a whole number"),
@@ -93,6 +98,27 @@ def test_mistake_is_one_line_and_code_2(argv, said, in_tmp, capsys):
     assert shown.err.startswith("error: ")
     assert said in shown.err
     assert shown.err.count("\n") == 1
+
+
+def test_a_misspelt_flag_of_a_command_is_named(in_tmp, capsys):
+    assert main(["tune", "--model=MF", "--dataset=tiny", "--trails=3"]) == 2
+    assert capsys.readouterr().err == (
+        "error: command line: unknown flag --trails; did you mean 'trials'?\n"
+    )
+
+
+def test_version_and_help_are_words_too(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+    for words, start in ((["help"], "usage: run_recbole.py"), (["help", "tune"], "usage: python")):
+        assert main(words) == 0
+        assert capsys.readouterr().out.startswith(start)
+
+
+def test_names_of_mmrec_are_those_of_no_key_and_lead_to_one():
+    known = {*KEYS, *model_keys()}
+    assert not known & OF_MMREC.keys()
+    assert {name for name in OF_MMREC.values() if " " not in name} <= known
 
 
 def test_ctrl_c_is_130_and_other_errors_are_not_hidden(monkeypatch, in_tmp, capsys):

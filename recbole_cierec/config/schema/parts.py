@@ -245,3 +245,10 @@ def buckets(what: str, value: Any) -> dict[str, Any]:
     if value["method"] == "ED" and "bucket" not in value:
         raise WrongPart(f"{what} needs bucket, the number of equal parts, for method ED")
     return value
+
+
+def checkpoint_or_auto(what: str, value: str) -> str:
+    """``auto`` or a path; a truth value would be read as the name of a file."""
+    if value.lower() in ("true", "yes", "on"):
+        raise WrongPart(f"{what} must be auto, or a checkpoint, not {value}; did you mean 'auto'?")
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from recbole_cierec.config.schema.key import Key, Role
+from recbole_cierec.config.schema.parts import checkpoint_or_auto
 
 key = partial(Key, role=Role.TRAINING)
 
@@ -93,5 +94,6 @@ KEYS = (
         role=Role.PLACE,
         path="file",
         words=("auto",),
+        check=checkpoint_or_auto,
     ),
 )
