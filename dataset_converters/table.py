@@ -90,6 +90,7 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
     }
     wanted = [options.user_column, options.item_column]
     target = Target("interactions", select, wanted, ["user_id", "item_id"])
+    target.options = _options(options, "user_column", "item_column", "rating_column", "time_column")
     for given, key in ((options.rating_column, "rating"), (options.time_column, "timestamp")):
         if given:
             target.wanted.append(given)
@@ -97,6 +98,11 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
     for path in options.interactions:
         read_table(space, path, target, options.separator, options.encoding)
     _load_items(space, options)
+
+
+def _options(options: argparse.Namespace, *names: str) -> dict[str, str]:
+    """The option that names a column, by the column."""
+    return {getattr(options, name): f"--{name.replace('_', '-')}" for name in names}
 
 
 def _load_items(space: Workspace, options: argparse.Namespace) -> None:
@@ -111,6 +117,11 @@ def _load_items(space: Workspace, options: argparse.Namespace) -> None:
     }
     space.run(f"CREATE TABLE raw_items ({', '.join(f'{name} VARCHAR' for name in select)})")
     target = Target("raw_items", select, wanted, ["item_id"])
+    target.options = {
+        **dict.fromkeys(labels, "--annotation-columns"),
+        **_options(options, "title_column", "image_column"),
+        key: "--item-key",
+    }
     for path in options.items:
         read_table(space, path, target, options.separator, options.encoding)
     if not options.items and options.images:

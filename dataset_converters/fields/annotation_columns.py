@@ -17,6 +17,7 @@ from ..tables.workspace import Workspace
 
 _TRUE, _FALSE = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i)nan$"
+_SEPARATORS = ";,"  # that tables often have between labels
 _MANY = 20  # distinct numbers above which a column may be a measurement
 
 
@@ -44,6 +45,7 @@ def annotations_sql(space: Workspace, table: str, names: Sequence[str], separato
             parts.append(f"list_transform({some}, {said})")
         else:
             parts.append(labels)
+            _note_other_separator(space, table, key, f"cell{place}", separator)
     if flags:
         keys = ", ".join(flags)
         space.notes.append(f"flags, annotated by the column's name where they are true: {keys}")
@@ -81,6 +83,22 @@ def _are_numbers(space: Workspace, table: str, key: str, labels: str) -> bool:
             "nothing; group them into classes, or leave the column out"
         )
     return bool(numbers)
+
+
+def _note_other_separator(
+    space: Workspace, table: str, key: str, cell: str, separator: str
+) -> None:
+    """Warn if no text of a column holds the separator and most hold another one."""
+    shares = [f"avg(contains({cell}, {quote(mark)})::INT)" for mark in (separator, *_SEPARATORS)]
+    texts = f"{cell} <> '' AND NOT starts_with({cell}, '[')"
+    used, *others = space.run(f"SELECT {', '.join(shares)} FROM {table} WHERE {texts}").fetchone()
+    for mark, share in zip(_SEPARATORS, others, strict=True):
+        if used == 0 and share > 0.5:
+            space.warn(
+                f"{key}: no cell holds {separator!r}, and {share:.0%} hold {mark!r}; if it is "
+                f"between labels, set --annotation-separator '{mark}'"
+            )
+            return
 
 
 def _labels(cell: str, separator: str) -> str:

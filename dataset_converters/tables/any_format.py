@@ -36,6 +36,7 @@ class Target:
         wanted: The file's columns that are needed.
         required: Columns of the table without which a row is bad.
         what: What the file should be, for messages.
+        options: The option that names each of the file's columns, for messages.
     """
 
     table: str
@@ -43,6 +44,7 @@ class Target:
     wanted: list[str] = field(default_factory=list)
     required: list[str] = field(default_factory=list)
     what: str = "such a table"
+    options: dict[str, str] = field(default_factory=dict)
 
 
 def table_file(folder: Path, name: str) -> Path:
@@ -97,6 +99,7 @@ def read_table(
             required=to.required,
             wanted=to.wanted,
             what=to.what,
+            options=to.options,
             separator=separator or ("," if form == "csv" else "\t"),
             encoding=encoding,
         )
@@ -113,7 +116,7 @@ def _read_parquet(space: Workspace, path: Path, to: Target) -> None:
     described = _described(space, path)
     source = f"read_parquet({quote(space.readable(path))})"
     space.inputs.append(path)
-    require_columns(path, list(described), to.wanted, to.what)
+    require_columns(path, list(described), to.wanted, to.what, to.options)
     texts = {ref(key): _as_text(key, described[key]) for key in to.wanted}
     query = f"SELECT {selected(to.select)} FROM (SELECT {selected(texts)} FROM {source})"
     loaded = append(space, to.table, query, path, to.required)
@@ -134,7 +137,7 @@ def _as_text(key: str, kind: str) -> str:
 def _read_records(space: Workspace, path: Path, to: Target) -> None:
     records, literal = sample_records(path)
     known = list(dict.fromkeys(key for record in records for key in record))
-    require_columns(path, known, to.wanted, to.what)
+    require_columns(path, known, to.wanted, to.what, to.options)
 
     def lacks(record: dict[str, Any]) -> str:
         return f"lacks one of {', '.join(to.wanted)}, or it is malformed"

@@ -51,6 +51,7 @@ def read_csv(
     required: Sequence[str],
     wanted: Sequence[str] = (),
     what: str = "such a table",
+    options: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
     separator: str = ",",
     quoted: bool = True,
@@ -67,6 +68,7 @@ def read_csv(
         required: Columns of the table that are null in a bad row.
         wanted: Columns that the file must have.
         what: What the file should be, for messages.
+        options: The option that names each column, for messages.
         names: The file's columns; None: its first line names them.
         separator: Up to four characters.
         quoted: Cells may be quoted, and then hold line breaks; not with a longer separator.
@@ -77,7 +79,7 @@ def read_csv(
     """
     header = names is None
     names = header_of(path, separator, encoding) if names is None else names
-    require_columns(path, names, wanted, what)
+    require_columns(path, names, wanted, what, options)
     space.inputs.append(path)
     if header and "" in names:
         place = names.index("") + 1

@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recbole_cierec.errors import DataError
@@ -46,7 +46,13 @@ def header_of(path: Path, separator: str, encoding: str = "utf-8") -> list[str]:
         raise DataError(f"{path}: cannot be read ({error}); is the download complete?") from None
 
 
-def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str], what: str) -> None:
+def require_columns(
+    path: Path,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    what: str,
+    options: Mapping[str, str] | None = None,
+) -> None:
     """Refuse a file that lacks columns.
 
     Args:
@@ -54,6 +60,7 @@ def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str], wha
         names: Its columns.
         wanted: Columns that it must have, each once.
         what: What the file should be, for the message.
+        options: The option that names each column, for those that one names.
 
     Raises:
         DataError: Columns are missing, or several have the same name.
@@ -68,6 +75,8 @@ def require_columns(path: Path, names: Sequence[str], wanted: Sequence[str], wha
         hint = f"; did you mean {alike!r}?" if alike else ""
         if len(names) == 1 and any(mark in names[0] for mark in ",;\t|"):
             hint = "; is the separator another one?"
+        if missing[0] in (options or {}) and len(names) > 1:
+            hint += f"; name the column by {options[missing[0]]}"
         text = f"is not {what}: no column {', '.join(missing)} (it has: {shown}){hint}"
         raise DataError(f"{path}: {one_line(text)}")
 

@@ -130,6 +130,7 @@ def _types_of(path: Path, names: list[str], separator: str) -> dict[str, str]:
     """The type of each column, from names as in ``user_id:token``."""
     types: dict[str, str] = {}
     where = in_header(path)
+    _refuse_other_separator(where, names, separator)
     for cell in names:
         field, colon, kind = cell.partition(":")
         if not field or not colon:
@@ -146,6 +147,25 @@ def _types_of(path: Path, names: list[str], separator: str) -> dict[str, str]:
             raise DataError(f"{where}: two columns are named {_short(field)}; rename one")
         types[field] = kind
     return types
+
+
+def _refuse_other_separator(where: str, names: list[str], separator: str) -> None:
+    """Refuse one long name that another separator divides into several."""
+    marks = [mark for mark in "\t,;| " if mark != separator and mark in names[0]]
+    if len(names) > 1 or not marks:
+        return
+    for mark in marks:
+        if all(cell.partition(":")[2] in TYPES for cell in names[0].split(mark)):
+            raise DataError(
+                f"{where}: its columns are separated by {mark!r}, not {separator!r}; set "
+                f"field_separator to {mark!r}"
+            )
+    if ":" not in names[0] and marks[0] != " ":
+        raise DataError(
+            f"{where}: {_short(names[0])} is not field:type; name each column as in "
+            f"user_id:token, separated by {separator!r}, or convert the table by 'python -m "
+            "recbole_cierec convert table'"
+        )
 
 
 def validate_interactions(

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from recbole_cierec.config import Config
 from recbole_cierec.errors import DataError
 
 ROWS = [
@@ -84,6 +85,32 @@ def test_data_without_ratings_and_times_have_no_such_columns(convert, write):
     assert header == "user_id:token\titem_id:token"
     assert made.rows() == [("a", "1"), ("b", "2")]
     assert not (made.folder / "made.item").exists()  # a header alone would be refused
+    assert "without times interactions are split at random" in "".join(made.report)
+    keys = {"data_path": str(made.folder.parent)}
+    assert Config("MF", "made", config_dict=keys)["eval_args"]["order"] == "RO"
+
+
+def test_another_separator_between_labels_is_noted(convert, write):
+    rows = "item_id,tags\n1,Rock;Pop\n2,Jazz;Rock\n3,Rock\n"
+    inter, items = write("t.csv", "user_id,item_id\na,1\nb,2\n"), write("i.csv", rows)
+    words = ("--interactions", inter, "--items", items, "--annotation-columns", "tags")
+    said = "".join(convert("table", *words).report)
+    assert "tags: no cell holds '|', and 67% hold ';'" in said
+    made = convert("table", *words, "--annotation-separator", ";", "--overwrite")
+    assert "no cell holds" not in "".join(made.report)
+
+
+@pytest.mark.parametrize(
+    ("header", "items", "said"),
+    [
+        ("user,item_id", "item_id", "no column user_id .* name the column by --user-column"),
+        ("user_id,item_id", "sku", "no column item_id .* name the column by --item-key"),
+    ],
+)
+def test_a_missing_column_is_named_with_its_option(convert, write, header, items, said):
+    inter, table = write("t.csv", f"{header}\na,1\n"), write("i.csv", f"{items},b\n1,2\n")
+    with pytest.raises(DataError, match=said):
+        convert("table", "--interactions", inter, "--items", table)
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,11 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         ("user_id\titem_id\nu1\ti1\n", "line 1: 'user_id' is not field:type"),
         ("u1\ti1\t5\n", "line 1: 'u1' is not field:type"),
         (":token\nu1\n", "line 1: ':token' is not field:type"),
+        (
+            "user_id:token,item_id:token\nu1,i1\n",
+            "line 1: its columns are separated by ',', not '\\t'; set field_separator to ','",
+        ),
+        ("user_id,item_id\nu1,i1\n", "or convert the table by 'python -m recbole_cierec convert"),
         ("user_id:token\t\nu1\t\n", "line 1: '' is not field:type"),
         ("user_id:tokens\nu1\n", "unknown type 'tokens'"),
         ("user_id:token \nu1\n", "unknown type 'token '"),
