@@ -105,6 +105,12 @@ class Writer:
         """
         self._write_interactions()
         facts = self._write_items()
+        if not self.steps.has["timestamp"] and not self.steps.has["split"]:
+            self.space.settings["eval_args"] = {"order": "RO"}
+            self.space.notes.append(
+                f"without times interactions are split at random: {self.options.name}.yaml has "
+                "eval_args: {order: RO}"
+            )
         if self.space.settings:
             text = yaml.safe_dump(self.space.settings, sort_keys=False, allow_unicode=True)
             path = self.folder / f"{self.options.name}.yaml"

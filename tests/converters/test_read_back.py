@@ -140,7 +140,8 @@ def test_hostile_tables_are_read_back_as_they_were(in_tmp, form, seed):
 def test_one_interaction_and_nothing_else_is_read_back(convert, write):
     made = convert("table", "--interactions", write("t.csv", "user_id,item_id\n[PAD],[PAD]\n"))
     assert made.rows() == [("%5BPAD%5D", "%5BPAD%5D")]
-    assert sorted(path.name for path in made.folder.iterdir()) == ["conversion.json", "made.inter"]
+    names = sorted(path.name for path in made.folder.iterdir())
+    assert names == ["conversion.json", "made.inter", "made.yaml"]
 
 
 @pytest.mark.parametrize("when", ["infinity", "-infinity", "Infinity", "epoch"])
