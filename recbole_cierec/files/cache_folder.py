@@ -22,7 +22,11 @@ _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 @contextmanager
 def build_folder(
-    final: Path, *, prefix: str = TEMPORARY, is_valid: Callable[[], bool] | None = None
+    final: Path,
+    *,
+    prefix: str = TEMPORARY,
+    is_valid: Callable[[], bool] | None = None,
+    key: str = "cache_dir",
 ) -> Iterator[Path]:
     """Yield an empty folder to fill; rename it to ``final`` when the block ends well.
 
@@ -36,6 +40,7 @@ def build_folder(
         prefix: Starts the names of temporary folders, and of the leftovers that are cleared.
         is_valid: Whether the folder that another process has put at ``final`` is whole; it is
             then kept, and the new one dropped.
+        key: What chooses another place, for the error.
 
     Yields:
         The temporary folder, next to ``final`` so that the rename stays on one file system.
@@ -57,8 +62,8 @@ def build_folder(
         raise DataError(str(error)) from error
     except OSError as error:
         raise DataError(
-            f"cache {final}: cannot be written ({error.strerror or error}): "
-            "make room there, or set cache_dir to another folder"
+            f"{final}: cannot be written ({error.strerror or error}): "
+            f"make room there, or set {key} to another folder"
         ) from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from logging import getLogger
@@ -78,13 +79,14 @@ def export(
     _refuse_other(folder)
     trained = load_trained(Path(checkpoint), config_dict, cmd_line)
     vectors = vectors_of(trained)
-    with build_folder(folder) as work:
+    with build_folder(folder, key="--out") as work:
         weights = {k: v.detach().cpu().contiguous().clone() for k, v in _weights(trained).items()}
         save_file(weights, work / "model.safetensors")
         if vectors is not None:
             _write_vectors(work, trained, vectors)
         text = json.dumps(_described(trained, vectors), indent=2, ensure_ascii=False)
         (work / MARKER).write_text(text + "\n", encoding="utf-8")
+        shutil.copymode(work / MARKER, work / "model.safetensors")  # which only its owner may read
     if vectors is None:
         getLogger().warning(
             f"{trained.name} is no inner product of a user's and an item's vector, so no vectors "

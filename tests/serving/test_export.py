@@ -93,6 +93,11 @@ def test_an_earlier_export_is_replaced_and_another_folder_is_not(tiny, capsys):
     for _ in range(2):
         assert main(["export", done["checkpoint"], "--out=out"]) == 0
     assert "written: out" in capsys.readouterr().out
+    assert len({path.stat().st_mode for path in Path("out").iterdir()}) == 1
+    Path("file").touch()
+    assert main(["export", done["checkpoint"], "--out=file/out"]) == 2
+    assert "file/out: cannot be written (" in (said := capsys.readouterr().err)
+    assert "set --out to another folder" in said
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("mine")
     with pytest.raises(
