@@ -83,8 +83,9 @@ def _run(
         return _refused(
             "not enough memory; lower train_batch_size, eval_batch_size or the model's sizes"
         )
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        hints = [hint for hint in error.args if isinstance(hint, str)]
+        print("; ".join(["interrupted", *hints]), file=sys.stderr)
         return INTERRUPTED
     except SystemExit as end:
         if end.code == TERMINATED:

@@ -118,7 +118,12 @@ def _run(argv: Sequence[str]) -> None:
     # This import takes seconds, so the command line is checked first.
     from recbole_cierec.quick_start import run
 
-    run(**arguments)
+    try:
+        run(**arguments)
+    except KeyboardInterrupt as error:
+        if error.args:
+            raise KeyboardInterrupt("continue by the same command and --resume=auto") from None
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -110,8 +110,12 @@ class TrainerMixin(ReportingMixin):
                 return self.best_valid_score, self.best_valid_result
             CONSOLE.info(f"Resuming {path} after epoch {state['epoch'] + 1}")
             self.history.drop_after(self.start_epoch - 1)
-        with clear_errors(self.config):
-            result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
+        try:
+            with clear_errors(self.config):
+                result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
+        except KeyboardInterrupt:
+            kept = [self.last_file] if self.last_file.is_file() else []
+            raise KeyboardInterrupt(*kept) from None  # where the run can be resumed from
         last = max(self.train_loss_dict, default=self.start_epoch - 1)
         self.stopped_early = last + 1 < self.epochs
         self._save_end(last)

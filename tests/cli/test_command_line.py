@@ -23,6 +23,7 @@ from recbole_cierec.config.properties import model_keys
 from recbole_cierec.config.schema import KEYS
 from recbole_cierec.distributed.launch import choose_port, spawn, torchrun_keys
 from recbole_cierec.errors import ConfigError, DataError, NonFiniteLossError
+from recbole_cierec.model.mf import MF
 from recbole_cierec.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,6 +140,19 @@ def test_ctrl_c_is_130_and_other_errors_are_not_hidden(monkeypatch, in_tmp, caps
     with pytest.raises(ZeroDivisionError):
         main([])
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("epoch", "said"), [(0, "interrupted\n"), (2, "and --resume=auto\n")])
+def test_ctrl_c_in_training_says_how_to_continue(
+    tiny_folder, in_tmp, monkeypatch, capsys, epoch, said
+):
+    def stop(model, number):
+        if number == epoch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(MF, "begin_epoch", stop, raising=False)
+    assert main(flags(tiny_folder, model="MF", epochs=4)) == 130
+    assert capsys.readouterr().err.endswith(said)
 
 
 def test_a_run_writes_into_its_folder_and_without_control_codes(tiny_folder, in_tmp):
