@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from run_helpers import last_of, same
 
-from recbole_cierec import load, run
+from recbole_cierec import load, recommend, run
 from recbole_cierec.config import Config
 from recbole_cierec.config.properties import overall_defaults, properties_dir
 from recbole_cierec.config.yaml import read_yaml
@@ -49,6 +49,12 @@ class Shifted(VisualRecommender):
     def item_side(self, items):
         vector = self.seen_rows(self.items, items) + self.shift
         return Side(vector, self.item_biases(items))
+
+
+class Bare(VisualRecommender):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.user_embedding = self.table(self.n_users, self.size)
 
 
 class Slow(BPR):
@@ -191,6 +197,18 @@ def test_an_empty_subclass_is_its_parent_to_the_last_bit(mine, tiny):
     parent = run("CIERec", "tiny", config_dict=tiny(checkpoint_dir="parent"))
     same(last_of(child)["state_dict"], last_of(parent)["state_dict"])
     assert child["test_result"] == parent["test_result"]
+
+
+def test_a_class_without_item_side_is_one_line(mine, tiny):
+    with pytest.raises(ConfigError, match=r"^Bare: define item_side\(items\)"):
+        run(mine.Bare, "tiny", config_dict=tiny(epochs=1))
+
+
+def test_a_class_that_ranks_no_unseen_items_learns_of_the_attribute(mine, tiny):
+    done = run(mine.Shifted, "tiny", config_dict=tiny(epochs=1))
+    Path("new.csv").write_text("item_id\nx1\n")
+    with pytest.raises(ConfigError, match='set its attribute unseen_items, as in unseen_items = "'):
+        recommend(done["checkpoint"], new_items="new.csv", out="new.parquet")
 
 
 def test_the_command_line_takes_a_class(mine, tiny, capsys):

@@ -21,6 +21,7 @@ from torch import Tensor
 from recbole_cierec.data.content import ItemContent
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.checkpoint import from_plain, to_plain
+from recbole_cierec.registry import known_name
 from recbole_cierec.vision.item_pictures import pictures_of
 from recbole_cierec.vision.new_pictures import NewPictures
 
@@ -107,9 +108,14 @@ class NewItems:
     def _refuse_model(self, config: Any) -> None:
         name = config["model"]
         if not getattr(config.model_class, "unseen_items", ""):
+            advice = "docs/models/index.md says which models do"
+            if known_name(config.model_class) is None:
+                advice = (
+                    'if it does, set its attribute unseen_items, as in unseen_items = "picture"'
+                )
             raise ConfigError(
                 f"{name} does not score items by their content, so it has nothing for new ones; "
-                "docs/models/index.md says which models do"
+                f"{advice}"
             )
 
     def padded(self, state: Mapping[str, Any], model: Any) -> dict[str, Any]:

@@ -105,8 +105,15 @@ class VisualRecommender(Scoring, GeneralRecommender):
     # -------------------------------------------------------- what a model can define
 
     def item_side(self, items: Tensor) -> Side:
-        """The tensors of items [m] that scoring needs, the same for all users."""
-        raise NotImplementedError
+        """The tensors of items [m] that scoring needs, the same for all users.
+
+        Raises:
+            ConfigError: The model does not define it.
+        """
+        raise ConfigError(
+            f"{type(self).__name__}: define item_side(items), the tensors of items that scoring "
+            "needs (docs/extending.md)"
+        )
 
     def user_side(self, users: Tensor) -> Side:
         """The tensors of users [m] that scoring needs; by default p_u and biases."""
