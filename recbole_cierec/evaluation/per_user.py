@@ -143,8 +143,8 @@ def read_per_user(path: Path) -> UserResults:
             raise DataError(f"{path}: no *{SUFFIX} in this folder; runs write them to saved/")
         path = files[-1]
     if path.suffix == ".pth":
-        users = path.with_name(path.name.removesuffix(".pth").removesuffix(".last") + SUFFIX)
-        raise DataError(f"{path}: a checkpoint; give the run's results by user, {users}")
+        results = path.with_name(path.name.removesuffix(".pth").removesuffix(".last") + SUFFIX)
+        raise DataError(f"{path}: a checkpoint; give the run's results by user, {results}")
     try:
         arrays = read_npz(path)
         about = json.loads(str(arrays.pop("about")))
