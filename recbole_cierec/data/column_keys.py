@@ -94,9 +94,10 @@ class Files:
         """Refuse missing files and columns of the content that the model ranks unseen items by."""
         config = self.config
         for modality, path in (config["features"] or {}).items():
-            if not (self.folder / path).exists() and not Path(path).exists():
+            inside = self.folder / path
+            if not inside.exists() and not Path(path).exists():
                 raise DataError(
-                    f"features.{modality} {path}: no such file; correct it, or set data_path"
+                    f"features.{modality} {inside}: no such file; correct it, or set data_path"
                 )
         kind = getattr(getattr(config, "model_class", None), "unseen_items", "")
         given = config["features_file"] or config["features"]

@@ -261,7 +261,10 @@ def test_seen_negatives_are_uniform(tiny, name, keys):
         ),
         ({"annotations_field": "labels"}, ["no column labels", "set annotations_field"]),
         ({"features_file": "gone.npy"}, ["'features_file': gone.npy is no such file"]),
-        ({"features_file": None, "features": {"text": "gone.npy"}}, ["features.text gone.npy"]),
+        (
+            {"features_file": None, "features": {"text": "gone.npy"}},
+            ["features.text", "gone.npy: no such file"],
+        ),
         (
             {"encoder_weights": "gone.pth"},
             ["'encoder_weights': gone.pth is neither DEFAULT, nor random, nor a file"],

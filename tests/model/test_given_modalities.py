@@ -152,7 +152,8 @@ def test_a_wrong_key_is_one_line(keys, given, words):
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_two_keys_for_the_features_of_pictures_are_refused(keys):
+def test_two_keys_for_the_features_of_pictures_are_refused(keys, in_tmp):
+    Path("a.npy").touch()
     with pytest.raises(ConfigError, match="both give the features of pictures; keep one"):
         Config("VBPR", "tiny", None, keys(features_file="a.npy"), {})
 
