@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class UserResults:
         name: Name of the run, for tables.
         users: External ids [n].
         values: Values [n] by metric, and bool [n] by ``group/NAME``.
-        about: model, dataset, seed, digests and protocol.
+        about: model, dataset, seed, digests, protocol and, by metric, the result of chance.
         path: Path of the file, for messages.
     """
 
@@ -85,6 +86,7 @@ def save_per_user(
         "data_digest": evaluated_digest(dataset, evaluator.plan),
         "protocol": config.compared()
         | {"eval_args": {k: str(v) for k, v in config["eval_args"].items()}},
+        "chance": {k: v for k, v in evaluator.chance().items() if math.isfinite(v)},
     }
     names = dataset.field2id_token[dataset.uid_field]
     arrays: dict[str, Any] = {
