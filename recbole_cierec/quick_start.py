@@ -17,6 +17,7 @@ from recbole.utils import get_environment, init_seed
 from recbole_cierec.compat.optional_packages import named_where_missing, require
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
+from recbole_cierec.config.properties import properties_dir
 from recbole_cierec.console.result_table import result_table
 from recbole_cierec.console.run_lines import data_lines, model_line, processes_line
 from recbole_cierec.data.recbole_errors import as_model_errors
@@ -320,6 +321,9 @@ def _log_start(config: Config, cmd_line: Mapping[str, str] | None) -> None:
     if cmd_line:
         logger.info("Command line: " + " ".join(f"--{k}={v}" for k, v in cmd_line.items()))
     logger.info(config)
+    shipped = Path("dataset", f"{config['dataset']}.yaml")
+    if (properties_dir() / shipped).is_file():
+        CONSOLE.info(f"Settings of the data set: {Path('properties') / shipped} of the package")
     if config.folder_file is not None:
         CONSOLE.info(f"Settings of the data set: {config.folder_file}")
     for note in config.notes:

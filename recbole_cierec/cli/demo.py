@@ -18,7 +18,7 @@ from recbole_cierec.terminal import say
 
 OPPONENT = "MF_Content"
 METRIC = "recall@10"
-SAID = (ALL, "cold", "item_unseen")  # groups with a sentence
+SAID = (ALL, "cold", "item_unseen", "item_rare")  # groups with a sentence
 
 
 def run_demo() -> None:
