@@ -226,13 +226,13 @@ def _used(datasets: list[Any], known: Any, users: np.ndarray, row: np.ndarray) -
         users: Users of each row.
         row: Row of each user; -1: none.
     """
-    rowless = datasets[0].rowless
-    if isinstance(known, UsedItems) and not len(rowless.users):
+    if isinstance(known, UsedItems):
         of_users = Ragged(known.pairs, known.starts)
         cells = [of_users.select(users[rows]) for rows in blocks(np.arange(len(users)))]
         values = np.concatenate([(c.values % known.n_items).astype(np.int32) for c in cells])
         return Ragged(values, np.concatenate([[0], np.cumsum(known.lengths[users])]))
     pairs = [_pairs(dataset, row) for dataset in datasets]
+    rowless = datasets[0].rowless
     rows = row[rowless.users]
     pairs.append((rows[rows >= 0], rowless.items[rows >= 0]))
     rows, items = (np.concatenate(side) for side in zip(*pairs, strict=True))
