@@ -101,8 +101,12 @@ class TrainedModel:
 
     @cached_property
     def seen(self) -> Ragged:
-        """The items of each user in training and validation, one row for each user."""
-        return Ragged.group(*self.pairs(self.parts[:2]), len(self.user_ids))
+        """The items of each user in training and validation, and those of ``rowless``: one row for
+        each user."""
+        users, items = self.pairs(self.parts[:2])
+        more = self.parts[0].rowless
+        users, items = np.append(users, more.users), np.append(items, more.items)
+        return Ragged.group(users, items, len(self.user_ids))
 
     @cached_property
     def popularity(self) -> np.ndarray:

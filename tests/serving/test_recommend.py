@@ -99,6 +99,21 @@ def test_seen_items_stay_where_they_are_wanted(keys):
     assert len(recommend(done["checkpoint"], ["u3"], topk=100)) < len(table)
 
 
+def test_what_new_users_had_before_the_test_is_not_recommended_again(keys):
+    split = {"split": {"COLD_USER": {"share": [0.7, 0.15, 0.15], "history": 3}}}
+    settings = keys() | {"eval_args": {**split, "order": "TO", "group_by": "user"}}
+    done = run("VBPR", "tiny", config_dict=settings)
+    data = load(done["checkpoint"]).loaders[0]._dataset
+    new = data.field2id_token["user_id"][np.flatnonzero(data.cold_phase == 2)]
+    rows = pd.read_csv("data/tiny/tiny.inter", sep="\t").set_axis(["user", "item", "time"], axis=1)
+    known = rows.sort_values("time", kind="stable").groupby("user").head(3)
+    table = recommend(done["checkpoint"], list(new), topk=100)
+    for user in new:
+        had = set(known["item"][known["user"] == user])
+        listed = set(table["item"][table["user"] == user])
+        assert listed == set(data.field2id_token["item_id"][1:]) - had
+
+
 @pytest.mark.parametrize(("name", "said"), [("VBPR", "one list"), ("BPR", "most popular")])
 def test_unknown_users_get_the_list_of_users_without_interactions(keys, caplog, name, said):
     done = run(name, "tiny", config_dict=keys(state="warning"))
