@@ -17,6 +17,7 @@ from torch import Tensor
 
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.data.recbole_errors import as_model_errors
+from recbole_cierec.data.short_histories import shortened
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.scoring import PAIRS
@@ -189,6 +190,8 @@ def load_trained(
         dataset = dataset_of(path, state, config)
         init_seed(config["seed"], config["reproducibility"])
         parts = dataset.build()
+        if most := config["max_user_interactions"]:
+            parts[0] = shortened(parts[0], most)
         data = {"interactions": parts[0].digest()}
         if added is not None:
             _extend(dataset, parts, added)

@@ -114,6 +114,18 @@ def test_what_new_users_had_before_the_test_is_not_recommended_again(keys):
         assert listed == set(data.field2id_token["item_id"][1:]) - had
 
 
+def test_a_model_of_short_histories_ranks_as_it_was_trained(keys):
+    done = run("LightGCN", "tiny", config_dict=keys(max_user_interactions=2))
+    table = recommend(done["checkpoint"], ["u3"], topk=100)
+    scores = truth(done["checkpoint"])["u3"]
+    check(table, {name: scores[name] for name in table["item"]}, 100)
+    rows = pd.read_csv("data/tiny/tiny.inter", sep="\t").set_axis(["user", "item", "time"], axis=1)
+    before = rows.sort_values("time").head(len(rows) // 2)  # surely in training
+    had = before["item"][before["user"] == "u3"]
+    assert len(had) > 2
+    assert not set(table["item"]) & set(had)
+
+
 @pytest.mark.parametrize(("name", "said"), [("VBPR", "one list"), ("BPR", "most popular")])
 def test_unknown_users_get_the_list_of_users_without_interactions(keys, caplog, name, said):
     done = run(name, "tiny", config_dict=keys(state="warning"))
