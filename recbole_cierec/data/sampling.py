@@ -7,8 +7,7 @@ raises the paper's metric (its candidates include such items) but ruins cold-sta
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -252,31 +251,23 @@ def _refuse_empty(config: Any, parts: Iterable[Any]) -> None:
 def training_sampler(config: Any, sampler: Any, train_dataset: Any) -> Any:
     """A fast sampler of the negatives that ``train_negatives`` allows.
 
+    Args:
+        config: RecBole config.
+        sampler: RecBole's sampler of the phase ``train``.
+        train_dataset: The training part.
+
     Raises:
         DataError: A user has interacted with all of those items.
     """
-    seen = seen_items(train_dataset) if config["train_negatives"] == "seen" else None
+    popular = sampler.distribution == "popularity"
+    if popular:  # RecBole counts the interactions of all parts, those of the test as well
+        sampler.datasets, sampler.dataset = [train_dataset], train_dataset
+        sampler._build_alias_table()
+    only_seen = config["train_negatives"] == "seen" and not popular
+    seen = seen_items(train_dataset) if only_seen else None
     refuse_endless(sampler, config["dataset"], seen)
     if isinstance(sampler, Sampler):
         return quick_sampler(sampler, seen)
-    return sampler if seen is None else seen_sampler(sampler, train_dataset)
-
-
-def seen_sampler(sampler: Any, train_dataset: Any) -> Any:
-    """A copy of a RecBole sampler that draws only from items with a training interaction."""
-    seen = seen_items(train_dataset)
-    if isinstance(sampler, Sampler):
-        return quick_sampler(sampler, seen)
-    narrowed = copy.copy(sampler)
-    if sampler.distribution == "popularity":
-        narrowed._pop_sampling = lambda n: _drawn_among(sampler._pop_sampling, seen, n)
-    else:
-        narrowed._uni_sampling = lambda n: seen[np.random.randint(0, len(seen), n)]
-    return narrowed
-
-
-def _drawn_among(draw: Callable[[int], np.ndarray], seen: np.ndarray, n: int) -> np.ndarray:
-    items = draw(n)
-    while len(left := np.flatnonzero(~np.isin(items, seen))):
-        items[left] = draw(len(left))
-    return items
+    if seen is not None:
+        sampler._uni_sampling = lambda n: seen[np.random.randint(0, len(seen), n)]
+    return sampler
