@@ -33,6 +33,7 @@ from recbole_cierec.evaluation.candidates import Ragged, blocks
 from recbole_cierec.evaluation.cold_split import WARM, ColdSplit
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
+from recbole_cierec.evaluation.names import ALL, split_name
 from recbole_cierec.evaluation.plan import EvaluationPlan, make_views, restrict
 
 PHASES = ("train", "valid", "test")
@@ -44,8 +45,8 @@ def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     Evaluation loaders have a :class:`recbole_cierec.evaluation.plan.EvaluationPlan` as ``plan``.
 
     Raises:
-        DataError: A part is empty, a user has no possible negative, or more items are requested
-            than the data set has.
+        DataError: A part or the group of ``valid_metric`` is empty, a user has no possible
+            negative, or more items are requested than the data set has.
     """
     _refuse_counts(config, dataset.item_num - 1)
     train, *loaders = _loaders(config, dataset)
@@ -56,6 +57,7 @@ def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         known = getattr(getattr(loaders[-1], "_sampler", None), "used_ids", None)
         loader.plan = make_plan(config, phase, datasets, loader, known)
     valid, test = loaders
+    _refuse_empty_group(config, valid.plan, datasets[1])
     return train, valid, test
 
 
@@ -246,6 +248,18 @@ def _refuse_empty(config: Any, parts: Iterable[Any]) -> None:
                 " is empty; validation chooses the epoch and the test is reported, so give each "
                 "part a share, or use more data"
             )
+
+
+def _refuse_empty_group(config: Any, plan: EvaluationPlan, part: Any) -> None:
+    """Refuse a ``valid_metric`` that would be nan in every epoch, so that none is the best."""
+    _, group = split_name(config["valid_metric"].lower())
+    users, items = (np.asarray(part.inter_feat[f]) for f in (part.uid_field, part.iid_field))
+    if group != ALL and not plan.has(group, users, items):
+        raise DataError(
+            f"{config['dataset']}: the validation part has no positive in the group '{group}' of "
+            f"valid_metric '{config['valid_metric']}'; choose another group, or change "
+            "user_group_boundary, item_group_boundary or the split"
+        )
 
 
 def training_sampler(config: Any, sampler: Any, train_dataset: Any) -> Any:
