@@ -154,6 +154,7 @@ class PlanCollector(CollectorCompat):
         self, scores_tensor: Tensor, interaction: Any, positive_u: Any, positive_i: Any
     ) -> None:
         if not self.ranking:
+            self._refuse_nan(scores_tensor)
             super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
         elif self.plan is not None and self.plan.sampled:
             self._collect_lists(scores_tensor, interaction, positive_u, positive_i)
@@ -177,6 +178,7 @@ class PlanCollector(CollectorCompat):
         if not len(scores):
             return
         top = top_k(scores, self.k)
+        self._refuse_nan(scores.gather(1, top[:, :1]))  # NaN comes first
         self._open((view.name, 0))
         super().eval_batch_collect(scores, interaction, positive_u, positive_i)
         ranks = _places_in(top, positive_u, positive_i)

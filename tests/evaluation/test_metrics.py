@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from recbole_cierec.config.config import Config
+from recbole_cierec.errors import NonFiniteLossError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.collector import PlanCollector, batch_candidates
 from recbole_cierec.evaluation.evaluator import PlanEvaluator
@@ -136,11 +137,28 @@ def test_users_without_positives_do_not_count(tools):
 
 
 def test_scores_that_are_no_numbers_stop(tools):
-    from recbole_cierec.errors import NonFiniteLossError
-
     positives, negatives = random_case(np.random.default_rng(0), 5)
     with pytest.raises(NonFiniteLossError, match="MF"):
         evaluate(tools, make_plan(positives, negatives, 5), lambda r, i: i * np.nan)
+
+
+@pytest.mark.parametrize("n_items", [N_ITEMS, 40_000])  # ranked by torch, and by groups of columns
+def test_one_score_of_a_full_ranking_that_is_no_number_stops(tools, n_items):
+    _, collector, _ = tools
+    scores = torch.rand(3, n_items)
+    batch = {"user_id": torch.arange(3)}
+    positives = torch.tensor([0, 2]), torch.tensor([5, 7])
+    collector.eval_batch_collect(scores, batch, *positives)
+    scores[1, n_items // 2] = torch.nan
+    with pytest.raises(NonFiniteLossError, match="MF: scores are not numbers"):
+        collector.eval_batch_collect(scores, batch, *positives)
+
+
+def test_a_predicted_label_that_is_no_number_stops(tiny):
+    keys = tiny(eval_args={"mode": "labeled"}, metrics=["AUC"], valid_metric="AUC")
+    collector = PlanCollector(Config("MF", "tiny", None, keys, {}))
+    with pytest.raises(NonFiniteLossError, match="MF: scores are not numbers"):
+        collector.eval_batch_collect(torch.tensor([0.5, torch.nan]), {}, None, None)
 
 
 def test_a_process_that_collected_nothing_takes_part_in_the_exchange(tools, monkeypatch):
