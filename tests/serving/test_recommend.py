@@ -215,6 +215,40 @@ def test_the_three_formats_hold_the_same_lists(keys):
     assert not list(Path().glob(".recbole_cierec-*"))
 
 
+@pytest.mark.parametrize("case", ["no user", "nothing left"])
+def test_a_table_without_a_row_has_its_columns(keys, case):
+    done = run("MF", "tiny", config_dict=keys())
+    whole = recommend(done["checkpoint"], ["u3"], topk=3)
+    recommend(done["checkpoint"], ["u3"], topk=3, out="whole.parquet")
+    arguments = {"users": []}
+    if case == "nothing left":  # the user has the one item to choose from
+        seen = set(truth(done["checkpoint"], seen_too=True)["u3"]) - set(
+            truth(done["checkpoint"])["u3"]
+        )
+        Path("i.txt").write_text(min(seen))
+        arguments = {"users": ["u3"], "items": "i.txt"}
+    table = recommend(done["checkpoint"], **arguments)
+    pd.testing.assert_frame_equal(table, whole[:0], check_dtype=False)
+    for name in ("r.csv", "r.jsonl", "r.parquet"):
+        assert recommend(done["checkpoint"], out=name, **arguments) == Path(name)
+    assert Path("r.csv").read_text() == "user,user_status,rank,item,score\n"
+    assert Path("r.jsonl").read_text() == ""
+    found, kinds = (duckdb.read_parquet(f"{name}.parquet") for name in ("r", "whole"))
+    assert found.fetchall() == []
+    assert (found.columns, found.types) == (kinds.columns, kinds.types)
+
+
+def test_users_without_anything_left_come_before_others(keys, monkeypatch):
+    """The first block of a file may have no row."""
+    done = run("MF", "tiny", config_dict=keys())
+    left, without = (truth(done["checkpoint"], seen_too=x)["u3"] for x in (False, True))
+    Path("i.txt").write_text(min(set(without) - set(left)))
+    monkeypatch.setattr(ranking, "MOST_USERS", 1)
+    recommend(done["checkpoint"], ["u3", "late"], items="i.txt", out="r.parquet")
+    rows = duckdb.sql("SELECT user, item FROM 'r.parquet'").fetchall()
+    assert rows == [("late", Path("i.txt").read_text())]
+
+
 def test_small_blocks_and_large_ones_give_the_same_lists(keys, monkeypatch):
     done = run("VBPR", "tiny", config_dict=keys())
     whole = recommend(done["checkpoint"], topk=5)
