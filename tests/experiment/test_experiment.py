@@ -335,6 +335,13 @@ def test_what_is_far_behind_with_the_first_seed_has_no_further_one(data, in_tmp,
     assert len(experiment(data, **parts)["rows"]) == 6
 
 
+def test_models_that_are_not_trained_have_no_validation_and_are_not_compared(data, in_tmp, capsys):
+    raw = {"name": "MF", "label": "raw", "keys": {"epochs": 0}}
+    rows = experiment(data, models=["MF", raw], drop_below=0.9)["rows"]
+    assert [row["valid_score"] for row in rows if row["model"] == "raw"] == [None, None]
+    assert "raw on tastes, default, seed 1: validation Recall@3 -, test" in capsys.readouterr().err
+
+
 def test_further_seeds_wait_for_the_first_one_of_all_models(data, in_tmp):
     parts = {"models": TWO, "drop_below": 0.5, "protocols": {"a": {}, "b": {"eval_repeats": 2}}}
     plan = make_plan(read_experiment(write(data, **parts)))
