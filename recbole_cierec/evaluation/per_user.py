@@ -21,6 +21,7 @@ import numpy as np
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.names import split_name
 from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.npy import read_npz
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def read_per_user(path: Path) -> UserResults:
     """
     path = Path(path)
     if os.path.isdir(path):  # Path.is_dir may raise
-        files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
+        files = by_age(path.glob(f"*{SUFFIX}"))
         if not files:
             raise DataError(f"{path}: no *{SUFFIX} in this folder; runs write them to saved/")
         path = files[-1]

@@ -14,6 +14,7 @@ from recbole_cierec.errors import CheckpointError, DataError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
+from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.checkpoint import from_plain, peek_checkpoint
 from recbole_cierec.serving.trained import TrainedModel, load_trained
 from recbole_cierec.trainer.history import History, Row, history_file
@@ -30,11 +31,11 @@ def find_checkpoint(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    files = list(path.glob("*.pth"))
+    files = by_age(path.glob("*.pth"))
     for kind in (_is_best, lambda p: not _is_best(p) and not _is_stage(p), _is_stage):
         found = [file for file in files if kind(file)]
         if found:
-            return max(found, key=lambda file: file.stat().st_mtime_ns)
+            return found[-1]
     raise CheckpointError(f"{path}: no checkpoint (*.pth) in this folder; name one")
 
 
