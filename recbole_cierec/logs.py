@@ -1,4 +1,4 @@
-"""The log of a run: one file and the console, closed before the next run.
+"""The log of a run: one file and the console, closed at its end.
 
 The file has every record. The console has warnings, errors and the records of the logger
 ``CONSOLE`` on stderr, and those of ``RESULT`` on stdout, so that ``> result.txt`` keeps the table
@@ -16,6 +16,8 @@ import os
 import re
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,13 +25,14 @@ from typing import Any, TextIO
 import colorlog
 from tqdm import tqdm
 
-from recbole_cierec.errors import ConfigError
+from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.terminal import CONSOLE, RESULT, printable
 
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _COLORS = {"DEBUG": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
 _ours: list[logging.Handler] = []
+_levels: list[int] = []  # that of the root logger before ours
 
 
 def _clean(record: logging.LogRecord) -> logging.LogRecord:
@@ -106,8 +109,45 @@ def wants_color(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
+@contextmanager
+def run_log(config: Any) -> Iterator[Path | None]:
+    """The log of a run, until the block ends; then logging is as it was before.
+
+    The file ends with the error that ended the run. A run within another one has a separate log.
+
+    Args:
+        config: As for :func:`start_log`, whose result is yielded.
+    """
+    root = logging.getLogger()
+    outer, level = _ours[:], root.level
+    _ours.clear()
+    for handler in outer:
+        root.removeHandler(handler)
+    try:
+        yield start_log(config)
+    except Exception as error:
+        _write_error(error)
+        raise
+    finally:
+        stop_log()
+        for handler in outer:
+            root.addHandler(handler)
+        _ours.extend(outer)
+        root.setLevel(level)
+
+
+def _write_error(error: Exception) -> None:
+    """Write an error to the file; the caller decides what the console shows of it."""
+    trace = None if isinstance(error, UserError) else (type(error), error, error.__traceback__)
+    text = "The run failed" if trace else str(error)
+    record = logging.LogRecord("root", logging.ERROR, __file__, 0, text, None, trace)
+    for handler in _ours:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 def start_log(config: Any) -> Path | None:
-    """Start the log of a run and close that of the previous run.
+    """Start the log of a run, and close that of a run before it that is still open.
 
     As with RecBole, a program that has set up logging keeps its stream; the file is added to it.
 
@@ -144,17 +184,21 @@ def start_log(config: Any) -> Path | None:
     for handler in handlers:
         handler.setLevel(level)
         root.addHandler(handler)
+    _levels.append(root.level)
     root.setLevel(level)
     _ours.extend(handlers)
     return path
 
 
 def stop_log() -> None:
-    """Close and remove the handlers that :func:`start_log` added, and no others."""
+    """Undo :func:`start_log`: close and remove its handlers, and restore the level."""
+    root = logging.getLogger()
     while _ours:
         handler = _ours.pop()
-        logging.getLogger().removeHandler(handler)
+        root.removeHandler(handler)
         handler.close()
+    if _levels:
+        root.setLevel(_levels.pop())
 
 
 class _Once(logging.Filter):

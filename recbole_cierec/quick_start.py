@@ -17,6 +17,7 @@ from recbole.utils import get_environment, init_seed
 from recbole_cierec.compat.optional_packages import named_where_missing, require
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
+from recbole_cierec.config.properties import properties_dir
 from recbole_cierec.console.result_table import result_table
 from recbole_cierec.console.run_lines import data_lines, model_line, processes_line
 from recbole_cierec.data.recbole_errors import as_model_errors
@@ -26,7 +27,7 @@ from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.evaluation.candidate_files import check_candidates_file
 from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.files.checkpoint import fitting, from_plain, read_checkpoint
-from recbole_cierec.logs import start_log
+from recbole_cierec.logs import run_log
 from recbole_cierec.registry import get_model_class
 from recbole_cierec.terminal import CONSOLE, RESULT
 from recbole_cierec.trainer.checkpoint_folder import check_writable
@@ -176,13 +177,13 @@ def run_one(
 ) -> dict[str, Any]:
     """The run of one process; arguments and result as for :func:`run`."""
     config = Config(model, dataset, config_file_list, config_dict, cmd_line)
-    log_file = start_log(config)
-    _log_start(config, cmd_line)
-    # Some of RecBole's models import packages only when they are created.
-    with quiet_recbole(), named_where_missing(config["model"]):
-        job = prepare(config, saved, announce=True)
-        result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
-    _log_end(config, result)
+    with run_log(config) as log_file:
+        _log_start(config, cmd_line)
+        # Some of RecBole's models import packages only when they are created.
+        with quiet_recbole(), named_where_missing(config["model"]):
+            job = prepare(config, saved, announce=True)
+            result = {**job.train_and_evaluate(saved), "log_file": log_file and str(log_file)}
+        _log_end(config, result)
     return result
 
 
@@ -320,6 +321,9 @@ def _log_start(config: Config, cmd_line: Mapping[str, str] | None) -> None:
     if cmd_line:
         logger.info("Command line: " + " ".join(f"--{k}={v}" for k, v in cmd_line.items()))
     logger.info(config)
+    shipped = Path("dataset", f"{config['dataset']}.yaml")
+    if (properties_dir() / shipped).is_file():
+        CONSOLE.info(f"Settings of the data set: {Path('properties') / shipped} of the package")
     if config.folder_file is not None:
         CONSOLE.info(f"Settings of the data set: {config.folder_file}")
     for note in config.notes:

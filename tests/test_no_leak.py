@@ -75,6 +75,24 @@ def test_a_stage_with_data_of_its_own_is_refused_before_it_trains(tiny, train_pa
     assert not train_parts
 
 
+@pytest.mark.parametrize("name", ["MF", "BPR", "GRU4Rec"])
+def test_draws_by_popularity_know_nothing_of_later_interactions(tiny, name):
+    """An item's share is that of its interactions in training; the test set has others."""
+    popular = {"train_neg_sample_args": {"distribution": "popularity"}, "train_negatives": "all"}
+    keys = tiny(eval_args={"split": SPLITS["by ratio"]}, **popular)
+    if name == "GRU4Rec":
+        keys = {"loss_type": "BPR", **{k: v for k, v in keys.items() if k != "features_file"}}
+    train, _, test = prepare(Config(name, "tiny", None, keys, {}), saved=False).loaders
+    counts, later = (
+        np.bincount(part._dataset.inter_feat["item_id"].numpy(), minlength=train._dataset.item_num)
+        for part in (train, test)
+    )
+    assert (later[counts == 0] > 0).any()
+    np.random.seed(3)
+    drawn = np.bincount(train._sampler.sampling(200_000), minlength=len(counts))
+    assert drawn / 200_000 == pytest.approx(counts / counts.sum(), abs=0.003)
+
+
 # ------------------------------------------- other interactions and contents of the held out
 
 

@@ -184,7 +184,8 @@ def test_host_program_keeps_its_own_handlers(keys, in_tmp):
         run("BPR", "tiny", config_dict=keys())
         assert mine in logging.getLogger().handlers
         files = [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
-        assert len([h for h in files if Path(h.baseFilename).is_relative_to(in_tmp)]) == 1
+        assert not [h for h in files if Path(h.baseFilename).is_relative_to(in_tmp)]
+        assert len(list((in_tmp / "log" / "BPR").glob("*.log"))) == 2
     finally:
         logging.getLogger().removeHandler(mine)
 

@@ -18,20 +18,19 @@ from recbole_cierec.terminal import say
 
 OPPONENT = "MF_Content"
 METRIC = "recall@10"
-SAID = (ALL, "cold", "item_unseen")  # groups with a sentence
+SAID = (ALL, "cold", "item_unseen", "item_rare")  # groups with a sentence
 
 
 def run_demo() -> None:
     """Train both models and print what the comparison shows."""
     # Imported here: this takes seconds, and --help must not wait for it.
     from recbole_cierec.distributed.launch import torchrun_keys
-    from recbole_cierec.logs import stop_log, warnings_on_terminal
+    from recbole_cierec.logs import warnings_on_terminal
     from recbole_cierec.quick_start import run
 
     result = run()
     if not result or torchrun_keys():
         return
-    stop_log()
     warnings_on_terminal()  # the second run is not shown
     say(f"\nFor comparison: {OPPONENT} on the same data, split and candidates ...")
     other = run(OPPONENT)

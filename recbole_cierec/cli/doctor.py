@@ -302,6 +302,8 @@ def doctor(argv: Sequence[str]) -> None:
     say(text)
     if problems:
         say("\n".join(["Problems", *(f"  {problem}" for problem in problems), ""]))
+    else:
+        say("No problems found; optional packages that are missing ('-') stop no other run.\n")
     say(
         "With a bug report send all of this, the command line, and the newest file in log/MODEL/ "
         "(paths in them name your folders)."

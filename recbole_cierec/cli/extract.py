@@ -38,13 +38,18 @@ def extract_one(shard: Shard, **arguments: Any) -> None:
     """The part of one process."""
     # Imported after the command line has been checked: these imports take seconds.
     from recbole_cierec.config.config import Config
+    from recbole_cierec.logs import run_log
+
+    config = Config(**arguments)
+    with run_log(config):
+        _extract(config, shard)
+
+
+def _extract(config: Any, shard: Shard) -> None:
     from recbole_cierec.data.dataset import create_dataset
-    from recbole_cierec.logs import start_log
     from recbole_cierec.registry import get_model_class
     from recbole_cierec.vision.item_pictures import pictures_of
 
-    config = Config(**arguments)
-    start_log(config)
     content = create_dataset(config).content
     pictures = pictures_of(content)
     over_regions = getattr(get_model_class(config["model"]), "uses_regions", False)

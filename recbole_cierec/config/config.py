@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from recbole.config import Config as RecBoleConfig
 
-import recbole_cierec.evaluation.metrics  # noqa: F401  registers NDCG_Hit
+import recbole_cierec.evaluation.metrics  # noqa: F401  registers metrics
 from recbole_cierec.config.compat import ConfigCompat, recbole_errors
 from recbole_cierec.config.data_keys import check_data_keys
 from recbole_cierec.config.derived import adjust

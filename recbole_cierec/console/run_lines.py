@@ -1,10 +1,11 @@
-"""What a run says of its data, in five lines, of its model, in one, and of its processes."""
+"""What a run says of its data, in about five lines, of its model and of its processes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from recbole.utils import ModelType
 
 from recbole_cierec.evaluation.cold_split import ColdSplit
 from recbole_cierec.evaluation.eval_mode import EvalMode
@@ -31,6 +32,7 @@ def data_lines(config: Any, interactions: int, loaders: tuple[Any, Any, Any]) ->
         f"Split: {_split(config)}; {sizes}",
         f"Ranked: {_ranked(config)}",
         *_groups(config, parts[2], loaders[2].plan),
+        *_repeats(config, parts[0], parts[2]),
     ]
 
 
@@ -89,6 +91,23 @@ def _candidates(mode: EvalMode) -> str:
         return f"a user's positives among {mode.n} other items (mode user{mode.n})"
     drawn = "uniformly" if mode.kind == "uni" else "by popularity"
     return f"each positive with {mode.n} items drawn {drawn} (mode {mode.kind}{mode.n})"
+
+
+def _repeats(config: Any, train: Any, test: Any) -> list[str]:
+    """A line if test pairs occur in training: a model is then tested on what it has learned."""
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:  # a row holds the history
+        return []
+    trained, tested = (
+        np.asarray(p.inter_feat[p.uid_field]) * p.item_num + np.asarray(p.inter_feat[p.iid_field])
+        for p in (train, test)
+    )
+    count = int(np.isin(tested, trained).sum())
+    if not count:
+        return []
+    return [
+        f"Repeats: {count:,} of {len(tested):,} test interactions repeat one of training (the same "
+        "user and item); 'rm_dup_inter: first' keeps the first of each"
+    ]
 
 
 def _groups(config: Any, test: Any, plan: Any) -> list[str]:

@@ -71,7 +71,7 @@ class QuickSampler(Sampler):
     """RecBole's ``Sampler`` of one phase, made by :func:`quick_sampler`."""
 
     used_pairs: UsedPairs
-    seen: np.ndarray | None  # items to draw from, ascending; None: all
+    seen: np.ndarray | None  # items of uniform draws, ascending; None: all
 
     def sample_by_key_ids(self, key_ids: Any, num: int) -> torch.Tensor:
         users = np.tile(np.asarray(key_ids), num)
@@ -88,23 +88,9 @@ class QuickSampler(Sampler):
         return self.seen[np.random.randint(0, len(self.seen), sample_num)]
 
     def _pop_sampling(self, sample_num: int) -> np.ndarray:
-        """RecBole's draws by popularity, restricted to the items that may be drawn."""
-        items = self._pop_draw(sample_num)
-        left = self._not_seen(items)
-        while len(left):
-            items[left] = again = self._pop_draw(len(left))
-            left = left[self._not_seen(again)]
-        return items
-
-    def _pop_draw(self, n: int) -> np.ndarray:
         items, own, other = self._alias
-        places = np.random.randint(0, len(items), n)
-        return np.where(own[places] > np.random.random(n), items[places], other[places])
-
-    def _not_seen(self, items: np.ndarray) -> np.ndarray:
-        if self.seen is None:
-            return np.empty(0, dtype=np.int64)
-        return np.flatnonzero(~look_up(self.seen, items)[1])
+        places = np.random.randint(0, len(items), sample_num)
+        return np.where(own[places] > np.random.random(sample_num), items[places], other[places])
 
     def _set_alias(self) -> None:
         """RecBole's alias table as arrays: item, probability to keep it, the other item."""
@@ -125,7 +111,7 @@ def quick_sampler(sampler: Any, seen: np.ndarray | None = None) -> QuickSampler:
 
     Args:
         sampler: RecBole's ``Sampler`` after ``set_phase``.
-        seen: Ids of the items that may be drawn, ascending; None: all.
+        seen: Ids of the items that uniform draws are from, ascending; None: all.
     """
     quick = QuickSampler.__new__(QuickSampler)  # RecBole's constructor would count all pairs again
     quick.__dict__.update(vars(sampler))

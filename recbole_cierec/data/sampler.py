@@ -50,16 +50,22 @@ class UsedItems:
 
 
 class CompactSampler(Sampler):
-    """RecBole's ``Sampler`` with :class:`UsedItems` in place of its sets."""
+    """RecBole's ``Sampler`` with :class:`UsedItems` in place of its sets.
+
+    After training, users have used their ``rowless`` items as well: rankings leave them out.
+    """
 
     def get_used_ids(self) -> dict[str, UsedItems]:
         used, known = {}, np.empty(0, dtype=np.int64)
+        rowless = self.datasets[0].rowless
         for phase, dataset in zip(self.phases, self.datasets, strict=True):
             users, items = (dataset.inter_feat[f].numpy() for f in (self.uid_field, self.iid_field))
             # numpy's unique takes four times as long.
             known = np.sort(np.concatenate([known, users * self.item_num + items]))
             known = known[np.diff(known, prepend=-1) > 0]
             used[phase] = UsedItems(known, self.user_num, self.item_num)
+            if phase == self.phases[0]:
+                known = np.concatenate([known, rowless.users * self.item_num + rowless.items])
         full = int((used[self.phases[-1]].lengths + 1 == self.item_num).sum())  # 0 is the padding
         if full:
             raise DataError(

@@ -7,8 +7,7 @@ raises the paper's metric (its candidates include such items) but ruins cold-sta
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from recbole_cierec.evaluation.candidates import Ragged, blocks
 from recbole_cierec.evaluation.cold_split import WARM, ColdSplit
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
+from recbole_cierec.evaluation.names import ALL, split_name
 from recbole_cierec.evaluation.plan import EvaluationPlan, make_views, restrict
 
 PHASES = ("train", "valid", "test")
@@ -45,8 +45,8 @@ def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     Evaluation loaders have a :class:`recbole_cierec.evaluation.plan.EvaluationPlan` as ``plan``.
 
     Raises:
-        DataError: A part is empty, a user has no possible negative, or more items are requested
-            than the data set has.
+        DataError: A part or the group of ``valid_metric`` is empty, a user has no possible
+            negative, or more items are requested than the data set has.
     """
     _refuse_counts(config, dataset.item_num - 1)
     train, *loaders = _loaders(config, dataset)
@@ -57,6 +57,7 @@ def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         known = getattr(getattr(loaders[-1], "_sampler", None), "used_ids", None)
         loader.plan = make_plan(config, phase, datasets, loader, known)
     valid, test = loaders
+    _refuse_empty_group(config, valid.plan, datasets[1])
     return train, valid, test
 
 
@@ -226,13 +227,13 @@ def _used(datasets: list[Any], known: Any, users: np.ndarray, row: np.ndarray) -
         users: Users of each row.
         row: Row of each user; -1: none.
     """
-    rowless = datasets[0].rowless
-    if isinstance(known, UsedItems) and not len(rowless.users):
+    if isinstance(known, UsedItems):
         of_users = Ragged(known.pairs, known.starts)
         cells = [of_users.select(users[rows]) for rows in blocks(np.arange(len(users)))]
         values = np.concatenate([(c.values % known.n_items).astype(np.int32) for c in cells])
         return Ragged(values, np.concatenate([[0], np.cumsum(known.lengths[users])]))
     pairs = [_pairs(dataset, row) for dataset in datasets]
+    rowless = datasets[0].rowless
     rows = row[rowless.users]
     pairs.append((rows[rows >= 0], rowless.items[rows >= 0]))
     rows, items = (np.concatenate(side) for side in zip(*pairs, strict=True))
@@ -249,34 +250,38 @@ def _refuse_empty(config: Any, parts: Iterable[Any]) -> None:
             )
 
 
+def _refuse_empty_group(config: Any, plan: EvaluationPlan, part: Any) -> None:
+    """Refuse a ``valid_metric`` that would be nan in every epoch, so that none is the best."""
+    _, group = split_name(config["valid_metric"].lower())
+    users, items = (np.asarray(part.inter_feat[f]) for f in (part.uid_field, part.iid_field))
+    if group != ALL and not plan.has(group, users, items):
+        raise DataError(
+            f"{config['dataset']}: the validation part has no positive in the group '{group}' of "
+            f"valid_metric '{config['valid_metric']}'; choose another group, or change "
+            "user_group_boundary, item_group_boundary or the split"
+        )
+
+
 def training_sampler(config: Any, sampler: Any, train_dataset: Any) -> Any:
     """A fast sampler of the negatives that ``train_negatives`` allows.
+
+    Args:
+        config: RecBole config.
+        sampler: RecBole's sampler of the phase ``train``.
+        train_dataset: The training part.
 
     Raises:
         DataError: A user has interacted with all of those items.
     """
-    seen = seen_items(train_dataset) if config["train_negatives"] == "seen" else None
+    popular = sampler.distribution == "popularity"
+    if popular:  # RecBole counts the interactions of all parts, those of the test as well
+        sampler.datasets, sampler.dataset = [train_dataset], train_dataset
+        sampler._build_alias_table()
+    only_seen = config["train_negatives"] == "seen" and not popular
+    seen = seen_items(train_dataset) if only_seen else None
     refuse_endless(sampler, config["dataset"], seen)
     if isinstance(sampler, Sampler):
         return quick_sampler(sampler, seen)
-    return sampler if seen is None else seen_sampler(sampler, train_dataset)
-
-
-def seen_sampler(sampler: Any, train_dataset: Any) -> Any:
-    """A copy of a RecBole sampler that draws only from items with a training interaction."""
-    seen = seen_items(train_dataset)
-    if isinstance(sampler, Sampler):
-        return quick_sampler(sampler, seen)
-    narrowed = copy.copy(sampler)
-    if sampler.distribution == "popularity":
-        narrowed._pop_sampling = lambda n: _drawn_among(sampler._pop_sampling, seen, n)
-    else:
-        narrowed._uni_sampling = lambda n: seen[np.random.randint(0, len(seen), n)]
-    return narrowed
-
-
-def _drawn_among(draw: Callable[[int], np.ndarray], seen: np.ndarray, n: int) -> np.ndarray:
-    items = draw(n)
-    while len(left := np.flatnonzero(~np.isin(items, seen))):
-        items[left] = draw(len(left))
-    return items
+    if seen is not None:
+        sampler._uni_sampling = lambda n: seen[np.random.randint(0, len(seen), n)]
+    return sampler

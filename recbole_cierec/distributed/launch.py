@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from logging import getLogger
 from typing import Any
 
 from recbole_cierec import errors
@@ -180,7 +179,6 @@ def _child(rank: int, job: Any, arguments: dict[str, Any], queue: Any) -> None:
         result = job(**arguments)
     except UserError as error:
         queue.put(message_of(error))  # before leaving the group, which makes the others fail
-        getLogger().debug("process %d stops: %s", rank, error)
         sys.exit(2)
     finally:
         _leave()

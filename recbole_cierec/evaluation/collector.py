@@ -10,6 +10,7 @@ import torch
 from recbole.evaluator.collector import DataStruct
 from recbole.utils import EvaluatorType
 from torch import Tensor
+from torch.nn.functional import pad
 
 from recbole_cierec.errors import NonFiniteLossError
 from recbole_cierec.evaluation.compat import CollectorCompat
@@ -154,6 +155,7 @@ class PlanCollector(CollectorCompat):
         self, scores_tensor: Tensor, interaction: Any, positive_u: Any, positive_i: Any
     ) -> None:
         if not self.ranking:
+            self._refuse_nan(scores_tensor)
             super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
         elif self.plan is not None and self.plan.sampled:
             self._collect_lists(scores_tensor, interaction, positive_u, positive_i)
@@ -177,10 +179,14 @@ class PlanCollector(CollectorCompat):
         if not len(scores):
             return
         top = top_k(scores, self.k)
+        self._refuse_nan(scores.gather(1, top[:, :1]))  # NaN comes first
         self._open((view.name, 0))
         super().eval_batch_collect(scores, interaction, positive_u, positive_i)
         ranks = _places_in(top, positive_u, positive_i)
-        self._keep(keys, _ranked(scores), (positive_u, positive_i, ranks), top)
+        shown = None
+        if self.needs_items:  # fewer than k items may be ranked
+            shown = top.masked_fill(scores.gather(1, top) == -np.inf, 0)
+        self._keep(keys, _ranked(scores), (positive_u, positive_i, ranks), shown)
 
     def _collect_lists(
         self, scores: Tensor, interaction: Any, rows: Tensor, segments: list[Segment]
@@ -204,8 +210,10 @@ class PlanCollector(CollectorCompat):
             super().eval_batch_collect(s, interaction, where, columns)
             shown = None
             if self.needs_items:
-                places = torch.topk(s, min(self.k, s.shape[1]), dim=-1).indices.cpu()
+                k = min(self.k, items.shape[1])
+                places = torch.topk(s[:, : items.shape[1]], k, dim=-1).indices.cpu()
                 shown = torch.from_numpy(items).long().gather(1, places)
+                shown = pad(shown, (0, self.k - k))  # by item 0
             self._keep((users[has], users[has]), _ranked(s), (where, found, ranks), shown)
 
     def _row_keys(
@@ -248,13 +256,13 @@ class PlanCollector(CollectorCompat):
             keys: Users and keys of the rows [B].
             candidates: Number of ranked items of each row [B].
             positives: Row, item and rank of each positive [P].
-            top: The items at the first places [B, k].
+            top: The items at the first places [B, k], 0 after the last; None: not needed.
         """
         struct: Any = self.data_struct
         values = dict(zip(("rec.users", "rec.row"), keys, strict=True))
         values |= {"rec.candidates": candidates, "row": positives[0] + struct.n_rows}
         values |= {"item": positives[1], "rank": positives[2]}
-        if self.needs_items and top is not None:
+        if top is not None:
             values["rec.items"] = top
         for name, value in values.items():
             struct.update_tensor(name, value)

@@ -1,4 +1,4 @@
-"""A metric that RecBole lacks: NDCG normalised by the hits within k.
+"""Metrics in addition to RecBole's: NDCG normalised by the hits within k.
 
 RecBole's NDCG divides by the gain of min(positives, k) hits at the top. This one divides by the
 gain of the actual hits, moved to the top. It measures how high the hits rank, not how many there
@@ -13,6 +13,8 @@ import numpy as np
 from recbole.evaluator import register
 from recbole.evaluator.base_metric import AbstractMetric, TopkMetric
 from recbole.evaluator.collector import DataStruct
+
+from recbole_cierec.evaluation import beyond_accuracy
 
 
 def ndcg_hit(hits: np.ndarray) -> np.ndarray:
@@ -58,3 +60,8 @@ def register_metric(metric: type[AbstractMetric]) -> None:
 
 
 register_metric(NDCG_Hit)
+register_metric(beyond_accuracy.ItemCoverage)
+register_metric(beyond_accuracy.ShannonEntropy)
+register_metric(beyond_accuracy.GiniIndex)
+register_metric(beyond_accuracy.AveragePopularity)
+register_metric(beyond_accuracy.TailPercentage)

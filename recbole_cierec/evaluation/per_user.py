@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.names import ALL, join_name, split_name
 from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.npy import read_npz
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class UserResults:
         name: Name of the run, for tables.
         users: External ids [n].
         values: Values [n] by metric, and bool [n] by ``group/NAME``.
-        about: model, dataset, seed, digests and protocol.
+        about: model, dataset, seed, digests, protocol and, by metric, the result of chance.
         path: Path of the file, for messages.
     """
 
@@ -93,6 +95,7 @@ def save_per_user(
         "data_digest": evaluated_digest(dataset, evaluator.plan),
         "protocol": config.compared()
         | {"eval_args": {k: str(v) for k, v in config["eval_args"].items()}},
+        "chance": {k: v for k, v in evaluator.chance().items() if math.isfinite(v)},
     }
     names = dataset.field2id_token[dataset.uid_field]
     arrays: dict[str, Any] = {
@@ -138,7 +141,7 @@ def read_per_user(path: Path) -> UserResults:
     """
     path = Path(path)
     if os.path.isdir(path):  # Path.is_dir may raise
-        files = sorted(path.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
+        files = by_age(path.glob(f"*{SUFFIX}"))
         if not files:
             raise DataError(f"{path}: no *{SUFFIX} in this folder; runs write them to saved/")
         path = files[-1]

@@ -18,6 +18,7 @@ import numpy as np
 from recbole_cierec.evaluation.candidates import DrawnLists, Pool, Ragged, blocks, merge
 from recbole_cierec.evaluation.cold_split import ColdSplit
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
+from recbole_cierec.evaluation.names import ITEM_GROUPS
 
 # Lists of a phase, all views and repeats together, that are kept for the next evaluation. A list of
 # 500 takes about 15 us to draw again, and lists for 50 million users would take 93 GiB.
@@ -85,6 +86,15 @@ class EvaluationPlan:
     def sampled(self) -> bool:
         """Whether candidates are lists (``userN``) instead of all items."""
         return bool(self.negatives or self._lists)
+
+    def has(self, group: str, users: np.ndarray, items: np.ndarray) -> bool:
+        """Whether any of some positives, users [n] and items [n], is in a group or a view."""
+        if group in ITEM_GROUPS:
+            return bool((self.item_groups.of[items] == ITEM_GROUPS.index(group)).any())
+        for view in self.views:
+            if view.name == group:
+                return view.items is None or bool(view.items[items].any())
+        return self.user_groups is not None and bool(self.user_groups.members[group][users].any())
 
     def lists(self, rows: np.ndarray | None = None) -> list[tuple[str, int, Lists]]:
         """(view name, repeat, lists) of each, for some rows [B] or for all.

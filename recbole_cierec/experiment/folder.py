@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,6 +19,7 @@ from recbole_cierec.errors import OutputError
 from recbole_cierec.evaluation.per_user import SUFFIX
 from recbole_cierec.experiment.plan import Done
 from recbole_cierec.experiment.rows import RUNS, SEARCHES, read_rows
+from recbole_cierec.files.leftovers import can_lock
 
 
 class Folder:
@@ -49,6 +51,10 @@ class Folder:
         """The results by user of a run."""
         return self.users / f"{key}{SUFFIX}"
 
+    @cached_property
+    def _can_lock(self) -> bool:
+        return can_lock(self.path)
+
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:
         """Yield whether this process may work on a run or search until the block ends.
@@ -61,8 +67,8 @@ class Folder:
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
-        except Timeout:
-            yield False
+        except Timeout:  # some versions of filelock also raise it where a disk has no locks
+            yield not self._can_lock
             return
         except PermissionError as error:
             raise OutputError(path, error.strerror or str(error)) from error

@@ -17,10 +17,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from recbole_cierec.errors import DataError, OutputError
-from recbole_cierec.files.leftovers import TEMPORARY
+from recbole_cierec.files.leftovers import TEMPORARY, can_lock
 
 Row = dict[str, Any]
 RUNS, SEARCHES = "rows.jsonl", "searches.jsonl"
+PATIENCE = 60  # seconds for which another process may hold the lock of a file
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -89,9 +90,14 @@ def _lock(path: Path) -> Iterator[None]:
     """Appending is atomic without a lock on local disks, but not on all network disks."""
     lock = FileLock(path.with_name(f"{TEMPORARY}{path.name}.lock"))
     try:
-        lock.acquire(timeout=60)
-    except (Timeout, OSError, NotImplementedError):  # this disk has no locks
-        yield
+        lock.acquire(timeout=PATIENCE)
+    except (OSError, NotImplementedError) as error:  # Timeout and PermissionError are OSErrors
+        if isinstance(error, PermissionError):
+            raise
+        if isinstance(error, Timeout) and can_lock(path.parent):
+            reason = f"another process has held its lock for {PATIENCE} s"
+            raise OutputError(path, reason) from error
+        yield  # this disk has no locks
         return
     try:
         yield

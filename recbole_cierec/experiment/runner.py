@@ -196,7 +196,7 @@ class _Runner:
         if row.get("error"):
             _say(f"[{count}/{total}] {name}: failed: {row['error']}")
             return
-        score = f"{row.get('valid_metric', 'validation')} {row['valid_score']:.4f}"
+        score = f"{row.get('valid_metric', 'validation')} {_number(row['valid_score'])}"
         if isinstance(task, Run):
             score = f"validation {score}, {_test_text(row)}"
         _say(f"[{count}/{total}] {name}: {score}; {row['seconds']['wall']:.0f} s")
@@ -278,4 +278,8 @@ def _waits(run: Run, done: Done, gone: Set[str]) -> bool:
 
 def _test_text(row: Row) -> str:
     name, value = next(iter(row["test"].items()), ("test", None))
-    return f"test {name} " + ("-" if value is None else f"{value:.4f}")
+    return f"test {name} {_number(value)}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

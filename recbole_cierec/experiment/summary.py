@@ -286,11 +286,12 @@ def far_behind(rows: Sequence[Row], share: float) -> set[str]:
     Args:
         rows: One of each model, of the same data set, protocol and seed.
         share: ``drop_below`` of the file. Of a metric that is better when smaller: the models whose
-            best rival is below this share of theirs.
+            best rival is below this share of theirs. Models without validation (``epochs: 0``) are
+            not compared.
     """
-    if not rows:
+    scores = {row["model"]: row["valid_score"] for row in rows if row["valid_score"] is not None}
+    if not scores:
         return set()
-    scores = {row["model"]: row["valid_score"] for row in rows}
     smaller = smaller_is_better(rows[0]["valid_metric"].lower())
     best = (min if smaller else max)(scores.values())
     return {

@@ -23,7 +23,6 @@ from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Run, Search, space_of
 from recbole_cierec.experiment.rows import Row, append_row
 from recbole_cierec.files.atomic_write import replace
-from recbole_cierec.logs import stop_log
 from recbole_cierec.quick_start import run as train_and_test
 from recbole_cierec.terminal import reason
 from recbole_cierec.trainer.history import History, history_file
@@ -86,8 +85,6 @@ def _row(task: Task, work: Callable[[], Row]) -> Row:
     except Exception as error:  # a fault in one model must not end the others
         getLogger().error(f"{task.key} failed", exc_info=True)
         row["error"] = f"{type(error).__name__}: {reason(error)}"
-    finally:
-        stop_log()
     wall = round(time.perf_counter() - start, 2)
     seconds = {"wall": wall, "cpu": round(time.process_time() - cpu, 2)}
     row["seconds"] = {**seconds, **row.get("seconds", {})}

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from recbole_cierec.errors import CheckpointError, OutputError, UserError
 from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.torch_files import refuse_packed
 
 _NAME = "recbole_cierec checkpoint"
@@ -239,11 +240,11 @@ def find_checkpoint(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    files = list(path.glob("*.pth"))
+    files = by_age(path.glob("*.pth"))
     for kind in (_is_best, lambda p: not _is_best(p) and not _is_stage(p), _is_stage):
         found = [file for file in files if kind(file)]
         if found:
-            return max(found, key=lambda file: file.stat().st_mtime_ns)
+            return found[-1]
     raise CheckpointError(f"{path}: no checkpoint (*.pth) in this folder; name one")
 
 

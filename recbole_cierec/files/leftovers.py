@@ -77,6 +77,19 @@ def _claim(folder: Path, prefix: str, suffix: str) -> tuple[Path, BaseFileLock]:
     return path, lock
 
 
+def can_lock(folder: Path) -> bool:
+    """Whether files in a folder can be locked, which some network disks do not support."""
+    lock = FileLock(folder / f"{TEMPORARY}{uuid.uuid4().hex[:12]}{_LOCK_SUFFIX}")
+    try:
+        lock.acquire(timeout=0)
+        lock.release()
+    except _NOT_LOCKED:  # some versions of filelock raise Timeout, an OSError
+        return False
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+    return True
+
+
 def clear_leftovers(parent: Path, prefix: str) -> None:
     """Remove the temporary files and folders of processes that have ended.
 

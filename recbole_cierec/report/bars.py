@@ -24,6 +24,10 @@ def bar_figure(metric: str, means: list[Mean]) -> Figure:
             [m.mean for m in means], range(len(means)), xerr=spread, fmt="none", ecolor=INK,
             elinewidth=1.2, capsize=3,
         )  # fmt: skip
+        places = [(m.chance, row) for row, m in enumerate(means) if m.chance is not None]
+        if places:
+            x, y = zip(*places, strict=True)
+            drawing.axes.scatter(x, y, s=90, color=SERIES[4], marker="|", zorder=3)
         drawing.axes.set_xlim(left=0)
         drawing.intervals(f"{metric} on the test part", labels, means, sign=False)
     return drawing.made
@@ -50,6 +54,7 @@ def bars_section(source: Source) -> Section:
         f"Means over users; each user's test items rank among {protocol(source)}. Lines are 95 % "
         f"intervals: percentiles of {RESAMPLES:,} bootstrap samples of the group's users. They say "
         "how much other users would change the mean, and nothing about other seeds or splits. "
+        "The red tick is chance, the mean of a random ranking. "
         "Results of item groups count users with a test item in the group."
     )
     section = Section("test", "Results", "Test results by group", lead)
@@ -59,14 +64,14 @@ def bars_section(source: Source) -> Section:
             Note("There are no results by user (NAME.users.npz): the run has not been tested.")
         )
         return section
-    by_metric = {m: group_means(source.results, m, source.seed) for m in metric_names(source)}
+    by_metric = {m: group_means(source.results, m) for m in metric_names(source)}
     section.parts.append(Figures([bar_figure(m, means) for m, means in by_metric.items() if means]))
     rows = [
         [f"{metric}, {LABELS[m.group]}", number(m.mean), f"{number(m.low)} to {number(m.high)}",
-         f"{m.users:,}"]
+         "-" if m.chance is None else number(m.chance), f"{m.users:,}"]
         for metric, means in by_metric.items()
         for m in means
     ]  # fmt: skip
-    head = ["metric, group", "mean", "95 % interval", "users"]
+    head = ["metric, group", "mean", "95 % interval", "chance", "users"]
     section.parts.append(Table("Test results by group", head, rows, "The same as a table"))
     return section

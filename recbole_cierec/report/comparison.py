@@ -71,7 +71,7 @@ def differences(pair: Pair) -> list[Difference]:
             sides = [_of_group(side, metric, group) for side in (a, b)]
             if sides[0] is None or sides[1] is None:
                 continue
-            c = compare(sides[1], sides[0], metric, pair[0].seed)
+            c = compare(sides[1], sides[0], metric)
             found.append(
                 Difference(metric, group, c.base, c.mean, c.low, c.high, c.wilcoxon_p, c.n)
             )
@@ -145,7 +145,7 @@ def settings_section(pair: Pair) -> Section:
     apart = [[key, _shown(a, key), _shown(b, key)] for key in keys if _differ(a, b, key)]
     rows = [
         ["checkpoint", *(source.path.name for source in pair)],
-        ["kept epoch (from 0)", *(str(source.state["epoch"]) for source in pair)],
+        ["kept epoch", *(str(source.best_epoch) for source in pair)],
         *apart,
     ]
     section = Section(

@@ -18,7 +18,7 @@ _GATE_VALUES = {
     "cosine": "Cosine of both gradients", "conflict": "Share of conflicts",
 }  # fmt: skip
 _PROBABILITY = "the gate's probability"
-Series = dict[str, list[tuple[int, float]]]  # (epoch, value) by name
+Series = dict[str, list[tuple[int, float]]]  # (epoch from 1, value) by name
 
 
 def _mark_best(drawing: Drawing, best: int | None) -> None:
@@ -53,14 +53,14 @@ def line_figure(name: str, title: str, series: Series, best: int | None = None) 
 
 
 def _points(rows: Iterable[Row], value: Any) -> list[tuple[int, float]]:
-    found = ((row["epoch"], value(row)) for row in rows)
+    found = ((row["epoch"] + 1, value(row)) for row in rows)
     return [(epoch, number) for epoch, number in found if number is not None]
 
 
 def loss_figures(source: Source) -> list[Figure]:
     """The training loss of each phase, by part where it has several."""
     figures = []
-    best = int(source.state["epoch"])
+    best = source.best_epoch
     for phase in dict.fromkeys(row.get("phase", "training") for row in source.rows):
         rows = [row for row in source.rows if row.get("phase", "training") == phase]
         series = {"loss": _points(rows, lambda row: row["loss"])}
@@ -71,7 +71,7 @@ def loss_figures(source: Source) -> list[Figure]:
         series = {label: points for label, points in series.items() if points}
         if series:
             title = f"Loss of {phase}"
-            shown = best if any(row["epoch"] == best for row in rows) else None
+            shown = best if any(row["epoch"] + 1 == best for row in rows) else None
             figures.append(line_figure(f"loss-{phase}", title, series, shown))
     return figures
 
@@ -99,7 +99,7 @@ def curves_section(source: Source) -> Section:
             Note("The run has no history (NAME.history.jsonl next to the checkpoint).")
         )
         return section
-    best, metrics = int(source.state["epoch"]), valid_series(source.rows)
+    best, metrics = source.best_epoch, valid_series(source.rows)
     first = str(source.settings["valid_metric"]).lower()
     order = sorted(metrics, key=lambda metric: metric != first)[:MOST_METRICS]
     made = [
@@ -151,7 +151,7 @@ def gates_section(source: Source) -> Section | None:
 def _actions(name: str, rows: list[Row]) -> Figure:
     """Shares of the actions of one gate, stacked."""
     scales = sorted(rows[0]["gates"][name]["actions"], key=float)
-    epochs = [row["epoch"] for row in rows]
+    epochs = [row["epoch"] + 1 for row in rows]
     counts = [[row["gates"][name]["actions"].get(s, 0) for s in scales] for row in rows]
     shares = [[count / max(1, sum(line)) for count in line] for line in counts]
     with Drawing(f"gates-actions-{name}", f"Actions, {name} gate") as drawing:

@@ -19,6 +19,7 @@ class Mean:
         low: Lower end of the 95 % bootstrap interval over these users.
         high: Its upper end.
         users: How many there are.
+        chance: The mean of a random ranking; None: unknown.
     """
 
     metric: str
@@ -27,17 +28,21 @@ class Mean:
     low: float
     high: float
     users: int
+    chance: float | None = None
 
 
-def group_means(results: UserResults, metric: str, seed: int) -> list[Mean]:
+def group_means(results: UserResults, metric: str) -> list[Mean]:
     """The means of all groups that have users."""
-    found = []
+    found, chance = [], results.about.get("chance", {})
     for group in LABELS:
-        values = results.of(join_name(metric, group))
+        name = join_name(metric, group)
+        values = results.of(name)
         known = np.empty(0) if values is None else values[~np.isnan(values)]
         if len(known):
-            ends = mean_interval(known, seed)
-            found.append(Mean(metric, group, float(known.mean()), *ends, len(known)))
+            ends = mean_interval(known)
+            found.append(
+                Mean(metric, group, float(known.mean()), *ends, len(known), chance.get(name))
+            )
     return found
 
 

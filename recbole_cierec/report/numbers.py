@@ -76,7 +76,7 @@ def run_rows(source: Source) -> list[list[str]]:
     state = source.state
     versions = state["provenance"].get("versions", {})
     ended = state["ended"]
-    epochs = ended["epochs"] if ended else int(state["epoch"]) + 1
+    epochs = ended["epochs"] if ended else source.best_epoch
     stopped = " (stopped early)" if ended and ended["stopped_early"] else ""
     if ended is None:
         stopped = " so far; the run has not ended"
@@ -86,7 +86,7 @@ def run_rows(source: Source) -> list[list[str]]:
         ["model", source.name],
         ["trained parameters", f"{parameters:,}"],
         ["checkpoint", source.path.name],
-        ["trained epochs", f"{epochs}{stopped}; kept is epoch {state['epoch']} (from 0)"],
+        ["trained epochs", f"{epochs}{stopped}; kept is epoch {source.best_epoch}"],
         ["seconds of training and validation", f"{took:,.1f}" if took else "unknown"],
         ["seed", str(source.seed)],
         *([f"{key}", str(value)] for key, value in given_keys(source).items()),

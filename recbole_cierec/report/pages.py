@@ -65,8 +65,10 @@ def _facts(source: Source) -> list[Fact]:
         return []
     facts = []
     for metric in metric_names(source)[:2]:
-        for mean in group_means(source.results, metric, source.seed)[:3]:
+        for mean in group_means(source.results, metric)[:3]:
             interval = f"{number(mean.low)} to {number(mean.high)}"
+            if mean.chance is not None:
+                interval += f", chance {number(mean.chance)}"
             facts.append((f"{metric}, {LABELS[mean.group]}", number(mean.mean), interval))
     return facts
 

@@ -87,6 +87,11 @@ class Source:
         return from_plain(self.state["config"])
 
     @property
+    def best_epoch(self) -> int:
+        """The epoch that is kept, from 1."""
+        return int(self.state["epoch"]) + 1
+
+    @property
     def seed(self) -> int:
         """Of the run; it decides what the report draws at random too."""
         return int(self.state["config"]["seed"])

@@ -199,6 +199,9 @@ def _lists(trained: TrainedModel, request: Request) -> Iterator[pd.DataFrame]:
     status = np.where(trained.trained_users[users], TRAINED, UNTRAINED).astype(object)
     status[users == PADDING] = UNKNOWN
     blocks = ranked_blocks(trained, users, request.topk, candidates, not request.with_seen)
+    if not len(users):  # the columns of a table without a row
+        none = np.empty((0, 0), dtype=np.float32)
+        blocks = iter([Lists(users, none.astype(np.int64), none)])
     with _bar(trained, len(users)) as bar:
         for lists in blocks:
             yield _table(lists, names, status, trained.item_ids)

@@ -95,6 +95,9 @@ def _parquet(path: Path) -> Iterator[Write]:
                         database.execute("INSERT INTO rows SELECT * FROM block")
                     else:
                         database.execute("CREATE TABLE rows AS SELECT * FROM block")
+                        for name in () if len(rows) else rows.select_dtypes(object):
+                            # DuckDB cannot infer the type of texts without one.
+                            database.execute(f"ALTER TABLE rows ALTER {name} TYPE VARCHAR")
                     database.unregister("block")
                     made.append(True)
 

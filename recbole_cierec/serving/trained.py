@@ -17,6 +17,7 @@ from torch import Tensor
 
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.data.recbole_errors import as_model_errors
+from recbole_cierec.data.short_histories import shortened
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.scoring import PAIRS
@@ -101,8 +102,12 @@ class TrainedModel:
 
     @cached_property
     def seen(self) -> Ragged:
-        """The items of each user in training and validation, one row for each user."""
-        return Ragged.group(*self.pairs(self.parts[:2]), len(self.user_ids))
+        """The items of each user in training and validation, and those of ``rowless``: one row for
+        each user."""
+        users, items = self.pairs(self.parts[:2])
+        more = self.parts[0].rowless
+        users, items = np.append(users, more.users), np.append(items, more.items)
+        return Ragged.group(users, items, len(self.user_ids))
 
     @cached_property
     def popularity(self) -> np.ndarray:
@@ -185,6 +190,8 @@ def load_trained(
         dataset = dataset_of(path, state, config)
         init_seed(config["seed"], config["reproducibility"])
         parts = dataset.build()
+        if most := config["max_user_interactions"]:
+            parts[0] = shortened(parts[0], most)
         data = {"interactions": parts[0].digest()}
         if added is not None:
             _extend(dataset, parts, added)

@@ -10,6 +10,7 @@ from typing import Any
 from recbole_cierec.config.config import Config
 from recbole_cierec.config.schema import KEYS
 from recbole_cierec.errors import CheckpointError
+from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.checkpoint import peek_checkpoint, read_checkpoint, to_plain
 from recbole_cierec.registry import MODELS
 
@@ -75,9 +76,10 @@ def newest_checkpoint(config: Config) -> Path:
     """
     folder, dataset = Path(config["checkpoint_dir"]), config["dataset"]
     model = config.model_spelling
-    files = sorted(folder.glob(f"{config['model']}-*.pth"), key=_age)
+    # Of two that are equally old, the last epoch is the newer.
+    files = sorted(folder.glob(f"{config['model']}-*.pth"), key=_is_last)
     other = ""
-    for path in reversed(files):
+    for path in reversed(by_age(files)):
         try:
             state = peek_checkpoint(path)
             if (state["model"], state["dataset"]) != (model, dataset):
@@ -98,9 +100,8 @@ def newest_checkpoint(config: Config) -> Path:
     )
 
 
-def _age(path: Path) -> tuple[int, bool]:
-    """Sorts checkpoints, the newest last; of two that are equally old, the last epoch."""
-    return path.stat().st_mtime_ns, path.name.endswith(".last.pth")
+def _is_last(path: Path) -> bool:
+    return path.name.endswith(".last.pth")
 
 
 def check_resume(config: Config) -> None:

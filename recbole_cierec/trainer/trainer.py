@@ -7,6 +7,7 @@ and calls RecBole's; no loop is copied.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, StepLR
 
 from recbole_cierec.distributed.random_state import loader_generators
+from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.collector import PlanCollector
 from recbole_cierec.evaluation.evaluator import PlanEvaluator
 from recbole_cierec.evaluation.scoring import candidate_batch
@@ -168,6 +170,11 @@ class TrainerMixin(ReportingMixin):
             epoch, seconds = self.history.rows[-1]["epoch"], round(perf_counter() - began, 3)
             self.history.note(epoch, valid=dict(result), seconds={"valid": seconds})
             self._report_validation(score, result)
+        if math.isnan(score):  # no epoch would be better than another, and none would be saved
+            raise ConfigError(
+                f"{self.config['model']}: valid_metric '{self.config['valid_metric']}' is nan on "
+                f"{self.config['dataset']}; choose another"
+            )
         return score, result
 
     def evaluate(

@@ -35,6 +35,7 @@ from recbole_cierec.console.run_lines import model_line
 from recbole_cierec.distributed.world import of_first, world
 from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.files.atomic_write import replace
+from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.checkpoint import from_plain, peek_checkpoint, read_checkpoint
 from recbole_cierec.registry import MODELS
 from recbole_cierec.terminal import CONSOLE
@@ -289,8 +290,7 @@ def _own_checkpoint(config: Config, model: str) -> str | None:
 
 def _newest_whole(paths: Iterable[Path]) -> str | None:
     """The newest of the files that are whole checkpoints."""
-    found = [path for path in paths if path.is_file()]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in reversed(by_age(path for path in paths if path.is_file())):
         with suppress(CheckpointError):
             read_checkpoint(path)
             return str(path)

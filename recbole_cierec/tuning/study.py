@@ -9,7 +9,6 @@ run again immediately, and a suspended process keeps its own.
 from __future__ import annotations
 
 import json
-import uuid
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +21,7 @@ from filelock import FileLock, Timeout
 from recbole_cierec.compat.optional_packages import require
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.atomic_write import refuse_other_kinds
-from recbole_cierec.files.leftovers import TEMPORARY
+from recbole_cierec.files.leftovers import can_lock
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
@@ -116,7 +115,7 @@ class SharedStudy:
             load_if_exists=True,
         )
         self._locks: dict[int, FileLock] = {}  # of the trials that this process runs
-        self._locks_work = _can_lock(path.parent)
+        self._locks_work = can_lock(path.parent)
         if not self._locks_work:
             getLogger().warning(f"{path}: this disk has no locks; run one tune command at a time")
         self.check()
@@ -286,16 +285,3 @@ class SharedStudy:
         done = [row for row in rows if row["state"] == "complete"]
         sign = -1 if self.maximize else 1
         return min(done, key=lambda row: (sign * row["valid"], row["trial"]), default=None)
-
-
-def _can_lock(folder: Path) -> bool:
-    """Whether files in a folder can be locked, which some network disks do not support."""
-    lock = FileLock(folder / f"{TEMPORARY}{uuid.uuid4().hex[:12]}.lock")
-    try:
-        lock.acquire(timeout=0)
-        lock.release()
-    except (OSError, NotImplementedError):  # some versions of filelock raise Timeout, an OSError
-        return False
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-    return True

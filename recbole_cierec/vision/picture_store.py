@@ -383,11 +383,11 @@ def _check_rows(pictures: np.memmap, file: Path, crcs: list[int]) -> None:
 
 def _log(store: PictureStore, job: _Job) -> None:
     CONSOLE.info(
-        "Pictures: %d items, %d without picture, %d rows of %d x %d (%.2f GiB) in %s",
+        "Pictures: %d items, %d without picture, %d different of %d x %d pixels (%.1f MiB) in %s",
         len(job.paths) - job.padding,
         int((store.rows[job.padding :] < 0).sum()),
         *store.pictures.shape[:3],
-        store.pictures.nbytes / 2**30,
+        store.pictures.nbytes / 2**20,
         store.folder,
     )
     if store.bad:

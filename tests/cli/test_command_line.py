@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import programs
 import pytest
 
-from recbole_cierec import __version__, logs
+from recbole_cierec import __version__, logs, quick_start
 from recbole_cierec.__main__ import main
 from recbole_cierec.cli.run import split_arguments, usage
 from recbole_cierec.config.keys import OF_MMREC
@@ -299,6 +300,65 @@ def test_log_goes_to_a_new_file_each_time_and_the_old_one_is_closed(in_tmp):
     assert "one" not in second.read_text()
     assert logs.start_log({**config, "local_rank": 1}) is None
     logs.stop_log()
+
+
+@contextmanager
+def bare_root():
+    """The root logger of a program that has not set up logging; pytest has in each test."""
+    root = logging.getLogger()
+    kept, root.handlers = root.handlers, []
+    try:
+        yield root
+    finally:
+        root.handlers = kept
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_from_python_leaves_logging_as_it_was(tiny, capfd, monkeypatch, fails):
+    if fails:
+        monkeypatch.setattr(quick_start, "prepare", lambda *_, **__: 1 / 0)
+    with bare_root() as root:
+        root.setLevel(logging.ERROR)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+                quick_start.run("MF", "tiny", config_dict=tiny(epochs=1, state="info"))
+            assert root.handlers == []
+            assert root.level == logging.ERROR
+        logging.getLogger("mine").error("of the notebook")
+    files = [path.read_text() for path in Path("log/MF").glob("*.log")]
+    assert len(files) == 2
+    assert not any("of the notebook" in text for text in files)
+    shown = capfd.readouterr()
+    if fails:
+        assert all("The run failed\nTraceback" in text for text in files)
+        assert all(text.endswith("ZeroDivisionError: division by zero\n") for text in files)
+        assert "Traceback" not in shown.err, "the caller shows it"
+    else:
+        assert all("running environment" in text for text in files), "the last record of a run"
+        assert shown.out.count("Test result of MF") == 2
+
+
+def test_the_log_of_a_refused_run_says_why(tiny_folder, in_tmp, capfd):
+    with bare_root():
+        assert main(flags(tiny_folder, topk="[41]", valid_metric="Recall@41")) == 2
+    (path,) = Path("log/BPR").glob("*.log")
+    refusal = "tiny: topk 41 is more than its 40 items; lower it"
+    assert path.read_text().endswith(f"ERROR  {refusal}\n")
+    assert capfd.readouterr().err.count(refusal) == 1
+
+
+def test_a_run_within_a_run_has_a_separate_log(in_tmp):
+    config = {**LOGGED, "state": "info"}
+    with bare_root() as root:
+        with logs.run_log(config) as outer:
+            logging.getLogger().info("before")
+            with logs.run_log({**config, "state": "warning"}) as inner:
+                logging.getLogger().info("low")
+                logging.getLogger().warning("within")
+            logging.getLogger().info("after")
+        assert root.handlers == []
+    assert [line.split()[-1] for line in outer.read_text().splitlines()] == ["before", "after"]
+    assert [line.split()[-1] for line in inner.read_text().splitlines()] == ["within"]
 
 
 def test_a_working_folder_that_cannot_be_written_is_one_line(in_tmp, monkeypatch):

@@ -58,7 +58,7 @@ def test_pictures_and_features_are_cached_and_the_log_says_where(folder):
     assert f"built in cache/{cache.name}" in log
     assert manifest["picture_store"] in log
     assert "512 for each of 5 of 6 items" in log
-    assert "Pictures: 6 items, 1 without picture, 5 rows" in log
+    assert "Pictures: 6 items, 1 without picture, 5 different" in log
 
 
 def test_a_second_run_uses_the_caches(folder):

@@ -360,7 +360,7 @@ def test_a_trial_that_ends_between_the_look_and_the_lock_is_not_run_again(
 def test_where_a_disk_has_no_locks_a_trial_may_run_twice_and_counts_once(
     data, in_tmp, monkeypatch, caplog
 ):
-    monkeypatch.setattr(studies, "_can_lock", lambda folder: False)
+    monkeypatch.setattr(studies, "can_lock", lambda folder: False)
     (_, one), (_, other) = begun(data), begun(data)
     assert "has no locks; run one tune command at a time" in caplog.text
     trials = one.claim(), other.claim()
@@ -369,17 +369,6 @@ def test_where_a_disk_has_no_locks_a_trial_may_run_twice_and_counts_once(
     other.finish(trials[1], {"settings": {}, "valid": 0.9})
     assert [row["valid"] for row in other.rows()] == [0.5]
     assert "trial 0 has a result" in caplog.text
-
-
-def test_a_disk_is_asked_whether_it_has_locks(tmp_path, monkeypatch):
-    assert studies._can_lock(tmp_path)
-
-    def acquire(self, timeout):
-        raise NotImplementedError("no flock")
-
-    monkeypatch.setattr(studies.FileLock, "acquire", acquire)
-    assert not studies._can_lock(tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_trial_whose_process_always_dies_is_given_up(data, in_tmp, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,16 @@ def test_an_empty_group_has_dashes():
         ["all", "users", "7", "0.50000"],
         ["cold", "users", "0", "-"],
     ]
+
+
+def test_test_pairs_that_training_has_are_counted(shown, tiny_folder, in_tmp):
+    home = shutil.copytree(tiny_folder / "tiny", in_tmp / "twice" / "tiny")
+    with (home / "tiny.inter").open("a") as file:
+        for user in range(5):
+            file.write(f"u{user}\trepeated\t1\nu{user}\trepeated\t9999\n")
+    once, _, quiet = shown("Pop", data_path=str(home.parent), rm_dup_inter="first")
+    _, _, said = shown("Pop", data_path=str(home.parent))
+    assert "Repeats" not in quiet
+    (line,) = [line for line in said.splitlines() if line.startswith("Repeats")]
+    assert line.startswith("Repeats: 5 of ")
+    assert once["test_result"]

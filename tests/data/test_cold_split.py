@@ -225,6 +225,30 @@ def test_first_interactions_of_new_users_are_known_and_not_asked_for(job, intera
             assert not {(names["user_id"][user], item) for item in items} & early
 
 
+@pytest.mark.parametrize("mode", ["full", "uni10"])
+@pytest.mark.parametrize("history", [0, 1, 3])
+def test_recboles_modes_do_not_rank_first_interactions_of_new_users(
+    job, interactions, mode, history
+):
+    made = job("VBPR", {"COLD_USER": {"share": SHARE, "history": history}}, mode)
+    ordered = interactions.sort_values(["user", "time"], kind="stable")
+    early = ordered.groupby("user").head(history)
+    for phase, loader in enumerate(made.loaders[1:], 1):
+        names = loader._dataset.field2id_token
+        known = all_of(early, "user", held_out(made, "user_id")[phase])
+        ranked, masked = set(), set()
+        for batch in loader:
+            users = names["user_id"][batch[0]["user_id"].numpy()]
+            if mode == "full":
+                rows, items = (side.numpy() for side in batch[1])
+                masked |= set(zip(users[rows], names["item_id"][items], strict=True))
+            else:
+                items = names["item_id"][batch[0]["item_id"].numpy()]
+                ranked |= set(zip(users, items, strict=True))
+        assert not ranked & known
+        assert mode != "full" or known <= masked
+
+
 def test_new_users_have_their_own_columns(job):
     made = job("VBPR", {"COLD_USER": SHARE})
     made.trainer.fit(*made.loaders[:2], saved=False)

@@ -19,7 +19,7 @@ from recbole_cierec.data.fast_interaction import FastInteraction
 from recbole_cierec.data.negatives import UsedPairs, quick_sampler
 from recbole_cierec.data.row_numbers import order_of
 from recbole_cierec.data.sampler import CompactSampler
-from recbole_cierec.data.sampling import _samplers, prepare, seen_sampler
+from recbole_cierec.data.sampling import _samplers, prepare, training_sampler
 from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
 
@@ -53,14 +53,6 @@ def exact_shares(sampler, user: int, weights: np.ndarray) -> np.ndarray:
     return shares / shares.sum()
 
 
-def popularity(sampler, alpha: float) -> np.ndarray:
-    """RecBole counts the interactions of all three parts."""
-    items = np.concatenate([part.inter_feat["item_id"].numpy() for part in sampler.datasets])
-    return np.bincount(items, minlength=sampler.item_num).astype(float) ** alpha * (
-        np.bincount(items, minlength=sampler.item_num) > 0
-    )
-
-
 @pytest.mark.parametrize("keys", [{}, {"train_neg_sample_args": POPULAR}], ids=["uniform", "pop"])
 def test_the_draws_are_recboles_own_bit_for_bit(tiny, keys):
     _, train, sampler = parts_of(tiny, **keys)
@@ -80,13 +72,14 @@ def test_the_draws_are_recboles_own_bit_for_bit(tiny, keys):
 @pytest.mark.parametrize("which", ["seen", "all"])
 @pytest.mark.parametrize("args", [None, POPULAR], ids=["uniform", "pop"])
 def test_negatives_have_the_exact_distribution(tiny, which, args):
-    _, train, sampler = parts_of(tiny, **({"train_neg_sample_args": args} if args else {}))
-    weights = popularity(sampler, 0.7) if args else np.ones(train.item_num)
-    if which == "seen":
-        counts = np.bincount(train.inter_feat["item_id"].numpy(), minlength=train.item_num)
-        assert (counts[1:] == 0).any()
-        weights = weights * (counts > 0)
-    quick = seen_sampler(sampler, train) if which == "seen" else quick_sampler(sampler)
+    keys = {"train_neg_sample_args": args} if args else {}
+    config, train, sampler = parts_of(tiny, train_negatives=which, **keys)
+    bought = np.bincount(train.inter_feat["item_id"].numpy(), minlength=train.item_num)
+    assert (bought[1:] == 0).any()
+    weights = np.ones(train.item_num) if which == "all" else bought > 0
+    if args:  # of training alone: items that only the test has are never drawn
+        weights = np.where(bought, bought**0.7, 0)
+    quick = training_sampler(config, sampler, train)
     np.random.seed(2)
     for user in (1, 9):
         drawn = quick.sample_by_user_ids(np.full(DRAWS, user), None, 1).numpy()

@@ -9,6 +9,7 @@ from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
 from recbole_cierec.config.config import Config
+from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.quick_start import prepare
 
@@ -93,6 +94,41 @@ def test_recboles_modes_say_what_recboles_own_trainer_says(tiny, name, mode):
     ours, theirs = said(job.trainer), said(Trainer(job.config, job.model))
     assert theirs["hit@5"] > 0
     assert {key: ours[key] for key in theirs} == theirs
+
+
+@pytest.mark.parametrize(
+    ("keys", "group"),
+    [
+        ({"user_group_boundary": 1000}, "warm"),
+        ({"user_group_boundary": 0, "eval_args": {"mode": "user10"}}, "cold"),
+        ({"item_group_boundary": 1000}, "item_common"),
+    ],
+)
+def test_a_validation_metric_of_an_empty_group_is_refused_before_training(tiny, keys, group):
+    config = Config("MF", "tiny", None, tiny(**keys, valid_metric=f"Recall@10_{group}"), {})
+    with pytest.raises(DataError, match=f"no positive in the group '{group}'.*_group_boundary"):
+        prepare(config)
+
+
+@pytest.mark.parametrize("name", ["cold", "warm", "item_unseen", "item_rare", "among_cold"])
+def test_only_groups_that_validation_reports_as_nan_are_refused(tiny, name):
+    made = {"user_group_boundary": 3, "cold_item_views": True, "epochs": 1}
+    job = prepare(Config("MF", "tiny", None, tiny(**made), {}))
+    result = job.trainer.evaluate(job.loaders[1], load_best_model=False)
+    keys = tiny(**made, valid_metric=f"Recall@10_{name}")
+    if np.isnan(result[f"recall@10_{name}"]):
+        with pytest.raises(DataError, match=f"'{name}'"):
+            prepare(Config("MF", "tiny", None, keys, {}))
+    else:
+        prepare(Config("MF", "tiny", None, keys, {}))
+
+
+def test_a_validation_metric_that_is_nan_ends_the_run(tiny, monkeypatch):
+    job = prepare(Config("MF", "tiny", None, tiny(), {}))
+    nan = {"recall@10": float("nan")}
+    monkeypatch.setattr(job.trainer, "evaluate", lambda *_, **__: nan)
+    with pytest.raises(ConfigError, match=r"valid_metric 'Recall@10' is nan on tiny"):
+        job.trainer.fit(*job.loaders[:2])
 
 
 def test_masks_part_the_users():

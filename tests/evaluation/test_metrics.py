@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from recbole_cierec.config.config import Config
+from recbole_cierec.errors import NonFiniteLossError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.collector import PlanCollector, batch_candidates
 from recbole_cierec.evaluation.evaluator import PlanEvaluator
@@ -127,6 +128,71 @@ def test_equal_scores_give_chance(tools):
         assert abs(result[f"recall@{k}"] - chance) < 4.5 * np.sqrt(chance / n_users)
 
 
+BEYOND = ["ItemCoverage", "AveragePopularity", "GiniIndex", "ShannonEntropy", "TailPercentage"]
+POPULARITY = {item: item * item % 23 for item in range(1, N_ITEMS)}
+
+
+@pytest.fixture
+def beyond(tiny):
+    """Tools for metrics of the recommended items."""
+    keys = tiny(topk=TOPK, valid_metric="Recall@5", metric_decimal_place=15)
+    keys["metrics"], keys["tail_ratio"] = ["Recall", *BEYOND], 0.25
+    config = Config("MF", "tiny", None, keys, {})
+    collector = PlanCollector(config)
+    collector.data_struct.set("data.num_items", N_ITEMS)
+    collector.data_struct.set("data.count_items", POPULARITY)
+    return config, collector, PlanEvaluator(config)
+
+
+def expected_beyond(lists, k):
+    """The five metrics of lists of items, none of which is empty, by their definitions."""
+    lists = [items[:k] for items in lists]
+    shown = [item for items in lists for item in items]
+    counts = np.array(sorted(shown.count(item) for item in range(1, N_ITEMS + 1)))
+    shares = counts[counts > 0] / len(shown)
+    places = np.arange(1, N_ITEMS + 1)
+    rare = sorted(POPULARITY, key=lambda item: (POPULARITY[item], item))[: len(POPULARITY) // 4]
+    return {
+        "itemcoverage": len(set(shown)) / N_ITEMS,
+        "averagepopularity": np.mean([np.mean([POPULARITY[i] for i in x]) for x in lists]),
+        "giniindex": ((2 * places - N_ITEMS - 1) * counts).sum() / len(shown) / N_ITEMS,
+        "shannonentropy": -(shares * np.log(shares)).mean(),
+        "tailpercentage": np.mean([np.mean([i in rare for i in x]) for x in lists]),
+    }
+
+
+def check_beyond(result, lists):
+    assert min(map(len, lists)) < TOPK[1]
+    for k in TOPK:
+        for name, value in expected_beyond(lists, k).items():
+            assert result[f"{name}@{k}"] == pytest.approx(value, abs=1e-12), (name, k)
+
+
+@pytest.mark.parametrize("step", [1, 13])
+def test_lists_shorter_than_k_count_as_they_are_in_metrics_of_their_items(beyond, step):
+    plan = make_plan(*random_case(np.random.default_rng(4), 50), 50)
+    score_of = lambda r, items: (items * (r + 7)) % 61 / 61  # noqa: E731, no ties
+    result = evaluate(beyond, plan, score_of, step)
+    _, _, merged = plan.lists()[0]
+    lists = []
+    for r in np.flatnonzero(merged.columns.lengths):
+        items = merged.items.values[merged.items.starts[r] : merged.items.starts[r + 1]]
+        lists.append(items[np.argsort(-score_of(r, items))].tolist())
+    check_beyond(result, lists)
+
+
+def test_a_full_ranking_of_few_items_shows_no_others(beyond):
+    _, collector, evaluator = beyond
+    scores = torch.rand(9, N_ITEMS, generator=torch.Generator().manual_seed(0))
+    ranked = [list(range(1 + row, 4 + 3 * row)) for row in range(9)]
+    for row, items in enumerate(ranked):
+        scores[row, [i for i in range(N_ITEMS) if i not in items]] = -torch.inf
+    positives = torch.arange(9), torch.arange(9) + 1
+    collector.eval_batch_collect(scores, {"user_id": torch.arange(9)}, *positives)
+    best = [sorted(x, key=lambda i, r=r: -scores[r, i]) for r, x in enumerate(ranked)]
+    check_beyond(evaluator.evaluate(collector.get_data_struct()), best)
+
+
 def test_users_without_positives_do_not_count(tools):
     positives = Ragged(np.array([3]), np.array([0, 0, 1]))
     negatives = Ragged(np.array([1, 2, 1, 2]), np.array([0, 2, 4]))
@@ -136,11 +202,28 @@ def test_users_without_positives_do_not_count(tools):
 
 
 def test_scores_that_are_no_numbers_stop(tools):
-    from recbole_cierec.errors import NonFiniteLossError
-
     positives, negatives = random_case(np.random.default_rng(0), 5)
     with pytest.raises(NonFiniteLossError, match="MF"):
         evaluate(tools, make_plan(positives, negatives, 5), lambda r, i: i * np.nan)
+
+
+@pytest.mark.parametrize("n_items", [N_ITEMS, 40_000])  # ranked by torch, and by groups of columns
+def test_one_score_of_a_full_ranking_that_is_no_number_stops(tools, n_items):
+    _, collector, _ = tools
+    scores = torch.rand(3, n_items)
+    batch = {"user_id": torch.arange(3)}
+    positives = torch.tensor([0, 2]), torch.tensor([5, 7])
+    collector.eval_batch_collect(scores, batch, *positives)
+    scores[1, n_items // 2] = torch.nan
+    with pytest.raises(NonFiniteLossError, match="MF: scores are not numbers"):
+        collector.eval_batch_collect(scores, batch, *positives)
+
+
+def test_a_predicted_label_that_is_no_number_stops(tiny):
+    keys = tiny(eval_args={"mode": "labeled"}, metrics=["AUC"], valid_metric="AUC")
+    collector = PlanCollector(Config("MF", "tiny", None, keys, {}))
+    with pytest.raises(NonFiniteLossError, match="MF: scores are not numbers"):
+        collector.eval_batch_collect(torch.tensor([0.5, torch.nan]), {}, None, None)
 
 
 def test_a_process_that_collected_nothing_takes_part_in_the_exchange(tools, monkeypatch):

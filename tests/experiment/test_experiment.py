@@ -13,16 +13,20 @@ from pathlib import Path
 
 import pytest
 from experiment_helpers import content, experiment, lasting, wait_for, write
+from filelock import FileLock, Timeout
 from tune_helpers import FIXED
 
 from recbole_cierec import run
 from recbole_cierec.cli import experiment as command
+from recbole_cierec.errors import OutputError
 from recbole_cierec.evaluation.per_user import read_per_user
+from recbole_cierec.experiment import rows as row_files
 from recbole_cierec.experiment import run_experiment
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Done, make_plan
 from recbole_cierec.experiment.rows import append_row, read_rows
 from recbole_cierec.experiment.spec import read_experiment
+from recbole_cierec.files.leftovers import TEMPORARY
 from recbole_cierec.trainer.trainer import TrainerMixin
 
 TWO = ["MF", {"name": "BPR", "keys": {"learning_rate": 0.05}}]
@@ -166,6 +170,39 @@ def test_a_torn_line_is_removed_and_nothing_else(in_tmp):
         {"key": "a", "test": {"recall@10": None}},
         {"key": "c"},
     ]
+
+
+def test_a_row_waits_for_the_process_that_writes_one(in_tmp, monkeypatch):
+    path = Path("rows.jsonl")
+    path.write_bytes(b'{"key": "a"}\n{"key": "b", "te')  # the other has not finished its line
+    monkeypatch.setattr(row_files, "PATIENCE", 0.2)
+    with FileLock(f"{TEMPORARY}rows.jsonl.lock"):
+        with pytest.raises(OutputError, match=r"^rows\.jsonl: .*has held its lock for 0\.2 s"):
+            append_row(path, {"key": "c"})
+        assert path.read_bytes().endswith(b'"te')
+    append_row(path, {"key": "c"})
+    assert [row["key"] for row in read_rows(path)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("error", [OSError(37, "No locks"), NotImplementedError(), Timeout("x")])
+def test_a_disk_without_locks_has_rows_and_runs_too(in_tmp, monkeypatch, error):
+    def acquire(self, timeout):
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    append_row(Path("rows.jsonl"), {"key": "a"})
+    assert read_rows(Path("rows.jsonl")) == [{"key": "a"}]
+    with Folder(".").claimed("a") as mine:
+        assert mine
+
+
+def test_the_lock_of_another_user_is_one_line(in_tmp, monkeypatch):
+    def acquire(self, timeout):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with pytest.raises(OutputError, match=r"rows\.jsonl: cannot be written \(Permission denied\)"):
+        append_row(Path("rows.jsonl"), {"key": "a"})
 
 
 # ---------------------------------------------------------------------------------- searches
@@ -355,6 +392,13 @@ def test_what_is_far_behind_with_the_first_seed_has_no_further_one(data, in_tmp,
     assert run_experiment("e.yaml", "out", dry_run=True)["plan"].endswith("nothing is left")
     del parts["drop_below"]
     assert len(experiment(data, **parts)["rows"]) == 6
+
+
+def test_models_that_are_not_trained_have_no_validation_and_are_not_compared(data, in_tmp, capsys):
+    raw = {"name": "MF", "label": "raw", "keys": {"epochs": 0}}
+    rows = experiment(data, models=["MF", raw], drop_below=0.9)["rows"]
+    assert [row["valid_score"] for row in rows if row["model"] == "raw"] == [None, None]
+    assert "raw on tastes, default, seed 1: validation Recall@3 -, test" in capsys.readouterr().err
 
 
 def test_further_seeds_wait_for_the_first_one_of_all_models(data, in_tmp):

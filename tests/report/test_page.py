@@ -55,9 +55,12 @@ def test_bars_are_means_over_users_with_their_intervals(runs):
         "cold users": recall[cold],
         "common items": rare[~np.isnan(rare)],
     }
+    names = {"all users": "", "cold users": "_cold", "common items": "_item_common"}
     rng = np.random.default_rng(7)
     for group, values in expected.items():
-        mean, interval, users = rows[f"recall@10, {group}"]
+        mean, interval, chance, users = rows[f"recall@10, {group}"]
+        level = runs.ours["chance"][f"recall@10{names[group]}"]
+        assert float(chance) == pytest.approx(level, abs=5e-5)
         assert float(mean) == pytest.approx(values.mean(), abs=5e-5)
         assert int(users) == len(values)
         means = rng.choice(values, (4000, len(values))).mean(1)
@@ -151,6 +154,7 @@ def test_the_curves_are_those_of_the_history(runs):
     assert any(
         f"loss from {rows[0]['loss']:.4f} to {rows[-1]['loss']:.4f}" in label for label in labels
     )
+    assert any(f"over epochs 1 to {len(rows)}:" in label for label in labels)
     first, last = (row["valid"]["recall@10_cold"] for row in (rows[0], rows[-1]))
     assert any(f"cold users from {first:.4f} to {last:.4f}" in label for label in labels)
     labels = [e.attributes.get("aria-label", "") for e in section(runs.page, "gates").walk()]
@@ -192,7 +196,7 @@ def test_settings_say_what_was_trained_on_what(runs):
     assert rows["items with a picture file"] == "38 (95.0%)"
     assert rows["items with annotations"] == "37 (92.5%); 7 distinct tokens"
     assert rows["embedding_size"] == "5"
-    assert rows["trained epochs"].startswith("3")
+    assert rows["trained epochs"] == f"3; kept is epoch {runs.ours['best_epoch']}"
 
 
 def test_a_model_of_recbole_leaves_out_what_does_not_apply(runs):

@@ -99,6 +99,33 @@ def test_seen_items_stay_where_they_are_wanted(keys):
     assert len(recommend(done["checkpoint"], ["u3"], topk=100)) < len(table)
 
 
+def test_what_new_users_had_before_the_test_is_not_recommended_again(keys):
+    split = {"split": {"COLD_USER": {"share": [0.7, 0.15, 0.15], "history": 3}}}
+    settings = keys() | {"eval_args": {**split, "order": "TO", "group_by": "user"}}
+    done = run("VBPR", "tiny", config_dict=settings)
+    data = load(done["checkpoint"]).loaders[0]._dataset
+    new = data.field2id_token["user_id"][np.flatnonzero(data.cold_phase == 2)]
+    rows = pd.read_csv("data/tiny/tiny.inter", sep="\t").set_axis(["user", "item", "time"], axis=1)
+    known = rows.sort_values("time", kind="stable").groupby("user").head(3)
+    table = recommend(done["checkpoint"], list(new), topk=100)
+    for user in new:
+        had = set(known["item"][known["user"] == user])
+        listed = set(table["item"][table["user"] == user])
+        assert listed == set(data.field2id_token["item_id"][1:]) - had
+
+
+def test_a_model_of_short_histories_ranks_as_it_was_trained(keys):
+    done = run("LightGCN", "tiny", config_dict=keys(max_user_interactions=2))
+    table = recommend(done["checkpoint"], ["u3"], topk=100)
+    scores = truth(done["checkpoint"])["u3"]
+    check(table, {name: scores[name] for name in table["item"]}, 100)
+    rows = pd.read_csv("data/tiny/tiny.inter", sep="\t").set_axis(["user", "item", "time"], axis=1)
+    before = rows.sort_values("time").head(len(rows) // 2)  # surely in training
+    had = before["item"][before["user"] == "u3"]
+    assert len(had) > 2
+    assert not set(table["item"]) & set(had)
+
+
 @pytest.mark.parametrize(("name", "said"), [("VBPR", "one list"), ("BPR", "most popular")])
 def test_unknown_users_get_the_list_of_users_without_interactions(keys, caplog, name, said):
     done = run(name, "tiny", config_dict=keys(state="warning"))
@@ -186,6 +213,40 @@ def test_the_three_formats_hold_the_same_lists(keys):
             assert part[name].tolist() == table[name].tolist()
         assert np.array_equal(part["score"].to_numpy(np.float32), table["score"])
     assert not list(Path().glob(".recbole_cierec-*"))
+
+
+@pytest.mark.parametrize("case", ["no user", "nothing left"])
+def test_a_table_without_a_row_has_its_columns(keys, case):
+    done = run("MF", "tiny", config_dict=keys())
+    whole = recommend(done["checkpoint"], ["u3"], topk=3)
+    recommend(done["checkpoint"], ["u3"], topk=3, out="whole.parquet")
+    arguments = {"users": []}
+    if case == "nothing left":  # the user has the one item to choose from
+        seen = set(truth(done["checkpoint"], seen_too=True)["u3"]) - set(
+            truth(done["checkpoint"])["u3"]
+        )
+        Path("i.txt").write_text(min(seen))
+        arguments = {"users": ["u3"], "items": "i.txt"}
+    table = recommend(done["checkpoint"], **arguments)
+    pd.testing.assert_frame_equal(table, whole[:0], check_dtype=False)
+    for name in ("r.csv", "r.jsonl", "r.parquet"):
+        assert recommend(done["checkpoint"], out=name, **arguments) == Path(name)
+    assert Path("r.csv").read_text() == "user,user_status,rank,item,score\n"
+    assert Path("r.jsonl").read_text() == ""
+    found, kinds = (duckdb.read_parquet(f"{name}.parquet") for name in ("r", "whole"))
+    assert found.fetchall() == []
+    assert (found.columns, found.types) == (kinds.columns, kinds.types)
+
+
+def test_users_without_anything_left_come_before_others(keys, monkeypatch):
+    """The first block of a file may have no row."""
+    done = run("MF", "tiny", config_dict=keys())
+    left, without = (truth(done["checkpoint"], seen_too=x)["u3"] for x in (False, True))
+    Path("i.txt").write_text(min(set(without) - set(left)))
+    monkeypatch.setattr(ranking, "MOST_USERS", 1)
+    recommend(done["checkpoint"], ["u3", "late"], items="i.txt", out="r.parquet")
+    rows = duckdb.sql("SELECT user, item FROM 'r.parquet'").fetchall()
+    assert rows == [("late", Path("i.txt").read_text())]
 
 
 def test_small_blocks_and_large_ones_give_the_same_lists(keys, monkeypatch):

@@ -14,11 +14,13 @@ from recbole_cierec import run
 from recbole_cierec.config.config import Config
 from recbole_cierec.distributed.random_state import rng_state, set_rng_state
 from recbole_cierec.errors import CheckpointError
+from recbole_cierec.evaluation.per_user import read_per_user
 from recbole_cierec.files import atomic_write as whole_file
 from recbole_cierec.files import checkpoint
 from recbole_cierec.files.checkpoint import read_checkpoint, write_checkpoint
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.registry import get_model_class
+from recbole_cierec.report.source import find_checkpoint
 
 RUNS = [
     ("CIERec", {}),
@@ -129,6 +131,18 @@ def test_auto_takes_the_newest_of_this_model_and_data(tiny):
     rest = run("MF", "tiny", config_dict=tiny(epochs=3, learning_rate=0.01, resume="auto"))
     assert rest["checkpoint"] == half["checkpoint"]
     assert last_of(rest)["epoch"] == 2
+
+
+def test_auto_passes_over_a_file_that_another_run_removes_at_this_moment(tiny):
+    """A link to nothing is listed in its folder and is no file, as one removed a moment ago."""
+    keys = tiny(epochs=2, checkpoint_dir="shared")
+    half = run("MF", "tiny", config_dict=keys)
+    Path("shared/MF-Nov-29-2026_00-00-00-abcdef.last.pth").symlink_to("gone")
+    rest = run("MF", "tiny", config_dict={**keys, "epochs": 3, "resume": "auto"})
+    assert rest["checkpoint"] == half["checkpoint"]
+    assert read_checkpoint(find_checkpoint(Path("shared")))["model"] == "MF"
+    Path("shared/MF-z.users.npz").symlink_to("gone")
+    assert read_per_user(Path("shared")).path == Path(half["checkpoint"]).with_suffix(".users.npz")
 
 
 @pytest.mark.parametrize(

@@ -359,14 +359,14 @@ def test_digest_does_not_depend_on_where_the_pictures_lie(root, cache, tmp_path)
 def test_log_names_counts_and_folder(root, cache, caplog):
     caplog.set_level(logging.INFO)
     store = opened(root, [*TWENTY, ""], cache)
-    assert "21 items, 1 without picture, 20 rows of 8 x 8" in caplog.text
+    assert "21 items, 1 without picture, 20 different of 8 x 8" in caplog.text
     assert str(store.folder) in caplog.text
 
 
 def test_padding_item_is_not_counted(root, cache, caplog):
     caplog.set_level(logging.INFO)
     store = opened(root, ["", *TWENTY, ""], cache, ids=["[PAD]", *"abcdefghijklmnopqrstu"])
-    assert "21 items, 1 without picture, 20 rows of 8 x 8" in caplog.text
+    assert "21 items, 1 without picture, 20 different of 8 x 8" in caplog.text
     manifest = json.loads((store.folder / "manifest.json").read_text())
     assert manifest["counts"]["items"] == 21
     assert [store.item_of(row) for row in (0, 19)] == ["a", "t"]
