@@ -356,7 +356,10 @@ def test_the_command_line_writes_a_file(keys, capsys):
         ),
         (["A.pth", "B.pth", "--out=r.csv"], "this takes one checkpoint, not 2"),
         ([done["checkpoint"], "--out=r.csv", "--topk=many"], "--topk must be a whole number"),
-        ([done["checkpoint"], "--out=r.csv", "--toppk=3"], "unknown key 'toppk'"),
+        (
+            [done["checkpoint"], "--out=r.csv", "--toppk=3"],
+            "unknown flag --toppk; did you mean 'topk'?",
+        ),
     ]:
         assert main(["recommend", *argv]) == 2
         assert said in capsys.readouterr().err
