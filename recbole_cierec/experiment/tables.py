@@ -108,15 +108,10 @@ def costs(rows: Sequence[Row]) -> list[str]:
     epochs = [str(round(float(np.mean([row["epochs"] for row in rows]))))]
     if any(row["epoch_cap"] for row in rows):
         epochs[0] += "*"
-    each = np.mean([_epoch_seconds(row) for row in whole])
+    each = np.mean([row["seconds"]["fit_cpu"] / max(row["epochs"], 1) for row in whole])
     test = np.mean([row["seconds"]["evaluate_cpu"] for row in whole])
     peak = [row["peak_mib"] for row in rows if row.get("peak_mib")]
     return [*epochs, f"{each:.2f}", f"{test:.1f}", str(max(peak)) if peak else "-"]
-
-
-def _epoch_seconds(row: Row) -> float:
-    """Training in an epoch; of rows without it, processor time of fitting by epochs."""
-    return row["seconds"].get("epoch", row["seconds"]["fit_cpu"] / max(row["epochs"], 1))
 
 
 def user_table(block: Block, digits: int, escape: Any = str) -> Table:
@@ -173,16 +168,12 @@ def notes(block: Block, baseline: str, cost_names: Sequence[str] = COSTS) -> dic
     least = f"{block.fewest_seeds} to " if block.fewest_seeds < block.seeds else ""
     seeds = f"{least}{block.seeds} seeds" if block.seeds > 1 else "one seed"
     half = "± half the 95 % t-interval over seeds" if block.seeds > 1 else "without intervals"
-    by_epoch = any("epoch" in row["seconds"] for found in block.rows.values() for row in found)
-    seconds_text = "Seconds: processor time."
-    if by_epoch:
-        seconds_text += " An epoch: wall time of training, without the first epoch of several."
     dropped = f"{DROPPED}: one seed, as its validation is far below the best."
     return {
         "main": f"Test metrics in percent: means over {seeds}, {half}. Best bold, second "
         "underlined. Epochs with *: a run reached the limit."
         + dropped * bool(block.dropped)
-        + (f" {seconds_text} MiB: peak." if "MiB" in cost_names else ""),
+        + (" Seconds: processor time. MiB: peak." if "MiB" in cost_names else ""),
         "users": f"95 % bootstrap intervals over {block.users} users, each averaged over the "
         "seeds.",
         "tests": f"Against {baseline}. Over users: each user's metric is averaged over the seeds, "

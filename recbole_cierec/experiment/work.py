@@ -11,7 +11,6 @@ from datetime import datetime, timezone
 from functools import partial
 from logging import getLogger
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ from recbole_cierec.experiment.rows import Row, append_row
 from recbole_cierec.files.atomic_write import replace
 from recbole_cierec.quick_start import run as train_and_test
 from recbole_cierec.terminal import reason
-from recbole_cierec.trainer.history import History, history_file
 from recbole_cierec.trainer.provenance import provenance
 from recbole_cierec.tuning import tune
 
@@ -107,11 +105,9 @@ def _run(
     }
     result, resumed, leader = _result(folder, run, keys)
     seconds = {name: round(value, 2) for name, value in result["seconds"].items()}
-    seconds |= _epoch_seconds(Path(result["checkpoint"]))
     if leader is not None:
         resumed = leader["resumed"]
-        of_training = ("fit", "fit_cpu", "epoch")
-        seconds |= {k: leader["seconds"][k] for k in of_training if k in leader["seconds"]}
+        seconds |= {name: leader["seconds"][name] for name in ("fit", "fit_cpu")}
     config = Config(run.model.name, run.dataset, None, keys)
     folder.keep_stages(run.key)
     checkpoint = Path(result["checkpoint"])
@@ -161,14 +157,6 @@ def _result(
         folder.remove_run(run.key)
         resumed = _unfinished(folder, run.key)
         return _train(run, keys, auto=False), resumed, None
-
-
-def _epoch_seconds(checkpoint: Path) -> dict[str, float]:
-    """``epoch``: mean wall time of training in an epoch, without the first of several, which
-    compiles, allocates and fills caches; empty without a history."""
-    rows = History.read(history_file(checkpoint)).rows
-    train = [row["seconds"]["train"] for row in rows if "train" in row.get("seconds", {})]
-    return {"epoch": round(fmean(train[1:] or train), 4)} if train else {}
 
 
 def _keep_users(folder: Folder, run: Run, checkpoint: Path) -> Path | None:

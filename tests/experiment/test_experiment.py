@@ -57,14 +57,6 @@ def test_each_row_is_what_a_single_run_gives(data, in_tmp):
     assert row["peak_mib"] > 100
 
 
-@pytest.mark.parametrize("model", ["MF", "BPR"])
-def test_an_epoch_takes_the_mean_of_its_history_without_the_first(data, in_tmp, model):
-    (row,) = experiment(data, models=[model], seeds=[1], keep_checkpoints=True)["rows"]
-    (history,) = Path("out/runs").rglob("*.history.jsonl")
-    seconds = [json.loads(line)["seconds"]["train"] for line in history.read_text().splitlines()]
-    assert row["seconds"]["epoch"] == pytest.approx(sum(seconds[1:]) / 3, abs=1e-4)
-
-
 def test_rows_are_kept_and_a_longer_list_only_adds(data, in_tmp, fits):
     experiment(data)
     before = Path("out/rows.jsonl").read_bytes()

@@ -135,13 +135,6 @@ def test_costs_leave_out_resumed_runs_and_mark_the_limit(block):
     assert tables.costs(block.rows["B"][1:])[0] == "12"
 
 
-def test_an_epoch_costs_what_it_takes_after_the_first(block):
-    for row in block.rows["B"]:
-        row["seconds"]["epoch"] = 0.25
-    assert tables.costs(block.rows["B"])[1] == "0.25"
-    assert "without the first epoch" in tables.notes(block, "B")["main"]
-
-
 def test_latex_is_whole_and_escaped(block):
     text = tables.latex_page(experiment(), [block])
     assert r"A\_1 \& co" in text
