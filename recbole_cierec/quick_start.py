@@ -346,6 +346,7 @@ def _report(config: Config, result: Mapping[str, Any]) -> str:
     if result["best_epoch"] and result["best_valid_result"]:
         score = f"{config['valid_metric'].lower()} {result['best_valid_score']:.5f}"
         title += f", epoch {result['best_epoch']} of {result['epochs']} ({score} in validation)"
+        title += "; stopped early" * (result["epochs"] < config["epochs"])
     lines = [title, result_table(result["test_result"], result["users"], result["chance"])]
     if result["chance"]:
         lines.append("chance: expected result of a random ranking of the same candidates")

@@ -51,6 +51,10 @@ def test_a_person_reads_data_model_epochs_and_result(shown):
     assert [k for k, (*_, mark) in enumerate(epochs) if mark] == best
     assert result["best_epoch"] == best[-1] + 1
     assert f"epoch {result['best_epoch']} of 12" in out
+    assert "stopped early" not in out
+    short, out, _ = shown("VBPR", epochs=90, stopping_step=0, learning_rate=0.0)
+    assert f"of {short['epochs']} (recall@10" in out
+    assert "in validation); stopped early" in out
 
 
 @pytest.mark.parametrize(
