@@ -94,7 +94,7 @@ def state(cells: Mapping[tuple[str, str], Cell]) -> str:
 def drawings_of(kind: str, results: Results, words: str) -> list[Drawing]:
     """The figures of a mark."""
     if kind == "panels":
-        return [panels_of(results, words)] if results.rows else []
+        return [panels_of(results, words)] if overview.columns(results, words) else []
     if kind == "figure":
         selection = select(results, words.split())
         return [figure_of(selection, block) for block in selection.blocks]

@@ -40,21 +40,21 @@ class Column:
 
     Attributes:
         head: Its head.
-        block: Its data set and protocol; None: no run yet.
+        block: Its data set and protocol.
         metric: As in a result.
     """
 
     head: str
-    block: Block | None
+    block: Block
     metric: str
 
     def cell(self, model: str) -> Cell | None:
         """What a model has; None: no run yet."""
-        return None if self.block is None else self.block.cells.get((model, self.metric))
+        return self.block.cells.get((model, self.metric))
 
 
 def columns(results: Results, words: str) -> list[Column]:
-    """The columns that a mark names.
+    """The columns that a mark names and that have a run.
 
     Raises:
         ConfigError: A word is not HEAD=PROTOCOL/METRIC, with a protocol and a metric of the file.
@@ -70,26 +70,33 @@ def columns(results: Results, words: str) -> list[Column]:
                 f"{experiment.path.stem}: {word}: a column is HEAD=PROTOCOL/METRIC, with a "
                 "protocol and a metric of its report"
             )
-        found.append(Column(head, blocks.get(protocol), metric))
+        if protocol in blocks:
+            found.append(Column(head, blocks[protocol], metric))
     return found
 
 
 def overview_part(results: Results, words: str) -> list[str]:
     """A row for each model with a run, the best of the first column on top."""
     shown = columns(results, words)
+    if not shown:
+        return _lacking(results)
     style = Style(*MARKDOWN, _DIGITS)
     digits = _DIGITS + round(math.log10(SCALE))
     table = [["model", *(column.head for column in shown)]]
     for model in best_first(results, shown):
         cells = [escaped_bars(model)]
-        if any(c.block is not None and model in c.block.dropped for c in shown):
+        if any(model in column.block.dropped for column in shown):
             cells[0] += DROPPED
         for column in shown:
-            order = column.block.order(column.metric, digits) if column.block else []
+            order = column.block.order(column.metric, digits)
             cell = column.cell(model)
             cells.append(style.stressed(cell, order, digits, str) if cell else "")
         table.append(cells)
-    return [markdown(table), *_lacking(results)]
+    note = "Recall in percent; the best of a column is bold, the second underlined."
+    if any(DROPPED in row[0] for row in table):
+        share = results.experiment.drop_below
+        note += f" †: no further seeds, as its validation is below {share} of the best."
+    return [note, markdown(table), *_lacking(results)]
 
 
 def best_first(results: Results, shown: Sequence[Column]) -> list[str]:
