@@ -32,8 +32,9 @@ from end_to_end import First, floors, ours
 from end_to_end import make as make_pictures
 from evaluation import evaluate
 from synthetic import make
-from tables import markdown
 from training import BATCH, job_of, versions
+
+from recbole_cierec.files.markdown import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, PAGE = ROOT / "benchmarks" / "runs" / "gpu.jsonl", ROOT / "docs" / "gpu.md"
@@ -165,7 +166,7 @@ def section(rows: list[dict]) -> str:
         [row["device"], row["name"], row.get("what", ""), row["result"], str(row.get("mib") or "-")]
         for row in latest.values()
     ]
-    table = markdown(["device", "", "", "result", "peak MiB"], body)
+    table = markdown_table([["device", "", "", "result", "peak MiB"], *body]) + "\n"
     last = chosen[-1] if chosen else {}
     note = f"\ntorch {last['torch']}, recbole {last['recbole']}.\n" if last else ""
     return ("" if on_gpu else NO_FIGURES) + table + note

@@ -136,6 +136,7 @@ def test_a_row_that_is_not_finite_is_named_with_its_item(folder, capsys, model, 
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(flags, words, folder, capsys):
+    np.save("a.npy", np.ones((ITEMS, 3)))
     rest = [f for f in FLAGS if f.partition("=")[0] not in {x.partition("=")[0] for x in flags}]
     assert main([*rest, *flags]) == 2
     (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error: "))

@@ -94,7 +94,7 @@ def test_ctrl_c_while_the_server_of_processes_imports_is_one_line(data, in_tmp):
     with Path("said").open("w") as said:
         process = subprocess.Popen(command, stderr=said, stdout=said, start_new_session=True)
         wait_for(lambda: server_of(process.pid))
-        time.sleep(0.3)
+        time.sleep(1.0)  # it imports for longer
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         assert process.wait(60) == 130
     wait_for(lambda: not server_of(process.pid))

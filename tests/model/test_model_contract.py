@@ -183,7 +183,7 @@ def oracle_of(config, dataset, train, model):
     counts = np.bincount(train.inter_feat["item_id"].numpy(), minlength=model.n_items)
     keys = ("gate_activation", "lstm_input", "annotation_encoder", "fusion", "backbone")
     keys += ("annotation_at_inference",)
-    name = type(model).__name__
+    name = type(model).__name__.removeprefix("Picture")  # CIERec_Base's backbone
     options = {k: config[k] for k in (*keys, *OPTIONS.get(name, ()))} | {"name": name}
     users, items = (train.inter_feat[f].tolist() for f in ("user_id", "item_id"))
     options["interactions"] = list(zip(users, items, strict=True))
