@@ -95,7 +95,7 @@ def overview_part(results: Results, words: str) -> list[str]:
     note = "Recall in percent; the best of a column is bold, the second underlined."
     if any(DROPPED in row[0] for row in table):
         share = results.experiment.drop_below
-        note += f" †: no further seeds, as its validation is below {share} of the best."
+        note += f" †: no further seeds by a protocol where validation is below {share} of the best."
     return [note, markdown(table), *_lacking(results)]
 
 

@@ -225,7 +225,9 @@ RANKED = (
 def test_an_overview_has_a_column_each_protocol_and_the_best_on_top(overview):
     module, results = overview
     note, table, missing = module.overview_part(results(*RANKED), COLUMNS)
-    assert note.endswith("†: no further seeds, as its validation is below 0.9 of the best.")
+    assert note.endswith(
+        "†: no further seeds by a protocol where validation is below 0.9 of the best."
+    )
     assert table.splitlines() == [
         "| model | all items | cold | full |",
         "| --- | ---: | ---: | ---: |",
