@@ -17,7 +17,7 @@ from recbole.utils import get_environment, init_seed
 from recbole_cierec.compat.optional_packages import named_where_missing, require
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
-from recbole_cierec.config.properties import properties_dir
+from recbole_cierec.config.properties import own_files
 from recbole_cierec.console.result_table import result_table
 from recbole_cierec.console.run_lines import data_lines, model_line, processes_line
 from recbole_cierec.data.recbole_errors import as_model_errors
@@ -217,8 +217,10 @@ class Job:
         finally:
             trainer.end_report(test_result)
         trainer.evaluator.log_shares()
+        chance = trainer.evaluator.chance()
         if saved and trainer.writes:
-            save_per_user(Path(trainer.saved_model_file), trainer.evaluator, test._dataset, config)
+            path = Path(trainer.saved_model_file)
+            save_per_user(path, trainer.evaluator, test._dataset, config, chance)
         losses = getattr(trainer, "train_loss_dict", None) or {}
         ranked = trainer.evaluator.ranked
         checkpoint = str(getattr(trainer, "saved_model_file", "")) if saved else ""
@@ -233,7 +235,7 @@ class Job:
             "epochs": max(losses, default=-1) + 1,
             "best_epoch": trainer.tested_epoch,
             "users": {group or "all": part.users for group, part in ranked.items()},
-            "chance": trainer.evaluator.chance(),
+            "chance": chance,
             "seconds": _seconds(start, fitted, ended),
             "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "config_digest": config.digest(),
@@ -321,9 +323,8 @@ def _log_start(config: Config, cmd_line: Mapping[str, str] | None) -> None:
     if cmd_line:
         logger.info("Command line: " + " ".join(f"--{k}={v}" for k, v in cmd_line.items()))
     logger.info(config)
-    shipped = Path("dataset", f"{config['dataset']}.yaml")
-    if (properties_dir() / shipped).is_file():
-        CONSOLE.info(f"Settings of the data set: {Path('properties') / shipped} of the package")
+    for shipped in own_files("", config["dataset"]):
+        CONSOLE.info(f"Settings of the data set: properties/dataset/{shipped.name} of the package")
     if config.folder_file is not None:
         CONSOLE.info(f"Settings of the data set: {config.folder_file}")
     for note in config.notes:

@@ -43,17 +43,18 @@ def row(model, seed, value, dataset="demo", **parts) -> dict:
     }  # fmt: skip
 
 
+def results_of(pages, experiment: str, rows):
+    Path("trial.yaml").write_text(experiment)
+    Path("runs").mkdir(exist_ok=True)
+    Path("runs/rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    return pages.load("trial.yaml", Path("runs"))
+
+
 @pytest.fixture
 def write(in_tmp, pages):
     """Writes an experiment's file and rows; returns what a mark becomes."""
 
-    def write(*rows: dict):
-        Path("trial.yaml").write_text(EXPERIMENT)
-        Path("runs").mkdir(exist_ok=True)
-        Path("runs/rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
-        return pages.load("trial.yaml", Path("runs"))
-
-    return write
+    return lambda *rows: results_of(pages, EXPERIMENT, rows)
 
 
 ROWS = (row("MF, 0", 1, 0.30), row("MF, 0", 2, 0.34), row("MF, 1", 1, 0.20), row("VBPR", 1, 0.25))
@@ -201,13 +202,7 @@ COLUMNS = '"all items"=user500/recall@10 cold=user500/recall@10_cold full=full/r
 def overview(in_tmp, pages):
     """The overview's module, and its results from rows."""
 
-    def results(*rows: dict):
-        Path("trial.yaml").write_text(OVERVIEW)
-        Path("runs").mkdir(exist_ok=True)
-        Path("runs/rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
-        return pages.load("trial.yaml", Path("runs"))
-
-    return pages.overview, results
+    return pages.overview, lambda *rows: results_of(pages, OVERVIEW, rows)
 
 
 def ranked(model, seed, value, protocol="user500", **parts):

@@ -45,6 +45,11 @@ _TEXTS = ("users", "items", "where", "new_items", "new_features", "out")
 _NUMBERS = ("topk", "neighbours", "nproc")
 
 
+def names_first(argv: Sequence[str]) -> list[str]:
+    """The words before the first flag."""
+    return list(takewhile(lambda word: not word.startswith("-"), argv))
+
+
 def split_flags(
     argv: Sequence[str], texts: Sequence[str], numbers: Sequence[str], switches: Sequence[str] = ()
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
@@ -60,7 +65,7 @@ def split_flags(
 
     if not argv or argv[0].startswith("-"):
         raise ConfigError("command line: name the checkpoint first; --help says more")
-    names = list(takewhile(lambda word: not word.startswith("-"), argv))
+    names = names_first(argv)
     if len(names) > 1:
         raise ConfigError(f"command line: this takes one checkpoint, not {len(names)}")
     flags = parse_command_line(argv[1:])

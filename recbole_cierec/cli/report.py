@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from itertools import takewhile
 
 from recbole_cierec.cli.exit_codes import run_command
-from recbole_cierec.cli.recommend import split_flags
+from recbole_cierec.cli.recommend import names_first, split_flags
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.logs import warnings_on_terminal
 from recbole_cierec.terminal import say
@@ -35,7 +34,7 @@ examples:
 
 
 def _report(argv: Sequence[str]) -> None:
-    names = list(takewhile(lambda word: not word.startswith("-"), argv))
+    names = names_first(argv)
     if len(names) > 2:
         raise ConfigError(f"command line: this takes one or two checkpoints, not {len(names)}")
     second = names[1] if len(names) == 2 else None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from recbole.utils import ModelType
 
+from recbole_cierec.evaluation.candidates import look_up
 from recbole_cierec.evaluation.cold_split import ColdSplit
 from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.names import ITEM_GROUPS
@@ -32,7 +33,7 @@ def data_lines(config: Any, interactions: int, loaders: tuple[Any, Any, Any]) ->
         f"Split: {_split(config)}; {sizes}",
         f"Ranked: {_ranked(config)}",
         *_groups(config, parts[2], loaders[2].plan),
-        *_repeats(config, parts[0], parts[2]),
+        *_repeats(config, interactions, parts[0], parts[2], loaders[2]),
     ]
 
 
@@ -93,15 +94,18 @@ def _candidates(mode: EvalMode) -> str:
     return f"each positive with {mode.n} items drawn {drawn} (mode {mode.kind}{mode.n})"
 
 
-def _repeats(config: Any, train: Any, test: Any) -> list[str]:
+def _repeats(config: Any, interactions: int, train: Any, test: Any, loader: Any) -> list[str]:
     """A line if test pairs occur in training: a model is then tested on what it has learned."""
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:  # a row holds the history
+        return []
+    known = getattr(getattr(getattr(loader, "_sampler", None), "used_ids", None), "pairs", ())
+    if len(known) == interactions:  # all pairs are distinct, and have been sorted already
         return []
     trained, tested = (
         np.asarray(p.inter_feat[p.uid_field]) * p.item_num + np.asarray(p.inter_feat[p.iid_field])
         for p in (train, test)
     )
-    count = int(np.isin(tested, trained).sum())
+    count = int(look_up(np.sort(trained), np.sort(tested))[1].sum())
     if not count:
         return []
     return [

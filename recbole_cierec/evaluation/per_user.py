@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,11 @@ class UserResults:
 
 
 def save_per_user(
-    checkpoint: Path, evaluator: PlanEvaluator, dataset: Any, config: Any
+    checkpoint: Path,
+    evaluator: PlanEvaluator,
+    dataset: Any,
+    config: Any,
+    chance: Mapping[str, float],
 ) -> Path | None:
     """Write the values by user of the last evaluation.
 
@@ -81,6 +85,7 @@ def save_per_user(
         evaluator: After the test.
         dataset: Any part, for external ids.
         config: RecBole config.
+        chance: The result of a random ranking, by metric.
 
     Returns:
         The path of the file; None if the evaluation had no rankings.
@@ -95,7 +100,7 @@ def save_per_user(
         "data_digest": evaluated_digest(dataset, evaluator.plan),
         "protocol": config.compared()
         | {"eval_args": {k: str(v) for k, v in config["eval_args"].items()}},
-        "chance": {k: v for k, v in evaluator.chance().items() if math.isfinite(v)},
+        "chance": {k: v for k, v in chance.items() if math.isfinite(v)},
     }
     names = dataset.field2id_token[dataset.uid_field]
     arrays: dict[str, Any] = {

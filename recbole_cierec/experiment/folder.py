@@ -19,6 +19,7 @@ from recbole_cierec.errors import OutputError
 from recbole_cierec.evaluation.per_user import SUFFIX
 from recbole_cierec.experiment.plan import Done
 from recbole_cierec.experiment.rows import RUNS, SEARCHES, read_rows
+from recbole_cierec.files.checkpoint import is_best
 from recbole_cierec.files.leftovers import can_lock
 
 
@@ -109,11 +110,7 @@ class Folder:
         Returns:
             Whether there is one.
         """
-        found = [
-            path
-            for path in self.run(leader).glob("*.pth")
-            if not path.name.startswith("stage-") and not path.name.endswith(".last.pth")
-        ]
+        found = list(filter(is_best, self.run(leader).glob("*.pth")))
         self.run(key).mkdir(parents=True, exist_ok=True)
         for path in found:
             _link(path, self.run(key) / path.name)

@@ -241,7 +241,7 @@ def find_checkpoint(path: Path) -> Path:
     if not path.is_dir():
         return path
     files = by_age(path.glob("*.pth"))
-    for kind in (_is_best, lambda p: not _is_best(p) and not _is_stage(p), _is_stage):
+    for kind in (is_best, lambda p: not is_best(p) and not _is_stage(p), _is_stage):
         found = [file for file in files if kind(file)]
         if found:
             return found[-1]
@@ -252,7 +252,8 @@ def _is_stage(path: Path) -> bool:
     return path.name.startswith("stage-")
 
 
-def _is_best(path: Path) -> bool:
+def is_best(path: Path) -> bool:
+    """Whether a checkpoint is the best epoch of a run: not its last one, nor a stage."""
     return not path.name.endswith(".last.pth") and not _is_stage(path)
 
 
