@@ -13,8 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.evaluation.significance import holm_of_known
 from recbole_cierec.experiment.rows import RUNS as ROWS
 from recbole_cierec.experiment.rows import SEARCHES, Row, read_rows
 from recbole_cierec.experiment.spec import Experiment, read_experiment
@@ -23,6 +26,8 @@ from recbole_cierec.files.atomic_write import replacing
 
 RUNS = Path(__file__).resolve().parent / "runs" / "experiments"
 TESTS = "tests.csv"
+_TEST = ["dataset", "protocol", "baseline", "model", "column"]
+_P = ["t_p", "wilcoxon_p", "seeds_p"]
 Run = tuple[str, str, str, int]  # model, data set, protocol, seed
 Place = tuple[str, str]  # data set, protocol
 
@@ -135,9 +140,11 @@ def add(folder: Path, runs: Path = RUNS) -> str:
     (runs / name).mkdir(parents=True, exist_ok=True)
     for file in (ROWS, SEARCHES):
         _merge(folder / file, runs / name / file)
-    target = runs / name / TESTS
-    if (folder / TESTS).is_file() and target.resolve() != (folder / TESTS).resolve():
-        shutil.copyfile(folder / TESTS, target)
+    source, target = folder / TESTS, runs / name / TESTS
+    if source.is_file() and not target.is_file():
+        shutil.copyfile(source, target)
+    elif source.is_file() and target.resolve() != source.resolve():
+        _merge_tests(source, target)
     return name
 
 
@@ -148,6 +155,27 @@ def _merge(source: Path, target: Path) -> None:
         kept = {_run(row): row for row in rows}.values()
         with replacing(target) as file:
             file.write("".join(f"{json.dumps(row)}\n" for row in kept).encode())
+
+
+def _merge_tests(source: Path, target: Path) -> None:
+    """Add tests to those of the repository, which stay where the new ones lack results by user.
+
+    Both are corrected by Holm in their own file, and here over all that remain.
+    """
+    new, old = (_uncorrected(pd.read_csv(path)) for path in (source, target))
+    both = pd.concat([old, new]).sort_values("users", kind="stable", key=lambda n: n > 0)
+    both = both.drop_duplicates(_TEST, keep="last").sort_values(_TEST, ignore_index=True)
+    places = both.groupby(_TEST[:2])
+    both[_P] = places[_P].transform(lambda p: holm_of_known(p.tolist()))
+    with replacing(target) as file:
+        file.write(both.to_csv(index=False).encode())
+
+
+def _uncorrected(tests: pd.DataFrame) -> pd.DataFrame:
+    """Tests with p before Holm's correction, or a bound above it where that made values equal."""
+    places = tests.groupby(_TEST[:2])
+    weights = places[_P].rank(ascending=False, method="first")
+    return tests.assign(**(tests[_P] / weights))
 
 
 def _run(row: Row) -> Run:

@@ -171,6 +171,31 @@ def test_added_rows_name_no_machine(benchmark_module, in_tmp):
         module.add(Path("out"), Path("runs"))
 
 
+def test_added_tests_keep_those_over_users_and_are_corrected_together(benchmark_module, in_tmp):
+    module = benchmark_module("experiment_rows")
+    head = "dataset,protocol,baseline,model,column,difference,low,high,t_p,wilcoxon_p,seeds_p,users"
+
+    def add(*lines: str) -> dict[str, tuple[str, str]]:
+        Path("out/trial").mkdir(parents=True, exist_ok=True)
+        Path("out/trial/rows.jsonl").write_text(json.dumps(row("VBPR", 1, 0.2)) + "\n")
+        whole = [f"demo,full,VBPR,{line}" for line in lines]
+        Path("out/trial/tests.csv").write_text("\n".join([head, *whole]) + "\n")
+        module.add(Path("out/trial"), Path("runs"))
+        with Path("runs/trial/tests.csv").open(newline="") as file:
+            return {one["model"]: (one["difference"], one["t_p"]) for one in csv.DictReader(file)}
+
+    # p 0.01 and 0.03, by Holm 2 * 0.01 and 1 * 0.03
+    add("A,recall@10,0.1,0,0.2,0.02,,,9", "B,recall@10,0.2,0,0.2,0.03,,,9")
+    # B has no results by user any more; C has p 0.02.
+    added = add("B,recall@10,0.2,,,,,,0", "C,recall@10,0.3,0,0.2,0.02,,,9")
+    assert {model: (d, round(float(p), 9)) for model, (d, p) in added.items()} == {
+        "A": ("0.1", 0.03),  # 3 * 0.01
+        "B": ("0.2", 0.04),  # the maximum of 1 * 0.03 and those before
+        "C": ("0.3", 0.04),  # 2 * 0.02
+    }
+    assert add("A,recall@10,0.4,0,0.2,0.05,,,9")["A"][0] == "0.4"
+
+
 def test_committed_rows_name_no_machine(benchmark_module):
     module = benchmark_module("experiment_rows")
     for path in module.RUNS.glob("*/rows.jsonl"):
