@@ -21,13 +21,13 @@ from recbole_cierec.evaluation.significance import holm_of_known
 from recbole_cierec.experiment.rows import RUNS as ROWS
 from recbole_cierec.experiment.rows import SEARCHES, Row, read_rows
 from recbole_cierec.experiment.spec import Experiment, read_experiment
-from recbole_cierec.experiment.summary import Block, Test, summarize
+from recbole_cierec.experiment.summary import P_VALUES, Block, Test, summarize
 from recbole_cierec.files.atomic_write import replacing
 
 RUNS = Path(__file__).resolve().parent / "runs" / "experiments"
 TESTS = "tests.csv"
 _TEST = ["dataset", "protocol", "baseline", "model", "column"]
-_P = ["t_p", "wilcoxon_p", "seeds_p"]
+_P = list(P_VALUES)
 Run = tuple[str, str, str, int]  # model, data set, protocol, seed
 Place = tuple[str, str]  # data set, protocol
 
@@ -110,7 +110,7 @@ def _read_tests(path: Path) -> dict[Place, list[Test]]:
         for line in csv.DictReader(file):
             values: dict[str, Any] = {"model": line["model"], "column": line["column"]}
             values |= {key: int(line[key]) for key in ("users", "seeds")}
-            for key in ("difference", "low", "high", "t_p", "wilcoxon_p", "seeds_p"):
+            for key in ("difference", "low", "high", *P_VALUES):
                 values[key] = float(line[key] or "nan")
             found.setdefault((line["dataset"], line["protocol"]), []).append(Test(**values))
     return found

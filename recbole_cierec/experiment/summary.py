@@ -27,6 +27,8 @@ from recbole_cierec.evaluation.significance import check_comparable, holm_of_kno
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment, Report
 
+P_VALUES = ("t_p", "wilcoxon_p", "seeds_p")  # of a Test
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -216,7 +218,7 @@ def _user_intervals(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
 def _corrected(tests: list[Test]) -> list[Test]:
     """Holm's correction of each kind of p-value over the block; nan takes no part."""
     fixed = [dict(vars(test)) for test in tests]
-    for key in ("t_p", "wilcoxon_p", "seeds_p"):
+    for key in P_VALUES:
         corrected = holm_of_known([one[key] for one in fixed])
         for one, value in zip(fixed, corrected, strict=True):
             one[key] = value
