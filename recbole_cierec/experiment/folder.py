@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from recbole_cierec.errors import OutputError
 from recbole_cierec.evaluation.per_user import SUFFIX
 from recbole_cierec.experiment.plan import Done
 from recbole_cierec.experiment.rows import RUNS, SEARCHES, read_rows
 from recbole_cierec.files.checkpoint import is_best
-from recbole_cierec.files.leftovers import can_lock
+from recbole_cierec.files.locks import locked
 
 
 class Folder:
@@ -52,34 +47,14 @@ class Folder:
         """The results by user of a run."""
         return self.users / f"{key}{SUFFIX}"
 
-    @cached_property
-    def _can_lock(self) -> bool:
-        return can_lock(self.path)
+    def claimed(self, key: str) -> AbstractContextManager[bool]:
+        """Whether this process may work on a run or search until the block ends.
 
-    @contextmanager
-    def claimed(self, key: str) -> Iterator[bool]:
-        """Yield whether this process may work on a run or search until the block ends.
-
-        Raises:
-            OutputError: The file of the lock belongs to another user.
+        Entering raises an OutputError where the file of the lock belongs to another user.
         """
         path = self.path / "locks" / f"{key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:  # some versions of filelock also raise it where a disk has no locks
-            yield not self._can_lock
-            return
-        except PermissionError as error:
-            raise OutputError(path, error.strerror or str(error)) from error
-        except (OSError, NotImplementedError):  # this disk has no locks
-            yield True
-            return
-        try:
-            yield True
-        finally:
-            lock.release()  # the file stays: removed, two processes could lock two of its name
+        return locked(path)
 
     def remove_locks(self) -> None:
         """Remove the files of locks, when nothing is left to do."""

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from recbole_cierec.errors import DataError, OutputError
-from recbole_cierec.files.leftovers import TEMPORARY, can_lock
+from recbole_cierec.files.leftovers import TEMPORARY
+from recbole_cierec.files.locks import locked
 
 Row = dict[str, Any]
 RUNS, SEARCHES = "rows.jsonl", "searches.jsonl"
@@ -35,13 +33,21 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path), path.open("ab+") as file:
-            _cut_torn_line(file)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        # Appending is atomic without a lock on local disks, but not on all network disks.
+        with locked(path.with_name(f"{TEMPORARY}{path.name}.lock"), PATIENCE) as free:
+            if not free:
+                raise OutputError(path, f"another process has held its lock for {PATIENCE} s")
+            _append(path, line)
     except OSError as error:
         raise OutputError(path, error.strerror or str(error)) from error
+
+
+def _append(path: Path, line: bytes) -> None:
+    with path.open("ab+") as file:
+        _cut_torn_line(file)
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -83,26 +89,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Appending is atomic without a lock on local disks, but not on all network disks."""
-    lock = FileLock(path.with_name(f"{TEMPORARY}{path.name}.lock"))
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except (OSError, NotImplementedError) as error:  # Timeout and PermissionError are OSErrors
-        if isinstance(error, PermissionError):
-            raise
-        if isinstance(error, Timeout) and can_lock(path.parent):
-            reason = f"another process has held its lock for {PATIENCE} s"
-            raise OutputError(path, reason) from error
-        yield  # this disk has no locks
-        return
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _cut_torn_line(file: Any) -> None:

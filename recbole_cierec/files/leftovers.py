@@ -27,10 +27,10 @@ from filelock import BaseFileLock, FileLock, Timeout
 # Starts the names of temporary files and folders; no other program uses it.
 TEMPORARY = ".recbole_cierec-"
 FILE_SUFFIX = ".tmp"  # of files; folders have none
-_LOCK_SUFFIX = ".lock"
+LOCK_SUFFIX = ".lock"
 # Raised by a lock that cannot be taken: another process has it (Timeout is an OSError), no
 # permission, or no locks on this disk.
-_NOT_LOCKED = (OSError, NotImplementedError)
+NOT_LOCKED = (OSError, NotImplementedError)
 _TRIES = 10
 
 
@@ -66,7 +66,7 @@ def _claim(folder: Path, prefix: str, suffix: str) -> tuple[Path, BaseFileLock]:
             with suppress(OSError):
                 os.unlink(lock.lock_file)
             continue
-        except _NOT_LOCKED:
+        except NOT_LOCKED:
             break
         if os.path.exists(lock.lock_file):
             return path, lock
@@ -77,19 +77,6 @@ def _claim(folder: Path, prefix: str, suffix: str) -> tuple[Path, BaseFileLock]:
     return path, lock
 
 
-def can_lock(folder: Path) -> bool:
-    """Whether files in a folder can be locked, which some network disks do not support."""
-    lock = FileLock(folder / f"{TEMPORARY}{uuid.uuid4().hex[:12]}{_LOCK_SUFFIX}")
-    try:
-        lock.acquire(timeout=0)
-        lock.release()
-    except _NOT_LOCKED:  # some versions of filelock raise Timeout, an OSError
-        return False
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-    return True
-
-
 def clear_leftovers(parent: Path, prefix: str) -> None:
     """Remove the temporary files and folders of processes that have ended.
 
@@ -97,11 +84,11 @@ def clear_leftovers(parent: Path, prefix: str) -> None:
         parent: The folder to clear.
         prefix: Start of their names.
     """
-    ours = re.compile(rf"({re.escape(prefix)}[0-9a-f]{{12}}.*?)({re.escape(_LOCK_SUFFIX)})?")
+    ours = re.compile(rf"({re.escape(prefix)}[0-9a-f]{{12}}.*?)({re.escape(LOCK_SUFFIX)})?")
     found = parent.glob(f"{glob.escape(prefix)}*")
     names = {match[1] for path in found if (match := ours.fullmatch(path.name))}
     for name in names:
-        with suppress(*_NOT_LOCKED):
+        with suppress(*NOT_LOCKED):
             _clear(parent / name)
 
 
@@ -118,13 +105,13 @@ def _clear(path: Path) -> None:
 
 def _lock_of(path: Path) -> BaseFileLock:
     # Not thread-local: a generator may be closed by another thread than the one that opened it.
-    return FileLock(f"{path}{_LOCK_SUFFIX}", thread_local=False)
+    return FileLock(f"{path}{LOCK_SUFFIX}", thread_local=False)
 
 
 def _drop(lock: BaseFileLock) -> None:
     """Remove a lock file and release it, in this order so that nobody locks it in between."""
     for step in (lambda: os.unlink(lock.lock_file), lock.release):
-        with suppress(*_NOT_LOCKED):
+        with suppress(*NOT_LOCKED):
             step()
     if os.name == "nt":  # an open file cannot be removed there
         with suppress(OSError):

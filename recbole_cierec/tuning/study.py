@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from recbole_cierec.compat.optional_packages import require
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.atomic_write import refuse_other_kinds
-from recbole_cierec.files.leftovers import can_lock
+from recbole_cierec.files.locks import can_lock
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage

@@ -28,6 +28,7 @@ from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.cache_folder import build_folder
 from recbole_cierec.files.digest import file_digest, stamp_of
 from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
+from recbole_cierec.files.locks import one_builder
 from recbole_cierec.files.npy import write_npy
 from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.vision.feature_files import refuse_not_finite
@@ -213,7 +214,11 @@ def cached(
         drop_parts(folder)  # a run killed between joining and removing them has left some
     if shard is not None and not alone:
         return _in_parts(cache, found, shard)
-    return cache.build() if found is None else found
+    if found is not None:
+        return found
+    with one_builder(folder) as waited:
+        found = cache.find() if waited else None
+        return cache.build() if found is None else found
 
 
 def _find_together(cache: _Cache) -> np.ndarray | None:

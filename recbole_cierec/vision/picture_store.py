@@ -4,7 +4,7 @@ A store is a folder ``pictures-KEY`` of the cache directory with ``pictures.npy`
 ``manifest.json``. The key is a hash of the contents of the picture files and of every parameter, so
 that a changed file, size or policy leads to another folder and nothing stale can be read. A store
 is built under a temporary name and renamed when it is complete, so that no incomplete store has a
-final name; of two processes that build the same one, the second uses what the first has made.
+final name; of two processes that need the same one, the second waits for what the first makes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import numpy as np
 from recbole_cierec.errors import ConfigError, DataError, PictureError
 from recbole_cierec.files.cache_folder import build_folder, clear_leftovers
 from recbole_cierec.files.digest import stamp_of
+from recbole_cierec.files.locks import one_builder
 from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.vision.picture_files import (
     TEMPORARY,
@@ -143,8 +144,7 @@ def open_store(
         job = _Job(scan, list(paths), spec, bad_image, cache_dir, ids)
         store = _read(job)
         if store is None:
-            _build(job, pool)
-            store = _read(job)
+            store = _build_once(job, pool)
     except OSError as error:
         raise DataError(
             f"no picture store can be kept in cache_dir {cache_dir}: {error.strerror or error}; "
@@ -215,6 +215,15 @@ class _Job:
 
 
 # ---- building ------------------------------------------------------------------------------------
+
+
+def _build_once(job: _Job, pool: Pool) -> PictureStore | None:
+    with one_builder(job.folder) as waited:
+        store = _read(job) if waited else None
+        if store is None:
+            _build(job, pool)
+            store = _read(job)
+    return store
 
 
 def _build(job: _Job, pool: Pool) -> None:

@@ -161,14 +161,3 @@ def test_where_locks_do_not_work_nothing_is_cleared(tmp_path, monkeypatch, numbe
         clear_leftovers(tmp_path, TEMPORARY)
         assert building.is_dir()
     assert names(tmp_path) == []
-
-
-def test_a_disk_is_asked_whether_it_has_locks(tmp_path, monkeypatch):
-    assert leftovers.can_lock(tmp_path)
-
-    def acquire(self, timeout):
-        raise NotImplementedError("no flock")
-
-    monkeypatch.setattr(leftovers.FileLock, "acquire", acquire)
-    assert not leftovers.can_lock(tmp_path)
-    assert not list(tmp_path.iterdir())

@@ -8,6 +8,8 @@ import json
 import logging
 import multiprocessing
 import os
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +18,10 @@ import pytest
 import torch
 
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.files import locks
 from recbole_cierec.files.cache_folder import build_folder
 from recbole_cierec.files.leftovers import TEMPORARY
+from recbole_cierec.vision import features as features_module
 from recbole_cierec.vision.feature_files import load_feature_file
 from recbole_cierec.vision.feature_norm import KINDS, FeatureNorm
 from recbole_cierec.vision.features import extract_features
@@ -245,8 +249,10 @@ def test_processes_that_build_at_once_leave_one_valid_cache(encoder, calls, tmp_
     assert len(folders(tmp_path)) == 1
 
 
-def test_a_cache_that_another_machine_has_built_meanwhile_is_kept(encoder, tmp_path):
+def test_a_cache_that_another_machine_has_built_meanwhile_is_kept(encoder, tmp_path, monkeypatch):
     built = []
+    # Machines may share a disk without locks.
+    monkeypatch.setattr(features_module, "one_builder", lambda folder: nullcontext(False))
 
     def build_elsewhere(*_):
         if not built:
@@ -258,6 +264,28 @@ def test_a_cache_that_another_machine_has_built_meanwhile_is_kept(encoder, tmp_p
     (path,) = tmp_path.glob("*/features.npy")
     assert [path.stat().st_ino] == built
     np.testing.assert_array_equal(features, np.load(path))
+
+
+def test_of_two_that_need_the_same_features_one_computes_them(encoder, tmp_path, monkeypatch):
+    """The second comes when the first has begun, and waits for it."""
+    waits, results = threading.Event(), []
+    monkeypatch.setattr(locks.CONSOLE, "info", lambda text, *_: "Waiting" in text and waits.set())
+    idle = VisualEncoder("squeezenet1_1", "random", seed=1)
+    idle.register_forward_pre_hook(lambda *_: pytest.fail("computed twice"))
+    second = threading.Thread(
+        target=lambda: results.append(extract(make_store(), idle, tmp_path)), daemon=True
+    )
+
+    def let_it_come(*_):
+        if not second.ident:
+            second.start()
+            assert waits.wait(60)
+
+    encoder.register_forward_pre_hook(let_it_come)
+    features = extract(make_store(), encoder, tmp_path)
+    second.join(60)
+    np.testing.assert_array_equal(features, results[0])
+    assert len(folders(tmp_path)) == 1
 
 
 def test_a_folder_moved_away_as_soon_as_it_stood_in_the_way_is_no_fault(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from picture_folders import (
 )
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.files import locks
 from recbole_cierec.vision import picture_index, picture_store
 from recbole_cierec.vision.pictures import PictureSpec
 
@@ -210,6 +212,7 @@ def test_cache_dir_that_is_a_file_is_told(root, tmp_path):
 
 CHILD = """
 import sys, time
+from contextlib import nullcontext
 from pathlib import Path
 from recbole_cierec.vision import picture_store
 from recbole_cierec.vision.pictures import PictureSpec
@@ -223,6 +226,7 @@ def meeting(path, spec):  # the first picture waits until the other process is b
         time.sleep(0.01)
     return decode(path, spec)
 picture_store.decode_picture = meeting
+picture_store.one_builder = lambda folder: nullcontext(False)  # as on a disk without locks
 store = picture_store.open_store(
     Path(root), [f"{n}.png" for n in range(20)], PictureSpec(8), bad_image="error",
     cache_dir=Path(cache), progress=False)
@@ -259,6 +263,8 @@ def test_two_processes_at_once_leave_one_valid_store(root, cache, decoded, damag
 
 def test_loser_of_a_race_uses_what_the_winner_made(root, cache, monkeypatch):
     decode, inodes = picture_store.decode_picture, []
+    # As on a disk without locks.
+    monkeypatch.setattr(picture_store, "one_builder", lambda folder: nullcontext(False))
 
     def overtaken(path, spec):  # while this build is at its first picture, another one finishes
         with monkeypatch.context() as patch:
@@ -273,6 +279,31 @@ def test_loser_of_a_race_uses_what_the_winner_made(root, cache, monkeypatch):
     assert inodes == [(store.folder / "pictures.npy").stat().st_ino]
     assert leftovers(cache) == []
     assert_own_pictures(store, TWENTY)
+
+
+def test_of_two_that_need_the_same_store_one_decodes(root, cache, monkeypatch):
+    """The second comes when the first has begun, and waits for it."""
+    waits, stores_seen, decoded = threading.Event(), [], []
+    monkeypatch.setattr(locks.CONSOLE, "info", lambda text, *_: "Waiting" in text and waits.set())
+    second = threading.Thread(
+        target=lambda: stores_seen.append(opened(root, TWENTY, cache)), daemon=True
+    )
+    decode = picture_store.decode_picture
+
+    def let_it_come(path, spec):
+        decoded.append(path)
+        if not second.ident:
+            second.start()
+            assert waits.wait(60)
+        return decode(path, spec)
+
+    monkeypatch.setattr(picture_store, "decode_picture", let_it_come)
+    store = opened(root, TWENTY, cache, workers=1)
+    second.join(60)
+    assert len(decoded) == len(set(decoded)) == 20
+    assert stores_seen[0].folder == store.folder
+    assert_own_pictures(stores_seen[0], TWENTY)
+    assert leftovers(cache) == []
 
 
 def test_rest_of_a_killed_build_is_cleared_at_the_next_start_and_no_living_one(root, cache):
