@@ -56,10 +56,12 @@ def counted(count: int, word: str) -> str:
 
 
 def _hours(left: list[Run], rows: list[Row]) -> tuple[float, int]:
-    """Hours of the runs whose model has a row, and how many have none."""
+    """Hours of the runs whose model, or another variant of it, has a row; how many have none."""
     hours, unknown = 0.0, 0
+    rows = [row for row in rows if row.get("error") is None]
     for run in left:
-        same = [row for row in rows if row.get("error") is None and row["model"] == run.model.label]
+        same = [row for row in rows if row["class"] == run.model.name]
+        same = [row for row in same if row["model"] == run.model.label] or same
         for part in ("dataset", "protocol"):
             same = [row for row in same if row[part] == getattr(run, part)] or same
         if same:

@@ -365,6 +365,10 @@ def test_the_plan_counts_and_starts_nothing(data, in_tmp, capsys):
     said = capsys.readouterr().out
     assert "left: 5 runs" in said
     assert "unknown for 3 runs" in said, "MF has a row"
+    softmax = {"name": "MF", "label": "MF by softmax", "keys": {"loss": "softmax"}}
+    file = write(data, models=[*TWO, softmax], seeds=[1, 2, 3])
+    assert command.main([str(file), "--out=out", "--dry-run"]) == 0
+    assert "unknown for 3 runs" in capsys.readouterr().out, "a variant of MF has one"
 
 
 def test_what_is_far_behind_with_the_first_seed_has_no_further_one(data, in_tmp, fits, capsys):
