@@ -1,14 +1,14 @@
 """Do runs differ, over users?  ``python -m recbole_cierec compare BASELINE RUN [RUN ...]``
 
 Each is a ``*.users.npz`` file that a run left in ``saved/``, or a folder, whose newest one is read.
-The table gives means, the difference, its 95 % bootstrap interval, and the p-values of a paired
-t-test and Wilcoxon's test, corrected by Holm over the table.
+The table gives means, the difference (run minus baseline), its 95 % bootstrap interval, and the
+p-values of a paired t-test and Wilcoxon's test, corrected by Holm over the table.
 ``--metrics=recall@10,ndcg@10`` chooses the metrics.
 
 ``python -m recbole_cierec compare --a RUN [RUN ...] --b RUN [RUN ...]`` compares two models that
-each ran with several seeds; here a folder stands for all its files. Two tests are stated: over
-users, each averaged over the seeds, and over seeds, runs with the same seed paired. Metrics of
-groups (``recall@10_cold``) are allowed.
+each ran with several seeds, a minus b; here a folder stands for all its files. Two tests are
+stated: over users, each averaged over the seeds, and over seeds, runs with the same seed paired.
+Metrics of groups (``recall@10_cold``) are allowed.
 """
 
 from __future__ import annotations

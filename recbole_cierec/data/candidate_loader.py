@@ -18,7 +18,7 @@ from recbole_cierec.data.row_numbers import RowRange, order_of
 from recbole_cierec.data.sampler import UsedItems
 from recbole_cierec.evaluation.candidates import Ragged, look_up
 from recbole_cierec.evaluation.eval_mode import EvalMode
-from recbole_cierec.evaluation.plan import EvaluationPlan, has_views
+from recbole_cierec.evaluation.plan import ROW, EvaluationPlan, has_views
 
 USERS = 64  # ranked together, if their scores fit; a model may have another ``users_at_once``
 BLOCK_BYTES = 256 * 2**20  # of scores
@@ -122,7 +122,10 @@ class FullLoader(_AllHistories):
 
     def collate_fn(self, index: Sequence[int]) -> Any:
         if not isinstance(vars(self).get("_known"), UsedItems):
-            return super().collate_fn(index)
+            batch = super().collate_fn(index)
+            if self.is_sequential:
+                batch[0].interaction[ROW] = torch.as_tensor(np.asarray(index))
+            return batch
         rows = torch.as_tensor(index)
         users = self.uid_list[rows].numpy()
         history, positives = (

@@ -123,10 +123,8 @@ def quick_sampler(sampler: Any, seen: np.ndarray | None = None) -> QuickSampler:
 
 
 def seen_items(train_dataset: Any) -> np.ndarray:
-    """Items with a training interaction, ascending."""
-    seen = np.zeros(train_dataset.item_num, dtype=bool)  # numpy's unique takes 30 times as long
-    seen[np.asarray(train_dataset.inter_feat[train_dataset.iid_field])] = True
-    return np.flatnonzero(seen)
+    """Items with a training interaction, ascending; the same for all kinds of models."""
+    return np.flatnonzero(train_dataset.training_counts(train_dataset.iid_field))
 
 
 def refuse_endless(sampler: Any, name: str, seen: np.ndarray | None = None) -> None:

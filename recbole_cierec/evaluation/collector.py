@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from recbole_cierec.errors import NonFiniteLossError
 from recbole_cierec.evaluation.compat import CollectorCompat
-from recbole_cierec.evaluation.plan import EvaluationPlan, Lists, View
+from recbole_cierec.evaluation.plan import ROW, EvaluationPlan, Lists, View
 from recbole_cierec.evaluation.top_k import top_k
 
 COMPARED = 2**22  # scores compared at a time
@@ -144,6 +144,7 @@ class PlanCollector(CollectorCompat):
         super().__init__(config)
         self.k = max(config["topk"])
         self.needs_items = self.register.need("rec.items")
+        self.needs_mean_ranks = self.register.need("rec.meanrank")
         self.ranking = config["eval_type"] == EvaluatorType.RANKING
         # Computed here from one ranking, together with the items' groups.
         for need in ("rec.topk", "rec.items"):
@@ -167,7 +168,7 @@ class PlanCollector(CollectorCompat):
         self, view: View, scores: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
     ) -> None:
         """Collect rankings of all items, or of those of the view."""
-        keys = self._row_keys(interaction, len(scores), positive_i)
+        keys = self._row_keys(interaction, len(scores))
         positive_u, positive_i = positive_u.to(scores.device), positive_i.to(scores.device)
         if view.items is not None:
             exists = torch.from_numpy(view.items).to(scores.device)
@@ -193,7 +194,7 @@ class PlanCollector(CollectorCompat):
     ) -> None:
         """Collect rankings of candidate lists, one per row."""
         self._refuse_nan(scores)
-        users, _ = self._row_keys(interaction, len(scores), None)
+        users, _ = self._row_keys(interaction, len(scores))
         for part in segments:
             s = scores[:, part.first : part.last]
             every = np.arange(len(rows))
@@ -207,7 +208,9 @@ class PlanCollector(CollectorCompat):
             where, columns = where.to(s.device), columns.to(s.device)
             ranks = ranks_of(s, where, columns)
             self._open(part.key)
-            super().eval_batch_collect(s, interaction, where, columns)
+            # For mean ranks RecBole counts the ranked items up to the first -inf.
+            ended = pad(s, (0, 1), value=-np.inf) if self.needs_mean_ranks else s
+            super().eval_batch_collect(ended, interaction, where, columns)
             shown = None
             if self.needs_items:
                 k = min(self.k, items.shape[1])
@@ -216,20 +219,13 @@ class PlanCollector(CollectorCompat):
                 shown = pad(shown, (0, self.k - k))  # by item 0
             self._keep((users[has], users[has]), _ranked(s), (where, found, ranks), shown)
 
-    def _row_keys(
-        self, interaction: Any, n: int, positive_i: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _row_keys(self, interaction: Any, n: int) -> tuple[Tensor, Tensor]:
         """Users [n] and keys of rows [n], by which rows that two processes have are found."""
         users = interaction[self.config["USER_ID_FIELD"]].cpu()
         if len(users) != n:  # RecBole's sampled candidates: one row per pair, grouped by user
             users = torch.unique_consecutive(users)
             return users, users
-        lengths = self.config["ITEM_LIST_LENGTH_FIELD"]
-        if positive_i is None or not lengths or lengths not in interaction:
-            return users, users
-        at = interaction[lengths].cpu()  # one row per interaction
-        # 63 bits: 16 million users, histories of 16 thousand, 33 million items.
-        return users, (users * 2**14 + at) * 2**25 + positive_i.cpu()
+        return users, interaction[ROW].cpu() if ROW in interaction else users
 
     def _refuse_nan(self, scores: Tensor) -> None:
         if bool(torch.isnan(scores).any()):

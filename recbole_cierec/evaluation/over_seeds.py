@@ -24,8 +24,10 @@ from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
 from recbole_cierec.evaluation.significance import (
     RESAMPLES,
+    by_user,
     check_comparable,
     holm_of_known,
+    p_of_zero_mean,
     p_text,
     values_of,
     varies,
@@ -40,7 +42,8 @@ class SeedTest:
     """Some runs against a baseline on one metric.
 
     Attributes:
-        difference: Mean over users and seeds.
+        difference: Mean over users and seeds; of users that all runs have, where results by user
+            are known.
         low: Lower end of the 95 % bootstrap interval of the difference over users.
         high: Its upper end.
         users: Number of users.
@@ -58,23 +61,6 @@ class SeedTest:
     wilcoxon_p: float
     seeds: int
     seeds_p: float
-
-
-def by_user(results: UserResults, metrics: Iterable[str]) -> pd.DataFrame:
-    """Values by user (index) and metric (columns); nan where a user has none.
-
-    Args:
-        results: Results of one run.
-        metrics: As in a result: ``recall@10``, ``recall@10_cold`` (of the users of a group) or
-            ``recall@10_among_cold`` (of a view). Those without values by user are left out.
-
-    Returns:
-        One row a user: several test cases of a user (sequential models) are averaged.
-    """
-    found = {metric: results.of(metric) for metric in metrics}
-    columns = {metric: values for metric, values in found.items() if values is not None}
-    frame = pd.DataFrame(columns, index=pd.Index(results.users, name="user"), dtype=float)
-    return frame.groupby(level=0).mean()
 
 
 def seed_means(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -125,18 +111,6 @@ def interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def paired_test(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str) -> tuple[float, float, int]:
-    """p-values of the paired t-test and of Wilcoxon's test over users, and their number."""
-    both = ours.index.intersection(theirs.index)
-    difference = (ours.loc[both, metric] - theirs.loc[both, metric]).dropna().to_numpy()
-    if not difference.any():
-        return 1.0, 1.0, len(difference)
-    t_p = float("nan")
-    if varies(difference):
-        t_p = float(stats.ttest_1samp(difference, 0.0).pvalue)
-    return t_p, float(stats.wilcoxon(difference).pvalue), len(difference)
-
-
 def seeds_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """p-value of the paired t-test over seeds; nan where it has nothing to test with."""
     difference = np.subtract(ours, theirs)
@@ -160,16 +134,16 @@ def both_tests(
         metric: Its name.
         means: The metric of each seed over all users, of both, in the same order.
     """
-    t_p = w_p = low = high = math.nan
-    count = 0
+    seeds = len(means[0]), seeds_test(*means)
+    difference = np.empty(0)
     if users is not None:
-        ours, theirs = users
-        t_p, w_p, count = paired_test(ours, theirs, metric)
-        difference = (ours[metric] - theirs[metric]).dropna().to_numpy()
-        if count:
-            low, high = (float(end[0]) for end in interval(bootstrap_means(difference[:, None])))
-    mean = float(np.mean(means[0]) - np.mean(means[1]))
-    return SeedTest(mean, low, high, count, t_p, w_p, len(means[0]), seeds_test(*means))
+        difference = (users[0][metric] - users[1][metric]).dropna().to_numpy()
+    if not len(difference):
+        mean = float(np.mean(means[0]) - np.mean(means[1]))
+        return SeedTest(mean, math.nan, math.nan, 0, math.nan, math.nan, *seeds)
+    low, high = (float(end[0]) for end in interval(bootstrap_means(difference[:, None])))
+    p_values = p_of_zero_mean(difference)
+    return SeedTest(float(difference.mean()), low, high, len(difference), *p_values, *seeds)
 
 
 def compare_seeds(
@@ -225,7 +199,9 @@ def seeds_table(
     p-values of each test are corrected by Holm over the rows.
     """
     tests = [compare_seeds(runs, base, metric) for metric in metrics]
-    head = ["metric", "difference", "95 % over users", "p t users", "p Wilcoxon users", "users"]
+    names = [str(side[0].about.get("model")) for side in (runs, base)]
+    apart = " - ".join(names if names[0] != names[1] else ("a", "b"))
+    head = ["metric", apart, "95 % over users", "p t users", "p Wilcoxon users", "users"]
     table = [[*head, "p t seeds", "seeds"]]
     columns = [[getattr(test, key) for test in tests] for key in ("t_p", "wilcoxon_p", "seeds_p")]
     corrected = zip(*map(holm_of_known, columns), strict=True)

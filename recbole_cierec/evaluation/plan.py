@@ -23,6 +23,8 @@ from recbole_cierec.evaluation.names import ITEM_GROUPS
 # Lists of a phase, all views and repeats together, that are kept for the next evaluation. A list of
 # 500 takes about 15 us to draw again, and lists for 50 million users would take 93 GiB.
 KEPT_BYTES = 2**30
+# Field of a batch: the row of each interaction in its phase, where a ranking is one interaction's.
+ROW = "recbole_cierec_row"
 NO_ROWS = Ragged(np.empty(0, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
 

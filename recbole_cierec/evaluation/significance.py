@@ -1,18 +1,20 @@
 """Significance tests of differences between two runs, over users.
 
 Both runs measure the same users, so the tests are paired: Student's t-test of the differences,
-Wilcoxon's signed-rank test, and a bootstrap interval of the mean difference, all by SciPy. Holm's
+Wilcoxon's signed-rank test, and a bootstrap interval of the mean difference, all by SciPy. A user
+counts once: the rows of a sequential model, one for each interaction, are averaged first. Holm's
 step-down method corrects for several comparisons. A test over users says whether another sample of
 users would show the difference; it says nothing about other seeds or data sets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy
 from packaging.version import Version
 from scipy import stats
@@ -63,8 +65,25 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values [n] of both runs for the same users, in the same order, without NaN.
+def by_user(results: UserResults, metrics: Iterable[str]) -> pd.DataFrame:
+    """Values by user (index) and metric (columns); nan where a user has none.
+
+    Args:
+        results: Results of one run.
+        metrics: As in a result: ``recall@10``, ``recall@10_cold`` (of the users of a group) or
+            ``recall@10_among_cold`` (of a view). Those without values by user are left out.
+
+    Returns:
+        One row a user: several test cases of a user (sequential models) are averaged.
+    """
+    found = {metric: results.of(metric) for metric in metrics}
+    columns = {metric: values for metric, values in found.items() if values is not None}
+    frame = pd.DataFrame(columns, index=pd.Index(results.users, name="user"), dtype=float)
+    return frame.groupby(level=0).mean()
+
+
+def paired(run: UserResults, base: UserResults, metric: str) -> pd.DataFrame:
+    """Values of both runs, columns ``run`` and ``base``, for the same users (index).
 
     Args:
         run: One run.
@@ -75,13 +94,15 @@ def paired(run: UserResults, base: UserResults, metric: str) -> tuple[np.ndarray
         DataError: The runs have different data, protocols or users, or lack the metric.
     """
     check_comparable(run, base)
-    # Stable: a sequential model in RecBole's modes has several rows per user, in the same order.
-    a, b = (np.argsort(side.users, kind="stable") for side in (run, base))
-    ours, theirs = values_of(run, metric)[a], values_of(base, metric)[b]
-    has = ~np.isnan(ours)
-    if not np.array_equal(run.users[a], base.users[b]) or (np.isnan(theirs) == has).any():
+    sides = {"run": _known_by_user(run, metric), "base": _known_by_user(base, metric)}
+    if not sides["run"].index.equals(sides["base"].index):
         raise DataError(f"{run.path} and {base.path} are not comparable: different users")
-    return ours[has], theirs[has]
+    return pd.DataFrame(sides)
+
+
+def _known_by_user(run: UserResults, metric: str) -> pd.Series:
+    values_of(run, metric)  # raises if there are none
+    return by_user(run, [metric])[metric].dropna()
 
 
 def values_of(run: UserResults, metric: str) -> np.ndarray:
@@ -112,9 +133,18 @@ def check_comparable(
         text = "; ".join(f"{key} is {ours} and {theirs}" for key, ours, theirs in apart)
         raise DataError(f"{both} are not comparable: different protocols, {text}")
     if run.about.get("data_digest") != base.about.get("data_digest"):
-        ours, theirs = (side.about.get("dataset") for side in (run, base))
-        why = f"{ours}, {theirs}" if ours != theirs else "other interactions or candidates"
-        raise DataError(f"{both} are not comparable: different data, {why}")
+        raise DataError(f"{both} are not comparable: {_other_data(run, base)}")
+
+
+def _other_data(run: UserResults, base: UserResults) -> str:
+    ours, theirs = (side.about.get("dataset") for side in (run, base))
+    if ours != theirs:
+        return f"different data, {ours}, {theirs}"
+    by_interaction = [len(np.unique(side.users)) < len(side.users) for side in (run, base)]
+    if by_interaction[0] != by_interaction[1]:
+        name = (run if by_interaction[0] else base).about.get("model")
+        return f"{name} ranks once per interaction, the other once per user; use mode user500"
+    return "different data, other interactions or candidates"
 
 
 def differences(ours: Any, theirs: Any, key: str = "") -> list[tuple[str, Any, Any]]:
@@ -134,41 +164,60 @@ def varies(difference: np.ndarray) -> bool:
     return bool(np.ptp(difference) > 1e-12 * max(1.0, float(np.abs(difference).max())))
 
 
-def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean of values [n], n >= 1."""
+def p_of_zero_mean(difference: np.ndarray) -> tuple[float, float]:
+    """p-values of the paired t-test and of Wilcoxon's test, of the differences of users [n]."""
+    if not difference.any():
+        return 1.0, 1.0
+    t_p = float("nan")  # equal differences have no variance to test with
+    if varies(difference):
+        t_p = float(stats.ttest_1samp(difference, 0.0).pvalue)
+    return t_p, float(stats.wilcoxon(difference).pvalue)
+
+
+def mean_interval(
+    values: np.ndarray, users: np.ndarray | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean of values [n], n >= 1.
+
+    Args:
+        values: The values.
+        users: The user of each value; samples are of users, with all their values. None: every
+            value is of another user.
+        seed: Seed of the samples.
+    """
     if not varies(values):  # no variance to draw from
         return float(values.mean()), float(values.mean())
+    sample: tuple[np.ndarray, ...] = (values,)
+    mean: Callable[..., Any] = np.mean
+    if users is not None and len(groups := pd.Series(values).groupby(users)) < len(values):
+        sample, mean = (groups.sum().to_numpy(), groups.size().to_numpy()), _ratio
     interval = stats.bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, method="percentile", batch=50,
+        sample, mean, n_resamples=RESAMPLES, method="percentile", batch=50, paired=True,
         **{_RNG: np.random.default_rng(seed)},
     ).confidence_interval  # fmt: skip
     return float(interval.low), float(interval.high)
 
 
+def _ratio(sums: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
+    return sums.sum(axis) / counts.sum(axis)
+
+
 def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> Comparison:
     """All three tests of ``run`` against ``base``."""
-    return _tested(run.name, *paired(run, base, metric), seed)
+    both = paired(run, base, metric)
+    return _tested(run.name, both["run"].to_numpy(), both["base"].to_numpy(), seed)
 
 
 def compare_to_level(run: UserResults, metric: str, level: float, seed: int = 0) -> Comparison:
     """All three tests of ``run`` against one number for all users, such as the chance level."""
-    values = values_of(run, metric)
-    ours = values[~np.isnan(values)]
+    ours = _known_by_user(run, metric).to_numpy()
     return _tested(run.name, ours, np.full(len(ours), level), seed)
 
 
 def _tested(name: str, ours: np.ndarray, theirs: np.ndarray, seed: int) -> Comparison:
     difference = ours - theirs
-    n = len(difference)
-    if not difference.any():
-        return Comparison(name, ours.mean(), theirs.mean(), n, 1.0, 1.0, 0.0, 0.0)
-    if varies(difference):
-        t_p = float(stats.ttest_rel(ours, theirs).pvalue)
-        low, high = mean_interval(difference, seed)
-    else:  # equal differences have no variance to test with
-        t_p, low, high = float("nan"), float(difference.mean()), float(difference.mean())
-    wilcoxon_p = float(stats.wilcoxon(difference, zero_method="wilcox").pvalue)
-    return Comparison(name, ours.mean(), theirs.mean(), n, t_p, wilcoxon_p, low, high)
+    p_values, ends = p_of_zero_mean(difference), mean_interval(difference, seed=seed)
+    return Comparison(name, ours.mean(), theirs.mean(), len(difference), *p_values, *ends)
 
 
 def significance_table(runs: list[UserResults], base: UserResults, metrics: list[str]) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from recbole.evaluator.register import metrics_dict
 
 from recbole_cierec.config.schema import noise_keys
-from recbole_cierec.evaluation.names import join_name
+from recbole_cierec.evaluation.names import join_name, split_name
 from recbole_cierec.evaluation.over_seeds import (
     bootstrap_means,
     both_tests,
@@ -227,7 +227,7 @@ def _corrected(tests: list[Test]) -> list[Test]:
 
 def smaller_is_better(column: str) -> bool:
     """Whether a smaller value of a metric is better, as RecBole declares it."""
-    metric = metrics_dict.get(column.partition("@")[0].partition("_")[0])
+    metric = metrics_dict.get(split_name(column)[0].partition("@")[0])
     return bool(getattr(metric, "smaller", False))
 
 

@@ -215,14 +215,15 @@ class CIERec(VisualRecommender):
         return scores + user.required_bias.unsqueeze(1) + item.required_bias[items]
 
     def _item_ranking(self, item: Side) -> FixedRanking | UserGateRanking:
-        if self._ranking is not None:
+        fixed = item is self._all_items  # not in training
+        if fixed and self._ranking is not None:
             return self._ranking
         ranking: FixedRanking | UserGateRanking
         if self.use_gates:
             ranking = UserGateRanking(self.fusion, self.visual_gate, item, self.maps_bytes)
         else:
             ranking = FixedRanking(self.fusion, item)
-        if not self.training:  # then the side has all items, and does not change
+        if fixed:
             self._ranking = ranking
         return ranking
 

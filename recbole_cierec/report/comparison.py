@@ -167,10 +167,8 @@ def _by_user(pair: Pair) -> tuple[str, np.ndarray, np.ndarray]:
     """The metric, the users' external ids [n], and B less A of each [n]."""
     a, b = results_of(pair)
     metric = metric_names(pair[0])[0]
-    ours, theirs = paired(b, a, metric)
-    order = np.argsort(a.users, kind="stable")
-    known = ~np.isnan(a.values[metric][order])
-    return metric, a.users[order][known], ours - theirs
+    both = paired(b, a, metric)
+    return metric, both.index.to_numpy(), (both["run"] - both["base"]).to_numpy()
 
 
 def users_section(pair: Pair, tiles: Tiles) -> Section:

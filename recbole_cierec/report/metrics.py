@@ -37,12 +37,12 @@ def group_means(results: UserResults, metric: str) -> list[Mean]:
     for group in LABELS:
         name = join_name(metric, group)
         values = results.of(name)
-        known = np.empty(0) if values is None else values[~np.isnan(values)]
-        if len(known):
-            ends = mean_interval(known)
-            found.append(
-                Mean(metric, group, float(known.mean()), *ends, len(known), chance.get(name))
-            )
+        if values is None or np.isnan(values).all():
+            continue
+        has = ~np.isnan(values)
+        known, users = values[has], results.users[has]
+        ends, count = mean_interval(known, users), len(np.unique(users))
+        found.append(Mean(metric, group, float(known.mean()), *ends, count, chance.get(name)))
     return found
 
 

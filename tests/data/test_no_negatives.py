@@ -76,11 +76,21 @@ def test_uniform_draws_go_on_where_an_item_is_left(wrote):
     first_batches({**files, "item_vocabulary": "all", "train_negatives": "all"}, "BPR")
 
 
-@pytest.mark.parametrize("extra", [{}, POPULAR], ids=["uniform", "popularity"])
-def test_a_sequence_needs_a_second_item_to_come_next(wrote, extra):
-    files = wrote(inter=rows_of(u1="b a a a a", u2="c a a a a", u3="d a a a a"))
-    keys = {**files, "loss_type": "BPR", **extra}
+ONE_NEXT = {"u1": "b a a a a", "u2": "c a a a a", "u3": "d a a a a"}
+
+
+def test_popularity_of_sequences_needs_a_second_item_to_come_next(wrote):
+    keys = {**wrote(inter=rows_of(**ONE_NEXT)), "loss_type": "BPR", **POPULAR}
     assert "have all 1 items" in refusal(keys, "GRU4Rec", first_batches)
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "BPR"])
+def test_what_only_begins_a_sequence_is_seen_too(wrote, model):
+    keys = {**wrote(inter=rows_of(**ONE_NEXT)), "loss_type": "BPR"}
+    train, *_ = loaded(keys, model)
+    ids = train._dataset.field2token_id["item_id"]
+    drawn = set(train._sampler.sampling(500).tolist())
+    assert drawn == {ids[name] for name in "abcd"}
 
 
 def test_popularity_of_sequences_draws_what_training_has_seen(wrote):

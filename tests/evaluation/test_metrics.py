@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from recbole_cierec.evaluation.collector import PlanCollector, batch_candidates
 from recbole_cierec.evaluation.evaluator import PlanEvaluator
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
 from recbole_cierec.evaluation.plan import EvaluationPlan, View
+from recbole_cierec.quick_start import prepare
 
 N_ITEMS, TOPK = 60, [1, 5, 20]
 
@@ -114,6 +117,33 @@ def test_random_cases_equal_the_reference(tools, levels):
     for g, group in enumerate(("item_unseen", "item_rare", "item_common")):
         for name, value in expected(plan, score_of, groups[""], g).items():
             assert result[f"{name}_{group}"] == pytest.approx(value, abs=1e-12), group
+
+
+@pytest.mark.parametrize("levels", [1, 3, 1000])
+def test_gauc_of_lists_is_the_share_of_pairs_in_order(tiny, levels):
+    """Equally long lists, which nothing pads, and ties, which count half."""
+    keys = tiny(topk=[5], metrics=["GAUC"], valid_metric="GAUC", metric_decimal_place=15)
+    config = Config("MF", "tiny", None, keys, {})
+    rng, n, users = np.random.default_rng(levels), 25, np.arange(40)
+    lists = np.stack([rng.permutation(np.arange(1, N_ITEMS))[:n] for _ in users])
+    n_pos = 1 + users % 5  # the weight of a user
+    positives = [np.sort(row[:k]) for row, k in zip(lists, n_pos, strict=True)]
+    negatives = [row[k:] for row, k in zip(lists, n_pos, strict=True)]
+    plan = make_plan(
+        *(
+            Ragged(np.concatenate(x), np.append(0, np.cumsum([len(row) for row in x])))
+            for x in (positives, negatives)
+        ),
+        len(users),
+    )
+    table = rng.integers(0, levels, (len(users), N_ITEMS)).astype(float)
+    tools = config, PlanCollector(config), PlanEvaluator(config)
+    result = evaluate(tools, plan, lambda r, items: table[r, items])
+    areas = []
+    for row, ours, others in zip(table, positives, negatives, strict=True):
+        apart = row[ours][:, None] - row[others]
+        areas.append(np.mean((apart > 0) + 0.5 * (apart == 0)))
+    assert result["gauc"] == pytest.approx(np.average(areas, weights=n_pos))
 
 
 def test_equal_scores_give_chance(tools):
@@ -244,3 +274,32 @@ def test_a_process_that_collected_nothing_takes_part_in_the_exchange(tools, monk
     _, collector, evaluator = tools
     assert evaluator.evaluate(collector.get_data_struct()) == others
     assert [len(rows) for rows in exchanged] == [1, 0]
+
+
+def test_an_interaction_of_a_sequence_counts_once_in_all_processes(in_tmp, monkeypatch):
+    """Both have every row. Users repeat items, and histories are longer than the model reads."""
+    rows = [f"u{u} i{(u * k) % 5} {k}" for u in range(1, 5) for k in range(20)]
+    Path("data/again").mkdir(parents=True)
+    lines = "\n".join(["user_id:token item_id:token timestamp:float", *rows])
+    Path("data/again/again.inter").write_text(lines.replace(" ", "\t"))
+    keys = {"data_path": "data", "MAX_ITEM_LIST_LENGTH": 3, "topk": [2], "valid_metric": "Recall@2"}
+    job = prepare(Config("SASRec", "again", None, keys, {}))
+    loader, trainer = job.loaders[2], job.trainer
+    trainer.eval_collector.plan = trainer.evaluator.plan = loader.plan
+
+    def evaluated():
+        generator = torch.Generator().manual_seed(0)
+        for interaction, _, positive_u, positive_i in loader:
+            scores = torch.rand(len(interaction), loader._dataset.item_num, generator=generator)
+            scores[:, 0] = -np.inf
+            trainer.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
+        return trainer.evaluator.evaluate(trainer.eval_collector.get_data_struct())
+
+    alone, users = evaluated(), trainer.evaluator.users
+    assert len(users) == len(loader._dataset) > 4
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    both = lambda everyone, mine: everyone.__setitem__(slice(2), [mine, mine])  # noqa: E731
+    monkeypatch.setattr(torch.distributed, "all_gather_object", both)
+    assert evaluated() == pytest.approx(alone, nan_ok=True)
+    assert trainer.evaluator.users.tolist() == users.tolist()

@@ -13,17 +13,16 @@ from recbole_cierec.cli.compare import main
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.over_seeds import (
     bootstrap_means,
-    by_user,
     compare_seeds,
     interval,
-    paired_test,
-    seed_means,
+    seeds_table,
     seeds_test,
 )
 from recbole_cierec.evaluation.per_user import UserResults
-from recbole_cierec.evaluation.significance import holm_of_known
+from recbole_cierec.evaluation.significance import by_user, compare, holm_of_known
 
 USERS = np.array([f"u{k}" for k in range(80)])
+OTHERS = np.array([f"u{k}" for k in range(40)] + [f"v{k}" for k in range(40)])
 COLD = np.arange(80) < 30
 
 
@@ -101,9 +100,40 @@ def test_one_seed_has_no_test_over_seeds(runs):
 
 
 def test_equal_runs_do_not_differ(runs):
-    ours = seed_means([by_user(run, ["ndcg_hit@10"]) for run in runs[0]])
-    assert paired_test(ours, ours, "ndcg_hit@10") == (1.0, 1.0, 80)
-    assert np.isnan(paired_test(ours + 0.1, ours, "ndcg_hit@10")[0]), "equal but for rounding"
+    ours, _, values, _ = runs
+    test = compare_seeds(ours, ours, "ndcg_hit@10")
+    assert (test.difference, test.low, test.high, test.t_p, test.wilcoxon_p) == (0, 0, 0, 1, 1)
+    more = [results("c", seed, values[seed] + 0.1) for seed in range(4)]
+    assert np.isnan(compare_seeds(more, ours, "ndcg_hit@10").t_p), "equal but for rounding"
+
+
+def test_one_seed_is_compared_as_two_runs_are_and_rows_of_a_user_count_once():
+    rng = np.random.default_rng(3)
+    who = np.repeat(USERS[:40], 2)
+    pair = [results(name, 0, rng.random(80), users=who) for name in "ab"]
+    one, seeds = compare(*pair, "ndcg_hit@10"), compare_seeds([pair[0]], [pair[1]], "ndcg_hit@10")
+    means = [side.values["ndcg_hit@10"].reshape(40, 2).mean(1) for side in pair]
+    assert one.n == seeds.users == 40
+    assert one.mean - one.base == pytest.approx(seeds.difference)
+    assert one.t_p == pytest.approx(seeds.t_p) == pytest.approx(stats.ttest_rel(*means).pvalue)
+
+
+def test_the_table_names_the_models_of_the_difference(runs):
+    ours, theirs, *_ = runs
+    for run, model in [(ours[0], "CIERec"), (theirs[0], "VBPR")]:
+        run.about["model"] = model
+    assert "| metric | CIERec - VBPR |" in seeds_table(ours, theirs, ["ndcg_hit@10"])
+    assert "| metric | a - b |" in seeds_table(ours, ours, ["ndcg_hit@10"])
+
+
+def test_difference_and_interval_are_of_the_same_users():
+    """Each seed has its own users; those of both differ by nothing, the others by 1."""
+    ours = [results("a", 0, np.arange(80.0)), results("a", 1, np.arange(80.0) + 1, users=OTHERS)]
+    theirs = [results("b", 0, np.arange(80.0)), results("b", 1, np.arange(80.0) + 1, users=OTHERS)]
+    for side in (ours, theirs):
+        side[1].values["ndcg_hit@10"][40:] = 5.0 if side is ours else 4.0
+    test = compare_seeds(ours, theirs, "ndcg_hit@10")
+    assert (test.difference, test.low, test.high, test.users) == (0, 0, 0, 40)
 
 
 def test_holm_by_hand_without_the_unknown():
@@ -140,7 +170,7 @@ def test_the_command_takes_files_or_folders(runs, tmp_path, capsys):
     words = ["--metrics=ndcg_hit@10,ndcg_hit@10_cold", "--a", *files, "--b", str(tmp_path / "b")]
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| metric | difference |")
+    assert lines[0].startswith("| metric | a - b |")
     cells = [cell.strip() for cell in lines[2].split("|")]
     test = compare_seeds(ours, theirs, "ndcg_hit@10")
     assert cells[1:3] == ["ndcg_hit@10", f"{test.difference:+.5f}"]

@@ -19,6 +19,7 @@ from recbole_cierec.evaluation.significance import (
     compare,
     compare_to_level,
     holm,
+    mean_interval,
     paired,
     significance_table,
 )
@@ -139,12 +140,27 @@ def test_the_table_corrects_over_all_its_rows(planted):
 
 
 def test_users_are_matched_by_id_not_by_place():
-    ours, theirs = paired(
+    both = paired(
         results("a", [1, 2, 3], ["x", "y", "z"]),
         results("b", [30, 10, 20], ["z", "x", "y"]),
         "recall@10",
     )
-    assert (10 * ours).tolist() == theirs.tolist()
+    assert (10 * both["run"]).tolist() == both["base"].tolist()
+    assert both.index.tolist() == ["x", "y", "z"]
+
+
+def test_users_with_several_rows_are_resampled_with_all_of_them():
+    """The interval of repeated values is that of the users, not narrower."""
+    rng = np.random.default_rng(5)
+    values, users = rng.random(50), np.arange(50)
+    repeated = mean_interval(np.repeat(values, 8), np.repeat(users, 8))
+    assert repeated == pytest.approx(mean_interval(values))
+    assert mean_interval(values, users) == mean_interval(values)
+    # One of eleven users has thirty rows of 0, and a third of the samples lack them.
+    uneven = np.append(np.zeros(30), np.ones(10))
+    low, high = mean_interval(uneven, np.append(np.zeros(30), np.arange(1, 11)))
+    assert low < 0.1
+    assert high == 1.0
 
 
 REFUSED = [
@@ -157,6 +173,10 @@ REFUSED = [
     ({"data_digest": "other", "dataset": "mine"}, r"different data, mine, None$"),
     ({"metric": "ndcg@5"}, "has no recall@10 by user; it has ndcg@5$"),
     ({"users": ["u0", "u1", "v2"]}, "different users"),
+    (
+        {"users": ["u0", "u0", "u1"], "data_digest": "other", "model": "SASRec"},
+        "SASRec ranks once per interaction, the other once per user",
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recbole.evaluator.register import metrics_dict
 from scipy import stats
 
 from recbole_cierec.errors import DataError
@@ -205,9 +206,11 @@ def test_ranks_are_over_the_seeds_that_all_models_have(tmp_path, values):
     assert (count, ranks.keys()) == (4, {"A_1 & co", "C 10 %"})
 
 
-def test_of_a_loss_the_smallest_is_best():
+def test_of_a_loss_the_smallest_is_best(monkeypatch):
     assert smaller_is_better("rmse")
     assert not smaller_is_better("ndcg_hit@10_cold")
+    monkeypatch.setitem(metrics_dict, "mean_rank", type("Mean_Rank", (), {"smaller": True}))
+    assert smaller_is_better("mean_rank@10_cold")
 
 
 def test_one_seed_has_no_interval_over_seeds_and_no_baseline_no_tests(tmp_path, values):

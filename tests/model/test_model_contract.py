@@ -414,6 +414,19 @@ def test_untrained_ids_of_unseen_items_do_not_touch_scores(make, name, keys):
 
 
 @every_variant
+def test_some_items_score_as_among_all(make, name, keys):
+    *_, model = make(name, **keys)
+    shake(model)
+    users, some = torch.arange(1, 6), torch.tensor([3, 1, 7])
+    whole = model.full_sort_predict({"user_id": users}).view(len(users), -1)
+    with torch.no_grad():
+        side, user = model.all_items(), model.serving_side(users)
+        for items in (some, torch.arange(len(side))):
+            scores = model.block_scores(user, side.take(items))
+            torch.testing.assert_close(scores, whole[:, items], atol=1e-5, rtol=1e-5)
+
+
+@every_variant
 def test_same_seed_gives_the_same_bits_and_another_seed_does_not(make, device, name, keys):
     def steps(seed):
         *_, model = make(name, seed=seed, **keys)
