@@ -119,11 +119,13 @@ class Plan:
 
     Attributes:
         drop_below: As in the file.
+        kept: Labels of models that it does not drop.
     """
 
     searches: tuple[Search, ...]
     runs: tuple[Run, ...]
     drop_below: float | None = None
+    kept: frozenset[str] = frozenset()
 
     @property
     def tasks(self) -> Iterator[Search | Run]:
@@ -155,6 +157,7 @@ class Plan:
             run.key
             for run in self.runs
             if run.seed != self.runs[0].seed
+            and run.model.label not in self.kept
             and (run.dataset, run.protocol, run.model.label) in behind
             and not done.run(run)
         }
@@ -251,7 +254,8 @@ def make_plan(experiment: Experiment) -> Plan:
             runs.append(run)
     _check_report(experiment, configs)
     runs.sort(key=lambda run: experiment.seeds.index(run.seed))
-    return Plan(tuple(searches.values()), tuple(runs), experiment.drop_below)
+    found = tuple(searches.values()), tuple(runs)
+    return Plan(*found, experiment.drop_below, experiment.kept)
 
 
 def _check_report(experiment: Experiment, configs: list[Config]) -> None:

@@ -17,7 +17,7 @@ TOP = (
     "models datasets protocols seeds search overrides variants drop_below report keep_checkpoints "
     "title"
 ).split()
-OF_MODEL = "name label keys search variants".split()
+OF_MODEL = "name label keys search variants drop".split()
 OF_DATASET = "name data_path keys".split()
 OF_SEARCH = "seconds trials seed protocol sampler pruner".split()
 OF_REPORT = "baseline metrics groups digits".split()
@@ -43,6 +43,7 @@ class ModelSpec:
         value: The value of the one key that varies, if it is a number: the x-axis of a plot.
         varied: The name of that key.
         family: The label without the variant.
+        drop: Whether ``drop_below`` may drop it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ModelSpec:
     value: float | None = None
     varied: str = ""
     family: str = ""
+    drop: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Experiment:
     Attributes:
         given: The keys of ``--set``, which override all others.
         drop_below: A model whose validation with the first seed is below this share of the best
-            model's has no further seeds; None: all seeds run.
+            model's has no further seeds, unless it is the baseline or has ``drop: False``; None:
+            all seeds run.
     """
 
     path: Path
@@ -116,6 +119,12 @@ class Experiment:
     report: Report
     keep_checkpoints: bool
     drop_below: float | None = None
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Labels of the models that ``drop_below`` does not drop."""
+        kept = {model.label for model in self.models if not model.drop}
+        return frozenset({*kept, self.report.baseline})
 
 
 def find_file(name: str | Path) -> Path:
@@ -165,9 +174,7 @@ class _Reader:
         searched = content.get("search") is not None
         models = self.models(content, searched)
         overrides = self.keys(content.get("overrides", {}), "overrides")
-        keep = content.get("keep_checkpoints", False)
-        if not isinstance(keep, bool):
-            raise self.error("keep_checkpoints", f"must be True or False, not {shown(keep)}")
+        keep = self.flag(content.get("keep_checkpoints", False), "keep_checkpoints")
         share = content.get("drop_below")
         if share is not None and (type(share) not in (int, float) or not 0 <= share <= 1):
             raise self.error("drop_below", f"must be a share from 0 to 1, not {shown(share)}")
@@ -188,6 +195,11 @@ class _Reader:
 
     # ------------------------------------------------------------------------------ parts
 
+    def flag(self, value: Any, where: str) -> bool:
+        if not isinstance(value, bool):
+            raise self.error(where, f"must be True or False, not {shown(value)}")
+        return value
+
     def models(self, content: Keys, searched: bool) -> list[ModelSpec]:
         found: list[ModelSpec] = []
         for place, entry in enumerate(self.list(content["models"], "models")):
@@ -200,6 +212,7 @@ class _Reader:
                 label=self.text(entry.get("label", name), f"{where}: label"),
                 keys=self.keys(entry.get("keys", {}), f"{where}: keys"),
                 search=self.space(entry.get("search", "default"), where) if searched else None,
+                drop=self.flag(entry.get("drop", True), f"{where}: drop"),
             )
             if not searched and entry.get("search", "none") != "none":
                 raise self.error(where, "has 'search', but the file has no budget: add "

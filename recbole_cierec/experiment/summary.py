@@ -278,7 +278,7 @@ def _dropped(experiment: Experiment, rows: Mapping[str, list[Row]]) -> frozenset
         return frozenset()
     seed = experiment.seeds[0]
     first = [row for found in rows.values() for row in found if row["seed"] == seed]
-    behind = far_behind(first, experiment.drop_below)
+    behind = far_behind(first, experiment.drop_below) - experiment.kept
     return frozenset(label for label in behind if len(rows[label]) == 1)
 
 

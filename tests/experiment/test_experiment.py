@@ -386,8 +386,19 @@ def test_what_is_far_behind_with_the_first_seed_has_no_further_one(data, in_tmp,
     assert f"[{3 + len(second)}/{3 + len(second)}]" in capsys.readouterr().err
     assert "weak † |" in Path("out/tables.md").read_text()
     assert run_experiment("e.yaml", "out", dry_run=True)["plan"].endswith("nothing is left")
+    parts["models"][1] = weak | {"drop": False}
+    kept = {row["model"] for row in experiment(data, **parts)["rows"] if row["seed"] == 2}
+    assert kept == second | {"weak"}
+    assert "weak † |" not in Path("out/tables.md").read_text()
     del parts["drop_below"]
     assert len(experiment(data, **parts)["rows"]) == 6
+
+
+def test_the_baseline_is_never_dropped(data, in_tmp):
+    weak = {"name": "MF", "label": "weak", "keys": {"learning_rate": 1e-6}}
+    report = {"baseline": "weak", "metrics": ["recall@3"]}
+    rows = experiment(data, models=["MF", weak], drop_below=0.9, report=report)["rows"]
+    assert [row["seed"] for row in rows if row["model"] == "weak"] == [1, 2]
 
 
 def test_models_that_are_not_trained_have_no_validation_and_are_not_compared(data, in_tmp, capsys):

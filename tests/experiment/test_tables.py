@@ -200,7 +200,8 @@ def test_ranks_are_over_the_seeds_that_all_models_have(tmp_path, values):
     ranks, count = mean_ranks(summarize(experiment(), ahead, tmp_path), "recall@10")
     assert (count, len(ranks)) == (2, 3), "seeds 3 and 4 are of one model alone"
     kept = [row for row in made if row["seed"] == 1 or row["model"] != "B"]
-    blocks = summarize(replace(experiment(), drop_below=0.5), kept, tmp_path)
+    dropping = replace(experiment(baseline="A_1 & co"), drop_below=0.5)
+    blocks = summarize(dropping, kept, tmp_path)
     assert blocks[0].dropped == {"B"}
     ranks, count = mean_ranks(blocks, "recall@10")
     assert (count, ranks.keys()) == (4, {"A_1 & co", "C 10 %"})
