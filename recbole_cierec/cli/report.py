@@ -20,7 +20,7 @@ curves of training, and gradient gates. It loads nothing and runs no script. Wit
 the same data and protocol it compares them.
 
   CHECKPOINT          a *.pth file, or a folder: its newest run, by the best epoch
-  --out=FILE          the page (default: report.html)
+  --out=FILE          the page, ends in .html (default: report.html)
   --figures=DIR       the same figures as SVG and PNG (default: report-figures, named as the page)
   --key=value         any key of the run that is different here: --data_path, --use_gpu, --gpu_id
   -h, --help          print this

@@ -116,7 +116,8 @@ def recommend(
     )
     if request.out is not None:
         check_format(request.out)
-        check_output(request.out)
+        read = (request.checkpoint, _path(source or None), request.items)
+        check_output(request.out, inputs=(*read, request.new_items, request.new_features))
     arguments = {
         "request": request,
         "config_dict": dict(config_dict or {}),

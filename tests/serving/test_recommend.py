@@ -336,6 +336,16 @@ def test_wrong_requests_are_one_line(keys, arguments, error, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("flag", ["users", "items", "new_items"])
+def test_no_file_that_the_command_reads_is_replaced(keys, capsys, flag):
+    done = run("VBPR", "tiny", config_dict=keys())
+    Path("read.csv").write_text("u1\n")
+    assert main(["recommend", done["checkpoint"], f"--{flag}=read.csv", "--out=read.csv"]) == 2
+    said = "read.csv: cannot be written (this command reads it); choose another file"
+    assert said in capsys.readouterr().err
+    assert Path("read.csv").read_text() == "u1\n"
+
+
 def test_a_model_that_needs_more_than_a_user_is_refused(keys):
     done = run("SASRec", "tiny", config_dict=keys(hidden_size=8, inner_size=8))
     with pytest.raises(ConfigError, match="SASRec is a sequential model"):
