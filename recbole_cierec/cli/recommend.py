@@ -15,8 +15,8 @@ from recbole_cierec.terminal import say
 USAGE = """\
 usage: python -m recbole_cierec recommend CHECKPOINT --out=FILE [--users=all|FILE] [--topk=20]
 
-Ranks items for users, with the exact scores of the model. The data set's files are not needed; a
-model over pictures reads these, or the cache of their features.
+Ranks items for users, with the exact scores of the model. NAME.inter and NAME.item are not
+needed; a model over pictures needs their folder, even where the cache has their features.
 
   --out=FILE          ends in .csv, .jsonl (a line for each user) or .parquet; it appears complete
   --users=FILE        user ids, one a line; all: every user of the data (default)
@@ -30,7 +30,8 @@ model over pictures reads these, or the cache of their features.
   --new_features=FILE features of the new items (.npy), for a model trained on features_file
   --neighbours=N      nearest known items of each new one (default: 10)
   --nproc=N           processes; torchrun works too, and the file is the same
-  --key=value         any key of the run that is different here: --data_path, --use_gpu, --gpu_id
+  --key=value         what differs from the run: --data_path, --image_dir, --use_gpu and other
+                      keys with "use" in docs/keys.md; what decided training stays
   -h, --help          print this
 
 Columns: user, user_status, rank, item, score. Users without training interactions share one list;

@@ -22,7 +22,8 @@ the same data and protocol it compares them.
   CHECKPOINT          a *.pth file, or a folder: its newest run, by the best epoch
   --out=FILE          the page, ends in .html (default: report.html)
   --figures=DIR       the same figures as SVG and PNG (default: report-figures, named as the page)
-  --key=value         any key of the run that is different here: --data_path, --use_gpu, --gpu_id
+  --key=value         what differs from the run: --data_path, --image_dir, --use_gpu and other
+                      keys with "use" in docs/keys.md; what decided training stays
   -h, --help          print this
 
 Needs the extra packages of report: pip install 'recbole-cierec[report]'

@@ -19,7 +19,7 @@ side. Needs the extra serve: pip install 'recbole-cierec[serve]'.
   --port=N            port (default: 8000; 0: a free one)
   --host=ADDRESS      where to listen (default: 127.0.0.1, which only this machine reaches)
   --allowed_hosts=A,B further names by which browsers reach the server, such as that of a proxy
-  --key=value         any key of the runs that is different here: --data_path, --use_gpu
+  --key=value         what differs from the runs, as --data_path: keys with "use" in docs/keys.md
   -h, --help          print this
 
 Ctrl-C ends it.
