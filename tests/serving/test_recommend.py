@@ -360,7 +360,7 @@ def test_what_decided_training_is_refused_by_every_command(keys, capsys, given, 
         assert main([command, checkpoint, flag, given]) == 2
         error = capsys.readouterr().err
         assert f"command line: {said}" in error
-        assert "cannot be changed after training; what may differ: bad_image, " in error
+        assert "cannot be changed after training; what may differ: cache_dir, " in error
         assert error.count("\n") == 1
     assert not any(Path(out).exists() for out in outs.values())
 

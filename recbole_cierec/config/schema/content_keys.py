@@ -57,7 +57,6 @@ KEYS = (
         str,
         "What an unreadable picture is: an error, no picture (skip) or a grey one (blank).",
         choices=("error", "skip", "blank"),
-        in_use=True,
     ),
     key(
         "max_image_pixels",
@@ -65,7 +64,6 @@ KEYS = (
         "Larger pictures are refused before they are decoded; values above Pillow's own "
         "limit (the default) have no effect.",
         low=1,
-        in_use=True,
     ),
     # Visual encoder
     key(

@@ -76,7 +76,7 @@ class Key:
         changes: Whether a run may be resumed with another value.
         compared: Whether ``compare`` demands it to be equal.
         in_use: Whether a trained model may be used (``recommend``, ``export``, ``report``,
-            ``serve``) with another value: where files are, how fast, what bad pictures are.
+            ``serve``) with another value: it says where files are or how fast the work is.
         place: Whether a derived key differs between machines.
         searched: Whether ``tune`` may search a key of its role.
         refused: Why a user cannot set it, continuing ``'KEY' ...``.
