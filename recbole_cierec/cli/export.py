@@ -31,7 +31,7 @@ VECF, CIERec with gates) says so, and leaves weights alone.
 
 
 def _export(argv: Sequence[str]) -> None:
-    checkpoint, own, flags = split_flags(argv, ("out",), ())
+    checkpoint, own, flags = split_flags(argv, ("out",), {})
     if "out" not in own:
         raise ConfigError("command line: --out=FOLDER is missing; --help says more")
     warnings_on_terminal()

@@ -40,7 +40,7 @@ def _report(argv: Sequence[str]) -> None:
         raise ConfigError(f"command line: this takes one or two checkpoints, not {len(names)}")
     second = names[1] if len(names) == 2 else None
     rest = [*names[:1], *argv[len(names) :]]
-    checkpoint, own, flags = split_flags(rest, ("out", "figures"), ())
+    checkpoint, own, flags = split_flags(rest, ("out", "figures"), {})
     warnings_on_terminal()
     from recbole_cierec.report.write import report  # takes seconds
 

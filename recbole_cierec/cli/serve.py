@@ -30,7 +30,7 @@ def _serve(argv: Sequence[str]) -> None:
     flags = next((k for k, word in enumerate(argv) if word.startswith("-")), len(argv))
     more = list(argv[1:flags])
     first, own, keys = split_flags(
-        [*argv[:1], *argv[flags:]] if flags else argv, ("host", "allowed_hosts"), ("port",)
+        [*argv[:1], *argv[flags:]] if flags else argv, ("host", "allowed_hosts"), {"port": 0}
     )
     warnings_on_terminal()
     from recbole_cierec.serving.web.server import serve  # takes seconds

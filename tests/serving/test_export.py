@@ -104,8 +104,12 @@ def test_an_earlier_export_is_replaced_and_another_folder_is_not(tiny, capsys):
         OutputError, match=r"mine: cannot be written \(the folder holds other files\)"
     ):
         export(done["checkpoint"], "mine")
-    assert main(["export", done["checkpoint"]]) == 2
-    assert "--out=FOLDER is missing" in capsys.readouterr().err
+    for flags, said in (
+        ([], "--out=FOLDER is missing"),
+        (["--outt=x"], "unknown flag --outt; did you mean 'out'?"),
+    ):
+        assert main(["export", done["checkpoint"], *flags]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_neither_a_file_nor_what_was_put_into_an_export_is_replaced(tiny, capsys):

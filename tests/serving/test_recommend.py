@@ -406,6 +406,11 @@ def test_the_command_line_writes_a_file(keys, capsys):
         ),
         (["A.pth", "B.pth", "--out=r.csv"], "this takes one checkpoint, not 2"),
         ([done["checkpoint"], "--out=r.csv", "--topk=many"], "--topk must be a whole number"),
+        ([done["checkpoint"], "--topk=-3"], "--topk must be 1 or more, not -3"),
+        ([done["checkpoint"], "--topk=0"], "--topk must be 1 or more, not 0"),
+        ([done["checkpoint"], "--neighbours=-1"], "--neighbours must be 0 or more, not -1"),
+        ([done["checkpoint"], "--outt=r.csv"], "unknown flag --outt; did you mean 'out'?"),
+        ([done["checkpoint"], "--data_pth=x"], "unknown flag --data_pth; did you mean 'data_path'"),
         (
             [done["checkpoint"], "--out=r.csv", "--toppk=3"],
             "unknown flag --toppk; did you mean 'topk'?",
