@@ -53,12 +53,16 @@ class OutputError(UserError, OSError):
     Args:
         path: The file, as the user wrote it.
         reason: The cause, in a few words.
+        advice: What to do.
     """
 
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(
-            f"{path}: cannot be written ({reason}); make room there, or choose another place"
-        )
+    def __init__(
+        self,
+        path: str | Path,
+        reason: str,
+        advice: str = "make room there, or choose another place",
+    ) -> None:
+        super().__init__(f"{path}: cannot be written ({reason}); {advice}")
         self.strerror = reason
 
 

@@ -105,8 +105,9 @@ def load(
     """Load a trained model with its data, for ranking.
 
     The checkpoint holds settings, vocabularies and interactions, so the data set's files are not
-    read. A model that reads pictures needs them, or the cache of their features. The module of a
-    model outside the package must be importable.
+    read. A model that reads pictures needs their folder, even where the cache has their features
+    (``data_path`` or ``image_dir`` says where it is). The module of a model outside the package
+    must be importable.
 
     Args:
         checkpoint: The ``checkpoint`` in the result of :func:`run`.

@@ -65,7 +65,9 @@ def test_settings_come_from_the_checkpoint_and_a_key_overrides_them(keys, caplog
     with caplog.at_level("WARNING"):
         other = load(done["checkpoint"], config_dict={"learning_rate": 0.3, "state": "warning"})
     assert other.config["learning_rate"] == 0.3
-    assert "learning_rate 0.07 (here 0.3)" in caplog.text
+    said = "was trained with learning_rate 0.07 (here 0.3); what is given here counts"
+    assert said in caplog.text
+    assert "resume" not in caplog.text
 
 
 def test_a_default_that_has_changed_since_does_not_reach_an_old_model(keys):
@@ -99,7 +101,7 @@ def test_a_missing_folder_of_pictures_is_one_line(pictured):
     with pytest.raises(DataError) as error:
         load(done["checkpoint"])
     assert "picture folder" in str(error.value)
-    assert "does not exist; set image_dir" in str(error.value)
+    assert "does not exist; set data_path or image_dir" in str(error.value)
 
 
 def test_a_model_of_the_users_own_class_loads(keys, in_tmp, monkeypatch):

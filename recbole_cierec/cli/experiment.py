@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_cierec.cli.exit_codes import run_command
+from recbole_cierec.cli.flags import whole_number
 from recbole_cierec.errors import ConfigError, UserError, nearest
 from recbole_cierec.logs import warnings_on_terminal
 from recbole_cierec.terminal import say
@@ -78,9 +79,7 @@ def split_experiment_arguments(argv: Sequence[str]) -> dict[str, Any]:
     if "file" not in found:
         raise ConfigError("command line: name a file or a shipped experiment; --help says more")
     if "workers" in found:
-        if not found["workers"].isdecimal():
-            raise ConfigError(f"command line: --workers must be a number, not '{found['workers']}'")
-        found["workers"] = int(found["workers"])
+        found["workers"] = whole_number("workers", found["workers"], 0)
     return found
 
 

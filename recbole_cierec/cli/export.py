@@ -25,13 +25,13 @@ Writes the vectors and biases of a model for an index such as FAISS, and its wei
 scores = users @ items.T + user_bias[:, None] + item_bias. A model that is no inner product (HAFR,
 VECF, CIERec with gates) says so, and leaves weights alone.
 
-  --key=value         any key of the run that is different here, as --data_path
+  --key=value         what differs from the run, as --data_path: keys with "use" in docs/keys.md
   -h, --help          print this
 """
 
 
 def _export(argv: Sequence[str]) -> None:
-    checkpoint, own, flags = split_flags(argv, ("out",), ())
+    checkpoint, own, flags = split_flags(argv, ("out",), {})
     if "out" not in own:
         raise ConfigError("command line: --out=FOLDER is missing; --help says more")
     warnings_on_terminal()

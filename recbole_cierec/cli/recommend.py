@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from recbole_cierec.cli.exit_codes import flags_of_command, run_command
+from recbole_cierec.cli.exit_codes import run_command
+from recbole_cierec.cli.flags import refuse_unknown_flags, whole_number
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.logs import warnings_on_terminal
 from recbole_cierec.terminal import say
@@ -15,8 +16,8 @@ from recbole_cierec.terminal import say
 USAGE = """\
 usage: python -m recbole_cierec recommend CHECKPOINT --out=FILE [--users=all|FILE] [--topk=20]
 
-Ranks items for users, with the exact scores of the model. The data set's files are not needed; a
-model over pictures reads these, or the cache of their features.
+Ranks items for users, with the exact scores of the model. NAME.inter and NAME.item are not
+needed; a model over pictures needs their folder, even where the cache has their features.
 
   --out=FILE          ends in .csv, .jsonl (a line for each user) or .parquet; it appears complete
   --users=FILE        user ids, one a line; all: every user of the data (default)
@@ -30,7 +31,8 @@ model over pictures reads these, or the cache of their features.
   --new_features=FILE features of the new items (.npy), for a model trained on features_file
   --neighbours=N      nearest known items of each new one (default: 10)
   --nproc=N           processes; torchrun works too, and the file is the same
-  --key=value         any key of the run that is different here: --data_path, --use_gpu, --gpu_id
+  --key=value         what differs from the run: --data_path, --image_dir, --use_gpu and other
+                      keys with "use" in docs/keys.md; what decided training stays
   -h, --help          print this
 
 Columns: user, user_status, rank, item, score. Users without training interactions share one list;
@@ -42,7 +44,7 @@ examples:
   python -m recbole_cierec recommend saved/VBPR-X.pth --new_items=photo.jpg --out=new.csv
 """
 _TEXTS = ("users", "items", "where", "new_items", "new_features", "out")
-_NUMBERS = ("topk", "neighbours", "nproc")
+_NUMBERS = {"topk": 1, "neighbours": 0, "nproc": 1}
 
 
 def names_first(argv: Sequence[str]) -> list[str]:
@@ -51,15 +53,24 @@ def names_first(argv: Sequence[str]) -> list[str]:
 
 
 def split_flags(
-    argv: Sequence[str], texts: Sequence[str], numbers: Sequence[str], switches: Sequence[str] = ()
+    argv: Sequence[str],
+    texts: Sequence[str],
+    numbers: Mapping[str, int],
+    switches: Sequence[str] = (),
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """A command line with one checkpoint.
+
+    Args:
+        argv: The words.
+        texts: The command's own flags whose value is text.
+        numbers: Those that count, with the smallest number.
+        switches: Those that are True or False.
 
     Returns:
         (the checkpoint, the command's own flags, the other flags).
 
     Raises:
-        ConfigError: It is malformed.
+        ConfigError: It is malformed, or a flag is misspelt.
     """
     from recbole_cierec.config.yaml import parse_command_line
 
@@ -70,18 +81,16 @@ def split_flags(
         raise ConfigError(f"command line: this takes one checkpoint, not {len(names)}")
     flags = parse_command_line(argv[1:])
     own: dict[str, Any] = {name: flags.pop(name) for name in texts if name in flags}
-    for name in numbers:
+    for name, low in numbers.items():
         if name in flags:
-            text = flags.pop(name)
-            if not text.isdecimal():
-                raise ConfigError(f"command line: --{name} must be a whole number, not '{text}'")
-            own[name] = int(text)
+            own[name] = whole_number(name, flags.pop(name), low)
     for name in switches:
         if name in flags:
             text = flags.pop(name)
             if text.lower() not in ("true", "false"):
                 raise ConfigError(f"command line: --{name} must be True or False, not '{text}'")
             own[name] = text.lower() == "true"
+    refuse_unknown_flags(flags, (*texts, *numbers, *switches))
     return argv[0], own, flags
 
 
@@ -92,8 +101,7 @@ def _recommend(argv: Sequence[str]) -> None:
     warnings_on_terminal()
     from recbole_cierec.serving.recommend import recommend  # takes seconds
 
-    with flags_of_command((*_TEXTS, *_NUMBERS, "with_seen")):
-        done = recommend(checkpoint, cmd_line=flags, **own)
+    done = recommend(checkpoint, cmd_line=flags, **own)
     if done is not None:
         say(f"written: {done}")
 

@@ -20,9 +20,10 @@ curves of training, and gradient gates. It loads nothing and runs no script. Wit
 the same data and protocol it compares them.
 
   CHECKPOINT          a *.pth file, or a folder: its newest run, by the best epoch
-  --out=FILE          the page (default: report.html)
+  --out=FILE          the page, ends in .html (default: report.html)
   --figures=DIR       the same figures as SVG and PNG (default: report-figures, named as the page)
-  --key=value         any key of the run that is different here: --data_path, --use_gpu, --gpu_id
+  --key=value         what differs from the run: --data_path, --image_dir, --use_gpu and other
+                      keys with "use" in docs/keys.md; what decided training stays
   -h, --help          print this
 
 Needs the extra packages of report: pip install 'recbole-cierec[report]'
@@ -39,7 +40,7 @@ def _report(argv: Sequence[str]) -> None:
         raise ConfigError(f"command line: this takes one or two checkpoints, not {len(names)}")
     second = names[1] if len(names) == 2 else None
     rest = [*names[:1], *argv[len(names) :]]
-    checkpoint, own, flags = split_flags(rest, ("out", "figures"), ())
+    checkpoint, own, flags = split_flags(rest, ("out", "figures"), {})
     warnings_on_terminal()
     from recbole_cierec.report.write import report  # takes seconds
 

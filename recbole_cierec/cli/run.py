@@ -8,6 +8,7 @@ from textwrap import fill
 from typing import Any
 
 from recbole_cierec.cli.exit_codes import run_command
+from recbole_cierec.cli.flags import whole_number
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.registry import MODELS, recbole_model_names
 
@@ -85,15 +86,12 @@ def split_arguments(argv: Sequence[str]) -> dict[str, Any]:
     arguments["config_file_list"] = _files(flags.pop("config_files", ""))
     for key, default in (("ip", "localhost"), ("port", "5678")):
         arguments[key] = flags.pop(key, default)
-    for key, default in (("nproc", "1"), ("world_size", "-1"), ("group_offset", "0")):
-        text = flags.pop(key, default)
-        try:
-            arguments[key] = int(text)
-        except ValueError as error:
-            message = f"command line: --{key} must be a whole number, not '{text}'"
-            raise ConfigError(message) from error
-    if arguments["nproc"] < 1:
-        raise ConfigError(f"command line: --nproc must be 1 or more, not {arguments['nproc']}")
+    for key, default, low in (
+        ("nproc", "1", 1),
+        ("world_size", "-1", -1),
+        ("group_offset", "0", 0),
+    ):
+        arguments[key] = whole_number(key, flags.pop(key, default), low)
     return {**arguments, "cmd_line": flags}
 
 

@@ -19,7 +19,7 @@ side. Needs the extra serve: pip install 'recbole-cierec[serve]'.
   --port=N            port (default: 8000; 0: a free one)
   --host=ADDRESS      where to listen (default: 127.0.0.1, which only this machine reaches)
   --allowed_hosts=A,B further names by which browsers reach the server, such as that of a proxy
-  --key=value         any key of the runs that is different here: --data_path, --use_gpu
+  --key=value         what differs from the runs, as --data_path: keys with "use" in docs/keys.md
   -h, --help          print this
 
 Ctrl-C ends it.
@@ -30,7 +30,7 @@ def _serve(argv: Sequence[str]) -> None:
     flags = next((k for k, word in enumerate(argv) if word.startswith("-")), len(argv))
     more = list(argv[1:flags])
     first, own, keys = split_flags(
-        [*argv[:1], *argv[flags:]] if flags else argv, ("host", "allowed_hosts"), ("port",)
+        [*argv[:1], *argv[flags:]] if flags else argv, ("host", "allowed_hosts"), {"port": 0}
     )
     warnings_on_terminal()
     from recbole_cierec.serving.web.server import serve  # takes seconds

@@ -293,6 +293,10 @@ class Config(ConfigCompat, RecBoleConfig):
         self.notes += check_data_keys(final, self.origins, self._eval_args)
         return final
 
+    def declaration(self, key: str) -> Key:
+        """What a key is for this model."""
+        return self._declared.get(key) or KEYS.get(key) or Key(key)
+
     def checked(self, key: str, value: Any, origin: str, text: Any = None) -> Any:
         """A value of a key for this model, converted to the key's type.
 
@@ -305,7 +309,7 @@ class Config(ConfigCompat, RecBoleConfig):
         Raises:
             ConfigError: It is of another type, none of the choices, or out of range.
         """
-        declared = self._declared.get(key) or KEYS.get(key) or Key(key)
+        declared = self.declaration(key)
         loose = key in self._special and not self._packaged and key not in self._declared
         default = self.internal_config_dict.get(key)
         text = text if isinstance(text, str) else None

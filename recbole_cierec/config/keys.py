@@ -22,7 +22,12 @@ from recbole.utils import (
     training_arguments,
 )
 
-from recbole_cierec.config.properties import model_keys, own_files, recbole_dir
+from recbole_cierec.config.properties import (
+    model_keys,
+    overall_defaults,
+    own_files,
+    recbole_dir,
+)
 from recbole_cierec.config.schema import IN_YAML, KEYS, Key, Role
 from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.errors import ConfigError, UnknownKeyError, nearest
@@ -143,6 +148,11 @@ def outside_defaults(model_class: type) -> tuple[dict[str, Any], dict[str, Any]]
             if key.default is not IN_YAML
         }
     return defaults, recboles
+
+
+def all_names() -> set[str]:
+    """The keys of all models, those apart that a model outside the package declares."""
+    return {*KEYS, *model_keys(), *overall_defaults(), *OPTIONAL}.union(*_LISTED)
 
 
 def check_keys(

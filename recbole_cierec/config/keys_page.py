@@ -31,7 +31,8 @@ YAML file, in `config_dict` or as `--key=value`. An unknown key, or a value outs
 
 The last column: *place*, the key may differ between two runs of the same experiment and does not
 affect the digest of a run; *resume*, a run may be resumed with another value; *compare*, two runs
-are compared only if it is equal; *fixed*, `tune` does not search it.
+are compared only if it is equal; *use*, `recommend`, `export`, `report` and `serve` take another
+value than that of the run; *fixed*, `tune` does not search it.
 """
 _SECTIONS = {
     "Protocol": ("Equal for all models that are compared.", protocol_keys.KEYS),
@@ -113,6 +114,7 @@ def _notes(key: Key) -> str:
         "place": key.of_place,
         "resume": key.changes and not key.of_place,
         "compare": key.compared,
+        "use": key.in_use,
         "fixed": not key.searched and key.role is Role.TRAINING,
     }
     return ", ".join(note for note, holds in notes.items() if holds)

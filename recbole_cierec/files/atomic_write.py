@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import BinaryIO
 from recbole_cierec.errors import OutputError
 from recbole_cierec.files.leftovers import FILE_SUFFIX, TEMPORARY, claimed, clear_leftovers
 
-__all__ = ["TEMPORARY", "check_output", "replace", "replacing"]
+__all__ = ["TEMPORARY", "check_folder", "check_output", "replace", "replacing"]
 
 Check = Callable[[Path], object]
 
@@ -70,21 +70,37 @@ def replace(source: Path, target: Path) -> None:
         os.replace(source, _target(target))
 
 
-def check_output(file: Path, check: Check | None = None) -> None:
+def check_output(
+    file: Path, check: Check | None = None, inputs: Iterable[Path | None] = ()
+) -> None:
     """Check, before any work, that :func:`replacing` will be able to write a file.
 
     Args:
         file: As for :func:`replacing`; its folder is created.
         check: Likewise.
+        inputs: Files that the command reads, which it must not replace; None: not given.
 
     Raises:
-        OutputError: As :func:`replacing` would.
+        OutputError: As :func:`replacing` would, or the file is one of the inputs.
     """
     with _one_line(file):
         target = _target(file, check)
+        for path in inputs:
+            if path and os.path.exists(path) and target.exists() and target.samefile(path):
+                raise OutputError(file, "this command reads it", "choose another file")
         target.parent.mkdir(parents=True, exist_ok=True)
         with claimed(target.parent, suffix=FILE_SUFFIX) as temporary:
             temporary.touch()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a file in the place of a folder to write, before any work.
+
+    Raises:
+        OutputError: In one line.
+    """
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise OutputError(folder, "it is a file", "give a folder")
 
 
 def refuse_other_kinds(path: Path, name: Path | None = None, folder: bool = False) -> None:

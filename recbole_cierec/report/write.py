@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from recbole_cierec.compat.optional_packages import require
-from recbole_cierec.files.atomic_write import check_output, replacing
+from recbole_cierec.files.atomic_write import check_folder, check_output, replacing
 from recbole_cierec.report.blocks import Page
 from recbole_cierec.report.source import Source
+from recbole_cierec.serving.tables import check_format
 
 Path_ = str | os.PathLike[str]
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,7 +33,7 @@ def report(
     Args:
         checkpoint: The model, or a folder, whose newest run is taken.
         other: A second one, to compare with the first.
-        out: The page.
+        out: The page; ends in .html.
         figures: The folder of the same figures as SVG and PNG; None: named as the page, with
             ``-figures`` in place of ``.html``.
         config_dict: Keys over those of the run, as ``data_path``.
@@ -49,7 +50,9 @@ def report(
         require(module, name, "report (all it needs: pip install 'recbole-cierec[report]')")
     page_file = Path(out)
     folder = page_file.with_name(f"{page_file.stem}-figures") if figures is None else Path(figures)
-    check_output(page_file)
+    check_format(page_file, (".html",))
+    check_folder(folder)
+    check_output(page_file, inputs=(Path(path) for path in (checkpoint, other) if path))
     sources = [
         Source.open(Path(path), config_dict, cmd_line) for path in (checkpoint, other) if path
     ]

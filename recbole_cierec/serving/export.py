@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recbole_cierec.errors import OutputError
+from recbole_cierec.files.atomic_write import check_folder
 from recbole_cierec.files.cache_folder import build_folder
 from recbole_cierec.model.base.side import Side
 from recbole_cierec.serving.tables import writing
@@ -30,6 +31,8 @@ from recbole_cierec.serving.trained import TrainedModel, load_trained
 
 FORMULA = "users @ items.T + user_bias[:, None] + item_bias"
 MARKER = "export.json"
+# Of a folder that is replaced, all that may be in it.
+FILES = frozenset({MARKER, "model.safetensors", "vectors.npz", "users.parquet", "items.parquet"})
 _ROWS = 65536  # of a Parquet file, written at a time
 _TESTED = 8  # users whose scores are compared before vectors of RecBole's models are trusted
 # Where RecBole's models keep the vectors of users and items.
@@ -168,6 +171,8 @@ def _described(trained: TrainedModel, vectors: Vectors | None) -> dict[str, Any]
 
 
 def _refuse_other(folder: Path) -> None:
-    """Refuse a folder that this function has not written."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
-        raise OutputError(folder, "the folder holds other files")
+    """Refuse a file, and a folder with anything but an earlier export."""
+    check_folder(folder)
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if found - FILES or (found and MARKER not in found):
+        raise OutputError(folder, "the folder holds other files", "choose another folder")

@@ -8,24 +8,64 @@ training data stays: the normalisation of features, and the vocabulary of annota
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_cierec.data.atomic import format_of, read_header
 from recbole_cierec.data.content import ItemContent
-from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.data.parquet import atomic_file
+from recbole_cierec.errors import ConfigError, DataError, nearest
 from recbole_cierec.files.checkpoint import from_plain, to_plain
 from recbole_cierec.registry import known_name
+from recbole_cierec.serving.similar import BY_ANNOTATIONS, BY_PICTURE
 from recbole_cierec.vision.item_pictures import pictures_of
 from recbole_cierec.vision.new_pictures import NewPictures
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+
+
+def reads_of(config: Any) -> list[str]:
+    """What scores new items in a model: ``picture``, ``annotations``, both or nothing."""
+    kind = getattr(config.model_class, "unseen_items", "")
+    picture = kind not in ("", BY_ANNOTATIONS) and config["use_image"] is not False
+    words = kind in (BY_ANNOTATIONS, "content") or "category" in kind
+    if config["annotation_at_inference"] is False or config["use_annotations"] is False:
+        words = False
+    return [*[BY_PICTURE] * picture, *[BY_ANNOTATIONS] * words]
+
+
+def _text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        DataError: It is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8; save the "
+            "file as UTF-8"
+        ) from error
+
+
+def _refuse_other_separator(path: Path, names: list[str]) -> None:
+    """Refuse one long name that another separator divides into several."""
+    mark = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+    if mark is not None:
+        raise DataError(
+            f"{path}, line 1: its columns are separated by {mark!r}, not ','; save it with commas"
+        )
 
 
 @dataclass
@@ -39,6 +79,7 @@ class NewItems:
         features: Ready-made features, a row for each item; needed where the model was trained on
             ``features_file``.
         first: Internal number of the first of them.
+        lines: Line of the file of each; empty where no file lists them.
     """
 
     source: Path
@@ -46,6 +87,7 @@ class NewItems:
     cells: dict[str, list[str]] = field(default_factory=dict)
     features: Path | None = None
     first: int = 0
+    lines: list[int] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path, features: Path | None, id_field: str = "item_id") -> NewItems:
@@ -57,11 +99,15 @@ class NewItems:
         if path.suffix.lower() in PICTURES:
             return cls(path, [path.stem], {"": [path.name]}, features)
         try:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                rows = list(csv.DictReader(stream, strict=True))
+            reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+            _refuse_other_separator(path, list(reader.fieldnames or ()))
+            numbered = [(reader.line_num, row) for row in reader]
         except (OSError, ValueError, csv.Error) as error:
+            if isinstance(error, DataError):
+                raise
             cause = getattr(error, "strerror", None) or str(error)[:80]
             raise DataError(f"{path}: cannot be read as CSV ({cause})") from error
+        lines, rows = [line for line, _ in numbered], [row for _, row in numbered]
         if not rows:
             raise DataError(f"{path}: names no item; give a header and a line for each")
         if any(None in row or None in row.values() for row in rows):
@@ -74,8 +120,15 @@ class NewItems:
         first = {token: k for k, token in reversed(list(enumerate(ids)))}
         again = next((k for k, token in enumerate(ids) if not token or first[token] < k), None)
         if again is not None:
-            raise DataError(f"{path}, line {again + 2}: id '{ids[again]}' is empty or given twice")
-        return cls(path, ids, cells, features)
+            where = f"{path}, line {lines[again]}"
+            raise DataError(f"{where}: id '{ids[again]}' is empty or given twice")
+        return cls(path, ids, cells, features, lines=lines)
+
+    def where(self, number: int) -> str:
+        """Where an item was given, for messages."""
+        if not self.lines:
+            return str(self.source)
+        return f"{self.source}, line {self.lines[number]}: item '{self.ids[number]}'"
 
     def column(self, name: str, picture: bool = False) -> list[str]:
         """Cells of a column [m]; "" where there is none."""
@@ -87,6 +140,7 @@ class NewItems:
 
     def extend(self, dataset: Any) -> None:
         self._refuse_model(dataset.config)
+        self._refuse_columns(dataset.content)
         name = dataset.iid_field
         known, number_of = dataset.field2id_token[name], dict(dataset.field2token_id[name])
         taken = [token for token in self.ids if token in number_of]
@@ -104,6 +158,7 @@ class NewItems:
         dataset.field2token_id = {**dataset.field2token_id, name: number_of}
         self._content = dataset.content
         dataset.content = ExtendedContent(self._content, self)
+        self._refuse_empty(dataset.content)
 
     def _refuse_model(self, config: Any) -> None:
         name = config["model"]
@@ -116,6 +171,39 @@ class NewItems:
             raise ConfigError(
                 f"{name} does not score items by their content, so it has nothing for new ones; "
                 f"{advice}"
+            )
+
+    def _refuse_columns(self, content: ItemContent) -> None:
+        """Refuse columns that neither the keys nor NAME.item name: a misspelt one says nothing."""
+        config = content.config
+        fields = ("ITEM_ID_FIELD", "image_path_field", "annotations_field", "category_field")
+        known = {"id", "item_id"} | {config[key] for key in fields if config[key]}
+        with suppress(DataError):  # the file is not needed
+            known |= read_header(
+                atomic_file(content.folder / f"{config['dataset']}.item"), **format_of(config)
+            ).keys()
+        for name in self.cells if self.lines else ():
+            if name not in known:
+                hint = nearest(name, known) or f"; known are {', '.join(sorted(known))}"
+                raise DataError(f"{self.source}: unknown column '{name}'{hint}")
+
+    def _refuse_empty(self, content: ExtendedContent) -> None:
+        """Refuse items without anything that the model reads: all their scores would be zero."""
+        config, pictures = content.config, cast(Any, content.pictures)
+        reads = reads_of(config)
+        if not reads or (pictures_of(content.known).given and not self.features):
+            return  # the lack of features is said elsewhere
+        has = np.zeros(len(self.ids), dtype=bool)
+        if BY_PICTURE in reads:
+            has |= pictures.have
+        if BY_ANNOTATIONS in reads:
+            has |= [bool(cell) for cell in content.words()]
+        if not has.all():
+            what = {BY_PICTURE: "no picture", BY_ANNOTATIONS: "no annotation of the training data"}
+            raise DataError(
+                f"{self.where(int(has.argmin()))}: {config['model']} scores new items by "
+                f"{' and '.join(reads)}; the item has {' and '.join(what[r] for r in reads)}; "
+                "give it one, or leave the item out"
             )
 
     def padded(self, state: Mapping[str, Any], model: Any) -> dict[str, Any]:
@@ -151,22 +239,35 @@ class ExtendedContent(ItemContent):
             [new.source.parent, Path(config["image_dir"] or self.folder)],
             new.features,
             new.ids,
+            [new.where(k) if new.lines else "" for k in range(len(new.ids))],
         )
 
+    def words(self) -> list[str]:
+        """What the training data knows of the annotations, or category, of each new item."""
+        field = self.config["annotations_field"]
+        if "category" in self.config.model_class.unseen_items:
+            field = self.config["category_field"] or field
+        return self._readable(field)[0]
+
     def column(self, field: str) -> list[str]:
-        cells = self.known.column(field)
-        if field == self.config["annotations_field"]:
-            separator = self.config["seq_separator"]
-            vocabulary = frozenset(self.known.token_names)
-            each = [cell.split(separator) for cell in self.new.column(field)]
-            self._note_unknown([t for ts in each for t in ts if t and t not in vocabulary], field)
-            return cells + [separator.join(t for t in ts if t in vocabulary) for ts in each]
-        if field == self.config["category_field"]:
-            names = frozenset(self.known.categories[0])
-            own = self.new.column(field)
-            self._note_unknown([name for name in own if name not in names], field)
-            return cells + [name if name in names else "" for name in own]
-        return cells + self.new.column(field)
+        own, unknown = self._readable(field)
+        self._note_unknown(unknown, field)
+        return self.known.column(field) + own
+
+    def _readable(self, field: str) -> tuple[list[str], list[str]]:
+        """Cells of the new items, and the values that the training data do not know, which are
+        left out of them."""
+        config, own = self.config, self.new.column(field)
+        if field == config["annotations_field"]:
+            separator, known = config["seq_separator"], frozenset(self.known.token_names)
+            each = [cell.split(separator) for cell in own]
+        elif field == config["category_field"]:
+            separator, known = "", frozenset(self.known.categories[0])
+            each = [[cell] for cell in own]
+        else:
+            return own, []
+        unknown = [word for words in each for word in words if word and word not in known]
+        return [separator.join(w for w in words if w in known) for words in each], unknown
 
     def damaged_annotations(self, tokens: Tensor, training: bool) -> Tensor:
         """New items keep their annotations."""

@@ -93,10 +93,9 @@ def recommend(
         UserError: For any input that the user can correct.
     """
     ids, source = _asked(users)
-    if topk < 1 or neighbours < 0:
-        raise ConfigError(
-            f"topk must be 1 or more and neighbours 0 or more, not {topk} and {neighbours}"
-        )
+    for name, value, low in (("topk", topk, 1), ("neighbours", neighbours, 0)):
+        if value < low:
+            raise ConfigError(f"{name} must be {low} or more, not {value}")
     if new_items and (items or where):
         raise ConfigError("new_items: the users of new items do not depend on items or where")
     if new_features and not new_items:
@@ -116,7 +115,8 @@ def recommend(
     )
     if request.out is not None:
         check_format(request.out)
-        check_output(request.out)
+        read = (request.checkpoint, _path(source or None), request.items)
+        check_output(request.out, inputs=(*read, request.new_items, request.new_features))
     arguments = {
         "request": request,
         "config_dict": dict(config_dict or {}),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,14 +24,14 @@ MEMORY = "512MB"  # of DuckDB
 _ROW_GROUP = 122_880  # rows, DuckDB's own
 
 
-def check_format(path: Path) -> None:
+def check_format(path: Path, formats: Sequence[str] = FORMATS) -> None:
     """Refuse a file whose ending names none of the formats.
 
     Raises:
         ConfigError: In one line.
     """
-    if path.suffix not in FORMATS:
-        raise ConfigError(f"{path}: end its name in {', '.join(FORMATS)}, which is its format")
+    if path.suffix not in formats:
+        raise ConfigError(f"{path}: end its name in {', '.join(formats)}, which is its format")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from recbole_cierec.files.checkpoint import fitting, read_checkpoint, to_plain
 from recbole_cierec.quick_start import config_of, dataset_of
 from recbole_cierec.trainer.checkpoints import load_weights
 from recbole_cierec.trainer.plain_state import PlainState
-from recbole_cierec.trainer.resuming import data_of, refuse_other_data
+from recbole_cierec.trainer.resuming import data_of, refuse_other_data, refuse_other_settings
 
 PADDING = 0  # user and item 0 are RecBole's padding
 _KINDS = (ModelType.GENERAL, ModelType.TRADITIONAL, ModelType.KNOWLEDGE)
@@ -170,13 +170,13 @@ def load_trained(
 
     Args:
         path: The checkpoint.
-        config_dict: Keys over those of the run.
+        config_dict: Keys over those of the run, of those that a trained model takes.
         cmd_line: Flags over these.
         added: New items.
 
     Raises:
-        UserError: The checkpoint cannot be used, its pictures are missing or others, or its model
-            needs more than a user to rank items.
+        UserError: The checkpoint cannot be used, a key is of training, its pictures are missing or
+            others, or its model needs more than a user to rank items.
     """
     state = read_checkpoint(path)
     with quiet_recbole():
@@ -185,8 +185,9 @@ def load_trained(
             kind = config["MODEL_TYPE"].name.lower()
             raise ConfigError(
                 f"{path}: {config['model']} is a {kind} model, which needs more than a user's id "
-                "to rank items; load(...) gives the model and its data"
+                "to rank items; load(...) gives the model and its data for RecBole's full_sort_topk"
             )
+        refuse_other_settings(path, state, config)
         dataset = dataset_of(path, state, config)
         init_seed(config["seed"], config["reproducibility"])
         parts = dataset.build()

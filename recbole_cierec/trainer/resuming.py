@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from recbole_cierec.config.config import Config
-from recbole_cierec.config.schema import KEYS
-from recbole_cierec.errors import CheckpointError
+from recbole_cierec.config.paths import CHECKPOINT
+from recbole_cierec.config.schema import KEYS, Role
+from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.checkpoint import peek_checkpoint, read_checkpoint, to_plain
 from recbole_cierec.registry import MODELS
+from recbole_cierec.terminal import shown
 
 # What may change when a run is resumed: its length, and what is measured or shown of it.
 _FREE = frozenset(name for name, key in KEYS.items() if key.changes or key.of_place)
+_IN_USE = sorted(name for name, key in KEYS.items() if key.in_use)
 _EVALUATION = "mode"  # of eval_args; the rest of it splits the data
 
 
@@ -31,6 +34,33 @@ def differences(state: dict, config: Config) -> list[str]:
         for key in sorted(then.keys() & now.keys() - _FREE)
         if _decisive(then[key]) != _decisive(now[key])
     ]
+
+
+def refuse_other_settings(path: Path, state: dict, config: Config) -> None:
+    """Refuse keys that a trained model cannot take, unless they have the value of its run.
+
+    Args:
+        path: The checkpoint.
+        state: What it holds.
+        config: Its configuration with keys over it.
+
+    Raises:
+        ConfigError: For the first such key; the line names those that may be given.
+    """
+    then = {**state["config"], "resume": str(path)}
+    final = {**config.final_config_dict, "resume": config["resume"]}
+    for key, origin in config.origins.items():
+        declared = config.declaration(key)
+        if origin == CHECKPOINT or declared.in_use or declared.role is Role.LAUNCH:
+            continue
+        # The configuration has the model and data set of the checkpoint, whatever is given.
+        given = config.external_config_dict if declared.role is Role.RUN else final
+        known = then.get(key)
+        if to_plain(given[key]) != known:
+            raise ConfigError(
+                f"{origin}: '{key}' is {'null' if known is None else shown(known)} in {path} and "
+                f"cannot be changed after training; what may differ: {', '.join(_IN_USE)}"
+            )
 
 
 def _decisive(value: Any) -> Any:
@@ -136,6 +166,8 @@ def refuse_other_run(path: Path, state: dict, config: Config, stages: Iterable[s
 
 
 def warn_of_differences(path: Path, state: dict, config: Config) -> None:
-    """Log one line if a named checkpoint is of a run with other settings."""
+    """Log one line if a named checkpoint, resumed or loaded, is of a run with other settings."""
     if other := differences(state, config):
-        getLogger().warning(f"{path}: is resumed although it was trained with {', '.join(other)}")
+        getLogger().warning(
+            f"{path}: was trained with {', '.join(other)}; what is given here counts"
+        )

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.errors import ConfigError, DataError, PictureError
 from recbole_cierec.vision.feature_files import load_feature_file
 from recbole_cierec.vision.given_features import GivenFeatures
 from recbole_cierec.vision.item_pictures import ItemPictures
@@ -31,6 +31,7 @@ class NewPictures:
         folders: Where relative paths are looked for, in this order.
         features: A .npy file with a row for each new item, in place of their pictures.
         ids: External id of each new item [m].
+        places: Where each was given [m], for messages; "" where its path says it.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class NewPictures:
         folders: Sequence[Path],
         features: Path | None,
         ids: Sequence[str],
+        places: Sequence[str],
     ) -> None:
         self._known, self._paths, self._folders = known, paths, folders
-        self._file, self._ids = features, ids
+        self._file, self._ids, self._places = features, ids, places
 
     def __getattr__(self, name: str) -> Any:
         """The encoder, the store and so on are those of the known pictures."""
@@ -56,8 +58,21 @@ class NewPictures:
     @cached_property
     def has_picture(self) -> Tensor:
         """bool [n_items]."""
-        here = [True] * len(self._ids) if self._file else [bool(path) for path in self._paths]
-        return torch.cat([self._known.has_picture, torch.tensor(here)])
+        return torch.cat([self._known.has_picture, torch.from_numpy(self.have)])
+
+    @cached_property
+    def have(self) -> np.ndarray:
+        """bool [m]: the new item has features or a picture; with ``bad_image: skip``, a usable
+        one."""
+        if self._file:
+            return np.ones(len(self._ids), dtype=bool)
+        skip = self._known._config["bad_image"] == "skip"
+        return np.array(
+            [
+                bool(path) and not (skip and self._decoded(k) is None)
+                for k, path in enumerate(self._paths)
+            ]
+        )
 
     @cached_property
     def features(self) -> Tensor:
@@ -128,18 +143,39 @@ class NewPictures:
     @torch.no_grad()
     def _blocks(self) -> Iterator[tuple[list[int], Tensor]]:
         """Numbers of new items, and their pictures uint8 [b, S, S, 3] on the device."""
+        config = self._known._config
+        device, size = config["device"], config["encoder_batch_size"]
+        self._known._frozen_encoder.to(device)
+        wanted = np.flatnonzero(self.have).tolist()
+        for start in range(0, len(wanted), size):
+            rows = wanted[start : start + size]
+            pictures = np.stack([cast(np.ndarray, self._decoded(k)) for k in rows])
+            yield rows, torch.from_numpy(pictures).to(device)
+
+    def _decoded(self, number: int) -> np.ndarray | None:
+        """The picture of a new item, uint8 [S, S, 3]; None for one that ``bad_image`` skips.
+
+        Raises:
+            PictureError: It cannot be used, and ``bad_image`` is ``error``.
+        """
         # Here: models without pictures must not wait for Pillow.
+        from recbole_cierec.vision.picture_report import COUNTS_AS
+        from recbole_cierec.vision.picture_store import BLANK_GREY
         from recbole_cierec.vision.pictures import PictureSpec, decode_picture
 
         config = self._known._config
-        device, size = config["device"], config["encoder_batch_size"]
-        spec = PictureSpec.of(config)
-        self._known._frozen_encoder.to(device)
-        wanted = [k for k, path in enumerate(self._paths) if path]
-        for start in range(0, len(wanted), size):
-            rows = wanted[start : start + size]
-            pictures = np.stack([decode_picture(self._place(k), spec) for k in rows])
-            yield rows, torch.from_numpy(pictures).to(device)
+        spec, policy = PictureSpec.of(config), config["bad_image"]
+        try:
+            return decode_picture(self._place(number), spec)
+        except PictureError as error:
+            where = ": ".join(filter(None, (self._places[number], error.path)))
+            if policy == "error":
+                raise PictureError(where, error.reason) from error
+            said = f"{where}: {error.reason}; bad_image = {policy} ({COUNTS_AS[policy]})"
+            getLogger().warning(said)
+        return (
+            None if policy == "skip" else np.full((spec.size, spec.size, 3), BLANK_GREY, np.uint8)
+        )
 
     def _place(self, number: int) -> Path:
         places = [folder / self._paths[number] for folder in self._folders]

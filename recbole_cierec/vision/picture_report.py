@@ -12,6 +12,7 @@ from recbole_cierec.vision.picture_files import ADDRESS, TEMPORARY
 
 Bad = Sequence[tuple[str, str]]  # (path, reason)
 
+COUNTS_AS = {"skip": "no picture", "blank": "a grey blank"}  # a bad picture, by bad_image
 _EXAMPLES = 3  # bad pictures named in a message
 _SHOWN = 200  # characters of a path
 _NONE_LEFT = "; NO picture is left, and models learn nothing from pictures"
@@ -58,7 +59,7 @@ def warn_of_bad(bad: Bad, total: int, policy: str, listed: Path) -> None:
         len(bad),
         total,
         policy,
-        {"skip": "no picture", "blank": "a grey blank"}[policy],
+        COUNTS_AS[policy],
         listed,
         _NONE_LEFT if none_left else "",
         advice and f"; {advice}",

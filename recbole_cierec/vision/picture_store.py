@@ -135,7 +135,7 @@ def open_store(
         raise ConfigError(f"bad_image is {bad_image!r}; use one of {', '.join(POLICIES)}")
     root, cache_dir = Path(root), Path(cache_dir)
     if any(paths) and not os.path.isdir(root):
-        raise DataError(f"picture folder {root} does not exist; set image_dir")
+        raise DataError(f"picture folder {root} does not exist; set data_path or image_dir")
     pool = Pool(max(1, min(workers or _cores(), _MOST_WORKERS)), progress)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)

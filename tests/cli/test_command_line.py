@@ -66,10 +66,20 @@ def test_arguments_are_split_into_launch_and_configuration():
     assert split_arguments([])["model"] is None
 
 
-@pytest.mark.parametrize("argv", [["--nproc=two"], ["--nproc=0"], ["--world_size=1.5"], ["-m"]])
-def test_launch_flags_are_checked(argv):
-    with pytest.raises(ConfigError, match="command line: --"):
-        split_arguments(argv)
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--nproc=two", "nproc must be a whole number, not 'two'"),
+        ("--nproc=0", "nproc must be 1 or more, not 0"),
+        ("--world_size=1.5", "world_size must be a whole number, not '1.5'"),
+        ("--world_size=-2", "world_size must be -1 or more, not -2"),
+        ("--group_offset=-1", "group_offset must be 0 or more, not -1"),
+        ("-m", "model has no value"),
+    ],
+)
+def test_launch_flags_are_checked(flag, said):
+    with pytest.raises(ConfigError, match=f"command line: --{said}"):
+        split_arguments([flag])
 
 
 def test_help_names_every_model_and_ends_well(capsys):

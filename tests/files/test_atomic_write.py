@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from recbole_cierec.errors import DataError, OutputError, UserError
-from recbole_cierec.files.atomic_write import check_output, replace, replacing
+from recbole_cierec.files.atomic_write import check_folder, check_output, replace, replacing
 
 
 def write(file, text="new", **options):
@@ -87,6 +87,26 @@ def test_a_file_that_the_check_does_not_know_stays(tmp_path):
     write(file, check=ours)
     write(tmp_path / "absent", check=ours)
     assert file.read_text() == (tmp_path / "absent").read_text() == "new"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_a_command_reads_is_no_output(tmp_path, linked):
+    file, output = tmp_path / "read", tmp_path / ("link" if linked else "read")
+    file.write_text("read")
+    if linked:
+        output.symlink_to(file)
+    with pytest.raises(OutputError, match=r"\(this command reads it\); choose another file"):
+        check_output(output, inputs=(None, tmp_path / "absent", file))
+    check_output(tmp_path / "other", inputs=(file,))
+    assert file.read_text() == "read"
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file: .*\(it is a file\); give a folder"):
+        check_folder(tmp_path / "file")
+    for place in (tmp_path, tmp_path / "absent"):
+        check_folder(place)
 
 
 def interrupt(file):

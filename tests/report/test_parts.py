@@ -60,6 +60,26 @@ def test_wrong_command_lines_are_refused(tmp_path, monkeypatch, capsys, words, s
     assert list(tmp_path.glob("*.html")) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.pth", "--out=a.pth"], "a.pth: end its name in .html"),
+        (["a.pth", "--out=x.pdf"], "x.pdf: end its name in .html"),
+        (["a.html", "--out=a.html"], "a.html: cannot be written (this command reads it)"),
+        (["a.html", "a.pth", "--figures=p.png"], "p.png: cannot be written (it is a file); give a"),
+    ],
+)
+def test_no_other_file_is_replaced(tmp_path, monkeypatch, capsys, words, said):
+    """Nothing is read before: the checkpoints hold none."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.pth", "a.html", "p.png"):
+        (tmp_path / name).write_text(name)
+    assert main(["report", *words]) == 2
+    assert said in capsys.readouterr().err
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {name: name for name in ("a.pth", "a.html", "p.png")}
+
+
 def test_purity_counts_neighbours_of_the_same_user():
     angles = np.array([0.0, 0.1, 0.2, 1.5, 1.6, 1.7])
     points = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)

@@ -104,5 +104,26 @@ def test_an_earlier_export_is_replaced_and_another_folder_is_not(tiny, capsys):
         OutputError, match=r"mine: cannot be written \(the folder holds other files\)"
     ):
         export(done["checkpoint"], "mine")
-    assert main(["export", done["checkpoint"]]) == 2
-    assert "--out=FOLDER is missing" in capsys.readouterr().err
+    for flags, said in (
+        ([], "--out=FOLDER is missing"),
+        (["--outt=x"], "unknown flag --outt; did you mean 'out'?"),
+    ):
+        assert main(["export", done["checkpoint"], *flags]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_neither_a_file_nor_what_was_put_into_an_export_is_replaced(tiny, capsys):
+    done = run("MF", "tiny", config_dict=tiny(epochs=1))
+    checkpoint, notes = Path(done["checkpoint"]), Path("notes.txt")
+    notes.write_text("mine")
+    before = checkpoint.read_bytes()
+    for file in (notes, checkpoint):
+        assert main(["export", str(checkpoint), f"--out={file}"]) == 2
+        assert f"{file}: cannot be written (it is a file); give a folder" in capsys.readouterr().err
+    assert notes.read_text() == "mine"
+    assert checkpoint.read_bytes() == before
+    assert main(["export", str(checkpoint), "--out=out"]) == 0
+    kept = checkpoint.rename("out/model.pth")
+    assert main(["export", str(kept), "--out=out"]) == 2
+    assert "the folder holds other files" in capsys.readouterr().err
+    assert kept.read_bytes() == before

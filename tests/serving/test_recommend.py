@@ -336,9 +336,59 @@ def test_wrong_requests_are_one_line(keys, arguments, error, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--feature_norm=none", "'feature_norm' is 'standard' in"),
+        ("--learning_rate=3", "'learning_rate' is 0."),
+        ("--user_inter_num_interval=[2,inf)", "'user_inter_num_interval' is '[0,inf)' in"),
+        ("--dataset=other", "'dataset' is 'tiny' in"),
+        ("--model=MF", "'model' is 'VBPR' in"),
+        ("--seed=7", "'seed' is 2020 in"),
+        ("--backbone=MF", "'backbone' is null in"),
+        ("--resume=other.pth", "'resume' is "),
+    ],
+)
+def test_what_decided_training_is_refused_by_every_command(keys, capsys, given, said):
+    checkpoint = run("VBPR", "tiny", config_dict=keys(feature_norm="standard"))["checkpoint"]
+    shutil.copy(checkpoint, "other.pth")
+    outs = {"recommend": "r.csv", "export": "out", "report": "r.html"}
+    for command, flag in {
+        **{k: f"--out={v}" for k, v in outs.items()},
+        "serve": "--port=0",
+    }.items():
+        assert main([command, checkpoint, flag, given]) == 2
+        error = capsys.readouterr().err
+        assert f"command line: {said}" in error
+        assert "cannot be changed after training; what may differ: cache_dir, " in error
+        assert error.count("\n") == 1
+    assert not any(Path(out).exists() for out in outs.values())
+
+
+def test_keys_of_place_and_speed_and_those_of_the_run_are_taken(keys):
+    given = keys(feature_norm="standard")
+    checkpoint = run("VBPR", "tiny", config_dict=given)["checkpoint"]
+    wanted = recommend(checkpoint)
+    shutil.move("data", "moved")
+    place = {"data_path": "moved", "cache_dir": "other", "eval_batch_size": 9, "use_gpu": False}
+    place["features_file"] = given["features_file"]
+    here = {"model": "VBPR", "dataset": "tiny", "feature_norm": "standard", **place}
+    pd.testing.assert_frame_equal(recommend(checkpoint, config_dict=here), wanted)
+
+
+@pytest.mark.parametrize("flag", ["users", "items", "new_items"])
+def test_no_file_that_the_command_reads_is_replaced(keys, capsys, flag):
+    done = run("VBPR", "tiny", config_dict=keys())
+    Path("read.csv").write_text("u1\n")
+    assert main(["recommend", done["checkpoint"], f"--{flag}=read.csv", "--out=read.csv"]) == 2
+    said = "read.csv: cannot be written (this command reads it); choose another file"
+    assert said in capsys.readouterr().err
+    assert Path("read.csv").read_text() == "u1\n"
+
+
 def test_a_model_that_needs_more_than_a_user_is_refused(keys):
     done = run("SASRec", "tiny", config_dict=keys(hidden_size=8, inner_size=8))
-    with pytest.raises(ConfigError, match="SASRec is a sequential model"):
+    with pytest.raises(ConfigError, match=r"SASRec is a sequential model.*full_sort_topk"):
         recommend(done["checkpoint"])
 
 
@@ -356,6 +406,11 @@ def test_the_command_line_writes_a_file(keys, capsys):
         ),
         (["A.pth", "B.pth", "--out=r.csv"], "this takes one checkpoint, not 2"),
         ([done["checkpoint"], "--out=r.csv", "--topk=many"], "--topk must be a whole number"),
+        ([done["checkpoint"], "--topk=-3"], "--topk must be 1 or more, not -3"),
+        ([done["checkpoint"], "--topk=0"], "--topk must be 1 or more, not 0"),
+        ([done["checkpoint"], "--neighbours=-1"], "--neighbours must be 0 or more, not -1"),
+        ([done["checkpoint"], "--outt=r.csv"], "unknown flag --outt; did you mean 'out'?"),
+        ([done["checkpoint"], "--data_pth=x"], "unknown flag --data_pth; did you mean 'data_path'"),
         (
             [done["checkpoint"], "--out=r.csv", "--toppk=3"],
             "unknown flag --toppk; did you mean 'topk'?",

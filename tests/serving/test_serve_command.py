@@ -34,6 +34,8 @@ def checkpoint(in_tmp):
         (["b.pth"], "b.pth: not found"),
         (["a.pth", "b.pth"], "b.pth: not found"),
         (["a.pth", "--port=many"], "--port must be a whole number"),
+        (["a.pth", "--port=-1"], "--port must be 0 or more, not -1"),
+        (["a.pth", "--hots=x"], "unknown flag --hots; did you mean 'host'?"),
         (["a.pth", "--port=99999"], "ports go up to 65535"),
         (["a.pth", "--host=256.0.0.1"], "is no address"),
         (["a.pth", "--host=192.0.2.1", "--port=0"], "cannot listen there"),

@@ -28,6 +28,7 @@ KEYS = (
         "The folder that picture paths start from; null: the data set's folder.",
         role=Role.PLACE,
         path="folder",
+        in_use=True,
     ),
     Key(
         "cache_dir",
@@ -35,6 +36,7 @@ KEYS = (
         "The folder of picture stores and features.",
         role=Role.PLACE,
         path="folder",
+        in_use=True,
     ),
     key("image_size", int, "Width and height of a picture in pixels.", low=1, high=2**14),
     key(
@@ -76,6 +78,7 @@ KEYS = (
         path="file",
         exists=True,
         words=("DEFAULT", "random"),
+        in_use=True,
     ),
     key(
         "encoder_training",
@@ -95,7 +98,14 @@ KEYS = (
         "The learning rate of the encoder: of the network with finetune, of the map with adapter.",
         low=0,
     ),
-    key("encoder_batch_size", int, "Pictures in one batch of the encoder.", low=1, high=2**16),
+    key(
+        "encoder_batch_size",
+        int,
+        "Pictures in one batch of the encoder.",
+        low=1,
+        high=2**16,
+        in_use=True,
+    ),
     key(
         "encoder_precision",
         str,
@@ -141,6 +151,7 @@ KEYS = (
         "With finetune: pictures are read from the disk (host) or copied to the GPU once "
         "(device); auto: device if they take at most half of its free memory.",
         choices=("auto", "host", "device"),
+        in_use=True,
     ),
     key(
         "features_file",
@@ -148,6 +159,7 @@ KEYS = (
         "Ready-made features (.npy): row k for the k-th data line of NAME.item.",
         path="file",
         exists=True,
+        in_use=True,
     ),
     key(
         "features",
@@ -156,6 +168,7 @@ KEYS = (
         " F.ids.txt, or as in NAME.item.",
         check=modality_files,
         searched=False,
+        in_use=True,
     ),
     key(
         "feature_norm",

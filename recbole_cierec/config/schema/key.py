@@ -75,6 +75,8 @@ class Key:
         columns: For names of columns, what these must be.
         changes: Whether a run may be resumed with another value.
         compared: Whether ``compare`` demands it to be equal.
+        in_use: Whether a trained model may be used (``recommend``, ``export``, ``report``,
+            ``serve``) with another value: it says where files are or how fast the work is.
         place: Whether a derived key differs between machines.
         searched: Whether ``tune`` may search a key of its role.
         refused: Why a user cannot set it, continuing ``'KEY' ...``.
@@ -97,6 +99,7 @@ class Key:
     columns: Columns | None = None
     changes: bool = False
     compared: bool = False
+    in_use: bool = False
     place: bool = False
     searched: bool = True
     refused: str = ""

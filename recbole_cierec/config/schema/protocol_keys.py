@@ -89,6 +89,7 @@ KEYS = (
         "pairs only (DIN, FM).",
         low=1,
         changes=True,
+        in_use=True,
     ),
     key(
         "user_group_boundary",

@@ -17,7 +17,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_cierec.errors import CheckpointError, PictureError, UserError
 from recbole_cierec.serving.audience import audience, nearest_items
-from recbole_cierec.serving.new_items import NewItems
+from recbole_cierec.serving.new_items import NewItems, reads_of
 from recbole_cierec.serving.ranking import ranked_blocks
 from recbole_cierec.serving.recommend import TRAINED, UNKNOWN, UNTRAINED
 from recbole_cierec.serving.similar import BY_ANNOTATIONS, BY_PICTURE, Neighbours
@@ -100,14 +100,10 @@ class ServedModel:
 
     def _reads(self) -> list[str]:
         """What scores new items: ``picture``, ``annotations``, both or nothing."""
-        config, kind = self.trained.config, getattr(self.trained.model, "unseen_items", "")
-        picture = kind not in ("", BY_ANNOTATIONS)
-        if not kind or (picture and self._given_pictures):
+        reads = reads_of(self.trained.config)
+        if BY_PICTURE in reads and self._given_pictures:
             return []  # nothing says which network would make features of new pictures
-        words = kind in (BY_ANNOTATIONS, "content") or "category" in kind
-        if config["annotation_at_inference"] is False:
-            words = False
-        return [*[BY_PICTURE] * picture, *[BY_ANNOTATIONS] * words]
+        return reads
 
     @property
     def _given_pictures(self) -> bool:
