@@ -78,10 +78,13 @@ class Search:
         seconds: Processor seconds of all trials after which none starts; None: no limit.
         pruner: Stops trials that validate worse than others at the same epoch: ``median``,
             ``hyperband`` or ``none``. It needs the trials to run in this process.
+        capped: Whether trials that an earlier call with more of them left do not count, so that
+            models are compared by equal budgets.
         base: The configuration of trial 0.
         space: The ranges.
         first: The settings of trial 0, the defaults.
-        count: ``trials``, or how many different settings there are, if that is less.
+        count: ``trials``, or how many different settings there are, if that is less; in
+            :func:`recbole_cierec.tuning.tune` more, if the study has more that have ended.
 
     Raises:
         ConfigError: A key, a value or a range is wrong.
@@ -99,6 +102,7 @@ class Search:
     storage: str | Path = ""
     seconds: float | str | None = None
     pruner: str = "none"
+    capped: bool = False
     base: Config = field(init=False, repr=False)
     space: Space = field(init=False, repr=False)
     first: dict[str, Any] = field(init=False, repr=False)
@@ -156,7 +160,9 @@ class Search:
         maximize = bool(base["valid_metric_bigger"])
         if self.pruner != "none":
             settings["pruner"] = self.pruner
-        study = SharedStudy(Path(self.storage), self.name, self.count, settings, maximize)
+        study = SharedStudy(
+            Path(self.storage), self.name, self.count, settings, maximize, self.capped
+        )
         study.prune_by(self.pruner)
         return study
 

@@ -235,6 +235,8 @@ def test_a_fixed_key_is_not_searched_and_seconds_end_a_search(data, in_tmp):
     assert {row["keys"]["learning_rate"] for row in rows} == {0.05}
     experiment(data, models=models, search={"trials": 2})
     assert read_rows(Path("out/searches.jsonl"))[-1]["trials"] == 2, "a new budget continues it"
+    experiment(data, models=models, search={"trials": 1})
+    assert read_rows(Path("out/searches.jsonl"))[-1]["trials"] == 1, "a lower one is no advantage"
 
 
 def test_hopeless_trials_are_stopped(data, in_tmp):
