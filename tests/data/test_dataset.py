@@ -116,6 +116,35 @@ def test_declared_states_are_masks_and_are_counted_in_the_log(tiny, caplog):
     assert with_picture == ids.keys() - {"[PAD]", "i39"}  # features_file has a row for i37
 
 
+def with_other_ids(folder: Path, source: Path, first: int) -> str:
+    """The tiny data with a prefix before the ids of tiny.item from a row on."""
+    home = folder / "others" / "tiny"
+    shutil.copytree(source / "tiny", home)
+    head, *rows = (home / "tiny.item").read_text().splitlines()
+    rows = [*rows[:first], *(f"item-{row}" for row in rows[first:])]
+    (home / "tiny.item").write_text("\n".join([head, *rows]) + "\n")
+    return str(home.parent)
+
+
+def test_an_item_file_of_other_items_is_refused_where_it_is_read(tiny, tiny_folder, in_tmp):
+    folder = with_other_ids(in_tmp, tiny_folder, 0)
+    content = dataset_of("CIERec", tiny(data_path=folder))[1].content
+    with pytest.raises(DataError, match=r"tiny\.item: none of its 39 ids is an item .*'item-i0'"):
+        _ = content.tokens
+    run("MF", "tiny", config_dict=tiny(data_path=folder, epochs=1))  # a model of ids alone
+
+
+@pytest.mark.parametrize(("same", "warned"), [(10, True), (30, False)])
+def test_an_item_file_that_lacks_most_items_is_warned_about(
+    tiny, tiny_folder, in_tmp, caplog, same, warned
+):
+    folder = with_other_ids(in_tmp, tiny_folder, same)
+    _ = dataset_of("CIERec", tiny(data_path=folder))[1].content.tokens
+    lines = [r.getMessage() for r in caplog.records if "have no row" in r.getMessage()]
+    assert len(lines) == warned
+    assert not warned or "30 of the 40 items" in lines[0]
+
+
 def test_features_belong_to_the_item_of_their_line(tiny, tiny_folder):
     _, dataset = dataset_of("CIERec", tiny(feature_norm="none"))
     rows = np.load(tiny_folder / "tiny" / "features.npy")
