@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from recbole.utils import get_environment, init_seed
 
-from recbole_cierec.compat.optional_packages import named_where_missing, require
+from recbole_cierec.compat.optional_packages import named_where_missing
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
 from recbole_cierec.config.properties import own_files
@@ -24,11 +24,11 @@ from recbole_cierec.data.recbole_errors import as_model_errors
 from recbole_cierec.distributed.launch import launch
 from recbole_cierec.distributed.world import world
 from recbole_cierec.errors import CheckpointError, ConfigError
-from recbole_cierec.evaluation.candidate_files import check_candidates_file
 from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.files.checkpoint import fitting, from_plain, read_checkpoint
 from recbole_cierec.logs import run_log
 from recbole_cierec.registry import get_model_class
+from recbole_cierec.start_checks import check_start
 from recbole_cierec.terminal import CONSOLE, RESULT
 from recbole_cierec.trainer.checkpoint_folder import check_writable
 from recbole_cierec.trainer.resuming import check_resume, data_of, refuse_other_data
@@ -275,20 +275,18 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None, announce: b
         The job, ready to train.
 
     Raises:
-        ConfigError: A logger is requested and not installed.
+        UserError: As for :func:`recbole_cierec.start_checks.check_start`, before any work.
     """
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.data.sampling import prepare as prepare_data
     from recbole_cierec.data.stored import dataset_tables
 
     logger = getLogger()
-    if config["log_wandb"]:
-        require("wandb", "init", "log_wandb")
     if dataset is None:
         check_writable(Path(config["checkpoint_dir"]))  # before the work; RecBole fails after it
+    check_start(config)
     if world()[0] == 0:  # other processes may not see the first one's new files yet
         check_resume(config)
-    check_candidates_file(config)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config) if dataset is None else dataset
     logger.info(dataset)

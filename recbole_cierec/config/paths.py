@@ -58,7 +58,11 @@ def check_path(key: Key, value: Any, origin: str) -> None:
     if key.path == "folder" and os.path.isfile(value):
         raise ConfigError(f"{origin}: '{key.name}' must be a folder, and {value} is a file")
     if key.exists and origin != CHECKPOINT and not os.path.exists(value):
-        either = f"neither {', nor '.join(key.words)}, nor a file" if key.words else "no such file"
+        either = (
+            f"neither {', nor '.join(key.words)}, nor a file"
+            if key.words
+            else f"no such {key.path}"
+        )
         raise ConfigError(f"{origin}: '{key.name}': {value} is {either}")
 
 

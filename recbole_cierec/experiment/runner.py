@@ -65,7 +65,7 @@ def run_experiment(
         raise ConfigError(f"--workers must be from 0 to {MOST_PROCESSES}, not '{workers}'")
     experiment = read_experiment(file, keys)
     folder = Folder(out or Path("saved", "experiments", experiment.path.stem))
-    plan = make_plan(experiment)
+    plan = make_plan(experiment, starts=not tables)
     text = describe(experiment, plan, read_rows(folder.rows), folder.done(), workers)
     if dry_run:
         nothing = {"rows": [], "failed": [], "text": "", "files": {}}

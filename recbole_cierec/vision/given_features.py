@@ -93,9 +93,7 @@ class GivenFile:
         rows = [row_of.get(item, -1) for item in self.items.item_ids]
         rows[0] = -1  # the padding item
         if len(rows) > 1 and max(rows) < 0:
-            raise no_item_named(
-                f"{self.key} {self.listed}", self.row_ids, self.items.item_ids[1]
-            )
+            raise no_item_named(f"{self.key} {self.listed}", self.row_ids, self.items.item_ids[1])
         return np.array(rows, dtype=np.int64)
 
     def unknown(self) -> list[str]:

@@ -315,7 +315,7 @@ def test_what_is_missing_is_named_before_data_are_read(tiny, keys, words, monkey
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("KGAT", ["KGAT", "tiny.kg", "not found"]),
+        ("KGAT", ["KGAT", "tiny.kg", "no such file"]),
         ("GRU4RecKG", ["GRU4RecKG", "tiny.ent", "not found"]),
         ("SASRecF", ["selected_features", "class", "tiny.item", "load_col"]),
         ("S3Rec", ["item_attribute", "class", "load_col"]),

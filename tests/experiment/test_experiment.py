@@ -316,6 +316,28 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
                 "for BPR; one table cannot hold both",
             ],
         ),
+        (
+            {"models": ["VBPR"], "overrides": {"visual_encoder": "resnet19"}},
+            ["VBPR on tastes, default: visual_encoder", "did you mean 'resnet18'?"],
+        ),
+        ({"overrides": {"image_dir": "nowhere"}}, ["'image_dir': nowhere is no such folder"]),
+        (
+            {"models": ["VBPR"], "overrides": {"cache_dir": "e.yaml/cache"}},
+            ["cache_dir e.yaml/cache: Not a directory; correct that"],
+        ),
+        (
+            {"models": [{"name": "AMF", "keys": {"pretrained": "nofile.pth"}}]},
+            ["AMF on tastes, default: nofile.pth: no such checkpoint"],
+        ),
+        (
+            {"models": [{"name": "AMF", "keys": {"pretrain": {"loss_": 1}}}]},
+            ["AMF starts from MF", "unknown key 'loss_'"],
+        ),
+        ({"models": ["KGAT"]}, ["tastes.kg: no such file; KGAT needs"]),
+        (
+            {"protocols": {"x": {"eval_args": {"split": {"RS": [1, 0, 0]}}}}},
+            ["MF on tastes, x: eval_args.split {'RS': [1, 0, 0]} leaves a part empty"],
+        ),
         ({"overrides": {"epochs": "many"}}, ["'epochs' must be a whole number"]),
         ({"overrides": {"checkpoint_dir": "x"}}, ["checkpoint_dir", "set by the experiment"]),
     ],
@@ -327,6 +349,21 @@ def test_a_wrong_file_is_one_line_before_anything_starts(data, in_tmp, capsys, p
     assert said.startswith("error: e.yaml: ")
     assert all(word in said for word in words), said
     assert not Path("out").exists()
+
+
+def test_a_working_folder_that_takes_no_log_is_one_line_before_anything_starts(
+    data, in_tmp, capsys
+):
+    Path("log_tensorboard").write_text("")
+    assert command.main([str(write(data)), "--dry-run"]) == 2
+    assert "log_tensorboard: the log cannot be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_tables_are_written_again_where_the_data_are_not(data, in_tmp, capsys):
+    experiment(data, seeds=[1])
+    file = write(data, seeds=[1], datasets=[{"name": "tastes", "data_path": "gone"}])
+    assert command.main([str(file), "--out=out", "--tables"]) == 0
+    assert "MF" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

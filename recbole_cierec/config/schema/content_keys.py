@@ -28,6 +28,7 @@ KEYS = (
         "The folder that picture paths start from; null: the data set's folder.",
         role=Role.PLACE,
         path="folder",
+        exists=True,
     ),
     Key(
         "cache_dir",
