@@ -17,7 +17,10 @@ from recbole.utils import get_environment, init_seed
 from recbole_cierec.compat.optional_packages import named_where_missing
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
+from recbole_cierec.config.keys import CONFIG_DICT
+from recbole_cierec.config.paths import given_files, given_path
 from recbole_cierec.config.properties import own_files
+from recbole_cierec.config.values import given_mapping
 from recbole_cierec.console.result_table import result_table
 from recbole_cierec.console.run_lines import data_lines, model_line, processes_line
 from recbole_cierec.data.recbole_errors import as_model_errors
@@ -87,12 +90,10 @@ def run(
     arguments = {
         "model": model,
         "dataset": dataset,
-        "config_file_list": [config_file_list]
-        if isinstance(config_file_list, str | os.PathLike)
-        else list(config_file_list or []),
-        "config_dict": dict(config_dict or {}),
+        "config_file_list": given_files("config_file_list", config_file_list),
+        "config_dict": given_mapping(CONFIG_DICT, config_dict),
         "saved": saved,
-        "cmd_line": dict(cmd_line or {}),
+        "cmd_line": given_mapping("cmd_line", cmd_line),
     }
     return launch(run_one, arguments, nproc, world_size, ip, port, group_offset)
 
@@ -120,7 +121,7 @@ def load(
         UserError: The checkpoint is missing or damaged, its model cannot be imported, or the
             pictures are missing or others.
     """
-    path = Path(checkpoint)
+    path = given_path("checkpoint", checkpoint)
     state = read_checkpoint(path)
     with quiet_recbole():
         config = config_of(path, state, config_file_list, config_dict)
@@ -148,7 +149,7 @@ def config_of(
         get_model_class(state["model"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    keys = {**(config_dict or {}), "resume": str(path)}
+    keys = given_mapping(CONFIG_DICT, config_dict) | {"resume": str(path)}
     plain = {**state, "given": from_plain(state["given"])}
     return Config(state["model"], state["dataset"], config_file_list, keys, cmd_line, plain)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_cierec import load, run
+from recbole_cierec import load, run, run_experiment, tune
 from recbole_cierec.config.config import Config
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError, UserError
 from recbole_cierec.quick_start import prepare
@@ -227,6 +227,25 @@ def test_what_is_cheap_to_check_is_checked_before_data_are_read(
 def test_the_check_of_a_cache_makes_no_folder(tiny):
     check_start(Config("VBPR", "tiny", None, tiny(features_file=None, cache_dir="new/cache"), {}))
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: run("MF", "tiny", config_dict=[1]), "config_dict must be keys with values, not"),
+        (lambda: run("MF", "tiny", cmd_line="epochs"), "cmd_line must be keys with values"),
+        (lambda: run("MF", "tiny", config_file_list=5), "config_file_list must be paths, not 5"),
+        (lambda: run("MF", "tiny", config_file_list=[5]), "config_file_list must be a path, not 5"),
+        (lambda: Config("MF", "tiny", {"epochs": 1}), "config_file_list must be paths"),
+        (lambda: load(None), "checkpoint must be a path, not None"),
+        (lambda: tune("MF", "tiny", flags=[1]), "flags must be keys with values"),
+        (lambda: run_experiment(None), "file must be a path, not None"),
+        (lambda: run_experiment("demo", keys=[1]), "keys must be keys with values"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(in_tmp, call, words):
+    with pytest.raises(ConfigError, match=words):
+        call()
 
 
 def test_a_folder_where_tensorboard_cannot_write_is_one_line(tiny):

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_cierec.config.config import COMMAND_LINE, Config
+from recbole_cierec.config.paths import given_files
 from recbole_cierec.config.schema import PLACE_KEYS
+from recbole_cierec.config.values import given_mapping
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.tuning.ranges import (
     Choice,
@@ -92,7 +94,7 @@ class Search:
 
     model: str | None
     dataset: str | None
-    files: Sequence[str] = ()
+    files: Sequence[str | Path] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
     trials: int | str = 20
     sampler: str = "random"
@@ -122,7 +124,9 @@ class Search:
             )
         if "://" in str(self.storage):
             raise ConfigError(f"--storage must be a file, not '{self.storage}'")
-        self.base = Config(self.model, self.dataset, list(self.files), None, dict(self.flags))
+        self.files = given_files("files", self.files)
+        self.flags = given_mapping("flags", self.flags)
+        self.base = Config(self.model, self.dataset, self.files, None, self.flags)
         self.model, self.dataset = self.base.model_spelling, self.base["dataset"]
         self.name = self.name or f"{self.dataset}-{self.base['model']}"
         self.storage = self.storage or Path(self.out, f"{self.name}.journal")

@@ -276,7 +276,11 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
     ("parts", "words"),
     [
         ({"modles": []}, ["unknown key 'modles'", "did you mean 'models'"]),
-        ({"models": []}, ["models: must be a list"]),
+        ({"models": []}, ["e.yaml: models: is empty; list at least one"]),
+        ({"models": "MF"}, ["models: must be a list, not 'MF'"]),
+        ({"seeds": []}, ["seeds: is empty"]),
+        ({"report": {"metrics": []}}, ["report: metrics: is empty"]),
+        ({"models": [{"name": ""}]}, ["models[0]: name: is empty; give a name"]),
         ({"models": ["MV"]}, ["MV on tastes, default", "model 'MV' is not known"]),
         ({"models": [{"name": "MF", "kesy": {}}]}, ["models[0]: unknown key 'kesy'", "'keys'"]),
         (
@@ -357,6 +361,14 @@ def test_a_working_folder_that_takes_no_log_is_one_line_before_anything_starts(
     Path("log_tensorboard").write_text("")
     assert command.main([str(write(data)), "--dry-run"]) == 2
     assert "log_tensorboard: the log cannot be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_tables_of_a_folder_without_rows_are_one_line_and_make_no_folder(data, in_tmp, capsys):
+    assert command.main([str(write(data)), "--out=none", "--tables"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "none: no rows of this experiment" in said
+    assert not Path("none").exists()
 
 
 def test_tables_are_written_again_where_the_data_are_not(data, in_tmp, capsys):
