@@ -145,6 +145,41 @@ def test_an_item_file_that_lacks_most_items_is_warned_about(
     assert not warned or "30 of the 40 items" in lines[0]
 
 
+@pytest.mark.parametrize(("value", "word"), [(0, "zeros"), (0.5, "equal")])
+def test_features_that_are_all_equal_are_warned_about(tiny, in_tmp, caplog, value, word):
+    np.save("same.npy", np.full((39, 6), value, dtype="float32"))
+    keys = tiny(features_file="same.npy", feature_norm="standard")
+    features = pictures_of(dataset_of("VBPR", keys)[1].content).features
+    (line,) = [r.getMessage() for r in caplog.records if "tell no item" in r.getMessage()]
+    assert line.startswith(f"same.npy: the features of all 39 items are {word}")
+    assert torch.isfinite(features).all()
+    caplog.clear()
+    _ = pictures_of(dataset_of("VBPR", tiny())[1].content).features
+    assert "tell no item" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "old", "new"), [("user_id", "u3", "u3 "), ("item_id", "i5", " i5")]
+)
+def test_blanks_around_an_id_are_warned_about_once(
+    tiny, tiny_folder, in_tmp, caplog, field, old, new
+):
+    home = in_tmp / "blanks" / "tiny"
+    shutil.copytree(tiny_folder / "tiny", home)
+    text = (home / "tiny.inter").read_text()
+    changed = "\n".join(
+        "\t".join(new if cell == old else cell for cell in line.split("\t"))
+        for line in text.split("\n")
+    )
+    (home / "tiny.inter").write_text(changed)
+    dataset = dataset_of("MF", tiny(data_path=str(home.parent)))[1]
+    count = changed.count(new)
+    row = next(k for k, line in enumerate(changed.split("\n"), 1) if new in line)
+    (line,) = [r.getMessage() for r in caplog.records if "blank" in r.getMessage()]
+    assert f"tiny.inter, line {row}: {field} {new!r} begins or ends with a blank" in line
+    assert f"as in {count} of {len(dataset.inter_feat)} rows" in line
+
+
 def test_features_belong_to_the_item_of_their_line(tiny, tiny_folder):
     _, dataset = dataset_of("CIERec", tiny(feature_norm="none"))
     rows = np.load(tiny_folder / "tiny" / "features.npy")
