@@ -6,7 +6,7 @@ and exits with code 2; Python callers can catch :class:`UserError` for all of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -45,6 +45,20 @@ class UnknownKeyError(ConfigError):
 
 class DataError(UserError, ValueError):
     """A data file is missing, empty or malformed."""
+
+
+def no_item_named(source: str, ids: Sequence[str], item: str) -> DataError:
+    """The error for a file of ids none of which is an item of the data.
+
+    Args:
+        source: The file, as the message begins.
+        ids: Its ids.
+        item: An item of the data.
+    """
+    return DataError(
+        f"{source}: none of its {len(ids)} ids is an item of the data; the first is '{ids[0]}', "
+        f"an item is '{item}'"
+    )
 
 
 class OutputError(UserError, OSError):

@@ -26,8 +26,10 @@ import colorlog
 from tqdm import tqdm
 
 from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.files.places import why_not_writable
 from recbole_cierec.terminal import CONSOLE, RESULT, printable
 
+_TENSORBOARD = Path("log_tensorboard")  # of RecBole
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _COLORS = {"DEBUG": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
@@ -174,10 +176,7 @@ def start_log(config: Any) -> Path | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             handlers.append(logging.FileHandler(path, encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(
-                f"{path.parent}: the log cannot be written ({error.strerror or error}); start the "
-                "run in a writable folder, where log/ and log_tensorboard/ are made"
-            ) from error
+            raise _unwritable(path.parent, error.strerror or str(error)) from error
         handlers[-1].setFormatter(
             PlainFormatter("%(asctime)-15s %(levelname)s  %(message)s", "%a %d %b %Y %H:%M:%S")
         )
@@ -188,6 +187,23 @@ def start_log(config: Any) -> Path | None:
     root.setLevel(level)
     _ours.extend(handlers)
     return path
+
+
+def check_tensorboard() -> None:
+    """Refuse, before any work, a working folder where RecBole cannot write for TensorBoard.
+
+    Raises:
+        ConfigError: In one line.
+    """
+    if why := why_not_writable(_TENSORBOARD):
+        raise _unwritable(_TENSORBOARD, why)
+
+
+def _unwritable(folder: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"{folder}: the log cannot be written ({why}); start the run in a writable folder, where "
+        "log/ and log_tensorboard/ are made"
+    )
 
 
 def stop_log() -> None:

@@ -14,21 +14,24 @@ from typing import Any
 import torch
 from recbole.utils import get_environment, init_seed
 
-from recbole_cierec.compat.optional_packages import named_where_missing, require
+from recbole_cierec.compat.optional_packages import named_where_missing
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
+from recbole_cierec.config.keys import CONFIG_DICT
+from recbole_cierec.config.paths import given_files, given_path
 from recbole_cierec.config.properties import own_files
+from recbole_cierec.config.values import given_mapping
 from recbole_cierec.console.result_table import result_table
 from recbole_cierec.console.run_lines import data_lines, model_line, processes_line
 from recbole_cierec.data.recbole_errors import as_model_errors
 from recbole_cierec.distributed.launch import launch
 from recbole_cierec.distributed.world import world
 from recbole_cierec.errors import CheckpointError, ConfigError
-from recbole_cierec.evaluation.candidate_files import check_candidates_file
 from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.files.checkpoint import fitting, from_plain, read_checkpoint
 from recbole_cierec.logs import run_log
 from recbole_cierec.registry import get_model_class
+from recbole_cierec.start_checks import check_start
 from recbole_cierec.terminal import CONSOLE, RESULT
 from recbole_cierec.trainer.checkpoint_folder import check_writable
 from recbole_cierec.trainer.resuming import check_resume, data_of, refuse_other_data
@@ -87,12 +90,10 @@ def run(
     arguments = {
         "model": model,
         "dataset": dataset,
-        "config_file_list": [config_file_list]
-        if isinstance(config_file_list, str | os.PathLike)
-        else list(config_file_list or []),
-        "config_dict": dict(config_dict or {}),
+        "config_file_list": given_files("config_file_list", config_file_list),
+        "config_dict": given_mapping(CONFIG_DICT, config_dict),
         "saved": saved,
-        "cmd_line": dict(cmd_line or {}),
+        "cmd_line": given_mapping("cmd_line", cmd_line),
     }
     return launch(run_one, arguments, nproc, world_size, ip, port, group_offset)
 
@@ -121,7 +122,7 @@ def load(
         UserError: The checkpoint is missing or damaged, its model cannot be imported, or the
             pictures are missing or others.
     """
-    path = Path(checkpoint)
+    path = given_path("checkpoint", checkpoint)
     state = read_checkpoint(path)
     with quiet_recbole():
         config = config_of(path, state, config_file_list, config_dict)
@@ -149,7 +150,7 @@ def config_of(
         get_model_class(state["model"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    keys = {**(config_dict or {}), "resume": str(path)}
+    keys = given_mapping(CONFIG_DICT, config_dict) | {"resume": str(path)}
     plain = {**state, "given": from_plain(state["given"])}
     return Config(state["model"], state["dataset"], config_file_list, keys, cmd_line, plain)
 
@@ -276,20 +277,18 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None, announce: b
         The job, ready to train.
 
     Raises:
-        ConfigError: A logger is requested and not installed.
+        UserError: As for :func:`recbole_cierec.start_checks.check_start`, before any work.
     """
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.data.sampling import prepare as prepare_data
     from recbole_cierec.data.stored import dataset_tables
 
     logger = getLogger()
-    if config["log_wandb"]:
-        require("wandb", "init", "log_wandb")
     if dataset is None:
         check_writable(Path(config["checkpoint_dir"]))  # before the work; RecBole fails after it
+    check_start(config)
     if world()[0] == 0:  # other processes may not see the first one's new files yet
         check_resume(config)
-    check_candidates_file(config)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config) if dataset is None else dataset
     logger.info(dataset)

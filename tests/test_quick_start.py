@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_cierec import load, run
+from recbole_cierec import load, run, run_experiment, tune
 from recbole_cierec.config.config import Config
-from recbole_cierec.errors import CheckpointError, ConfigError, DataError
+from recbole_cierec.errors import CheckpointError, ConfigError, DataError, UserError
 from recbole_cierec.quick_start import prepare
+from recbole_cierec.start_checks import check_start
 
 MODELS = ["BPR", "LightGCN", "NeuMF", "ItemKNN", "Pop", "MultiVAE", "SASRec", "FM", "MF", "CIERec"]
 SMALL = {"mlp_hidden_size": [8], "hidden_size": 8, "inner_size": 8, "latent_dimension": 4}
@@ -196,6 +197,61 @@ def test_two_processes_train_and_report_once(keys, in_tmp):
     assert result["epochs"] == 2
     assert 0 < result["test_result"]["recall@10"] <= 1
     assert len(list((in_tmp / "log" / "BPR").glob("*.log"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "own", "words"),
+    [
+        ("VBPR", {"visual_encoder": "resnet19"}, "did you mean 'resnet18'?"),
+        ("VBPR", {"visual_encoder": "absent:Net"}, "visual_encoder absent:Net: cannot be imported"),
+        ("VBPR", {"cache_dir": "file/cache"}, "cache_dir file/cache: Not a directory"),
+        ("MF", {"image_dir": "nowhere"}, "'image_dir': nowhere is no such folder"),
+        ("AMF", {"pretrained": "x.pth"}, "x.pth: no such checkpoint"),
+        ("AMF", {"pretrain": {"loss_": "bpr"}}, "AMF starts from MF: .*'loss_'"),
+        ("KGAT", {}, "tiny.kg: no such file; KGAT needs"),
+        ("MF", {"eval_args": {"split": {"RS": [0.7, 0, 0.3]}}}, "leaves a part empty"),
+    ],
+)
+def test_what_is_cheap_to_check_is_checked_before_data_are_read(
+    tiny, monkeypatch, model, own, words
+):
+    def read(*args, **kwargs):
+        raise AssertionError("read")
+
+    Path("file").write_text("")
+    monkeypatch.setattr("recbole_cierec.data.compat.read_atomic", read)
+    with pytest.raises(UserError, match=words):
+        run(model, "tiny", config_dict=tiny(**{"features_file": None, **own}))
+
+
+def test_the_check_of_a_cache_makes_no_folder(tiny):
+    check_start(Config("VBPR", "tiny", None, tiny(features_file=None, cache_dir="new/cache"), {}))
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: run("MF", "tiny", config_dict=[1]), "config_dict must be keys with values, not"),
+        (lambda: run("MF", "tiny", cmd_line="epochs"), "cmd_line must be keys with values"),
+        (lambda: run("MF", "tiny", config_file_list=5), "config_file_list must be paths, not 5"),
+        (lambda: run("MF", "tiny", config_file_list=[5]), "config_file_list must be a path, not 5"),
+        (lambda: Config("MF", "tiny", {"epochs": 1}), "config_file_list must be paths"),
+        (lambda: load(None), "checkpoint must be a path, not None"),
+        (lambda: tune("MF", "tiny", flags=[1]), "flags must be keys with values"),
+        (lambda: run_experiment(None), "file must be a path, not None"),
+        (lambda: run_experiment("demo", keys=[1]), "keys must be keys with values"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(in_tmp, call, words):
+    with pytest.raises(ConfigError, match=words):
+        call()
+
+
+def test_a_folder_where_tensorboard_cannot_write_is_one_line(tiny):
+    Path("log_tensorboard").write_text("")
+    with pytest.raises(ConfigError, match="log_tensorboard: the log cannot be written"):
+        run("MF", "tiny", config_dict=tiny(epochs=1))
 
 
 @pytest.mark.slow

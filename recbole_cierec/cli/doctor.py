@@ -14,7 +14,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
@@ -37,6 +36,7 @@ from recbole_cierec.compat.requirements import (
     requirements,
 )
 from recbole_cierec.errors import ConfigError, UserError
+from recbole_cierec.files.places import existing_part, why_not_writable
 from recbole_cierec.terminal import say
 
 # Checked even if the list of requirements cannot be read.
@@ -215,15 +215,10 @@ def _threads(found: Findings) -> Iterator[tuple[str, str]]:
 
 def place(folder: Path) -> tuple[bool, str]:
     """Whether a folder is writable, or can be made if it does not exist; and a few words."""
-    above = folder
-    while not os.path.lexists(above) and above != above.parent:
-        above = above.parent
-    try:
-        with tempfile.TemporaryFile(dir=above):
-            pass
-        free = shutil.disk_usage(above).free / _GIB
-    except OSError as error:
-        return False, f"cannot be written ({error.strerror or error})"
+    if why := why_not_writable(folder):
+        return False, f"cannot be written ({why})"
+    above = existing_part(folder)
+    free = shutil.disk_usage(above).free / _GIB
     return True, f"writable, {free:.1f} GiB free" + (
         "" if above == folder else "; does not exist yet"
     )

@@ -48,8 +48,10 @@ def extract_one(shard: Shard, **arguments: Any) -> None:
 def _extract(config: Any, shard: Shard) -> None:
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.registry import get_model_class
+    from recbole_cierec.start_checks import check_pictures
     from recbole_cierec.vision.item_pictures import pictures_of
 
+    check_pictures(config)
     content = create_dataset(config).content
     pictures = pictures_of(content)
     over_regions = getattr(get_model_class(config["model"]), "uses_regions", False)

@@ -48,10 +48,10 @@ from recbole_cierec.config.keys import (
     refuse_unknown,
 )
 from recbole_cierec.config.metrics import check_metrics
-from recbole_cierec.config.paths import CHECKPOINT, check_path, check_text
+from recbole_cierec.config.paths import CHECKPOINT, check_path, check_text, given_files
 from recbole_cierec.config.properties import overall_defaults, own_files, property_files
 from recbole_cierec.config.schema import KEYS, PLACE_KEYS, PROTOCOL_KEYS, Key, Role
-from recbole_cierec.config.values import check_value
+from recbole_cierec.config.values import check_value, given_mapping
 from recbole_cierec.config.yaml import SafeYamlLoader, parse_value, read_yaml
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.eval_mode import EvalMode
@@ -124,7 +124,7 @@ class Config(ConfigCompat, RecBoleConfig):
         self.origins: dict[str, str] = {}
         self._given: list[tuple[str, str]] = []
         self._eval_args: dict[str, Any] = {}
-        self._flags = dict(cmd_line or {})
+        self._flags = given_mapping("cmd_line", cmd_line)
         self._stored = {} if checkpoint is None else dict(checkpoint["given"])
         self._reads_folder = checkpoint is None  # which has what the run read there
         self._of_data: list[tuple[str, str]] = []
@@ -151,16 +151,14 @@ class Config(ConfigCompat, RecBoleConfig):
         return SafeYamlLoader
 
     def _load_config_files(self, file_list: Any) -> dict[str, Any]:
-        if isinstance(file_list, str | os.PathLike):
-            file_list = [file_list]
         values = self._note_origin(deepcopy(self._stored), CHECKPOINT)
-        for file in file_list or []:
+        for file in given_files("config_file_list", file_list):
             values.update(self._note_origin(read_yaml(file), str(file)))
         return values
 
     def _load_variable_config_dict(self, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
         # A copy: RecBole completes nested dictionaries in place.
-        return self._note_origin(deepcopy(dict(config_dict or {})), CONFIG_DICT)
+        return self._note_origin(deepcopy(given_mapping(CONFIG_DICT, config_dict)), CONFIG_DICT)
 
     def _load_cmd_line(self) -> dict[str, Any]:
         values = {

@@ -98,11 +98,16 @@ def divide_split(
         (a split that RecBole knows, the value of ``strict_cold``).
 
     Raises:
-        ConfigError: A cold split contradicts another key.
+        ConfigError: A cold split contradicts another key, or a part of RS has no share.
     """
     split = final["eval_args"]["split"]
     name = next((name for name in COLD_KINDS if name in split), None)
     if name is None:
+        if 0 in split.get("RS", ()) and not final.get("benchmark_filename"):
+            raise ConfigError(
+                f"{origin}: eval_args.split {split} leaves a part empty; validation chooses the "
+                "epoch and the test is reported, so give each part a share"
+            )
         return split, None
     if final.get("benchmark_filename"):
         raise ConfigError(

@@ -5,7 +5,7 @@ RecBole finds a validation metric that is not computed only after the first epoc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from recbole.evaluator import metric_information, metric_types
@@ -47,21 +47,42 @@ def check_metrics(values: Mapping[str, Any], origins: Mapping[str, str]) -> None
         if name.lower() not in metric_types:
             hint = nearest(name, metric_types)
             raise ConfigError(f"{origin('metrics')}: there is no metric '{name}'{hint}")
-    ranked = [n for n in names if metric_types[n.lower()] == EvaluatorType.RANKING]
-    if ranked and EvalMode("labeled") in EvalMode.all_of(values["eval_args"]):
-        raise ConfigError(
-            f"{origin('metrics')}: mode labeled of eval_args compares scores with labels, and "
-            f"{', '.join(ranked)} rank items; take AUC, LogLoss, MAE or RMSE"
-        )
+    _check_kinds(names, EvalMode.all_of(values["eval_args"]), origin("metrics"))
     topk = _listed(values["topk"])
     if not topk or not all(type(k) is int and k > 0 for k in topk):
         raise ConfigError(f"{origin('topk')}: 'topk' must be whole numbers above 0, not {topk!r}")
     if len(set(topk)) < len(topk):
         raise ConfigError(f"{origin('topk')}: 'topk' names a number twice: {topk}")
     chosen = str(values["valid_metric"])
-    problem = why_not_computed(chosen, values)
-    if problem:
-        raise ConfigError(f"{origin('valid_metric')}: valid_metric '{chosen}' {problem}")
+    if problem := why_not_computed(chosen, values):
+        # The user may know only the key that excludes the default.
+        blamed = [key for key in ("valid_metric", "topk", "metrics") if key in origins]
+        default = "" if "valid_metric" in origins else "the default "
+        place = origin((blamed or ["valid_metric"])[0])
+        raise ConfigError(f"{place}: {default}valid_metric '{chosen}' {problem}")
+
+
+def _check_kinds(names: list[str], modes: Collection[EvalMode], origin: str) -> None:
+    """Refuse metrics that need another mode of ``eval_args``, and metrics of both kinds."""
+    ranked = [n for n in names if metric_types[n.lower()] == EvaluatorType.RANKING]
+    valued = [n for n in names if n not in ranked]
+    labeled, full = (EvalMode(kind) in modes for kind in ("labeled", "full"))
+    if ranked and labeled:
+        raise ConfigError(
+            f"{origin}: mode labeled of eval_args compares scores with labels, and "
+            f"{', '.join(ranked)} rank items; take AUC, LogLoss, MAE or RMSE"
+        )
+    if ranked and valued:
+        raise ConfigError(
+            f"{origin}: 'metrics' names {', '.join(ranked)}, which rank items, and "
+            f"{', '.join(valued)}, which compare scores with labels; keep one kind"
+        )
+    if valued and full:
+        raise ConfigError(
+            f"{origin}: 'metrics' {', '.join(valued)} compare scores with labels, and mode full of "
+            "eval_args ranks all items; set eval_args: {mode: labeled} for interactions with "
+            "labels, or take metrics that rank, as Recall"
+        )
 
 
 def _listed(value: Any) -> list[Any]:
@@ -83,16 +104,23 @@ def why_not_computed(chosen: str, values: Mapping[str, Any]) -> str:
         parts = ((m, name[len(m) + 1 :]) for m in known if name.startswith(f"{m}_"))
         name, group = next(parts, (name, ""))
     if name not in known:
-        hint = nearest(name, names)
+        cut = f"@{topk[0]}" if _has_cut(names[0]) else ""
+        hint = nearest(name, names) or f"; add it to metrics, or take {names[0]}{cut}"
         return f"is not among the metrics {', '.join(names)}{hint}"
     if at:
         cut, _, group = rest.partition("_")
         if not cut.isdecimal() or int(cut) not in topk:
-            return f"needs {cut or 'its number'} in topk, which is {topk}"
-    with_cut = bool(_WITH_CUT & set(metric_information[name]))
+            own = next(metric for metric in names if metric.lower() == name)
+            advice = f"add {cut} to topk, or take" if cut.isdecimal() else "take"
+            return f"needs {cut or 'its number'} in topk, which is {topk}; {advice} {own}@{topk[0]}"
+    with_cut = _has_cut(name)
     if with_cut != bool(at):
         return f"needs a cut, as in {name}@{topk[0]}" if with_cut else "takes no cut"
     return why_no_group(group, values) if group else ""
+
+
+def _has_cut(metric: str) -> bool:
+    return bool(_WITH_CUT & set(metric_information[metric.lower()]))
 
 
 def why_no_group(group: str, values: Mapping[str, Any]) -> str:

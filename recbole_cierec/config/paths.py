@@ -6,16 +6,41 @@ The system refuses such a path late, and with a different exception for each kin
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from recbole_cierec.config.schema.key import Key
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.terminal import shown
 
 LONGEST_TEXT, LONGEST_NAME = 4095, 255  # bytes that Linux takes in a path and in one part of it
 CHECKPOINT = "checkpoint"  # the origin of stored keys, whose files may be needless
 LONGEST_WORD = 128  # of a model's or data set's name, which becomes part of file names
+
+
+def given_path(name: str, value: Any) -> Path:
+    """An argument that is a path.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{name} must be a path, not {shown(value)}")
+    return Path(value)
+
+
+def given_files(name: str, value: Any) -> list[Path]:
+    """An argument that is a path, several, or None.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if value is None or isinstance(value, str | os.PathLike):
+        value = [] if value is None else [value]
+    if not isinstance(value, Iterable) or isinstance(value, Mapping):
+        raise ConfigError(f"{name} must be paths, not {shown(value)}")
+    return [given_path(name, one) for one in value]
 
 
 def check_text(key: str, value: Any, origin: str) -> None:
@@ -58,7 +83,11 @@ def check_path(key: Key, value: Any, origin: str) -> None:
     if key.path == "folder" and os.path.isfile(value):
         raise ConfigError(f"{origin}: '{key.name}' must be a folder, and {value} is a file")
     if key.exists and origin != CHECKPOINT and not os.path.exists(value):
-        either = f"neither {', nor '.join(key.words)}, nor a file" if key.words else "no such file"
+        either = (
+            f"neither {', nor '.join(key.words)}, nor a file"
+            if key.words
+            else f"no such {key.path}"
+        )
         raise ConfigError(f"{origin}: '{key.name}': {value} is {either}")
 
 

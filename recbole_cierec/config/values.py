@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from difflib import SequenceMatcher
 from numbers import Integral, Real
 from types import NoneType
@@ -28,6 +29,17 @@ _WORDS |= {list: "a list", dict: "a mapping", NoneType: "null"}
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 # Keys of RecBole's models whose default is a whole number because they count something.
 _COUNTS = re.compile(r"^(n|num)_|_(size|dim|dimension|num|layers|heads|epochs|steps?|k)$")
+
+
+def given_mapping(name: str, value: Any) -> dict[str, Any]:
+    """A copy of an argument that holds keys and values; empty for None.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(value, Mapping | None):
+        raise ConfigError(f"{name} must be keys with values, not {shown(value)}")
+    return dict(value or {})
 
 
 def check_value(

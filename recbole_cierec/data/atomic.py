@@ -13,6 +13,7 @@ import csv
 import io
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from logging import getLogger
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
@@ -176,7 +177,7 @@ def validate_interactions(
     *,
     path: str | Path = "interactions",
 ) -> None:
-    """Refuse rows without a user, an item or a finite time.
+    """Refuse rows without a user, an item or a finite time; warn of ids with blanks at their ends.
 
     Negative times and times in the far future are valid: only their order counts.
 
@@ -193,12 +194,24 @@ def validate_interactions(
     for field in (uid, iid):
         if field in table:
             cells = table[field]
-            blank = [text for text in pd.unique(cells.dropna()) if not text.strip()]
-            empty = cells.isna() | cells.isin(blank)
+            padded = [text for text in pd.unique(cells.dropna()) if text != text.strip()]
+            empty = cells.isna() | cells.isin([text for text in padded if not text.strip()])
             refuse_rows(path, empty.to_numpy(), f"{field} is empty")
+            if padded:
+                _warn_of_blanks(path, cells, padded)
     if time in table:
         times = pd.to_numeric(table[time], errors="coerce").to_numpy()
         refuse_rows(path, ~np.isfinite(times), f"{time} is not a finite number")
+
+
+def _warn_of_blanks(path: str | Path, cells: pd.Series, padded: list[str]) -> None:
+    rows = cells.isin(padded).to_numpy()
+    first = int(rows.argmax())
+    getLogger().warning(
+        f"{path}, {_place_of_row(path, first)}: {cells.name} {_short(cells.iloc[first])} begins or "
+        f"ends with a blank, as in {rows.sum():,} of {len(rows):,} rows; with it an id is another "
+        "one than without, so remove such blanks"
+    )
 
 
 def split_cells(

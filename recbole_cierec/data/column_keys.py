@@ -48,7 +48,7 @@ class Files:
         return {column: name for name, path in existing for column in self.header(path)}
 
     def check(self, origins: Mapping[str, str]) -> None:
-        """Check all keys that name columns against the headers.
+        """Check that the files exist, and all keys that name columns against the headers.
 
         Args:
             origins: Where the user set each key; a default of ``load_col`` may name missing
@@ -57,10 +57,12 @@ class Files:
         Raises:
             DataError: A file or a column is missing, not loaded or of a wrong type.
         """
+        self._check_exist()
         for key in ("load_col", "unload_col"):
             if key in origins:
                 self._check_chosen(key)
         self._check_parts()
+        self._check_knowledge()
         self._check_content()
         loaded = self._loaded()
         self._check_histories(loaded)
@@ -78,6 +80,17 @@ class Files:
             if isinstance(values, list) != (kind == "token"):
                 form = "a list of those to keep" if kind == "token" else 'an interval, as "[3,5]"'
                 raise DataError(f"val_interval: {column} is {kind}, its value must be {form}")
+
+    def _check_exist(self) -> None:
+        if not self.folder.is_dir():
+            others = [path.name for path in self.folder.parent.glob("*") if path.is_dir()]
+            raise DataError(
+                f"{self.folder}: no such data set folder; put {self.name}.inter there, or set "
+                f"data_path{nearest(self.name, others)}"
+            )
+        for path in self.paths("inter"):
+            if not path.is_file():
+                raise DataError(f"{path}: no such file; check dataset and data_path")
 
     def _check_chosen(self, key: str) -> None:
         for file, columns in (self.config[key] or {}).items():
@@ -100,20 +113,29 @@ class Files:
                     f"features.{modality} {inside}: no such file; correct it, or set data_path"
                 )
         kind = getattr(getattr(config, "model_class", None), "unseen_items", "")
-        given = config["features_file"] or config["features"]
-        reads_pictures = kind in ("picture", "content") and config["use_image"] is not False
         reads_annotations = kind in ("annotations", "content") and not (
             config["use_annotations"] is False
             or not getattr(config.model_class, "use_annotations", True)
         )
         wanted = {
-            "image_path_field": reads_pictures and not given,
+            "image_path_field": reads_pictures(config),
             "annotations_field": reads_annotations,
         }
         (path,) = self.paths("item")
         for key in (key for key, needed in wanted.items() if needed and path.is_file()):
             if config[key] not in self.header(path):
                 raise lacks_column(path, config, key)
+
+    def _check_knowledge(self) -> None:
+        """Refuse a knowledge model without its graph; its defaults load both files."""
+        loaded = self.config["load_col"] or {}
+        for file in ("kg", "link"):
+            (path,) = self.paths(file)
+            if file in loaded and not path.is_file():
+                raise DataError(
+                    f"{path}: no such file; {self.config['model']} needs {self.name}.kg, a graph, "
+                    f"and {self.name}.link, its entity of each item"
+                )
 
     def _check_parts(self) -> None:
         """Refuse parts with different columns: after joining, some would be half empty."""
@@ -194,6 +216,14 @@ class Files:
             f"set load_col: {{{place}: [{', '.join([*loaded, column])}]}}, with the other "
             "files' columns"
         )
+
+
+def reads_pictures(config: Any) -> bool:
+    """Whether the model ranks unseen items by pictures that a network has to read."""
+    kind = getattr(getattr(config, "model_class", None), "unseen_items", "")
+    given = config["features_file"] or config["features"]
+    by_pictures = kind.startswith("picture") or kind == "content"
+    return by_pictures and config["use_image"] is not False and not given
 
 
 def _names(value: Any) -> list[str]:

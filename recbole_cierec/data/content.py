@@ -25,7 +25,7 @@ from recbole_cierec.data.atomic import (
 )
 from recbole_cierec.data.columns import check_header, lacks_column, refuse_padding
 from recbole_cierec.data.parquet import atomic_file
-from recbole_cierec.errors import DataError
+from recbole_cierec.errors import DataError, no_item_named
 from recbole_cierec.files.checkpoint import from_plain, to_plain
 from recbole_cierec.files.digest import array_digest
 from recbole_cierec.files.hashed_choice import chosen, exchanged
@@ -108,6 +108,7 @@ class ItemContent:
             line_of_id.setdefault(token, line)
         lines = [line_of_id.get(token, -1) for token in self.item_ids]
         lines[0] = -1  # the padding item
+        self._check_ids(path, list(line_of_id), lines[1:])
         table: dict[str, list] = {"line": lines}
         if config["features_file"] or config["features"]:
             table["ids"] = frame[id_field].tolist()  # the item of each data line
@@ -117,6 +118,23 @@ class ItemContent:
                 table[field] = [cells[k].strip() if k >= 0 else "" for k in lines]
         self._log_states(path, table, wanted, len(frame) - len(line_of_id))
         return table
+
+    def _check_ids(self, path: Path, ids: list[str], lines: list[int]) -> None:
+        """Refuse a file of other items: content that all items lack trains nothing.
+
+        Args:
+            ids: The items of the file.
+            lines: The line of each item of the data, -1 for none.
+        """
+        absent = [item for item, line in zip(self.item_ids[1:], lines, strict=True) if line < 0]
+        if len(absent) == len(lines):
+            raise no_item_named(str(path), ids, absent[0])
+        if len(absent) > len(lines) / 2:
+            getLogger().warning(
+                f"{path}: {len(absent):,} of the {len(lines):,} items of the data have no row, the "
+                f"first is '{absent[0]}', the first row is of '{ids[0]}'; if the ids are written "
+                "differently, correct them"
+            )
 
     def _log_states(self, path: Path, table: dict, wanted: list[str], repeated: int) -> None:
         items = range(1, self.n_items)

@@ -34,7 +34,7 @@ from recbole_cierec.data.content import ItemContent
 from recbole_cierec.data.fast_interaction import FastInteraction
 from recbole_cierec.data.parquet import as_text_files, atomic_file
 from recbole_cierec.data.recbole_errors import as_data_errors
-from recbole_cierec.errors import DataError, nearest
+from recbole_cierec.errors import DataError
 
 
 class NumberOfToken(UserDict):
@@ -61,12 +61,6 @@ class ContentMixin(DatasetCompat):
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)
-        if not folder.is_dir():
-            others = [path.name for path in folder.parent.glob("*") if path.is_dir()]
-            raise DataError(
-                f"{folder}: no such data set folder; put {token}.inter there, or set data_path"
-                f"{nearest(token, others)}"
-            )
         Files(self.config, folder, token).check(getattr(self.config, "origins", {}))
         with as_text_files(folder, token) as (text_folder, self._behind):
             super()._load_data(token, str(text_folder))

@@ -30,6 +30,7 @@ from recbole_cierec.experiment.spec import (
     merged,
 )
 from recbole_cierec.experiment.summary import far_behind, varied_keys
+from recbole_cierec.start_checks import check_start
 from recbole_cierec.tuning.search import Search as TuningSearch
 
 _SLUG = re.compile(r"[^A-Za-z0-9.=+-]+")
@@ -217,12 +218,16 @@ class Done:
         return self.search(task) if isinstance(task, Search) else self.run(task)
 
 
-def make_plan(experiment: Experiment) -> Plan:
+def make_plan(experiment: Experiment, starts: bool = True) -> Plan:
     """List and check everything.
 
+    Args:
+        experiment: The file.
+        starts: Whether runs may start, whose data and places must then exist.
+
     Raises:
-        UserError: A model, data set, key or range is wrong, models of one table are ranked by
-            different protocols, or no run computes what the report shows; the line names file,
+        UserError: A model, data set, key, place or range is wrong, models of one table are ranked
+            by different protocols, or no run computes what the report shows; the line names file,
             model and data.
     """
     searches: dict[str, Search] = {}
@@ -236,7 +241,7 @@ def make_plan(experiment: Experiment) -> Plan:
         keys = keys_of(experiment, model, dataset, protocol)
         where = f"{experiment.path}: {model.label} on {dataset.name}, {protocol}"
         # One seed for all, as the digest is of what runs of several seeds have in common.
-        config = _config(where, model, dataset.name, {**keys, "seed": 0})
+        config = _config(where, model, dataset.name, {**keys, "seed": 0}, starts)
         configs.append(config)
         others = compared.setdefault((dataset.name, protocol), (model.label, config.compared()))
         _refuse_incomparable(where, config.compared(), *others, varied_keys(experiment))
@@ -292,21 +297,25 @@ def _training_digest(config: Config) -> str:
     return json.dumps(values, sort_keys=True, default=str)
 
 
-def _config(where: str, model: ModelSpec, dataset: str, keys: Keys) -> Config:
+def _config(where: str, model: ModelSpec, dataset: str, keys: Keys, starts: bool) -> Config:
     try:
         config = Config(model.name, dataset, None, {**keys, "show_progress": False})
-        files = Files(config, Path(config["data_path"]), config["dataset"])
-        if all(path.is_file() for path in files.paths("inter")):
-            files.check(config.origins)
+        if starts:
+            _check_run(config)
     except UserError as error:
         raise type(error)(f"{where}: {str(error).removeprefix(f'{CONFIG_DICT}: ')}") from error
     for key in model.keys:
         if key in config.unread:
             raise ConfigError(f"{where}: {config.unread[key].removeprefix(f'{CONFIG_DICT}: ')}")
-    folder = Path(config["data_path"])
-    if config["dataset"] not in (DEMO, "ml-100k") and not folder.is_dir():  # these are made
-        raise ConfigError(f"{where}: {folder}: no such data set folder; set data_path")
     return config
+
+
+def _check_run(config: Config) -> None:
+    """What a run checks at its start."""
+    folder = Path(config["data_path"])
+    if config["dataset"] != DEMO or folder.is_dir():  # else a run makes it
+        Files(config, folder, config["dataset"]).check(config.origins)
+    check_start(config)
 
 
 def _search(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from recbole_cierec.distributed.launch import MOST_PROCESSES
-from recbole_cierec.errors import ConfigError
+from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.experiment.estimate import describe
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Done, Plan, Run, make_plan
@@ -65,17 +65,29 @@ def run_experiment(
         raise ConfigError(f"--workers must be from 0 to {MOST_PROCESSES}, not '{workers}'")
     experiment = read_experiment(file, keys)
     folder = Folder(out or Path("saved", "experiments", experiment.path.stem))
-    plan = make_plan(experiment)
+    plan = make_plan(experiment, starts=not tables)
     text = describe(experiment, plan, read_rows(folder.rows), folder.done(), workers)
     if dry_run:
         nothing = {"rows": [], "failed": [], "text": "", "files": {}}
         return {"plan": text, "folder": folder.path, **nothing}
+    if tables:
+        _refuse_no_rows(plan, folder)
     check_output(folder.rows)
     if not tables:
         _say(text)
         _copy_file(experiment, folder)
         _Runner(experiment, plan, folder).work(workers)
     return {"plan": text, "folder": folder.path, **_results(experiment, plan, folder)}
+
+
+def _refuse_no_rows(plan: Plan, folder: Folder) -> None:
+    done = folder.done()
+    keys = {run.key for run in plan.runs} | {search.key for search in plan.searches}
+    if not keys & (done.runs.keys() | done.searches.keys()):
+        raise DataError(
+            f"{folder.path}: no rows of this experiment in {folder.rows.name}; give the folder of "
+            "its results by --out, or run it without --tables"
+        )
 
 
 def _copy_file(experiment: Experiment, folder: Folder) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from recbole_cierec.config.paths import given_path
 from recbole_cierec.config.properties import properties_dir
+from recbole_cierec.config.values import given_mapping
 from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.errors import ConfigError, nearest
 from recbole_cierec.evaluation.names import LABELS
@@ -133,7 +135,7 @@ def find_file(name: str | Path) -> Path:
     Raises:
         ConfigError: There is neither.
     """
-    path = Path(name)
+    path = given_path("file", name)
     if path.is_file():
         return path
     folder = properties_dir() / "experiments"
@@ -155,7 +157,7 @@ def read_experiment(name: str | Path, given: Mapping[str, Any] | None = None) ->
         ConfigError: A part is missing, unknown or of the wrong kind; the line names it.
     """
     path = find_file(name)
-    return _Reader(path).experiment(read_yaml(path), dict(given or {}))
+    return _Reader(path).experiment(read_yaml(path), given_mapping("keys", given))
 
 
 class _Reader:
@@ -338,13 +340,17 @@ class _Reader:
         return value
 
     def list(self, value: Any, where: str) -> list[Any]:
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list):
             raise self.error(where, f"must be a list, not {shown(value)}")
+        if not value:
+            raise self.error(where, "is empty; list at least one")
         return value
 
     def text(self, value: Any, where: str) -> str:
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str):
             raise self.error(where, f"must be a name, not {shown(value)}")
+        if not value.strip():
+            raise self.error(where, "is empty; give a name")
         return value
 
     def refuse_twice(self, values: Sequence[Any], where: str) -> None:

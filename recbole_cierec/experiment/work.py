@@ -199,6 +199,7 @@ def _search(folder: Folder, search: Search, place: dict[str, Any]) -> Row:
         sampler=budget.sampler,
         pruner=budget.pruner,
         seconds=budget.seconds,
+        capped=True,
     )
     rows = found["rows"]
     return {

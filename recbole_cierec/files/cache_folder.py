@@ -13,11 +13,32 @@ from pathlib import Path
 from recbole_cierec.errors import DataError, OutputError
 from recbole_cierec.files.atomic_write import refuse_other_kinds
 from recbole_cierec.files.leftovers import TEMPORARY, claimed, clear_leftovers
+from recbole_cierec.files.places import why_not_writable
 
-__all__ = ["build_folder", "clear_leftovers"]
+__all__ = ["build_folder", "clear_leftovers", "no_cache", "refuse_unmakable"]
 
 # Errors of a rename to an existing target; some file systems raise others.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+
+
+def refuse_unmakable(cache_dir: Path) -> None:
+    """Refuse, before any work, a cache that does not exist and cannot be made.
+
+    One that exists passes: it may be complete and read-only.
+
+    Raises:
+        DataError: In one line.
+    """
+    if not cache_dir.exists() and (why := why_not_writable(cache_dir)):
+        raise no_cache(cache_dir, why)
+
+
+def no_cache(cache_dir: Path, why: str) -> DataError:
+    """The error for a ``cache_dir`` that cannot be used."""
+    return DataError(
+        f"no picture store can be kept in cache_dir {cache_dir}: {why}; correct that or set "
+        "another cache_dir"
+    )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -145,6 +145,22 @@ def stage_config(config: Config, model: str) -> Config:
     return made
 
 
+def check_stage(config: Config) -> None:
+    """Refuse, before any data are read, what :func:`begin` would refuse of a new run.
+
+    Raises:
+        UserError: The stage has wrong keys, or ``pretrained`` is no checkpoint of its model.
+    """
+    model = stage_model(config)
+    if model is None or config["resume"]:
+        return
+    if config["pretrained"]:
+        path = Path(config["pretrained"])
+        _refuse_other_model(path, peek_checkpoint(path), model)
+    else:
+        stage_config(config, model)
+
+
 def begin(config: Config, dataset: Any, prepare: Callable[..., Any], saved: bool = True) -> Start:
     """Decide where a run begins, and train or read the stage if the model needs one.
 
@@ -265,12 +281,16 @@ def _result_entry(model: str, checkpoint: Path | None, score: float) -> dict[str
 def _from_checkpoint(path: Path, model: str, data: dict[str, str]) -> Start:
     """A start from a checkpoint of the stage's model, trained on the same data."""
     state = read_checkpoint(path)
-    if state["model"] != model:
-        raise CheckpointError(f"{path}: holds model {state['model']}, this run starts from {model}")
+    _refuse_other_model(path, state, model)
     refuse_other_data(path, state, data, "pretrain it on the same")
     stage = _result_entry(model, path, state["best_valid_score"])
     weights = from_plain(state["state_dict"])
     return Start(None, weights, state["data"], str(path), (stage,))
+
+
+def _refuse_other_model(path: Path, state: Mapping[str, Any], model: str) -> None:
+    if state["model"] != model:
+        raise CheckpointError(f"{path}: holds model {state['model']}, this run starts from {model}")
 
 
 def _own_checkpoint(config: Config, model: str) -> str | None:

@@ -48,11 +48,12 @@ def tune(
     Args:
         model: The model's name.
         dataset: The data set's name.
-        trials: Trials in all, those of earlier calls included.
+        trials: Trials in all, those of earlier calls included; fewer than have ended drop none.
         processes: How many trials to run at once. More than one start new processes, so a script
             needs the usual ``if __name__ == "__main__"``.
         **options: More of :class:`recbole_cierec.tuning.search.Search`: ``files``, ``flags``,
-            ``sampler``, ``search``, ``out``, ``name``, ``storage``, ``seconds``, ``pruner``.
+            ``sampler``, ``search``, ``out``, ``name``, ``storage``, ``seconds``, ``pruner``,
+            ``capped``.
 
     Returns:
         ``best`` (its row), ``rows`` (all trials), ``files`` (``yaml``, ``table``, ``rows``),
@@ -70,6 +71,7 @@ def tune(
     study.fill()
     if search.count < int(search.trials):
         _say(f"the ranges of {search.model} hold {search.count} settings; all are tried")
+    search.count = study.total()
     if left := search.left(study):
         _say(f"{left} of {search.count} trials of {search.name} are left; {search.storage}")
         try:

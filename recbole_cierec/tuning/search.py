@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_cierec.config.config import COMMAND_LINE, Config
+from recbole_cierec.config.paths import given_files
 from recbole_cierec.config.schema import PLACE_KEYS
+from recbole_cierec.config.values import given_mapping
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.tuning.ranges import (
     Choice,
@@ -78,10 +80,13 @@ class Search:
         seconds: Processor seconds of all trials after which none starts; None: no limit.
         pruner: Stops trials that validate worse than others at the same epoch: ``median``,
             ``hyperband`` or ``none``. It needs the trials to run in this process.
+        capped: Whether trials that an earlier call with more of them left do not count, so that
+            models are compared by equal budgets.
         base: The configuration of trial 0.
         space: The ranges.
         first: The settings of trial 0, the defaults.
-        count: ``trials``, or how many different settings there are, if that is less.
+        count: ``trials``, or how many different settings there are, if that is less; in
+            :func:`recbole_cierec.tuning.tune` more, if the study has more that have ended.
 
     Raises:
         ConfigError: A key, a value or a range is wrong.
@@ -89,7 +94,7 @@ class Search:
 
     model: str | None
     dataset: str | None
-    files: Sequence[str] = ()
+    files: Sequence[str | Path] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
     trials: int | str = 20
     sampler: str = "random"
@@ -99,6 +104,7 @@ class Search:
     storage: str | Path = ""
     seconds: float | str | None = None
     pruner: str = "none"
+    capped: bool = False
     base: Config = field(init=False, repr=False)
     space: Space = field(init=False, repr=False)
     first: dict[str, Any] = field(init=False, repr=False)
@@ -118,7 +124,9 @@ class Search:
             )
         if "://" in str(self.storage):
             raise ConfigError(f"--storage must be a file, not '{self.storage}'")
-        self.base = Config(self.model, self.dataset, list(self.files), None, dict(self.flags))
+        self.files = given_files("files", self.files)
+        self.flags = given_mapping("flags", self.flags)
+        self.base = Config(self.model, self.dataset, self.files, None, self.flags)
         self.model, self.dataset = self.base.model_spelling, self.base["dataset"]
         self.name = self.name or f"{self.dataset}-{self.base['model']}"
         self.storage = self.storage or Path(self.out, f"{self.name}.journal")
@@ -156,7 +164,9 @@ class Search:
         maximize = bool(base["valid_metric_bigger"])
         if self.pruner != "none":
             settings["pruner"] = self.pruner
-        study = SharedStudy(Path(self.storage), self.name, self.count, settings, maximize)
+        study = SharedStudy(
+            Path(self.storage), self.name, self.count, settings, maximize, self.capped
+        )
         study.prune_by(self.pruner)
         return study
 

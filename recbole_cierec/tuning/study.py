@@ -94,15 +94,23 @@ class SharedStudy:
         count: N, trials in all.
         settings: What defines the study; plain values. They must not change while it lasts.
         maximize: Whether the best score is the highest.
+        capped: Whether trials after the first N are left out even if they have ended.
 
     Raises:
         ConfigError: The storage cannot be opened, or the study was begun with other settings.
     """
 
     def __init__(
-        self, path: Path, name: str, count: int, settings: dict[str, Any], maximize: bool
+        self,
+        path: Path,
+        name: str,
+        count: int,
+        settings: dict[str, Any],
+        maximize: bool,
+        capped: bool = False,
     ) -> None:
         self.path, self.name, self.count, self.maximize = path, name, count, maximize
+        self.capped = capped
         self.settings = json.loads(json.dumps(settings, default=str))
         self._optuna = _optuna()
         self._states = self._optuna.trial.TrialState
@@ -159,11 +167,14 @@ class SharedStudy:
 
     def fill(self) -> None:
         """Enqueue the trials that are missing."""
-        for _ in range(len(self._trials()), self.count):
+        for _ in range(len(self.study.get_trials(deepcopy=False)), self.count):
             self.study.enqueue_trial({})
 
     def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)[: self.count]
+        """The first N, and those after them that a larger N has left."""
+        trials = self.study.get_trials(deepcopy=False)
+        more = [] if self.capped else [t for t in trials[self.count :] if t.state.is_finished()]
+        return [*trials[: self.count], *more]
 
     # ------------------------------------------------------------------------- one trial
 
@@ -278,7 +289,11 @@ class SharedStudy:
 
     def left(self) -> int:
         """How many trials have not ended."""
-        return self.count - sum(trial.state.is_finished() for trial in self._trials())
+        return sum(not trial.state.is_finished() for trial in self._trials())
+
+    def total(self) -> int:
+        """How many trials count, those of an earlier and larger N included."""
+        return len(self._trials())
 
     def best(self, rows: list[Row]) -> Row | None:
         """The row with the best score; the first of equals."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from recbole_cierec.vision.feature_norm import FeatureNorm
 from recbole_cierec.vision.reduced_features import Reduced, ReducedCache
 
 NORM_ROWS = 16384  # rows of features normalised at a time
+_COMPARED_ROWS = 256
 
 
 class FeatureRows:
@@ -77,11 +79,26 @@ class FeatureRows:
 
         return ReducedCache(self.cache_dir, file_digest(file), rows, kind, dimensions).get(compute)
 
+    def _warn_of_equal_rows(self, raw: np.ndarray, used: np.ndarray) -> None:
+        """Warn if no item's features differ from another's; as a rule one block is read."""
+        if len(used) < 2:
+            return
+        first = raw[used[0]]
+        for start in range(0, len(used), _COMPARED_ROWS):
+            if (raw[used[start : start + _COMPARED_ROWS]] != first).any():
+                return
+        getLogger().warning(
+            f"{self._given_path or 'pictures'}: the features of all {len(used):,} items are "
+            f"{'equal' if first.any() else 'zeros'}, so they tell no item from another; check how "
+            "they were made"
+        )
+
     @cached_property
     def features(self) -> Tensor:
         """Normalised features [n_items, D]; zero rows where there are none."""
         raw, rows = self._raw_features
         known = np.flatnonzero(rows >= 0)
+        self._warn_of_equal_rows(raw, rows[known])
         norm, reduced = self.feature_norm, vars(self).pop("_reduced", None)
         if reduced is not None:
             out = torch.zeros(len(rows), reduced.features.shape[1])

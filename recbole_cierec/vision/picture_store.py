@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from recbole_cierec.errors import ConfigError, DataError, PictureError
-from recbole_cierec.files.cache_folder import build_folder, clear_leftovers
+from recbole_cierec.files.cache_folder import build_folder, clear_leftovers, no_cache
 from recbole_cierec.files.digest import stamp_of
 from recbole_cierec.files.locks import one_builder
 from recbole_cierec.terminal import CONSOLE
@@ -146,10 +146,7 @@ def open_store(
         if store is None:
             store = _build_once(job, pool)
     except OSError as error:
-        raise DataError(
-            f"no picture store can be kept in cache_dir {cache_dir}: {error.strerror or error}; "
-            "correct that or set another cache_dir"
-        ) from error
+        raise no_cache(cache_dir, error.strerror or str(error)) from error
     if store is None:
         raise DataError(f"{job.folder} cannot be read back after it was written; check the disk")
     _log(store, job)

@@ -27,10 +27,7 @@ class TimmEncoder:
     source_digest = ""
 
     def __init__(self, name: str, pretrained: bool) -> None:
-        timm, own = _timm(name), name.removeprefix(PREFIX)
-        if ":" in own or not timm.is_model(own):  # a colon would load from a hub or folder
-            near = nearest(own, timm.list_models())
-            raise ConfigError(f"visual_encoder: timm has no network {own!r}{near}")
+        timm = named_timm(name)
         self.name = name
         trunk = _create(timm, name, pretrained)
         self.trunk: nn.Module = trunk
@@ -56,6 +53,19 @@ class TimmEncoder:
             f"visual_encoder {self.name}: its last layer is no map of regions, which models over "
             "regions need; choose another network"
         )
+
+
+def named_timm(name: str) -> Any:
+    """The module timm, which has the network of this name.
+
+    Raises:
+        ConfigError: timm is not installed, or the network is unknown.
+    """
+    timm, own = _timm(name), name.removeprefix(PREFIX)
+    if ":" in own or not timm.is_model(own):  # a colon would load from a hub or folder
+        near = nearest(own, timm.list_models())
+        raise ConfigError(f"visual_encoder: timm has no network {own!r}{near}")
+    return timm
 
 
 def _timm(name: str) -> Any:

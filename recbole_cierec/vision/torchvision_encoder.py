@@ -78,7 +78,7 @@ class TorchvisionEncoder:
     source_digest = ""
 
     def __init__(self, name: str, pretrained: bool) -> None:
-        models, head = _models(name), _head_of(name)
+        models, head = _models(name), head_of(name)
         network = models.get_model(name, weights=None, **_ARGUMENTS.get(name, {}))
         parent, _, attribute = head.path.rpartition(".")
         setattr(network.get_submodule(parent), attribute, head.substitute())
@@ -119,7 +119,12 @@ def _models(name: str) -> Any:
     return models
 
 
-def _head_of(name: str) -> Head:
+def head_of(name: str) -> Head:
+    """Where the network of this name keeps its classifier.
+
+    Raises:
+        ConfigError: torchvision is not installed, or the network is unknown.
+    """
     models = _models(name)
     names = models.list_models(module=models)
     if name not in names:

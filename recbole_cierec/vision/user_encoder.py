@@ -39,7 +39,7 @@ class UserEncoder:
 
     def __init__(self, name: str, pretrained: bool) -> None:
         self.name = name
-        module_class = _load(name)
+        module_class = load_class(name)
         try:
             self.trunk: Any = module_class(pretrained=pretrained)
         except Exception as error:  # the user's code
@@ -61,7 +61,12 @@ class UserEncoder:
         return self.trunk.last_map(pictures)
 
 
-def _load(name: str) -> type[nn.Module]:
+def load_class(name: str) -> type[nn.Module]:
+    """The class of this name.
+
+    Raises:
+        ConfigError: It cannot be imported, or is no ``torch.nn.Module``.
+    """
     path, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:  # as with python -m
         sys.path.append(os.getcwd())

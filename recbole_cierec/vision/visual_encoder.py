@@ -14,9 +14,9 @@ from recbole_cierec.errors import ConfigError
 from recbole_cierec.terminal import reason
 from recbole_cierec.vision.encoder import Encoder
 from recbole_cierec.vision.encoder_weights import fit_weights, read_weights, weights_digest
-from recbole_cierec.vision.timm_encoder import PREFIX, TimmEncoder
-from recbole_cierec.vision.torchvision_encoder import TorchvisionEncoder
-from recbole_cierec.vision.user_encoder import UserEncoder
+from recbole_cierec.vision.timm_encoder import PREFIX, TimmEncoder, named_timm
+from recbole_cierec.vision.torchvision_encoder import TorchvisionEncoder, head_of
+from recbole_cierec.vision.user_encoder import UserEncoder, load_class
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Parts of torchvision and timm that leave out whole paths at random, and where they keep how often.
@@ -246,6 +246,20 @@ class VisualEncoder(nn.Module):
             ) from error
         finally:
             self.train(training)
+
+
+def check_name(name: str) -> None:
+    """Refuse a network that does not exist, without making it.
+
+    Raises:
+        ConfigError: It is unknown, or its library is not installed.
+    """
+    if name.startswith(PREFIX):
+        named_timm(name)
+    elif ":" in name:
+        load_class(name)
+    else:
+        head_of(name)
 
 
 def _make(name: str, pretrained: bool) -> Encoder:

@@ -318,7 +318,22 @@ def test_more_trials_go_on_after_those_that_are_there(data, in_tmp, whole):
     more = search(data, trials=4)["rows"]
     assert more[:2] == first
     assert seen(more) == seen(whole[:4])
-    assert len(search(data, trials=3)["rows"]) == 3  # nothing to do
+
+
+def test_fewer_trials_than_have_ended_drop_none_except_in_an_equal_budget(
+    data, in_tmp, monkeypatch
+):
+    asked = fake(monkeypatch, lambda settings: -settings["learning_rate"])
+    before = search(data, trials=5)
+    files = {key: path.read_text() for key, path in before["files"].items()}
+    after = search(data, trials=1)
+    assert after["best"] == before["best"]
+    assert after["best"]["trial"] > 0
+    assert after["rows"] == before["rows"]
+    assert len(asked) == 5
+    assert {key: path.read_text() for key, path in after["files"].items()} == files
+    capped = search(data, trials=2, capped=True)
+    assert [row["trial"] for row in capped["rows"]] == [0, 1]
 
 
 @pytest.mark.parametrize("error", [SystemExit(143), KeyboardInterrupt(), DataError("gone")])

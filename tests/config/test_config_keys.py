@@ -158,10 +158,32 @@ def test_values_get_the_type_of_their_key(key, text, value):
         ("learner", "adamw", "'learner' must be one of adam, "),
         ("metrics", "[Recal]", "there is no metric 'Recal'; did you mean 'recall'?"),
         ("metrics", "[]", "'metrics' names no metric"),
-        ("metrics", "[Recall, AUC]", "can not be used at the same time"),
+        (
+            "metrics",
+            "[Recall, AUC]",
+            "command line: 'metrics' names Recall, which rank items, and AUC, which",
+        ),
+        ("metrics", "AUC", "command line: 'metrics' AUC compare scores with labels, and mode full"),
+        (
+            "metrics",
+            "NDCG",
+            "command line: the default valid_metric 'Recall@10' is not among the metrics NDCG; "
+            "add it to metrics, or take NDCG@10",
+        ),
+        (
+            "topk",
+            "5",
+            "command line: the default valid_metric 'Recall@10' needs 10 in topk, which is [5]; "
+            "add 10 to topk, or take Recall@5",
+        ),
         ("topk", "[0]", "'topk' must be whole numbers above 0, not [0]"),
         ("topk", "ten", "'topk' must be a whole number or a list, not 'ten'"),
-        ("valid_metric", "Recall@5", "valid_metric 'Recall@5' needs 5 in topk"),
+        (
+            "valid_metric",
+            "ndcg@5",
+            "command line: valid_metric 'ndcg@5' needs 5 in topk, which is [10, 20]; add 5 to topk,"
+            " or take NDCG@10",
+        ),
         ("valid_metric", "MRR@10", "valid_metric 'MRR@10' is not among the metrics"),
         ("eval_args", "full", "'eval_args' must be a mapping, not 'full'"),
         ("eval_args", "{mod: full}", "unknown key 'mod' in eval_args; did you mean 'mode'?"),

@@ -116,6 +116,70 @@ def test_declared_states_are_masks_and_are_counted_in_the_log(tiny, caplog):
     assert with_picture == ids.keys() - {"[PAD]", "i39"}  # features_file has a row for i37
 
 
+def with_other_ids(folder: Path, source: Path, first: int) -> str:
+    """The tiny data with a prefix before the ids of tiny.item from a row on."""
+    home = folder / "others" / "tiny"
+    shutil.copytree(source / "tiny", home)
+    head, *rows = (home / "tiny.item").read_text().splitlines()
+    rows = [*rows[:first], *(f"item-{row}" for row in rows[first:])]
+    (home / "tiny.item").write_text("\n".join([head, *rows]) + "\n")
+    return str(home.parent)
+
+
+def test_an_item_file_of_other_items_is_refused_where_it_is_read(tiny, tiny_folder, in_tmp):
+    folder = with_other_ids(in_tmp, tiny_folder, 0)
+    content = dataset_of("CIERec", tiny(data_path=folder))[1].content
+    with pytest.raises(DataError, match=r"tiny\.item: none of its 39 ids is an item .*'item-i0'"):
+        _ = content.tokens
+    run("MF", "tiny", config_dict=tiny(data_path=folder, epochs=1))  # a model of ids alone
+
+
+@pytest.mark.parametrize(("same", "warned"), [(10, True), (30, False)])
+def test_an_item_file_that_lacks_most_items_is_warned_about(
+    tiny, tiny_folder, in_tmp, caplog, same, warned
+):
+    folder = with_other_ids(in_tmp, tiny_folder, same)
+    _ = dataset_of("CIERec", tiny(data_path=folder))[1].content.tokens
+    lines = [r.getMessage() for r in caplog.records if "have no row" in r.getMessage()]
+    assert len(lines) == warned
+    assert not warned or "30 of the 40 items" in lines[0]
+
+
+@pytest.mark.parametrize(("value", "word"), [(0, "zeros"), (0.5, "equal")])
+def test_features_that_are_all_equal_are_warned_about(tiny, in_tmp, caplog, value, word):
+    np.save("same.npy", np.full((39, 6), value, dtype="float32"))
+    keys = tiny(features_file="same.npy", feature_norm="standard")
+    features = pictures_of(dataset_of("VBPR", keys)[1].content).features
+    (line,) = [r.getMessage() for r in caplog.records if "tell no item" in r.getMessage()]
+    assert line.startswith(f"same.npy: the features of all 39 items are {word}")
+    assert torch.isfinite(features).all()
+    caplog.clear()
+    _ = pictures_of(dataset_of("VBPR", tiny())[1].content).features
+    assert "tell no item" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "old", "new"), [("user_id", "u3", "u3 "), ("item_id", "i5", " i5")]
+)
+def test_blanks_around_an_id_are_warned_about_once(
+    tiny, tiny_folder, in_tmp, caplog, field, old, new
+):
+    home = in_tmp / "blanks" / "tiny"
+    shutil.copytree(tiny_folder / "tiny", home)
+    text = (home / "tiny.inter").read_text()
+    changed = "\n".join(
+        "\t".join(new if cell == old else cell for cell in line.split("\t"))
+        for line in text.split("\n")
+    )
+    (home / "tiny.inter").write_text(changed)
+    dataset = dataset_of("MF", tiny(data_path=str(home.parent)))[1]
+    count = changed.count(new)
+    row = next(k for k, line in enumerate(changed.split("\n"), 1) if new in line)
+    (line,) = [r.getMessage() for r in caplog.records if "blank" in r.getMessage()]
+    assert f"tiny.inter, line {row}: {field} {new!r} begins or ends with a blank" in line
+    assert f"as in {count} of {len(dataset.inter_feat)} rows" in line
+
+
 def test_features_belong_to_the_item_of_their_line(tiny, tiny_folder):
     _, dataset = dataset_of("CIERec", tiny(feature_norm="none"))
     rows = np.load(tiny_folder / "tiny" / "features.npy")
@@ -286,7 +350,7 @@ def test_what_is_missing_is_named_before_data_are_read(tiny, keys, words, monkey
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("KGAT", ["KGAT", "tiny.kg", "not found"]),
+        ("KGAT", ["KGAT", "tiny.kg", "no such file"]),
         ("GRU4RecKG", ["GRU4RecKG", "tiny.ent", "not found"]),
         ("SASRecF", ["selected_features", "class", "tiny.item", "load_col"]),
         ("S3Rec", ["item_attribute", "class", "load_col"]),

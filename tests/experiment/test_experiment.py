@@ -235,6 +235,8 @@ def test_a_fixed_key_is_not_searched_and_seconds_end_a_search(data, in_tmp):
     assert {row["keys"]["learning_rate"] for row in rows} == {0.05}
     experiment(data, models=models, search={"trials": 2})
     assert read_rows(Path("out/searches.jsonl"))[-1]["trials"] == 2, "a new budget continues it"
+    experiment(data, models=models, search={"trials": 1})
+    assert read_rows(Path("out/searches.jsonl"))[-1]["trials"] == 1, "a lower one is no advantage"
 
 
 def test_hopeless_trials_are_stopped(data, in_tmp):
@@ -274,7 +276,11 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
     ("parts", "words"),
     [
         ({"modles": []}, ["unknown key 'modles'", "did you mean 'models'"]),
-        ({"models": []}, ["models: must be a list"]),
+        ({"models": []}, ["e.yaml: models: is empty; list at least one"]),
+        ({"models": "MF"}, ["models: must be a list, not 'MF'"]),
+        ({"seeds": []}, ["seeds: is empty"]),
+        ({"report": {"metrics": []}}, ["report: metrics: is empty"]),
+        ({"models": [{"name": ""}]}, ["models[0]: name: is empty; give a name"]),
         ({"models": ["MV"]}, ["MV on tastes, default", "model 'MV' is not known"]),
         ({"models": [{"name": "MF", "kesy": {}}]}, ["models[0]: unknown key 'kesy'", "'keys'"]),
         (
@@ -314,6 +320,28 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
                 "for BPR; one table cannot hold both",
             ],
         ),
+        (
+            {"models": ["VBPR"], "overrides": {"visual_encoder": "resnet19"}},
+            ["VBPR on tastes, default: visual_encoder", "did you mean 'resnet18'?"],
+        ),
+        ({"overrides": {"image_dir": "nowhere"}}, ["'image_dir': nowhere is no such folder"]),
+        (
+            {"models": ["VBPR"], "overrides": {"cache_dir": "e.yaml/cache"}},
+            ["cache_dir e.yaml/cache: Not a directory; correct that"],
+        ),
+        (
+            {"models": [{"name": "AMF", "keys": {"pretrained": "nofile.pth"}}]},
+            ["AMF on tastes, default: nofile.pth: no such checkpoint"],
+        ),
+        (
+            {"models": [{"name": "AMF", "keys": {"pretrain": {"loss_": 1}}}]},
+            ["AMF starts from MF", "unknown key 'loss_'"],
+        ),
+        ({"models": ["KGAT"]}, ["tastes.kg: no such file; KGAT needs"]),
+        (
+            {"protocols": {"x": {"eval_args": {"split": {"RS": [1, 0, 0]}}}}},
+            ["MF on tastes, x: eval_args.split {'RS': [1, 0, 0]} leaves a part empty"],
+        ),
         ({"overrides": {"epochs": "many"}}, ["'epochs' must be a whole number"]),
         ({"overrides": {"checkpoint_dir": "x"}}, ["checkpoint_dir", "set by the experiment"]),
     ],
@@ -325,6 +353,29 @@ def test_a_wrong_file_is_one_line_before_anything_starts(data, in_tmp, capsys, p
     assert said.startswith("error: e.yaml: ")
     assert all(word in said for word in words), said
     assert not Path("out").exists()
+
+
+def test_a_working_folder_that_takes_no_log_is_one_line_before_anything_starts(
+    data, in_tmp, capsys
+):
+    Path("log_tensorboard").write_text("")
+    assert command.main([str(write(data)), "--dry-run"]) == 2
+    assert "log_tensorboard: the log cannot be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_tables_of_a_folder_without_rows_are_one_line_and_make_no_folder(data, in_tmp, capsys):
+    assert command.main([str(write(data)), "--out=none", "--tables"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "none: no rows of this experiment" in said
+    assert not Path("none").exists()
+
+
+def test_tables_are_written_again_where_the_data_are_not(data, in_tmp, capsys):
+    experiment(data, seeds=[1])
+    file = write(data, seeds=[1], datasets=[{"name": "tastes", "data_path": "gone"}])
+    assert command.main([str(file), "--out=out", "--tables"]) == 0
+    assert "MF" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

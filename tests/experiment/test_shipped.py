@@ -26,6 +26,9 @@ PLANS |= {name: (count, 0) for name, count in QUESTIONS.items()}
 PLANS |= {"content-prior": (150, 0), "hm-week": (620, 24), "ml-100k-posters": (372, 30)}
 
 
+HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
+
+
 def test_all_are_known():
     assert {path.stem for path in (properties_dir() / "experiments").glob("*.yaml")} == set(PLANS)
 
@@ -34,6 +37,7 @@ def test_all_are_known():
 def test_every_model_and_key_is_accepted(name, in_tmp):
     for folder in ("hm-week", "ml-100k-posters"):
         (in_tmp / folder).mkdir()
+        (in_tmp / folder / f"{folder}.inter").write_text(HEADER)
     experiment = read_experiment(name)
     if any(dataset.name != "demo" for dataset in experiment.datasets):
         experiment = read_experiment(name, {"data_path": str(in_tmp)})
@@ -61,6 +65,7 @@ def test_both_main_results_have_the_same_models_and_full_trains_nothing(in_tmp):
     assert [(m.label, m.keys) for m in one.models] == [(m.label, m.keys) for m in two.models]
     assert one.protocols == two.protocols
     (in_tmp / "hm-week").mkdir()
+    (in_tmp / "hm-week" / "hm-week.inter").write_text(HEADER)
     few = [model for model in one.models if model.label in ("Pop", "VBPR, softmax")]
     plan = make_plan(type(one)(**{**vars(one), "models": tuple(few), "given": {"data_path": "."}}))
     assert [run.protocol for run in plan.runs if run.leader is not None] == ["full"] * 10

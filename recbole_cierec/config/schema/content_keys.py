@@ -29,6 +29,7 @@ KEYS = (
         role=Role.PLACE,
         path="folder",
         in_use=True,
+        exists=True,
     ),
     Key(
         "cache_dir",
