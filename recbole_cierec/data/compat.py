@@ -17,6 +17,8 @@ from recbole_cierec.data.atomic import (
     validate_interactions,
 )
 from recbole_cierec.data.columns import check_header, refuse_padding
+from recbole_cierec.data.parquet import atomic_file
+from recbole_cierec.errors import DataError
 
 if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they use
     from recbole.data.dataset import Dataset as _Base
@@ -60,6 +62,15 @@ class FeatureFrame(pd.DataFrame):
 
 class DatasetCompat(_Base):
     """For ``recbole.data.dataset.Dataset`` and its subclasses."""
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        """Report a missing .inter file as a DataError."""
+        parts = self.benchmark_filename_list
+        names = [f"{token}.{part}.inter" for part in parts] if parts else [f"{token}.inter"]
+        for path in (atomic_file(Path(self.dataset_path, name)) for name in names):
+            if not path.is_file():
+                raise DataError(f"{path}: no such file; check dataset and data_path")
+        super()._load_inter_feat(token, dataset_path)
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
         """Read one atomic file and record the types, sources and lengths of its columns.
