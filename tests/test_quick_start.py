@@ -16,6 +16,9 @@ from recbole_cierec import load, run, run_experiment, tune
 from recbole_cierec.config.config import Config
 from recbole_cierec.errors import CheckpointError, ConfigError, DataError, UserError
 from recbole_cierec.quick_start import prepare
+from recbole_cierec.report.write import report
+from recbole_cierec.serving.export import export
+from recbole_cierec.serving.recommend import recommend
 from recbole_cierec.start_checks import check_start
 
 MODELS = ["BPR", "LightGCN", "NeuMF", "ItemKNN", "Pop", "MultiVAE", "SASRec", "FM", "MF", "CIERec"]
@@ -238,6 +241,9 @@ def test_the_check_of_a_cache_makes_no_folder(tiny):
         (lambda: run("MF", "tiny", config_file_list=[5]), "config_file_list must be a path, not 5"),
         (lambda: Config("MF", "tiny", {"epochs": 1}), "config_file_list must be paths"),
         (lambda: load(None), "checkpoint must be a path, not None"),
+        (lambda: recommend(None), "checkpoint must be a path, not None"),
+        (lambda: export(None, "a"), "checkpoint must be a path, not None"),
+        (lambda: report(None), "checkpoint must be a path, not None"),
         (lambda: tune("MF", "tiny", flags=[1]), "flags must be keys with values"),
         (lambda: run_experiment(None), "file must be a path, not None"),
         (lambda: run_experiment("demo", keys=[1]), "keys must be keys with values"),

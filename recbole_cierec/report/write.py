@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_cierec.compat.optional_packages import require
+from recbole_cierec.config.paths import given_path
 from recbole_cierec.files.atomic_write import check_folder, check_output, replacing
 from recbole_cierec.report.blocks import Page
 from recbole_cierec.report.source import Source
@@ -52,14 +53,14 @@ def report(
     folder = page_file.with_name(f"{page_file.stem}-figures") if figures is None else Path(figures)
     check_format(page_file, (".html",))
     check_folder(folder)
-    check_output(page_file, inputs=(Path(path) for path in (checkpoint, other) if path))
-    sources = [
-        Source.open(Path(path), config_dict, cmd_line) for path in (checkpoint, other) if path
-    ]
+    given = [checkpoint] if other is None else [checkpoint, other]
+    runs = [given_path("checkpoint", path) for path in given]
+    check_output(page_file, inputs=runs)
+    sources = [Source.open(path, config_dict, cmd_line) for path in runs]
     # The drawing packages take a second to import.
     from recbole_cierec.report.pages import one_run, two_runs
 
-    page = two_runs((sources[0], sources[1])) if other else one_run(sources[0])
+    page = one_run(*sources) if other is None else two_runs((sources[0], sources[1]))
     for figure in page.figures():
         for ending, content in figure.files.items():
             _write(folder / f"{figure.name}{ending}", content)

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recbole_cierec.config.paths import given_path
 from recbole_cierec.errors import OutputError
 from recbole_cierec.files.atomic_write import check_folder
 from recbole_cierec.files.cache_folder import build_folder
@@ -80,7 +81,7 @@ def export(
     """
     folder = Path(out)
     _refuse_other(folder)
-    trained = load_trained(Path(checkpoint), config_dict, cmd_line)
+    trained = load_trained(given_path("checkpoint", checkpoint), config_dict, cmd_line)
     vectors = vectors_of(trained)
     with build_folder(folder, key="--out") as work:
         weights = {k: v.detach().cpu().contiguous().clone() for k, v in _weights(trained).items()}

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from recbole_cierec.config.paths import given_path
 from recbole_cierec.distributed.launch import launch
 from recbole_cierec.distributed.world import wait_for_all, world
 from recbole_cierec.errors import ConfigError
@@ -101,7 +102,7 @@ def recommend(
     if new_features and not new_items:
         raise ConfigError("new_features belongs to new_items, which is not given")
     request = Request(
-        checkpoint=Path(checkpoint),
+        checkpoint=given_path("checkpoint", checkpoint),
         users=ids,
         topk=topk,
         out=_path(out),
