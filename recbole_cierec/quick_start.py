@@ -31,10 +31,10 @@ from recbole_cierec.evaluation.per_user import save_per_user
 from recbole_cierec.files.checkpoint import fitting, from_plain, read_checkpoint
 from recbole_cierec.logs import run_log
 from recbole_cierec.registry import get_model_class
-from recbole_cierec.start_checks import check_start
 from recbole_cierec.terminal import CONSOLE, RESULT
 from recbole_cierec.trainer.checkpoint_folder import check_writable
 from recbole_cierec.trainer.resuming import check_resume, data_of, refuse_other_data
+from recbole_cierec.trainer.start_checks import check_start
 from recbole_cierec.trainer.trainer_class import get_trainer_class
 from recbole_cierec.trainer.warm_start_stages import begin
 
@@ -277,7 +277,7 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None, announce: b
         The job, ready to train.
 
     Raises:
-        UserError: As for :func:`recbole_cierec.start_checks.check_start`, before any work.
+        UserError: As for :func:`recbole_cierec.trainer.start_checks.check_start`, before any work.
     """
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.data.sampling import prepare as prepare_data

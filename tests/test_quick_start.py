@@ -19,7 +19,7 @@ from recbole_cierec.quick_start import prepare
 from recbole_cierec.report.write import report
 from recbole_cierec.serving.export import export
 from recbole_cierec.serving.recommend import recommend
-from recbole_cierec.start_checks import check_start
+from recbole_cierec.trainer.start_checks import check_start
 
 MODELS = ["BPR", "LightGCN", "NeuMF", "ItemKNN", "Pop", "MultiVAE", "SASRec", "FM", "MF", "CIERec"]
 SMALL = {"mlp_hidden_size": [8], "hidden_size": 8, "inner_size": 8, "latent_dimension": 4}

@@ -48,7 +48,7 @@ def extract_one(shard: Shard, **arguments: Any) -> None:
 def _extract(config: Any, shard: Shard) -> None:
     from recbole_cierec.data.dataset import create_dataset
     from recbole_cierec.registry import get_model_class
-    from recbole_cierec.start_checks import check_pictures
+    from recbole_cierec.trainer.start_checks import check_pictures
     from recbole_cierec.vision.item_pictures import pictures_of
 
     check_pictures(config)

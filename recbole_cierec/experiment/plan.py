@@ -30,7 +30,7 @@ from recbole_cierec.experiment.spec import (
     merged,
 )
 from recbole_cierec.experiment.summary import far_behind, varied_keys
-from recbole_cierec.start_checks import check_start
+from recbole_cierec.trainer.start_checks import check_start
 from recbole_cierec.tuning.search import Search as TuningSearch
 
 _SLUG = re.compile(r"[^A-Za-z0-9.=+-]+")
