@@ -174,7 +174,7 @@ class NewItems:
             )
 
     def _refuse_columns(self, content: ItemContent) -> None:
-        """Refuse columns that neither the keys nor NAME.item name: a misspelt one says nothing."""
+        """Refuse misspelt columns, which say nothing; others that nothing reads do no harm."""
         config = content.config
         fields = ("ITEM_ID_FIELD", "image_path_field", "annotations_field", "category_field")
         known = {"id", "item_id"} | {config[key] for key in fields if config[key]}
@@ -183,8 +183,7 @@ class NewItems:
                 atomic_file(content.folder / f"{config['dataset']}.item"), **format_of(config)
             ).keys()
         for name in self.cells if self.lines else ():
-            if name not in known:
-                hint = nearest(name, known) or f"; known are {', '.join(sorted(known))}"
+            if name not in known and (hint := nearest(name, known)):
                 raise DataError(f"{self.source}: unknown column '{name}'{hint}")
 
     def _refuse_empty(self, content: ExtendedContent) -> None:

@@ -248,7 +248,7 @@ def test_models_without_content_refuse_in_one_line(two_worlds, name):
         ("item_id;image_path\na;b,c\n", DataError, r"x\.csv, line 1: .* by ';', not ','"),
         ("item_id,image_path\na,caf\udce9\n", DataError, "line 2: byte 0xe9 is not UTF-8; save"),
         ("id,imagepath\na,b.png\n", DataError, "column 'imagepath'; did you mean 'image_path'"),
-        ("id,zzzzz\na,b\n", DataError, "unknown column 'zzzzz'; known are annotations, id, "),
+        ("id,zzzzz\na,b\n", DataError, "item 'a': VBPR scores new items by picture"),
         (
             "id,annotations\na,t1\n",
             DataError,
@@ -287,9 +287,9 @@ def test_a_bad_picture_of_a_new_item_is_what_bad_image_says(pictured, caplog, na
     Image.new("RGB", (32, 32), (128, 128, 128)).save("grey.png")
     Path("bad.png").write_bytes(b"no picture")
     Path("new.csv").write_text(
-        "item_id,image_path,annotations\n"
-        f"bad,bad.png,t1\nlike,{'' if policy == 'skip' else 'grey.png'},t1\n"
-        f"good,{(home / 'images' / '7.png').resolve()},t1\n"
+        "item_id,image_path,annotations,zzz\n"  # which nothing reads
+        f"bad,bad.png,t1,0\nlike,{'' if policy == 'skip' else 'grey.png'},t1,0\n"
+        f"good,{(home / 'images' / '7.png').resolve()},t1,0\n"
     )
     checkpoint = run(name, "tiny", config_dict=keys)["checkpoint"]
     with caplog.at_level("WARNING"):
