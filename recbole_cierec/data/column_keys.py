@@ -14,7 +14,7 @@ from recbole.utils import ModelType
 
 from recbole_cierec.config.schema import KEYS
 from recbole_cierec.data.atomic import TYPES, format_of, read_header
-from recbole_cierec.data.columns import ROLES, lacks_column
+from recbole_cierec.data.columns import ROLES, lacks_column, refuse_missing
 from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import DataError, nearest
 
@@ -88,9 +88,7 @@ class Files:
                 f"{self.folder}: no such data set folder; put {self.name}.inter there, or set "
                 f"data_path{nearest(self.name, others)}"
             )
-        for path in self.paths("inter"):
-            if not path.is_file():
-                raise DataError(f"{path}: no such file; check dataset and data_path")
+        refuse_missing(self.paths("inter"))
 
     def _check_chosen(self, key: str) -> None:
         for file, columns in (self.config[key] or {}).items():

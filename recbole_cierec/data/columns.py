@@ -132,6 +132,17 @@ def refuse_padding(
         refuse_rows(path, held, f"{name} holds {PADDING}, RecBole's name of its padding")
 
 
+def refuse_missing(paths: Iterable[Path]) -> None:
+    """Refuse files of interactions that do not exist.
+
+    Raises:
+        DataError: Names the first.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; check dataset and data_path")
+
+
 def lacks_column(path: Path, config: Any, key: str) -> DataError:
     """The error for a file without the column of content that ``key`` names."""
     return DataError(

@@ -16,9 +16,8 @@ from recbole_cierec.data.atomic import (
     split_cells,
     validate_interactions,
 )
-from recbole_cierec.data.columns import check_header, refuse_padding
+from recbole_cierec.data.columns import check_header, refuse_missing, refuse_padding
 from recbole_cierec.data.parquet import atomic_file
-from recbole_cierec.errors import DataError
 
 if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they use
     from recbole.data.dataset import Dataset as _Base
@@ -67,9 +66,7 @@ class DatasetCompat(_Base):
         """Report a missing .inter file as a DataError."""
         parts = self.benchmark_filename_list
         names = [f"{token}.{part}.inter" for part in parts] if parts else [f"{token}.inter"]
-        for path in (atomic_file(Path(self.dataset_path, name)) for name in names):
-            if not path.is_file():
-                raise DataError(f"{path}: no such file; check dataset and data_path")
+        refuse_missing(atomic_file(Path(self.dataset_path, name)) for name in names)
         super()._load_inter_feat(token, dataset_path)
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
