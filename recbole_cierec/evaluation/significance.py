@@ -238,8 +238,15 @@ def significance_table(runs: list[UserResults], base: UserResults, metrics: list
 
 
 def p_text(p: float) -> str:
-    """A p-value with two digits; ``-`` where there is nothing to test with."""
-    return "-" if np.isnan(p) else f"{p:.2g}"
+    """A p-value with two digits; ``-`` where there is nothing to test with.
+
+    >>> p_text(0.0312), p_text(2e-31), p_text(np.nan)
+    ('0.031', '<0.0001', '-')
+    """
+    if np.isnan(p):
+        return "-"
+    # The tests' normal approximations say nothing about smaller values.
+    return "<0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def holm_of_known(p_values: Sequence[float]) -> list[float]:

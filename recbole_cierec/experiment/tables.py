@@ -104,14 +104,15 @@ def spread(cell: Cell, digits: int) -> str:
 
 def costs(rows: Sequence[Row]) -> list[str]:
     """Means over seeds; a resumed run's seconds are those of its last part and do not count."""
-    whole = [row for row in rows if not row.get("resumed")] or list(rows)
+    whole = [row for row in rows if not row.get("resumed")]
     epochs = [str(round(float(np.mean([row["epochs"] for row in rows]))))]
     if any(row["epoch_cap"] for row in rows):
         epochs[0] += "*"
-    each = np.mean([row["seconds"]["fit_cpu"] / max(row["epochs"], 1) for row in whole])
-    test = np.mean([row["seconds"]["evaluate_cpu"] for row in whole])
+    each = [row["seconds"]["fit_cpu"] / max(row["epochs"], 1) for row in whole]
+    test = np.mean([row["seconds"]["evaluate_cpu"] for row in rows])
     peak = [row["peak_mib"] for row in rows if row.get("peak_mib")]
-    return [*epochs, f"{each:.2f}", f"{test:.1f}", str(max(peak)) if peak else "-"]
+    mean = f"{np.mean(each):.2f}" if each else "-"
+    return [*epochs, mean, f"{test:.1f}", str(max(peak)) if peak else "-"]
 
 
 def user_table(block: Block, digits: int, escape: Any = str) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.evaluation.names import LABELS, join_name
 from recbole_cierec.evaluation.per_user import UserResults
-from recbole_cierec.evaluation.significance import compare, paired
+from recbole_cierec.evaluation.significance import compare, p_text, paired
 from recbole_cierec.report.bars import metric_names
 from recbole_cierec.report.blocks import Card, Figure, Figures, Note, Section, Table
 from recbole_cierec.report.curves import best_curves
@@ -130,7 +130,7 @@ def metrics_section(pair: Pair) -> Section:
     section.parts.append(Figures([*figures, *([curve] if curve else [])]))
     cells = [
         [f"{r.metric}, {LABELS[r.group]}", number(r.a), number(r.b), number(r.mean, True),
-         f"{number(r.low, True)} to {number(r.high, True)}", f"{r.p:.2g}", f"{r.users:,}"]
+         f"{number(r.low, True)} to {number(r.high, True)}", p_text(r.p), f"{r.users:,}"]
         for r in rows
     ]  # fmt: skip
     head = ["metric, group", "A", "B", "B less A", "95 % interval", "p", "users"]

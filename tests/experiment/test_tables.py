@@ -134,6 +134,8 @@ def test_the_best_is_bold_and_the_second_underlined(block):
 def test_costs_leave_out_resumed_runs_and_mark_the_limit(block):
     assert tables.costs(block.rows["B"]) == ["12*", "1.00", "1.0", "503"]  # 10/10, 11/11, 12/12
     assert tables.costs(block.rows["B"][1:])[0] == "12"
+    resumed = [row for row in block.rows["B"] if row["resumed"]]
+    assert tables.costs(resumed)[1] == "-"
 
 
 def test_latex_is_whole_and_escaped(block):
