@@ -136,6 +136,9 @@ def _rename(space: Workspace, key: str, path: Path, number_column: str) -> None:
         what=f"a mapping of MMRec with the raw ids and {number_column}",
         separator=separator,
     )
+    twice = f"SELECT number FROM {key}_names GROUP BY number HAVING count(DISTINCT raw) > 1"
+    if (number := space.value(f"SELECT min(number) FROM ({twice})")) is not None:
+        raise DataError(f"{path}: {number[:60]!r} in {number_column} has two raw ids")
     tables = ("interactions", "items") if key == "item_id" else ("interactions",)
     lost = f"FROM interactions ANTI JOIN {key}_names ON number = {key}"
     if count := space.value(f"SELECT count(DISTINCT {key}) {lost}"):
@@ -144,5 +147,6 @@ def _rename(space: Workspace, key: str, path: Path, number_column: str) -> None:
     for table in tables:
         space.run(
             f"CREATE OR REPLACE TABLE {table} AS SELECT {table}.* REPLACE (raw AS {key}) "
-            f"FROM {table} JOIN {key}_names ON number = {key} ORDER BY {table}.rowid"
+            f"FROM {table} JOIN (SELECT DISTINCT number, raw FROM {key}_names) "
+            f"ON number = {key} ORDER BY {table}.rowid"
         )

@@ -79,6 +79,7 @@ class Workspace:
             "autoinstall_known_extensions": False,
         }
         self.con = duckdb.connect(str(temp / "work.duckdb"), config=settings)
+        self.con.execute("SET TimeZone = 'UTC'")  # of dates without a zone; else the machine's
         # Without it DuckDB does not track a statement's progress; tqdm draws the bar.
         self.con.execute("SET enable_progress_bar = true")
         self.con.execute("SET enable_progress_bar_print = false")

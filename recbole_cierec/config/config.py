@@ -404,12 +404,19 @@ class Config(ConfigCompat, RecBoleConfig):
         """The keys that two runs must have in common to be compared over users, with values."""
         return {name: self[name] for name, key in KEYS.items() if key.compared}
 
+    def decisive(self) -> dict[str, Any]:
+        """All keys that decide the result, with values."""
+        values = {k: v for k, v in self.final_config_dict.items() if k not in PLACE_KEYS}
+        if values["candidates_file"] is None:
+            del values["candidates_file"]  # digests of earlier runs are without it
+        return values
+
     def digest(self) -> str:
         """A short hash of all that decides the result, to distinguish runs.
 
         Returns:
-            12 hexadecimal digits; paths, devices and log settings have no influence.
+            12 hexadecimal digits; devices, log settings and the folders of a run have no
+            influence. Of a file its path counts, not its content.
         """
-        values = {k: v for k, v in self.final_config_dict.items() if k not in PLACE_KEYS}
-        text = json.dumps(values, sort_keys=True, default=str)
+        text = json.dumps(self.decisive(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]

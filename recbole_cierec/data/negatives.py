@@ -56,9 +56,17 @@ class UsedPairs:
 
 
 def _sorted_pairs(used: np.ndarray, n_items: int) -> np.ndarray:
+    users, items = _flat(used)
+    return np.sort(users * n_items + items)
+
+
+def _flat(used: np.ndarray | UsedItems) -> tuple[np.ndarray, np.ndarray]:
+    """User and item of each pair."""
+    if isinstance(used, UsedItems):
+        return np.divmod(used.pairs, used.n_items)
     lengths = _lengths(used)
     items = np.fromiter(chain.from_iterable(used), np.int64, int(lengths.sum()))
-    return np.sort(np.repeat(np.arange(len(used)), lengths) * n_items + items)
+    return np.repeat(np.arange(len(used)), lengths), items
 
 
 def _lengths(used: np.ndarray | UsedItems) -> np.ndarray:
@@ -163,10 +171,5 @@ def refuse_endless(sampler: Any, name: str, seen: np.ndarray | None = None) -> N
 
 def _used_among(used: np.ndarray | UsedItems, drawn: np.ndarray) -> np.ndarray:
     """Number of items [n_users] of each user among those that are drawn."""
-    if isinstance(used, UsedItems):
-        users, items = np.divmod(used.pairs, used.n_items)
-        return np.bincount(users[drawn[items]], minlength=len(used))
-    lengths = _lengths(used)
-    items = np.fromiter(chain.from_iterable(used), np.int64, int(lengths.sum()))
-    users = np.repeat(np.arange(len(used)), lengths)
+    users, items = _flat(used)
     return np.bincount(users[drawn[items]], minlength=len(used))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any
 
 from recbole_cierec.config.config import CONFIG_DICT, Config
 from recbole_cierec.config.metrics import why_no_group, why_not_computed
-from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.data.column_keys import Files
 from recbole_cierec.data.demo import NAME as DEMO
 from recbole_cierec.errors import ConfigError, UserError
@@ -59,7 +58,7 @@ class Search:
     @property
     def key(self) -> str:
         """Identifies it in ``searches.jsonl`` and names its files."""
-        return _key(self.digest, "search", self.model.label, self.dataset, self.protocol)
+        return _key(("search", self.model.label, self.dataset, self.protocol), self.digest[:8])
 
     def is_done(self, row: Row | None) -> bool:
         """Whether a row has this search's result."""
@@ -90,7 +89,8 @@ class Run:
     @property
     def key(self) -> str:
         """Identifies it in ``rows.jsonl`` and names its files."""
-        return _key(self.digest, self.model.label, self.dataset, self.protocol, str(self.seed))
+        names = self.model.label, self.dataset, self.protocol
+        return _key(names, f"{self.seed}-{self.digest[:8]}")  # the digest is of all seeds
 
     @property
     def name(self) -> str:
@@ -109,9 +109,10 @@ class Run:
         return self.search is None or (settings is not None and row["settings"] == settings)
 
 
-def _key(digest: str, *names: str) -> str:
+def _key(names: Iterable[str], end: str) -> str:
+    """Words for file names, which must not be too long, and what distinguishes the runs."""
     slug = "-".join(_SLUG.sub("_", name).strip("_") for name in names)
-    return f"{slug[:120]}-{digest[:8]}"
+    return f"{slug[:115]}-{end}"
 
 
 @dataclass(frozen=True)
@@ -291,9 +292,9 @@ def _refuse_incomparable(
 
 def _training_digest(config: Config) -> str:
     """Of all that decides the trained model: equal for runs that differ in their test alone."""
-    values = {k: v for k, v in config.final_config_dict.items() if k not in PLACE_KEYS}
     args = config["eval_args"]
-    values |= {"eval_args": {**args, "mode": args["mode"]["valid"]}, "eval_repeats": None}
+    of_test = {"eval_args": {**args, "mode": args["mode"]["valid"]}, "eval_repeats": None}
+    values = config.decisive() | of_test
     return json.dumps(values, sort_keys=True, default=str)
 
 

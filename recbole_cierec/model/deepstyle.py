@@ -37,7 +37,11 @@ class DeepStyle(VisualRecommender):
     def __init__(self, config: Config, dataset: VisualDataset) -> None:
         super().__init__(config, dataset)
         names, categories = dataset.content.categories
-        self.register_buffer("categories", categories, persistent=False)
+        self.has_column = bool(config["category_field"])
+        if self.has_column:
+            self.register_buffer("categories", categories, persistent=False)
+        else:  # tokens may differ between training and ranking
+            self.register_buffer("tokens", dataset.content.tokens, persistent=False)
         self.user_embedding = self.table(self.n_users, self.size)  # p_u
         self.item_embedding = self.table(self.n_items, self.size)  # q_i
         self.category_embedding = self.token_table(len(names), self.size)  # l
@@ -46,7 +50,7 @@ class DeepStyle(VisualRecommender):
         self.projection = unit_linear(self.encoder.out_size, self.size, gain, bias=False)  # E
 
     def item_side(self, items: Tensor) -> Side:
-        category = self.categories[items]
+        category = self.categories[items] if self.has_column else self.tokens[items, 0]
         known = (category > 0).unsqueeze(1)
         style = self.projection(self.encoder(items)) - self.category_embedding(category) * known
         q = self.seen_rows(self.item_embedding, items)

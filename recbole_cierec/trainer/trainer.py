@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from logging import getLogger
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -112,6 +113,7 @@ class TrainerMixin(ReportingMixin):
                 return self.best_valid_score, self.best_valid_result
             CONSOLE.info(f"Resuming {path} after epoch {state['epoch'] + 1}")
             self.history.drop_after(self.start_epoch - 1)
+        self._warn_of_untested_epochs(valid_data)
         try:
             with clear_errors(self.config):
                 result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
@@ -122,6 +124,14 @@ class TrainerMixin(ReportingMixin):
         self.stopped_early = last + 1 < self.epochs
         self._save_end(last)
         return result
+
+    def _warn_of_untested_epochs(self, valid_data: Any) -> None:
+        late = self.epochs % max(self.eval_step, 1)  # 0 where there are no epochs
+        if valid_data and late:
+            getLogger().warning(
+                f"{self.epochs} epochs are no multiple of eval_step {self.eval_step}: the last "
+                f"{late} have no validation, so that the best epoch is an earlier one"
+            )
 
     def _train_epoch(
         self,

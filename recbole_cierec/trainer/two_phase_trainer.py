@@ -105,6 +105,8 @@ class TwoPhaseMixin(TrainerMixin):
 
     def _leave_first_phase(self) -> None:
         if self._second is not None:
+            # The second optimizer may own other parameters, and clipping counts all gradients.
+            self.optimizer.zero_grad(set_to_none=True)
             self.optimizer, self.schedulers = self._second
             self._second = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import programs
 import pytest
 
 from recbole_cierec.errors import DataError
@@ -54,6 +55,14 @@ def test_parquet_with_ids_as_numbers_gives_the_same_files(convert, folder):
         path.unlink()
     made = convert("hm", "--folder", folder)
     assert (made.rows(), made.rows("item")) == (plain.rows(), plain.rows("item"))
+
+
+def test_days_begin_in_utc_wherever_the_machine_is(folder, tmp_path):
+    words = "convert", "hm", "--folder", str(folder), "--output", str(tmp_path), "--name", "far"
+    done = programs.start(*words, "--after", "2018-09-20", cwd=folder, TZ="Asia/Tokyo")
+    assert done.wait() == 0, done.stderr
+    lines = (tmp_path / "far" / "far.inter").read_text().splitlines()
+    assert [float(line.split("\t")[2]) for line in lines[1:]] == [1537401600.0] * 2 + [1537488000.0]
 
 
 def test_other_columns_of_annotations(convert, folder):

@@ -70,6 +70,12 @@ def test_raw_ids_replace_the_numbers(convert, folder):
     assert [row[0] for row in made.rows("item")] == ["00B7", "00B8", "00B9", "00C0"]
 
 
+def test_a_mapping_that_repeats_a_line_repeats_no_interaction(convert, folder, write):
+    write("i_id_mapping.csv", "asin,itemID\n00B7,0\n00B8,1\n00B9,2\n00B9,2\n")
+    made = convert("mmrec", "--folder", folder, "--raw-ids", "--split", "merge")
+    assert len(made.rows()) == 6
+
+
 def test_merged_parts_are_one_file(convert, folder):
     made = convert("mmrec", "--folder", folder, "--split", "merge")
     assert len(made.rows()) == 6
@@ -95,6 +101,11 @@ def test_merged_parts_are_one_file(convert, folder):
         ("text_feat.npy", "x", ["text_feat.npy: is no .npy file"]),
         ("i_id_mapping.csv", "asin,itemID\nB7,0\n", ["lacks 2 ids", "the first is '1'"]),
         ("i_id_mapping.csv", "asin,item\nB7,0\n", ["is not a mapping of MMRec"]),
+        (
+            "i_id_mapping.csv",
+            "asin,itemID\nB7,0\nB8,1\nB9,2\nB6,1\n",
+            ["'1' in itemID has two raw ids"],
+        ),
     ],
 )
 def test_a_wrong_file_is_one_line(convert, folder, write, file, content, words):

@@ -78,7 +78,7 @@ def test_wrong_annotations_are_those_of_other_items(tiny):
     assert torch.equal(wrong.tokens, wrong.inference_tokens)
 
 
-@pytest.mark.parametrize("model", ["MF_Semantics", "CIERec"])
+@pytest.mark.parametrize("model", ["MF_Semantics", "CIERec", "MF_Content", "DeepStyle"])
 def test_a_model_reads_the_annotations_of_its_phase(tiny, model):
     made = job(tiny, model, annotations_missing_inference=1.0, annotation_at_inference=True)
     items = torch.arange(data(made).item_num)

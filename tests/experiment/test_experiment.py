@@ -405,6 +405,23 @@ def test_a_group_of_one_protocol_alone_is_reported(data, in_tmp):
     make_plan(read_experiment(file))
 
 
+def test_runs_with_long_names_are_distinct(data, in_tmp):
+    models = [{"name": "MF", "label": 130 * "x" + end} for end in ("", " more")]
+    plan = make_plan(read_experiment(write(data, models=models, seeds=[1, 2, 3])))
+    assert len({run.key for run in plan.runs}) == 3  # one label more would change no number
+    assert max(len(run.key) for run in plan.runs) < 150
+
+
+def test_runs_with_other_candidates_run_again(data, in_tmp):
+    keys = []
+    for name in ("a.npz", "b.npz", None, None):
+        own = {"eval_args": {"mode": "user9"}, "candidates_file": name}
+        plan = make_plan(read_experiment(write(data, protocols={"lists": own}, seeds=[1])))
+        keys.append(plan.runs[0].key)
+    assert len(set(keys)) == 3
+    assert keys[2] == keys[3]
+
+
 def test_the_plan_counts_and_starts_nothing(data, in_tmp, capsys):
     file = write(data, models=TWO, seeds=[1, 2, 3])
     assert command.main([str(file), "--out=out", "--dry-run"]) == 0

@@ -24,6 +24,7 @@ SMALL = {
 RUNS = [
     ("PiNet", {"gr_mode": "reinforce", "lr_decay": 0.5, "lr_decay_epochs": 1, "loss": "softmax"}),
     ("AlignRec", {}),
+    ("AlignRec", {"clip_grad_norm": {"max_norm": 0.5}}),
     ("AlignRec", {"lr_decay": 0.5, "lr_decay_epochs": 1, "learner": "adagrad", "warmup_steps": 9}),
 ]
 runs = pytest.mark.parametrize(
@@ -282,3 +283,16 @@ def test_processes_share_each_batch_of_items():
         assert len(epochs[-1]) == len(batches) == 6
     for whole, *parts in zip(*epochs, strict=True):
         assert torch.equal(torch.cat(parts), whole)
+
+
+def test_last_epochs_without_validation_are_warned_about(tiny, caplog):
+    caplog.set_level("WARNING")
+    for epochs, late in ((4, 2), (2, 0)):  # 2 epochs of phase 1 count as well
+        caplog.clear()
+        job, _ = begun(tiny, "PiNet", epochs=epochs, eval_step=4)
+        job.trainer.fit(*job.loaders[:2])
+        said = [
+            r.getMessage() for r in caplog.records if "no multiple of eval_step" in r.getMessage()
+        ]
+        assert len(said) == bool(late)
+        assert all(f"the last {late} have no validation" in text for text in said)

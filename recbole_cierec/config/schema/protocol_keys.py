@@ -49,12 +49,12 @@ KEYS = (
         high=2**62,
         changes=True,
     ),
-    Key(
+    key(
         "candidates_file",
         (str, None),
         "userN only: .npz file of candidate lists; read if it exists, else written.",
-        role=Role.PLACE,
         path="file",
+        changes=True,
     ),
     key(
         "eval_repeats",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_cierec.model.base.layers import EPS
+from recbole_cierec.model.base.layers import EPS, divisor
 
 BLOCK_ROWS_BYTES = 2**19  # of one tensor of a block, which has about three
 
@@ -45,7 +45,7 @@ class _UnitProduct(torch.autograd.Function):
         norm = e.new_empty(len(e), 1)
         for rows in _blocks(len(e), e):
             x = torch.mul(e[rows], gate[rows], out=unit[rows])
-            norm[rows] = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=EPS)
+            norm[rows] = divisor(torch.linalg.vector_norm(x, dim=1, keepdim=True))
             x /= norm[rows]
         ctx.save_for_backward(e, gate, unit, norm)
         return unit
@@ -56,7 +56,7 @@ class _UnitProduct(torch.autograd.Function):
         e, gate, unit, norm = ctx.saved_tensors
         on_e, on_gate = torch.empty_like(e), torch.empty_like(e)
         for rows in _blocks(len(e), e):
-            # d(x / |x|) = (dx - u (u . dx)) / |x|; where EPS is the divisor, u is about zero.
+            # d(x / |x|) = (dx - u (u . dx)) / |x|
             u, g = unit[rows], grad[rows]
             along = torch.linalg.vecdot(u, g).unsqueeze(1)
             x = torch.addcmul(g, u, along, value=-1).div_(norm[rows])

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recbole_cierec.model.base.gated_products import pair_products, unit_product
-from recbole_cierec.model.base.layers import EPS, SLOPE, added, unit_linear, wide_linear
+from recbole_cierec.model.base.layers import (
+    EPS,
+    SLOPE,
+    added,
+    divisor,
+    unit_linear,
+    wide_linear,
+)
 from recbole_cierec.model.base.side import distinct
 
 GUIDANCE_TEMPERATURE = 0.1
@@ -152,7 +159,7 @@ class VisualGate(ContentGate):
 
     def _feature(self, mapped: Tensor, norm: Tensor) -> Tensor:
         """v from W_v x and |x|: W_v (x / |x|) is (W_v x) / |x|, which divides d numbers, not D."""
-        return F.leaky_relu(mapped / norm.clamp(min=EPS) + self.mlp.bias, SLOPE)
+        return F.leaky_relu(mapped / divisor(norm) + self.mlp.bias, SLOPE)
 
 
 class SemanticEncoder(nn.Module):

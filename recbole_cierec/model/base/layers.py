@@ -25,6 +25,14 @@ def added(terms: Iterable[Tensor]) -> Tensor:
     return reduce(torch.add, terms)
 
 
+def divisor(norm: Tensor) -> Tensor:
+    """Norms to divide by: infinite where a norm is zero, so that such rows and their gradients are.
+
+    Dividing by ``EPS`` instead would multiply these gradients by 1e12.
+    """
+    return norm.masked_fill(norm <= EPS, torch.inf)
+
+
 def squared_norm(tensors: list[Tensor]) -> Tensor | float:
     """Sum of squares of all entries of all tensors []."""
     return sum((t.square().sum() for t in tensors), 0.0)
