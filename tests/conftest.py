@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads compete f
 import gc
 import importlib
 import logging
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ import torch
 from tiny_data import write_tiny
 
 torch.set_num_threads(1)
+# A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 OVER_REGIONS = {"VECF"}  # models whose ready-made features are region maps

@@ -385,11 +385,8 @@ def test_a_second_download_into_the_same_folder_is_refused(tmp_path, server, cap
 def start(file: Path, into: Path) -> subprocess.Popen:
     """The command in a separate process."""
     words = ["--list", str(file), "--into", str(into), *FAST, *HERE, "--workers", "3"]
-    # A shell that runs the tests in the background has its children ignore Ctrl-C.
-    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from recbole_cierec.dataset_converters.images import main; sys.exit(main())"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, "-m", "recbole_cierec.dataset_converters", "images", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -353,10 +353,7 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path, number):
     with path.open("w") as file:
         for _ in range(400):
             file.writelines(lines)
-    # A shell that runs the tests in the background has its children ignore Ctrl-C.
-    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from recbole_cierec.dataset_converters.__main__ import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "amazon"]
+    command = [sys.executable, "-m", "recbole_cierec.dataset_converters", "amazon"]
     command += ["--reviews", str(path), "--output", str(tmp_path / "out")]
     started = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
