@@ -11,6 +11,8 @@ from recbole_cierec.config.config import Config
 from recbole_cierec.config.paths import CHECKPOINT
 from recbole_cierec.config.schema import KEYS, Role
 from recbole_cierec.errors import CheckpointError, ConfigError
+from recbole_cierec.evaluation.eval_mode import EvalMode
+from recbole_cierec.evaluation.names import ALL, split_name
 from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.checkpoint import peek_checkpoint, read_checkpoint, to_plain
 from recbole_cierec.registry import MODELS
@@ -20,6 +22,8 @@ from recbole_cierec.terminal import shown
 _FREE = frozenset(name for name, key in KEYS.items() if key.changes or key.of_place)
 _IN_USE = sorted(name for name, key in KEYS.items() if key.in_use)
 _EVALUATION = "mode"  # of eval_args; the rest of it splits the data
+_OF_LISTS = "candidate_seed", "candidates_file"
+_OF_GROUPS = "user_group_boundary", "user_group_count", "item_group_boundary"
 
 
 def differences(state: dict, config: Config) -> list[str]:
@@ -34,6 +38,18 @@ def differences(state: dict, config: Config) -> list[str]:
         for key in sorted(then.keys() & now.keys() - _FREE)
         if _decisive(then[key]) != _decisive(now[key])
     ]
+
+
+def differences_of_validation(state: dict, config: Config) -> list[str]:
+    """As :func:`differences`, of what decides the score of an epoch: it may differ in a model that
+    is used, and not between epochs of which the best is chosen."""
+    then, now = state["config"], to_plain(dict(config.final_config_dict))
+    modes = [values["eval_args"]["mode"]["valid"] for values in (then, now)]
+    if modes[0] != modes[1]:
+        return [f"validation by {modes[0]} (here {modes[1]})"]
+    keys = list(_OF_LISTS if EvalMode.parse(modes[1]).by_user else ())
+    keys += _OF_GROUPS if split_name(now["valid_metric"])[1] != ALL else ()
+    return [f"{key} {then[key]} (here {now[key]})" for key in keys if then.get(key) != now.get(key)]
 
 
 def refuse_other_settings(path: Path, state: dict, config: Config) -> None:
@@ -114,7 +130,7 @@ def newest_checkpoint(config: Config) -> Path:
             state = peek_checkpoint(path)
             if (state["model"], state["dataset"]) != (model, dataset):
                 continue
-            other_settings = differences(state, config)
+            other_settings = differences(state, config) + differences_of_validation(state, config)
             if not other_settings:
                 read_checkpoint(path)
                 return path

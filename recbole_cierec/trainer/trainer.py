@@ -34,7 +34,11 @@ from recbole_cierec.trainer.optimizers import RowAdagrad, quick
 from recbole_cierec.trainer.pretraining import PretrainingMixin
 from recbole_cierec.trainer.recbole_errors import clear_errors
 from recbole_cierec.trainer.reporting import ReportingMixin
-from recbole_cierec.trainer.resuming import data_of, refuse_other_data
+from recbole_cierec.trainer.resuming import (
+    data_of,
+    differences_of_validation,
+    refuse_other_data,
+)
 
 Result = dict[str, float]
 WARM_UP = "warm-up"
@@ -112,6 +116,7 @@ class TrainerMixin(ReportingMixin):
                 self.eval_collector.data_collect(train_data)  # some metrics count training items
                 return self.best_valid_score, self.best_valid_result
             CONSOLE.info(f"Resuming {path} after epoch {state['epoch'] + 1}")
+            self._forget_other_validation(path, state)
             self.history.drop_after(self.start_epoch - 1)
         self._warn_of_untested_epochs(valid_data)
         try:
@@ -124,6 +129,17 @@ class TrainerMixin(ReportingMixin):
         self.stopped_early = last + 1 < self.epochs
         self._save_end(last)
         return result
+
+    def _forget_other_validation(self, path: Path, state: dict[str, Any]) -> None:
+        """Scores of another validation cannot be compared with those that follow."""
+        other = differences_of_validation(state, self.config)
+        if other:
+            getLogger().warning(
+                f"{path}: its best epoch was chosen with {', '.join(other)}; the best is chosen "
+                f"anew from epoch {self.start_epoch + 1}"
+            )
+            self.cur_step, self.best_valid_result = 0, None
+            self.best_valid_score = -math.inf if self.valid_metric_bigger else math.inf
 
     def _warn_of_untested_epochs(self, valid_data: Any) -> None:
         late = self.epochs % max(self.eval_step, 1)  # 0 where there are no epochs

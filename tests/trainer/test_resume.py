@@ -168,8 +168,54 @@ def test_auto_takes_no_checkpoint_of_other_settings(tiny, change):
 def test_auto_goes_on_where_only_length_places_and_measures_differ(tiny):
     part = run("MF", "tiny", config_dict=tiny(epochs=1, eval_args={"mode": "full"}))
     more = {"epochs": 2, "stopping_step": 3, "metrics": ["MRR", "Recall"], "state": "warning"}
-    keys = tiny(**more, eval_args={"mode": "user5"}, resume="auto")
+    keys = tiny(**more, eval_args={"mode": {"valid": "full", "test": "user5"}}, resume="auto")
     assert run("MF", "tiny", config_dict=keys)["checkpoint"] == part["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        ({}, {"eval_args": {"mode": "full"}}, "validation by user5 (here full)"),
+        ({}, {"candidate_seed": 7}, "candidate_seed 2020 (here 7)"),
+        (
+            {"valid_metric": "Recall@10_item_common", "item_group_boundary": 2},
+            {"valid_metric": "Recall@10_item_common", "item_group_boundary": 3},
+            "item_group_boundary 2 (here 3)",
+        ),
+    ],
+)
+def test_scores_of_another_validation_do_not_choose_the_best_epoch(tiny, caplog, then, now, words):
+    keys = {"eval_args": {"mode": "user5"}, "learning_rate": 0.3}
+    part = run("MF", "tiny", config_dict=tiny(epochs=2, **{**keys, **then}))
+    state = read_checkpoint(Path(part["checkpoint"]))
+    now = tiny(epochs=4, state="warning", **{**keys, **now})
+    with pytest.raises(CheckpointError) as error:
+        run("MF", "tiny", config_dict={**now, "resume": "auto"})
+    assert words in str(error.value)
+    # A score that no epoch can reach.
+    write_checkpoint(Path(part["checkpoint"]), {**state, "best_valid_score": 2.0})
+    with caplog.at_level("WARNING"):
+        rest = run("MF", "tiny", config_dict={**now, "resume": part["checkpoint"]})
+    assert f"chosen with {words}; the best is chosen anew from epoch" in caplog.text
+    assert rest["best_valid_score"] <= 1.0
+    assert rest["best_epoch"] > state["epoch"] + 1
+
+
+def test_auto_takes_no_run_that_started_from_another_checkpoint(tiny):
+    first, other = (
+        run(
+            "PiNet",
+            "tiny",
+            config_dict=tiny(epochs=1, seed=k, checkpoint_dir=str(k), pretrain_epochs=1),
+        )["checkpoint"]
+        for k in (1, 2)
+    )
+    part = run("PiNet", "tiny", config_dict=tiny(epochs=1, pretrained=first))
+    for named in (other, None):
+        with pytest.raises(CheckpointError, match=f"pretrained {first}"):
+            run("PiNet", "tiny", config_dict=tiny(epochs=2, pretrained=named, resume="auto"))
+    more = run("PiNet", "tiny", config_dict=tiny(epochs=2, pretrained=first, resume="auto"))
+    assert more["checkpoint"] == part["checkpoint"]
 
 
 def test_a_named_checkpoint_of_other_settings_goes_on_with_a_warning(tiny, caplog):

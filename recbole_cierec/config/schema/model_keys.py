@@ -208,7 +208,6 @@ SHARED = (  # several models
         "the same command.",
         default=None,
         path="file",
-        changes=True,
     ),
     Key(
         "pretrain",
