@@ -122,11 +122,11 @@ def differences(one: object, other: object, where: str = "") -> Iterator[str]:
 
 
 def last_state(result: dict) -> dict:
-    """The state after the last epoch, without the names of the run."""
+    """The state after the last epoch, without the names of the run and the keys it was given."""
     best = Path(result["checkpoint"])
     last = best.with_suffix(".last.pth")
     state = read_checkpoint(last if last.is_file() else best)
-    return {key: value for key, value in state.items() if key != "config"}
+    return {k: v for k, v in state.items() if k not in ("config", "given", "provenance")}
 
 
 def walk_one(name: str, folder: Path) -> dict:

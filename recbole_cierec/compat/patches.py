@@ -130,6 +130,12 @@ PATCHES = (
         "RecBole checks before it draws",
     ),
     Patch(
+        "compat.recbole_models:_Counts",
+        ("pop.py:39",),
+        "Pop counts an item once a batch, and negatives too",
+        "RecBole counts positives",
+    ),
+    Patch(
         "compat.recbole_models:_Staged",
         ("s3rec.py:120",),
         "S3Rec and RaCT start from any file, and RaCT logs a traceback",

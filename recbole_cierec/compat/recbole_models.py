@@ -133,6 +133,31 @@ class _UsersLeft(_ModelPatch):
         return used
 
 
+class _Counts(_ModelPatch):
+    """Pop: the popularity of an item is its number of training interactions.
+
+    Reason: general_recommender/pop.py:39 adds 1 to ``item_cnt[item]``, which counts an item once a
+    batch however often it is there, and counts the batch's negatives as well. On small data all
+    items are then equally popular.
+
+    Goes when: RecBole counts positives.
+    """
+
+    hook = "calculate_loss"
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.LABEL = config["LABEL_FIELD"]
+
+    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        items = interaction[self.ITEM_ID]
+        if self.LABEL in interaction:
+            items = items[interaction[self.LABEL] > 0]
+        self.item_cnt += torch.bincount(items, minlength=self.n_items).unsqueeze(1)
+        self.max_cnt = self.item_cnt.max(dim=0).values
+        return torch.zeros((), device=self.device, requires_grad=True)
+
+
 class _Staged(_ModelPatch):
     """S3Rec, RaCT: each stage starts from a checkpoint of the previous one.
 
@@ -195,6 +220,7 @@ STAGES = {  # in order, of RecBole's models that separate runs pretrain
 # (module, class) of RecBole -> its patch, with any packages
 LASTING_PATCHES: dict[tuple[str, str], type[_ModelPatch]] = {
     (f"{_GENERAL}.line", "LINE"): _UsersLeft,
+    (f"{_GENERAL}.pop", "Pop"): _Counts,
     (f"{_GENERAL}.ract", "RaCT"): _Staged,
     ("recbole.model.sequential_recommender.s3rec", "S3Rec"): _Staged,
 }

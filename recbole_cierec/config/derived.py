@@ -56,11 +56,28 @@ def adjust(
         # would change the result.
         notes.append("worker: batches are made in the main process, for equal results everywhere")
         final["worker"] = 0
-    by_user = [mode.by_user for mode in EvalMode.all_of(final["eval_args"])]
+    modes = EvalMode.all_of(final["eval_args"])
     others = [name for name in final.get("features") or () if name != "image"]
     if others and not getattr(model_class, "reads_features", True):
         notes.append(f"{model} reads no features of {' and '.join(others)}")
-    return notes + _notes_on_modes(by_user, given, model, sequential)
+    notes += _notes_on_labels(final, any(mode.kind == "labeled" for mode in modes))
+    return notes + _notes_on_modes([mode.by_user for mode in modes], given, model, sequential)
+
+
+def _notes_on_labels(final: Mapping[str, Any], labeled: bool) -> list[str]:
+    """``threshold`` makes labels, which hardly any run reads."""
+    drawn = (final["train_neg_sample_args"] or {}).get("distribution", "none") != "none"
+    if not final.get("threshold") or not drawn:
+        return []
+    if labeled:
+        return [
+            "threshold: training draws negatives and takes every interaction for a positive; "
+            "train_neg_sample_args: null trains on the labels"
+        ]
+    return [
+        "threshold is read in mode labeled of eval_args, and in training without drawn negatives, "
+        "only; val_interval drops interactions, such as low ratings"
+    ]
 
 
 def _notes_on_modes(

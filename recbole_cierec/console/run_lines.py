@@ -77,13 +77,16 @@ def _split(config: Any) -> str:
 
 def _ranked(config: Any) -> str:
     modes = {phase: EvalMode.of(config, phase) for phase in ("valid", "test")}
-    texts = {phase: _candidates(mode) for phase, mode in modes.items()}
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    texts = {phase: _candidates(mode, sequential) for phase, mode in modes.items()}
     if texts["valid"] == texts["test"]:
         return texts["test"]
     return f"{texts['test']}; in validation {texts['valid']}"
 
 
-def _candidates(mode: EvalMode) -> str:
+def _candidates(mode: EvalMode, sequential: bool) -> str:
+    if mode.kind == "full" and sequential:
+        return "all items, for each interaction separately (mode full)"
     if mode.kind == "full":
         return "all items except those of the user's history (mode full)"
     if mode.kind == "labeled":

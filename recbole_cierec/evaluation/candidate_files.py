@@ -165,7 +165,7 @@ def _read_lists(
     if -1 in order:
         raise DataError(
             f"{path}: has no candidates for {order.count(-1)} of {len(order)} users of the {phase} "
-            "part; it belongs to another data set or split"
+            "part; it belongs to another data set, split or mode of evaluation"
         )
     for view in plan.views:
         for repeat in range(plan.repeats):

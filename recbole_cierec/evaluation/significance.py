@@ -114,7 +114,7 @@ def values_of(run: UserResults, metric: str) -> np.ndarray:
     values = run.of(metric)
     if values is not None:
         return values
-    hint = nearest(metric, run.names) or f"; it has {', '.join(run.names)}"
+    hint = nearest(metric, run.names, cutoff=0.9) or f"; it has {', '.join(run.names)}"
     raise DataError(f"{run.path}: has no {metric} by user{hint}")
 
 

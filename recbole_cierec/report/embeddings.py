@@ -23,6 +23,7 @@ USERS = 5
 MOST_ITEMS = 60  # of a user
 FEWEST_ITEMS = 4
 NEAR = 5  # neighbours that the share below counts
+EPS = 1e-9
 PROBES = 128  # users whose scores describe an item where there are no vectors
 
 
@@ -107,9 +108,12 @@ def plane(points: np.ndarray, seed: int) -> np.ndarray:
     """t-SNE of unit vectors [n, k] to [n, 2]."""
     from sklearn.manifold import TSNE
 
+    points = points.astype(np.float64)
     perplexity = min(30.0, max(1.0, (len(points) - 1) / 3))
-    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
-    return tsne.fit_transform(points.astype(np.float64))
+    # Equal points (of Pop, for instance) have no principal component to start from.
+    start = "pca" if points.std(0).max() > EPS else "random"
+    tsne = TSNE(2, perplexity=perplexity, init=start, random_state=seed, n_jobs=1)
+    return tsne.fit_transform(points)
 
 
 def draw_map(

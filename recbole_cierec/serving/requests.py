@@ -104,7 +104,8 @@ def _holds(
         try:
             wanted: Any = float(value)
         except ValueError as error:
-            raise ConfigError(f"--where: {column} holds numbers, and '{value}' is none") from error
+            why = f"'{value}' is none" if value else "none follows"
+            raise ConfigError(f"--where: {column} holds numbers, and {why}") from error
         return _COMPARE[sign](cells.astype(float), wanted).to_numpy(dtype=bool)
     if sign not in ("=", "!="):
         raise ConfigError(f"--where: {column} is {kind}, which has no order; use = or !=")

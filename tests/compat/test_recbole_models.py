@@ -14,6 +14,8 @@ from recbole.model.knowledge_aware_recommender import KGIN, MCCLK
 from sampled_data import needs
 
 from recbole_cierec.compat.recbole_models import MODEL_PATCHES, patch_model
+from recbole_cierec.config.config import Config
+from recbole_cierec.quick_start import prepare
 
 
 @pytest.fixture
@@ -117,3 +119,22 @@ def test_the_table_of_mends_names_classes_and_methods_of_recbole():
     found = {(c.__module__, c.__name__): c for c, *_ in CASES}
     assert set(found) == set(MODEL_PATCHES)
     assert all(mend.hook in vars(found[key]) for key, mend in MODEL_PATCHES.items())
+
+
+def test_pop_counts_each_interaction_once(tiny):
+    """RecBole counts an item once a batch, and negatives too."""
+    job = prepare(Config("Pop", "tiny", None, tiny(train_batch_size=64)))
+    train, _, test = job.loaders
+    job.trainer.fit(train)
+    items = np.asarray(train.dataset.inter_feat["item_id"])
+    counts = np.bincount(items, minlength=train.dataset.item_num)
+    assert counts.max() > 3
+    scores = job.model.full_sort_predict(test.dataset.inter_feat[:2]).view(2, -1)
+    np.testing.assert_allclose(scores, np.tile(counts / counts.max(), (2, 1)))
+
+
+def test_pop_leaves_out_interactions_labelled_negative(tiny):
+    model = prepare(Config("Pop", "tiny", None, tiny())).model
+    batch = {"item_id": torch.tensor([3, 3, 5, 5, 5]), "label": torch.tensor([1.0, 1, 0, 1, 0])}
+    model.calculate_loss(batch)
+    assert model.item_cnt[[3, 5], 0].tolist() == [2, 1]

@@ -179,3 +179,35 @@ def test_test_pairs_that_training_has_are_counted(shown, tiny_folder, in_tmp):
     (line,) = [line for line in said.splitlines() if line.startswith("Repeats")]
     assert line.startswith("Repeats: 5 of ")
     assert once["test_result"]
+
+
+def test_a_model_without_epochs_is_not_stopped_early(shown):
+    _, out, _ = shown("Pop", epochs=9)
+    assert "epoch 1 of 1 (recall@10" in out
+    assert "stopped early" not in out
+
+
+def test_a_sequential_model_says_what_its_means_are_over(shown):
+    result, out, err = shown("SASRec", epochs=1, hidden_size=8, inner_size=8)
+    assert "Ranked: all items, for each interaction separately (mode full)" in err
+    assert result["rankings"]["all"] > result["users"]["all"]
+    assert f"means over {result['rankings']['all']} interactions, each ranked separately" in out
+    result, out, _ = shown("MF", eval_args={"mode": "user5"}, eval_repeats=2)
+    assert result["rankings"] == result["users"]
+    assert "means over" not in out
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({}, "threshold is read in mode labeled"),
+        ({"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"},
+         "threshold: training draws negatives"),
+        ({"train_neg_sample_args": None}, ""),
+    ],
+)  # fmt: skip
+def test_a_threshold_that_nothing_reads_is_noted(tiny, keys, says):
+    notes = Config("FM", "tiny", None, tiny(threshold={"rating": 3}, **keys), {}).notes
+    told = [note for note in notes if note.startswith("threshold")]
+    assert len(told) == bool(says)
+    assert all(note.startswith(says) for note in told)

@@ -12,7 +12,7 @@ import pytest
 from recbole_cierec.__main__ import main
 from recbole_cierec.errors import CheckpointError
 from recbole_cierec.report.drawing import COLOURS, Drawing
-from recbole_cierec.report.embeddings import purity
+from recbole_cierec.report.embeddings import plane, purity
 from recbole_cierec.report.neighbours import nearest, overlap
 from recbole_cierec.report.people import half_cold
 from recbole_cierec.report.source import find_checkpoint
@@ -111,3 +111,9 @@ def test_names_in_figures_are_text_and_colours_follow_the_scheme():
     assert "var(--ink)" in svg
     assert COLOURS["s1"][0] not in svg
     assert "http" not in svg
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_vectors_have_a_map():
+    places = plane(np.ones((9, 4), dtype=np.float32) / 2, seed=1)
+    assert np.isfinite(places).all()
