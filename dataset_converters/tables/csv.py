@@ -81,12 +81,8 @@ def read_csv(
     names = header_of(path, separator, encoding) if names is None else names
     require_columns(path, names, wanted, what, options)
     space.inputs.append(path)
-    if header and "" in names:
-        place = names.index("") + 1
-        space.notes.append(
-            f"{path.name}: not read: columns without a name, the first is column {place} (pandas "
-            "writes its index so)"
-        )
+    if header:
+        _note_nameless(space, path, names)
     utf8 = is_utf8_codec(encoding)
     source = space.readable(path) if utf8 else _as_utf8(space, path, encoding)
     quotes = quoted and len(separator) == 1 and _has_quote(source)
@@ -110,6 +106,15 @@ def read_csv(
         source.unlink()
     bad = rejected + loaded.incomplete
     space.bad.add(path, loaded.rows + rejected, bad, sorted(examples))
+
+
+def _note_nameless(space: Workspace, path: Path, names: Sequence[str]) -> None:
+    if "" in names:
+        place = names.index("") + 1
+        space.notes.append(
+            f"{path.name}: not read: columns without a name, the first is column {place} (pandas "
+            "writes its index so)"
+        )
 
 
 @dataclass(frozen=True)

@@ -94,13 +94,6 @@ def recommend(
         UserError: For any input that the user can correct.
     """
     ids, source = _asked(users)
-    for name, value, low in (("topk", topk, 1), ("neighbours", neighbours, 0)):
-        if value < low:
-            raise ConfigError(f"{name} must be {low} or more, not {value}")
-    if new_items and (items or where):
-        raise ConfigError("new_items: the users of new items do not depend on items or where")
-    if new_features and not new_items:
-        raise ConfigError("new_features belongs to new_items, which is not given")
     request = Request(
         checkpoint=given_path("checkpoint", checkpoint),
         users=ids,
@@ -114,16 +107,28 @@ def recommend(
         neighbours=neighbours,
         source=source,
     )
-    if request.out is not None:
-        check_format(request.out)
-        read = (request.checkpoint, _path(source or None), request.items)
-        check_output(request.out, inputs=(*read, request.new_items, request.new_features))
+    _check(request)
     arguments = {
         "request": request,
         "config_dict": dict(config_dict or {}),
         "cmd_line": dict(cmd_line or {}),
     }
     return launch(recommend_one, arguments, nproc, -1, "localhost", "5678", 0)
+
+
+def _check(request: Request) -> None:
+    """Refuse what cannot be answered, before anything is read."""
+    for name, value, low in (("topk", request.topk, 1), ("neighbours", request.neighbours, 0)):
+        if value < low:
+            raise ConfigError(f"{name} must be {low} or more, not {value}")
+    if request.new_items and (request.items or request.where):
+        raise ConfigError("new_items: the users of new items do not depend on items or where")
+    if request.new_features and not request.new_items:
+        raise ConfigError("new_features belongs to new_items, which is not given")
+    if request.out is not None:
+        check_format(request.out)
+        read = (request.checkpoint, _path(request.source or None), request.items)
+        check_output(request.out, inputs=(*read, request.new_items, request.new_features))
 
 
 def _asked(users: str | Path_ | Sequence[str]) -> tuple[list[str] | None, str]:
