@@ -47,14 +47,18 @@ def extract_one(shard: Shard, **arguments: Any) -> None:
 
 def _extract(config: Any, shard: Shard) -> None:
     from recbole_cierec.data.dataset import create_dataset
+    from recbole_cierec.model.base.visual_recommender import VisualRecommender
     from recbole_cierec.registry import get_model_class
     from recbole_cierec.trainer.start_checks import check_pictures
     from recbole_cierec.vision.item_pictures import pictures_of
 
+    model_class = get_model_class(config["model"])
+    if not issubclass(model_class, VisualRecommender):
+        raise ConfigError(f"{config['model']} reads no pictures; leave --model out")
     check_pictures(config)
     content = create_dataset(config).content
     pictures = pictures_of(content)
-    over_regions = getattr(get_model_class(config["model"]), "uses_regions", False)
+    over_regions = model_class.uses_regions
     if shard.count > 1:
         if pictures.given is not None:
             raise ConfigError(
