@@ -147,14 +147,15 @@ class _Counts(_ModelPatch):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.LABEL = config["LABEL_FIELD"]
+        # Here, and not by batch: each of several processes has a share of a batch only.
+        items, label = dataset.inter_feat[self.ITEM_ID], config["LABEL_FIELD"]
+        if label in dataset.inter_feat:
+            items = items[dataset.inter_feat[label] > 0]
+        counts = torch.bincount(items, minlength=self.n_items)
+        self.item_cnt = counts.unsqueeze(1).to(self.device)
+        self.max_cnt = counts.max().unsqueeze(0).to(self.device)
 
     def calculate_loss(self, interaction: Any) -> torch.Tensor:
-        items = interaction[self.ITEM_ID]
-        if self.LABEL in interaction:
-            items = items[interaction[self.LABEL] > 0]
-        self.item_cnt += torch.bincount(items, minlength=self.n_items).unsqueeze(1)
-        self.max_cnt = self.item_cnt.max(dim=0).values
         return torch.zeros((), device=self.device, requires_grad=True)
 
 
