@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -52,13 +53,20 @@ class Folder:
 
         Entering raises an OutputError where the file of the lock belongs to another user.
         """
-        path = self.path / "locks" / f"{key}.lock"
+        path = self._lock(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         return locked(path)
 
-    def remove_locks(self) -> None:
-        """Remove the files of locks, when nothing is left to do."""
-        shutil.rmtree(self.path / "locks", ignore_errors=True)
+    def remove_locks(self, keys: Iterable[str]) -> None:
+        """Remove the lock files of runs and searches that have their rows; those of another
+        experiment in the folder stay, as a process may hold them."""
+        with suppress(OSError):  # another process removes them, or has some of its own
+            for key in keys:
+                self._lock(key).unlink(missing_ok=True)
+            self._lock("").parent.rmdir()
+
+    def _lock(self, key: str) -> Path:
+        return self.path / "locks" / f"{key}.lock"
 
     def lend_stages(self, key: str) -> set[str]:
         """Link the trained stages into the folder of a run; returns their names."""

@@ -405,6 +405,19 @@ def test_a_group_of_one_protocol_alone_is_reported(data, in_tmp):
     make_plan(read_experiment(file))
 
 
+def test_the_locks_of_another_experiment_in_the_folder_stay(data, in_tmp):
+    folder = Folder(Path("out"))
+    with folder.claimed("other") as held:
+        assert held
+        experiment(data, seeds=[1])
+        assert [path.name for path in Path("out/locks").iterdir()] == ["other.lock"]
+        with folder.claimed("other") as again:
+            assert not again
+    Path("out/locks/other.lock").unlink()
+    experiment(data, seeds=[1])
+    assert not Path("out/locks").exists()
+
+
 def test_runs_with_long_names_are_distinct(data, in_tmp):
     models = [{"name": "MF", "label": 130 * "x" + end} for end in ("", " more")]
     plan = make_plan(read_experiment(write(data, models=models, seeds=[1, 2, 3])))
