@@ -181,7 +181,7 @@ class _Runner:
             self._work_in_processes(workers)
         self.clean()
         if not self.plan.left(self.folder.done()):
-            self.folder.remove_locks(task.key for task in (*self.plan.searches, *self.plan.runs))
+            self.folder.remove_locks(task.key for task in self.plan.tasks)
 
     def _work_here(self) -> None:
         warnings_on_terminal()
