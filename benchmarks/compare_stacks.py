@@ -43,7 +43,7 @@ TOLERANCE = {"ItemKNN": 5e-4}
 DROPOUT = ("NGCF", "NeuMF", "MultiVAE", "DeepFM", "SASRec")
 # RecBole 1.2.0 (on Python 3.12 and later) is not 1.2.1: NGCF has dropout in evaluation too.
 CHANGED = ("NGCF",)
-MENDED = ("Pop",)  # by compat/recbole_models.py
+CORRECTED = ("Pop",)  # by compat/recbole_models.py
 
 RANKING = {
     "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
@@ -220,7 +220,7 @@ def incomparable(model: str, here: dict, other: dict) -> str | None:
     """Return why the metrics of a model cannot be equal on two stacks, None if they can."""
     if model in DROPOUT and here["dropout bits"] != other["dropout bits"]:
         return "torch draws other dropout bits"
-    if model in MENDED:
+    if model in CORRECTED:
         return "RecBole counts an item once a batch, and negatives too; here positives count"
     if model in CHANGED and here["recbole"] != other["recbole"]:
         return "RecBole changed this model between these versions"

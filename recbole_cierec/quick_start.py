@@ -12,7 +12,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import torch
-from recbole.utils import ModelType, get_environment, init_seed
+from recbole.utils import get_environment, init_seed
 
 from recbole_cierec.compat.optional_packages import named_where_missing
 from recbole_cierec.compat.warnings import quiet_recbole
@@ -75,16 +75,15 @@ def run(
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
         ``test_result``, and also ``model``, ``dataset``, ``checkpoint`` (path or None), ``epochs``
-        (number of trained epochs), ``best_epoch`` (the one that was tested, from 1; None if no
-        checkpoint was saved), ``users`` (number of test users by group, ``all`` for all),
-        ``rankings`` (the same of what means are over: a list for each user, or, where a sequential
-        model ranks fully, for each interaction), ``chance`` (the expected ``test_result`` of a
-        random ranking), ``seconds`` (wall time ``fit`` and ``evaluate``, processor time
-        ``fit_cpu`` and ``evaluate_cpu``), ``parameters`` (number of trainable ones),
-        ``config_digest``, ``log_file`` and ``stages`` (the models that
-        were trained first, each with ``model``, ``checkpoint`` and ``best_valid_score``; empty if
-        there are none, or if the model itself was resumed). None on machines that do not run the
-        first process.
+        (number of trained epochs), ``stopped_early``, ``best_epoch`` (the one that was tested, from
+        1; None if no checkpoint was saved), ``users`` (number of test users by group, ``all`` for
+        all), ``rankings`` (the same of what means are over: a list for each user, or, where a
+        sequential model ranks fully, for each interaction), ``chance`` (the expected
+        ``test_result`` of a random ranking), ``seconds`` (wall time ``fit`` and ``evaluate``,
+        processor time ``fit_cpu`` and ``evaluate_cpu``), ``parameters`` (number of trainable ones),
+        ``config_digest``, ``log_file`` and ``stages`` (the models that were trained first, each
+        with ``model``, ``checkpoint`` and ``best_valid_score``; empty if there are none, or if the
+        model itself was resumed). None on machines that do not run the first process.
 
     Raises:
         UserError: For any input that the user can correct.
@@ -237,6 +236,7 @@ class Job:
             "dataset": config["dataset"],
             "checkpoint": checkpoint or None,
             "epochs": max(losses, default=-1) + 1,
+            "stopped_early": trainer.stopped_early,
             "best_epoch": trainer.tested_epoch,
             "users": {group or "all": part.users for group, part in ranked.items()},
             "rankings": {group or "all": len(part.positives) for group, part in ranked.items()},
@@ -350,8 +350,7 @@ def _report(config: Config, result: Mapping[str, Any]) -> str:
     if result["best_epoch"] and result["best_valid_result"]:
         score = f"{config['valid_metric'].lower()} {result['best_valid_score']:.5f}"
         title += f", epoch {result['best_epoch']} of {result['epochs']} ({score} in validation)"
-        without_epochs = config["MODEL_TYPE"] == ModelType.TRADITIONAL  # Pop, ItemKNN
-        title += "; stopped early" * (result["epochs"] < config["epochs"] and not without_epochs)
+        title += "; stopped early" * result["stopped_early"]
     lines = [title, result_table(result["test_result"], result["users"], result["chance"])]
     rankings, users = (result[name].get("all", 0) for name in ("rankings", "users"))
     if rankings > users:

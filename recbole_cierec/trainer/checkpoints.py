@@ -208,7 +208,8 @@ class CheckpointMixin(TrainerCompat):
         """Whether the resumed run has nothing left to train; then only its result is restored."""
         ended = state["ended"]
         if ended is None:
-            return state["stopped_early"] or self.start_epoch >= self.epochs
+            self.stopped_early = state["stopped_early"]
+            return self.stopped_early or self.start_epoch >= self.epochs
         if not ended["stopped_early"] and ended["epochs"] < self.epochs:
             CONSOLE.info(
                 f"The run had ended after {ended['epochs']} epochs; it continues from its best, "

@@ -33,11 +33,7 @@ def differences(state: dict, config: Config) -> list[str]:
         One text a key, ``seed 1 (here 2)``; keys that only one of them has do not count.
     """
     then, now = state["config"], to_plain(dict(config.final_config_dict))
-    return [
-        f"{key} {then[key]} (here {now[key]})"
-        for key in sorted(then.keys() & now.keys() - _FREE)
-        if _decisive(then[key]) != _decisive(now[key])
-    ]
+    return _apart(then, now, then.keys() & now.keys() - _FREE)
 
 
 def differences_of_validation(state: dict, config: Config) -> list[str]:
@@ -47,9 +43,17 @@ def differences_of_validation(state: dict, config: Config) -> list[str]:
     modes = [values["eval_args"]["mode"]["valid"] for values in (then, now)]
     if modes[0] != modes[1]:
         return [f"validation by {modes[0]} (here {modes[1]})"]
-    keys = list(_OF_LISTS if EvalMode.parse(modes[1]).by_user else ())
-    keys += _OF_GROUPS if split_name(now["valid_metric"])[1] != ALL else ()
-    return [f"{key} {then[key]} (here {now[key]})" for key in keys if then.get(key) != now.get(key)]
+    keys = set(_OF_LISTS if EvalMode.parse(modes[1]).by_user else ())
+    keys |= set(_OF_GROUPS if split_name(now["valid_metric"])[1] != ALL else ())
+    return _apart(then, now, keys)
+
+
+def _apart(then: dict[str, Any], now: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    return [
+        f"{key} {then[key]} (here {now[key]})"
+        for key in sorted(keys)
+        if _decisive(then[key]) != _decisive(now[key])
+    ]
 
 
 def refuse_other_settings(path: Path, state: dict, config: Config) -> None:
