@@ -123,7 +123,8 @@ def _run(
         "valid": dict(result["best_valid_result"] or {}),
         "test": dict(result["test_result"] or {}),
         "epochs": result["epochs"],
-        "epoch_cap": result["epochs"] >= config["epochs"],
+        # the first phase of a model of two counts in the result, and not in the key
+        "epoch_cap": result["epochs"] >= config["epochs"] and not result["stopped_early"],
         "resumed": resumed,
         "parameters": result["parameters"],
         "trained_by": leader and leader["key"],

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from experiment_helpers import content, experiment, lasting, wait_for, write
 from filelock import FileLock, Timeout
+from recbole.trainer import Trainer
 from tune_helpers import FIXED
 
 from recbole_cierec import run
@@ -55,6 +56,20 @@ def test_each_row_is_what_a_single_run_gives(data, in_tmp):
     assert not list(Path("out").rglob("*.pth"))
     assert row["versions"]["torch"]
     assert row["peak_mib"] > 100
+
+
+def test_a_first_phase_does_not_count_towards_the_limit_of_epochs(tiny, monkeypatch):
+    """Validation gets worse, so that the second phase stops after 2 of its 4 epochs."""
+    scores = iter([0.5, 0.4])
+    monkeypatch.setattr(Trainer, "_valid_epoch", lambda *_, **__: (next(scores), {}))
+    own = {"pretrain_epochs": 3, "epochs": 4, "stopping_step": 0}
+    keys = {**tiny(content_size=8, **own), "valid_metric": "Recall@3", "topk": [3]}
+    place = {name: keys.pop(name) for name in ("data_path", "show_progress", "state")}
+    row = experiment(
+        place["data_path"], models=["AlignRec"], seeds=[1], overrides=keys,
+        datasets=[{"name": "tiny", "data_path": place["data_path"]}],
+    )["rows"][0]  # fmt: skip
+    assert (row["epochs"], row["epoch_cap"]) == (3 + 2, False)
 
 
 def test_rows_are_kept_and_a_longer_list_only_adds(data, in_tmp, fits):
