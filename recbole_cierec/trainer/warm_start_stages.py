@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_cierec.config.config import COMMAND_LINE, Config
+from recbole_cierec.config.config import COMMAND_LINE, CONFIG_DICT, Config
 from recbole_cierec.config.properties import model_keys
 from recbole_cierec.console.run_lines import model_line
 from recbole_cierec.distributed.world import of_first, world
@@ -137,10 +137,12 @@ def stage_config(config: Config, model: str) -> Config:
     try:
         made = Config(model, config["dataset"], None, {**given, **pretrain, **fixed}, flags)
     except ConfigError as error:
-        raise ConfigError(f"{config['model']} starts from {model}: {error}") from error
+        # The other keys are the main model's, which has accepted them.
+        text = str(error).replace(CONFIG_DICT, "pretrain", 1)
+        raise ConfigError(f"{config['model']} starts from {model}: {text}") from error
     for key, note in made.unread.items():
         if key in pretrain:
-            raise ConfigError(note.replace("config_dict", "pretrain", 1))
+            raise ConfigError(note.replace(CONFIG_DICT, "pretrain", 1))
         made.final_config_dict.pop(key, None)  # a third model's key: no effect here
     return made
 

@@ -307,11 +307,11 @@ def test_amr_and_its_stage_share_size_and_adapter(tiny):
 @pytest.mark.parametrize(
     ("name", "keys", "words"),
     [
-        ("AMF", {"pretrain": {"epoch": 3}}, ["MF", "epoch", "epochs"]),
+        ("AMF", {"pretrain": {"epoch": 3}}, ["from MF: pretrain: ", "'epoch'", "epochs"]),
         ("AMF", {"pretrain": {"gr_mode": "off"}}, ["pretrain", "gr_mode", "does not read"]),
         ("AMF", {"pretrain": {"embedding_size": 9}}, ["embedding_size", "must be 6"]),
         ("AMF", {"pretrain": {"resume": "auto"}}, ["pretrain", "resume"]),
-        ("AMF", {"pretrain": {"learning_rate": "fast"}}, ["MF", "learning_rate"]),
+        ("AMF", {"pretrain": {"learning_rate": "fast"}}, ["from MF: pretrain: ", "learning_rate"]),
         ("AMF", {"stage_model": "VBPR"}, ["stage_model", "MF", "VBPR"]),
         ("AMF", {"pretrain": 3}, ["pretrain", "mapping"]),
         ("AMR", {"embedding_size": 7}, ["embedding_size", "even", "7"]),
