@@ -47,17 +47,18 @@ class DataError(UserError, ValueError):
     """A data file is missing, empty or malformed."""
 
 
-def no_item_named(source: str, ids: Sequence[str], item: str) -> DataError:
-    """The error for a file of ids none of which is an item of the data.
+def other_ids(source: str, ids: Sequence[str], known: str, what: str = "an item") -> DataError:
+    """The error for a file of ids none of which is an item (or user) of the data.
 
     Args:
         source: The file, as the message begins.
         ids: Its ids.
-        item: An item of the data.
+        known: An item of the data.
+        what: What the ids should name, with its article.
     """
     return DataError(
-        f"{source}: none of its {len(ids)} ids is an item of the data; the first is '{ids[0]}', "
-        f"an item is '{item}'"
+        f"{source}: none of its {len(ids)} ids is {what} of the data; the first is '{ids[0]}', "
+        f"{what} is '{known}'"
     )
 
 

@@ -25,7 +25,7 @@ from recbole_cierec.data.atomic import (
 )
 from recbole_cierec.data.columns import check_header, lacks_column, refuse_padding
 from recbole_cierec.data.parquet import atomic_file
-from recbole_cierec.errors import DataError, no_item_named
+from recbole_cierec.errors import DataError, other_ids
 from recbole_cierec.files.checkpoint import from_plain, to_plain
 from recbole_cierec.files.digest import array_digest
 from recbole_cierec.files.hashed_choice import chosen, exchanged
@@ -128,7 +128,7 @@ class ItemContent:
         """
         absent = [item for item, line in zip(self.item_ids[1:], lines, strict=True) if line < 0]
         if len(absent) == len(lines):
-            raise no_item_named(str(path), ids, absent[0])
+            raise other_ids(str(path), ids, absent[0])
         if len(absent) > len(lines) / 2:
             getLogger().warning(
                 f"{path}: {len(absent):,} of the {len(lines):,} items of the data have no row, the "

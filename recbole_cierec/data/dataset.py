@@ -34,7 +34,7 @@ from recbole_cierec.data.content import ItemContent
 from recbole_cierec.data.fast_interaction import FastInteraction
 from recbole_cierec.data.parquet import as_text_files, atomic_file
 from recbole_cierec.data.recbole_errors import as_data_errors
-from recbole_cierec.errors import DataError
+from recbole_cierec.errors import DataError, other_ids
 
 
 class NumberOfToken(UserDict):
@@ -57,6 +57,7 @@ class ContentMixin(DatasetCompat):
 
     content: ItemContent
     inter_feat: Any  # RecBole's
+    user_feat: Any
     item_feat: Any
 
     def _load_data(self, token: str, dataset_path: str) -> None:
@@ -83,12 +84,29 @@ class ContentMixin(DatasetCompat):
         return super()._limit_length(field, cells)
 
     def _remap_ID_all(self) -> None:
-        if self.config["item_vocabulary"] == "interacted" and self.item_feat is not None:
-            fields = [f for f in self.alias["item_id"] if f in self.inter_feat]
-            known = set(np.concatenate([self._tokens_of(field) for field in fields]))
-            interacted = self.item_feat[self.iid_field].isin(known)
-            self.item_feat = self.item_feat[interacted].reset_index(drop=True)
+        self._interacted(self.user_feat, self.uid_field, "user", "a user")
+        rows = self._interacted(self.item_feat, self.iid_field, "item", "an item")
+        if self.config["item_vocabulary"] == "interacted" and rows is not None:
+            self.item_feat = self.item_feat[rows].reset_index(drop=True)
         super()._remap_ID_all()
+
+    def _interacted(
+        self, feat: pd.DataFrame | None, field: str, kind: str, what: str
+    ) -> np.ndarray | None:
+        """Which rows of NAME.user or NAME.item are of users or items with interactions.
+
+        Raises:
+            DataError: None is, so that the file is of other data or writes its ids differently.
+        """
+        if feat is None:
+            return None
+        fields = [f for f in self.alias[f"{kind}_id"] if f in self.inter_feat]
+        known = np.concatenate([self._tokens_of(f) for f in fields])
+        rows = feat[field].isin(known).to_numpy()
+        if len(rows) and not rows.any():
+            file = atomic_file(Path(self.dataset_path) / f"{self.dataset_name}.{kind}")
+            raise other_ids(str(file), feat[field].tolist(), known[0], what)
+        return rows
 
     def _remap(self, remap_list: list[tuple]) -> None:
         """Number the tokens; of categorical columns without a look-up of texts."""

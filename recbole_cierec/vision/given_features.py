@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_cierec.errors import DataError, no_item_named
+from recbole_cierec.errors import DataError, other_ids
 from recbole_cierec.files.digest import array_digest, file_digest
 from recbole_cierec.vision.feature_files import KEY, ids_file, load_feature_file, read_row_ids
 from recbole_cierec.vision.feature_rows import FeatureRows
@@ -93,7 +93,7 @@ class GivenFile:
         rows = [row_of.get(item, -1) for item in self.items.item_ids]
         rows[0] = -1  # the padding item
         if len(rows) > 1 and max(rows) < 0:
-            raise no_item_named(f"{self.key} {self.listed}", self.row_ids, self.items.item_ids[1])
+            raise other_ids(f"{self.key} {self.listed}", self.row_ids, self.items.item_ids[1])
         return np.array(rows, dtype=np.int64)
 
     def unknown(self) -> list[str]:

@@ -134,6 +134,22 @@ def test_an_item_file_of_other_items_is_refused_where_it_is_read(tiny, tiny_fold
     run("MF", "tiny", config_dict=tiny(data_path=folder, epochs=1))  # a model of ids alone
 
 
+@pytest.mark.parametrize("name", ["CIERec", "BPR"])
+def test_items_of_other_ids_do_not_join_the_vocabulary(tiny, tiny_folder, in_tmp, name):
+    keys = tiny(data_path=with_other_ids(in_tmp, tiny_folder, 0), item_vocabulary="all")
+    with pytest.raises(DataError, match=r"tiny\.item: none of its 39 ids is an item .*'item-i0'"):
+        dataset_of(name, keys)
+
+
+def test_a_user_file_of_other_users_is_refused(tiny, tiny_folder, in_tmp):
+    home = in_tmp / "others" / "tiny"
+    shutil.copytree(tiny_folder / "tiny", home)
+    (home / "tiny.user").write_text("user_id:token\tage:token\nuser-1\t20\nuser-2\t30\n")
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "user": ["user_id", "age"]}
+    with pytest.raises(DataError, match=r"tiny\.user: none of its 2 ids is a user .*'user-1'"):
+        dataset_of("FM", tiny(data_path=str(home.parent), load_col=columns))
+
+
 @pytest.mark.parametrize(("same", "warned"), [(10, True), (30, False)])
 def test_an_item_file_that_lacks_most_items_is_warned_about(
     tiny, tiny_folder, in_tmp, caplog, same, warned
