@@ -129,7 +129,8 @@ def load(
         config = config_of(path, state, config_file_list, config_dict)
         dataset = dataset_of(path, state, config)
         job = prepare(config, dataset=dataset)
-    refuse_other_data(path, state, data_of(job.loaders[0]._dataset), "load it with its own data")
+    data = data_of(job.loaders[0]._dataset)
+    refuse_other_data(path, state["data"], data, "load it with its own data")
     job.trainer.end_report(None)
     job.model.eval()
     return job
@@ -224,9 +225,8 @@ class Job:
         if saved and trainer.writes:
             path = Path(trainer.saved_model_file)
             save_per_user(path, trainer.evaluator, test._dataset, config, chance)
-        losses = getattr(trainer, "train_loss_dict", None) or {}
+        losses = trainer.train_loss_dict
         ranked = trainer.evaluator.ranked
-        checkpoint = str(getattr(trainer, "saved_model_file", "")) if saved else ""
         return {
             "best_valid_score": score,
             "valid_score_bigger": config["valid_metric_bigger"],
@@ -234,7 +234,7 @@ class Job:
             "test_result": test_result,
             "model": config["model"],
             "dataset": config["dataset"],
-            "checkpoint": checkpoint or None,
+            "checkpoint": str(trainer.saved_model_file) if saved else None,
             "epochs": max(losses, default=-1) + 1,
             "stopped_early": trainer.stopped_early,
             "best_epoch": trainer.tested_epoch,

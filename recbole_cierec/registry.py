@@ -16,7 +16,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recbole_cierec.compat.optional_packages import named_where_missing
 from recbole_cierec.errors import ConfigError, nearest
 
 _GATED = "recbole_cierec.trainer.gated_trainer:GatedTrainer"
@@ -27,8 +26,8 @@ _FAMILIES = (
     "context_aware_recommender",
     "sequential_recommender",
     "knowledge_aware_recommender",
-    "exlib_recommender",
 )
+_TREES = ("LightGBM", "XGBoost")  # the other family of RecBole, exlib_recommender
 
 
 @dataclass(frozen=True)
@@ -124,12 +123,16 @@ def get_model_class(name: str) -> type:
         name: The model's name in its exact spelling, or ``module:Class``.
 
     Raises:
-        ConfigError: No model has this name, or a package that the model needs is missing.
+        ConfigError: No model has this name, or it is one of RecBole's trees.
     """
     if name in MODELS:
         return load_object(MODELS[name].target)
     if ":" in name:
         return outside_model(_import_outside(name))
+    if name in _TREES:
+        raise ConfigError(
+            f"model '{name}' has no epochs to validate and resume; run it with RecBole itself"
+        )
     # RecBole's look-up fails without lightgbm when the name is unknown, so search the files first.
     if _recbole_file(name) is None:
         raise unknown_model(name)
@@ -140,8 +143,7 @@ def get_model_class(name: str) -> type:
 
     watching = torch.is_anomaly_enabled()
     try:
-        with named_where_missing(f"model '{name}'"):
-            return patch_model(get_model(name))
+        return patch_model(get_model(name))
     finally:
         # Importing RecBole's sine.py, as for any sequential model, turns on torch's anomaly
         # detection, which slows down every operation from then on.
@@ -203,6 +205,17 @@ def known_name(model_class: type) -> str | None:
     if name in MODELS and MODELS[name].target == f"{module}:{name}":
         return name
     return name if module.startswith("recbole.model.") else None
+
+
+def nearest_known(model_class: type) -> str | None:
+    """The known name of a class or of its nearest parent with one; None without any."""
+    return next((name for each in model_class.__mro__ if (name := known_name(each))), None)
+
+
+def stages_of(model_class: type) -> tuple[str, ...]:
+    """The models that can be trained before this one; a class outside has those of its parent."""
+    entry = MODELS.get(nearest_known(model_class) or "")
+    return entry.stages if entry is not None else ()
 
 
 def model_spelling(model_class: type) -> str:

@@ -23,6 +23,8 @@ SOURCE = '''
 from dataclasses import replace
 from recbole.model.general_recommender.bpr import BPR
 from recbole_cierec.config.schema import KEYS, Key
+from recbole_cierec.model.alignrec import AlignRec
+from recbole_cierec.model.amf import AMF
 from recbole_cierec.model.cierec import CIERec
 from recbole_cierec.model.base.side import Side
 from recbole_cierec.model.base.visual_recommender import VisualRecommender
@@ -76,6 +78,14 @@ class MyVBPR(VBPR):
 
 
 class MyCIERec(CIERec):
+    pass
+
+
+class MyAMF(AMF):
+    pass
+
+
+class MyAlignRec(AlignRec):
     pass
 
 
@@ -192,11 +202,22 @@ def test_a_subclass_of_recboles_model_trains_and_loads(mine, tiny):
     same(last_of(result)["state_dict"], last_of(plain)["state_dict"])
 
 
-def test_an_empty_subclass_is_its_parent_to_the_last_bit(mine, tiny):
-    child = run(mine.MyCIERec, "tiny", config_dict=tiny(checkpoint_dir="child"))
-    parent = run("CIERec", "tiny", config_dict=tiny(checkpoint_dir="parent"))
+@pytest.mark.parametrize("name", ["CIERec", "AMF", "AlignRec"])  # AMF has a stage before it
+def test_an_empty_subclass_is_its_parent_to_the_last_bit(mine, tiny, name):
+    keys = {"content_size": 8, "pretrain_epochs": 1} if name == "AlignRec" else {}
+    child = run(f"my_models:My{name}", "tiny", config_dict=tiny(checkpoint_dir="child", **keys))
+    parent = run(name, "tiny", config_dict=tiny(checkpoint_dir="parent", **keys))
     same(last_of(child)["state_dict"], last_of(parent)["state_dict"])
     assert child["test_result"] == parent["test_result"]
+    assert [s["model"] for s in child["stages"]] == [s["model"] for s in parent["stages"]]
+
+
+def test_a_class_of_two_phases_takes_its_first_from_a_checkpoint(mine, tiny):
+    keys = {"content_size": 8, "pretrain_epochs": 1}
+    whole = run("my_models:MyAlignRec", "tiny", config_dict=tiny(**keys))
+    keys |= {"pretrained": whole["checkpoint"], "checkpoint_dir": "second"}
+    again = run("my_models:MyAlignRec", "tiny", config_dict=tiny(**keys))
+    assert again["epochs"] == whole["epochs"] - 1
 
 
 def test_a_class_without_item_side_is_one_line(mine, tiny):

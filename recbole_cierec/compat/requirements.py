@@ -19,7 +19,6 @@ OPTIONAL = {
     "furo": "docs: theme of the site",
     "kmeans-pytorch": "RecBole's LDiffRec",
     "latex2mathml": "docs: equations",
-    "lightgbm": "RecBole's LightGBM",
     "jinja2": "report",
     "matplotlib": "report; plots of experiment; figures of benchmarks",
     "myst-parser": "docs: Markdown",
@@ -31,7 +30,6 @@ OPTIONAL = {
     "timm": "visual_encoder: timm/NAME",
     "uvicorn": "serve",
     "wandb": "log_wandb",
-    "xgboost": "RecBole's XGBoost",
 }
 DEVELOPMENT = ("test", "dev")  # extras that add no feature
 _MODULES = {package: module for module, package in PIP_NAMES.items()}

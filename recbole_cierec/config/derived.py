@@ -10,7 +10,7 @@ from recbole.utils import ModelType
 
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.eval_mode import EvalMode
-from recbole_cierec.registry import MODELS
+from recbole_cierec.registry import stages_of
 
 PAIRS = 4096  # RecBole's own eval_batch_size
 _OF_USER_MODE = ("eval_repeats", "candidates_file", "candidate_seed")
@@ -120,6 +120,5 @@ def _no_reader(model: str, model_class: type) -> str:
         return f"{model} is a model of RecBole and does not read loss: softmax"
     if not own_loss:
         return ""
-    staged = model in MODELS and MODELS[model].stages
-    stage = ": it is the loss of the model that is trained first" if staged else ""
+    stage = ": it is the loss of the model that is trained first" * bool(stages_of(model_class))
     return f"{model} has another loss and does not read loss: softmax{stage}"

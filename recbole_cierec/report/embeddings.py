@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from recbole.utils import ModelType, init_seed
 from torch.nn import functional as F
 
 from recbole_cierec.compat.warnings import quiet_recbole
+from recbole_cierec.registry import stages_of
 from recbole_cierec.report.blocks import Figure, Figures, Note, Section
 from recbole_cierec.report.drawing import INK, MARKERS, SERIES, Drawing
 from recbole_cierec.report.source import Source
@@ -195,7 +195,7 @@ def map_section(source: Source, vectors: Vectors) -> Section:
         for when, each in moments.items()
     ]
     section.parts.append(Figures(figures))
-    if _starts_from_stage(source):
+    if stages_of(source.trained.config.model_class):
         section.parts.append(
             Note(
                 "Before training means freshly initialised with the seed of the run, before the "
@@ -203,13 +203,6 @@ def map_section(source: Source, vectors: Vectors) -> Section:
             )
         )
     return section
-
-
-def _starts_from_stage(source: Source) -> bool:
-    from recbole_cierec.registry import MODELS
-
-    entry: Any = MODELS.get(source.trained.name)
-    return entry is not None and bool(entry.stages)
 
 
 def two_maps(sources: tuple[Source, Source], vectors: tuple[Vectors, Vectors]) -> Section:

@@ -199,7 +199,7 @@ def load_trained(
         with as_model_errors(config):
             model = config.model_class(config, parts[0])
         data |= data_of(parts[0]) if added is None else added.known_digests()
-        refuse_other_data(path, state, data, "use its own data")
+        refuse_other_data(path, state["data"], data, "use its own data")
         with fitting(path):
             model = _filled(model, path, state, config["device"], added)
     return TrainedModel(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.names import ALL, split_name
 from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.checkpoint import peek_checkpoint, read_checkpoint, to_plain
-from recbole_cierec.registry import MODELS
+from recbole_cierec.registry import stages_of
 from recbole_cierec.terminal import shown
 
 # What may change when a run is resumed: its length, and what is measured or shown of it.
@@ -97,19 +97,20 @@ def data_of(dataset: Any) -> dict[str, str]:
     return {"interactions": dataset.digest(), **dataset.content.digests()}
 
 
-def refuse_other_data(path: Path, state: dict, data: dict[str, str], advice: str) -> None:
+def refuse_other_data(
+    path: Path, then: Mapping[str, str], data: Mapping[str, str], advice: str
+) -> None:
     """Refuse a checkpoint that was trained on other data.
 
     Args:
         path: The checkpoint, for the message.
-        state: What it holds.
+        then: The digests that it holds.
         data: From :func:`data_of`; parts that only one of the two has are ignored.
         advice: What to do instead, for the message.
 
     Raises:
         CheckpointError: The line names the parts that differ.
     """
-    then = state["data"]
     other = [part for part in data if then.get(part, data[part]) != data[part]]
     if other:
         raise CheckpointError(
@@ -160,8 +161,7 @@ def check_resume(config: Config) -> None:
     Raises:
         CheckpointError: It is missing, damaged, or of another model or data set.
     """
-    named, entry = config["resume"], MODELS.get(config["model"])
-    stages = entry.stages if entry is not None else ()
+    named, stages = config["resume"], stages_of(config.model_class)
     if not named or (named == "auto" and stages):
         return
     path = newest_checkpoint(config) if named == "auto" else Path(named)
@@ -174,6 +174,7 @@ def refuse_other_run(path: Path, state: dict, config: Config, stages: Iterable[s
     Args:
         path: The checkpoint, for the message.
         state: What it holds.
+        config: The run's configuration.
         stages: Other models that are accepted: those that this one can start from.
 
     Raises:

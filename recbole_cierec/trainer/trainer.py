@@ -108,7 +108,7 @@ class TrainerMixin(ReportingMixin):
             self.tables["items"] = train_data._dataset.content.table()
         if self._resumed is not None:
             path, state = self._resumed
-            refuse_other_data(path, state, self._data, "start without --resume")
+            refuse_other_data(path, state["data"], self._data, "start without --resume")
             if self._had_ended(state):
                 CONSOLE.info("The resumed run had finished; its best model is evaluated")
                 # ADMMSLIM draws noise when it scores.

@@ -6,7 +6,7 @@ from typing import Any
 
 from recbole.utils import get_trainer
 
-from recbole_cierec.registry import MODELS, known_name, load_object
+from recbole_cierec.registry import MODELS, load_object, nearest_known
 from recbole_cierec.trainer.trainer import compose
 
 
@@ -20,8 +20,7 @@ def get_trainer_class(config: Any) -> type:
         :class:`TrainerMixin` over the trainer that the registry names, else over RecBole's. A
         model outside the package has that of its nearest parent in the registry or in RecBole.
     """
-    parents = getattr(getattr(config, "model_class", None), "__mro__", ())
-    name = next((known for parent in parents if (known := known_name(parent))), config["model"])
+    name = nearest_known(getattr(config, "model_class", object)) or config["model"]
     entry = MODELS.get(name)
     if entry is not None and entry.trainer is not None:
         return compose(load_object(entry.trainer))

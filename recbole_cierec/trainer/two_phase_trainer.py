@@ -31,6 +31,7 @@ from recbole_cierec.distributed.batch_share import Share
 from recbole_cierec.distributed.world import world
 from recbole_cierec.errors import CheckpointError
 from recbole_cierec.files.checkpoint import from_plain, read_checkpoint
+from recbole_cierec.model.base.warm_start import stage_weight
 from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.deferred_loss import LossFunction, Totals
 from recbole_cierec.trainer.gated_trainer import GatedTrainer
@@ -78,9 +79,8 @@ class TwoPhaseMixin(TrainerMixin):
         # Optimizer and schedulers of the second phase, while the first lasts.
         self._second: tuple[Optimizer, dict[str, LRScheduler]] | None = None
         self._batches: Any = None
-        self._pretrained: tuple[Path, dict[str, Any]] | None = (
-            None  # checkpoint, its data's digests
-        )
+        # The checkpoint of the first phase, and the digests of its data.
+        self._pretrained: tuple[Path, dict[str, str]] | None = None
         if config["pretrained"]:
             self._load_pretrained(Path(config["pretrained"]))
         self.pretrain_epochs = 0 if config["pretrained"] else config["pretrain_epochs"]
@@ -121,8 +121,8 @@ class TwoPhaseMixin(TrainerMixin):
         **kwargs: Any,
     ) -> tuple[float, Result | None]:
         if self._pretrained is not None:
-            path, state = self._pretrained
-            refuse_other_data(path, state, data_of(train_data._dataset), "pretrain it on the same")
+            path, then = self._pretrained
+            refuse_other_data(path, then, data_of(train_data._dataset), "pretrain it on the same")
         if self.in_first_phase:
             if self.start_epoch < self.pretrain_epochs:
                 show_progress = bool(kwargs.get("show_progress"))
@@ -195,7 +195,7 @@ class TwoPhaseMixin(TrainerMixin):
 
     def _load_pretrained(self, path: Path) -> None:
         state = read_checkpoint(path)
-        name, parts = self.config["model"], tuple(self.model.pretrained_parts)
+        name, parts = self.config.model_spelling, tuple(self.model.pretrained_parts)
         if state["model"] != name:
             raise CheckpointError(f"{path}: holds model {state['model']}, this run has {name}")
         if state["epoch"] + 1 < state["extra"]["pretrain_epochs"]:
@@ -203,17 +203,13 @@ class TwoPhaseMixin(TrainerMixin):
                 f"{path}: stopped in its first phase; resume it before you use it as pretrained"
             )
         theirs, ours = from_plain(state["state_dict"]), self.model.state_dict()
-        for key in (key for key in ours if key.startswith(parts)):
-            there = theirs.get(key)
-            if there is None or there.shape != ours[key].shape:
-                shape = "absent" if there is None else str(list(there.shape))
-                raise CheckpointError(
-                    f"{path}: {key} is {shape} there, but must be {list(ours[key].shape)}; "
-                    "pretrain it with the data and the settings of this run"
-                )
-            ours[key] = there
+        try:
+            for key in (key for key in ours if key.startswith(parts)):
+                ours[key] = stage_weight(theirs, key, ours[key].shape)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
         self.model.load_state_dict(ours)
-        self._pretrained = path, {"data": state["data"]}
+        self._pretrained = path, state["data"]
         CONSOLE.info(f"{name} starts from the first phase of {path}")
 
 

@@ -37,7 +37,7 @@ from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.files.atomic_write import replace
 from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.checkpoint import from_plain, peek_checkpoint, read_checkpoint
-from recbole_cierec.registry import MODELS
+from recbole_cierec.registry import nearest_known, stages_of
 from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.history import history_file
 from recbole_cierec.trainer.resuming import data_of, newest_checkpoint, refuse_other_data
@@ -74,8 +74,8 @@ class Start:
         """
         if self.weights is None:
             return model
-        then = {"data": self.data}
-        refuse_other_data(Path(self.source), then, data_of(dataset), "pretrain it on the same")
+        path, advice = Path(self.source), "pretrain it on the same"
+        refuse_other_data(path, self.data, data_of(dataset), advice)
         try:
             model.start_from(self.weights)
         except CheckpointError as error:
@@ -91,12 +91,12 @@ def stage_model(config: Config) -> str | None:
     Raises:
         ConfigError: The model cannot start from ``stage_model``.
     """
-    entry = MODELS.get(config["model"])
-    if entry is None or not entry.stages:
+    stages = stages_of(config.model_class)
+    if not stages:
         return None
-    chosen = config["stage_model"] or entry.stages[0]
-    if chosen not in entry.stages:
-        choices = ", ".join(entry.stages)
+    chosen = config["stage_model"] or stages[0]
+    if chosen not in stages:
+        choices = ", ".join(stages)
         raise ConfigError(f"stage_model: {config['model']} starts from {choices}, not {chosen}")
     return chosen
 
@@ -120,7 +120,7 @@ def stage_config(config: Config, model: str) -> Config:
             raise ConfigError(
                 f"pretrain: '{key}' of {model} must be {fixed[key]} to suit {config['model']}"
             )
-    main = config["model"]
+    main = nearest_known(config.model_class)
     own = _RUN_KEYS | {key for key, owners in model_keys().items() if main in owners}
     own = own | pretrain.keys() | fixed.keys()
     flags = {key: text for key, text in config._flags.items() if key not in own}
@@ -284,7 +284,7 @@ def _from_checkpoint(path: Path, model: str, data: dict[str, str]) -> Start:
     """A start from a checkpoint of the stage's model, trained on the same data."""
     state = read_checkpoint(path)
     _refuse_other_model(path, state, model)
-    refuse_other_data(path, state, data, "pretrain it on the same")
+    refuse_other_data(path, state["data"], data, "pretrain it on the same")
     stage = _result_entry(model, path, state["best_valid_score"])
     weights = from_plain(state["state_dict"])
     return Start(None, weights, state["data"], str(path), (stage,))

@@ -15,7 +15,6 @@ from time import perf_counter, process_time
 from typing import Any
 
 import torch
-from recbole.utils import ModelType
 
 from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
@@ -83,8 +82,6 @@ def _train(config: Config, check_data: Callable[[str], None], watch: Watch | Non
         if watch is not None and math.isfinite(score) and watch(epoch, float(score)):
             raise _HopelessError(epoch, float(score))
 
-    # RecBole's trainer of trees takes no function to call.
-    hook = {} if config["MODEL_TYPE"] == ModelType.DECISIONTREE else {"callback_fn": validated}
     log = start_log(config)
     getLogger().info(config)
     for note in config.notes:
@@ -96,7 +93,11 @@ def _train(config: Config, check_data: Callable[[str], None], watch: Watch | Non
         check_data(train._dataset.digest() if hasattr(train._dataset, "digest") else "")
         try:
             score, result = job.trainer.fit(
-                train, valid, saved=False, show_progress=config["show_progress"], **hook
+                train,
+                valid,
+                saved=False,
+                show_progress=config["show_progress"],
+                callback_fn=validated,
             )
         finally:
             job.trainer.end_report(None)

@@ -15,15 +15,12 @@ from recbole_cierec.errors import ConfigError
 @pytest.mark.parametrize(
     ("model", "module", "package"),
     [
-        ("LightGBM", "lightgbm", "lightgbm"),
         ("NCL", "faiss", "faiss-cpu"),
         ("NNCF", "networkx", "networkx"),
     ],
 )
 def test_what_a_model_of_recbole_needs_is_named(tiny, monkeypatch, model, module, package):
     monkeypatch.setitem(sys.modules, module, None)
-    for name in [name for name in sys.modules if name.startswith("recbole.model.exlib")]:
-        monkeypatch.delitem(sys.modules, name)
     keys = tiny()
     for own in ("features_file", "init_std"):
         keys.pop(own)
