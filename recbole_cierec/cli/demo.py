@@ -12,7 +12,7 @@ from typing import Any
 
 from recbole_cierec.console.result_table import aligned
 from recbole_cierec.evaluation.names import ALL, LABELS, join_name
-from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
+from recbole_cierec.evaluation.per_user import UserResults, by_user_file, read_per_user
 from recbole_cierec.evaluation.significance import Comparison, compare, compare_to_level
 from recbole_cierec.terminal import say
 
@@ -67,7 +67,7 @@ def comparison_text(result: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def _by_user(result: Mapping[str, Any]) -> UserResults:
-    return read_per_user(Path(result["checkpoint"]).with_suffix(SUFFIX))
+    return read_per_user(by_user_file(Path(result["checkpoint"])))
 
 
 def _verdict(names: tuple[str, str], found: Comparison, levels: list[Comparison]) -> str:

@@ -23,6 +23,7 @@ from recbole_cierec.evaluation.names import ALL, join_name, split_name
 from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.npy import read_npz
+from recbole_cierec.files.run_files import next_to
 
 if TYPE_CHECKING:
     from recbole_cierec.evaluation.evaluator import PlanEvaluator
@@ -111,10 +112,15 @@ def save_per_user(
     if evaluator.plan.user_groups is not None:
         for name, mask in evaluator.plan.user_groups.masks(evaluator.users).items():
             arrays[f"{GROUP}{name}"] = mask
-    path = checkpoint.with_suffix("").with_suffix(SUFFIX)
+    path = by_user_file(checkpoint)
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)
     return path
+
+
+def by_user_file(checkpoint: Path) -> Path:
+    """The path of the results by user, for the best or the last checkpoint of a run."""
+    return next_to(checkpoint, SUFFIX)
 
 
 def evaluated_digest(dataset: Any, plan: EvaluationPlan) -> str:
@@ -151,8 +157,9 @@ def read_per_user(path: Path) -> UserResults:
             raise DataError(f"{path}: no *{SUFFIX} in this folder; runs write them to saved/")
         path = files[-1]
     if path.suffix == ".pth":
-        results = path.with_name(path.name.removesuffix(".pth").removesuffix(".last") + SUFFIX)
-        raise DataError(f"{path}: a checkpoint; give the run's results by user, {results}")
+        raise DataError(
+            f"{path}: a checkpoint; give the run's results by user, {by_user_file(path)}"
+        )
     try:
         arrays = read_npz(path)
         about = json.loads(str(arrays.pop("about")))

@@ -17,6 +17,7 @@ from recbole_cierec.experiment.plan import Done
 from recbole_cierec.experiment.rows import RUNS, SEARCHES, read_rows
 from recbole_cierec.files.checkpoint import is_best
 from recbole_cierec.files.locks import locked
+from recbole_cierec.files.run_files import is_last
 
 
 class Folder:
@@ -83,7 +84,7 @@ class Folder:
         """Keep the stages that a run has trained for other runs."""
         for path in self.run(key).glob("stage-*.pth"):
             target = self.stages / path.name
-            if not path.name.endswith(".last.pth") and not target.exists():
+            if not is_last(path) and not target.exists():
                 self.stages.mkdir(parents=True, exist_ok=True)
                 _link(path, target)
 

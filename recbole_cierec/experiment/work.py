@@ -17,7 +17,7 @@ import torch
 
 from recbole_cierec.config.config import Config
 from recbole_cierec.errors import CheckpointError, UserError
-from recbole_cierec.evaluation.per_user import SUFFIX
+from recbole_cierec.evaluation.per_user import by_user_file
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Run, Search, space_of
 from recbole_cierec.experiment.rows import Row, append_row
@@ -162,7 +162,7 @@ def _result(
 
 def _keep_users(folder: Folder, run: Run, checkpoint: Path) -> Path | None:
     """Move the results by user to where they stay; None: the run has none."""
-    users = checkpoint.with_suffix("").with_suffix(SUFFIX)
+    users = by_user_file(checkpoint)
     if not users.is_file():
         return None
     kept = folder.users_file(run.key)

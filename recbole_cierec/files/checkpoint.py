@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from recbole_cierec.errors import CheckpointError, OutputError, UserError
 from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.files.by_age import by_age
+from recbole_cierec.files.run_files import is_last
 from recbole_cierec.files.torch_files import refuse_packed
 
 _NAME = "recbole_cierec checkpoint"
@@ -254,7 +255,7 @@ def _is_stage(path: Path) -> bool:
 
 def is_best(path: Path) -> bool:
     """Whether a checkpoint is the best epoch of a run: not its last one, nor a stage."""
-    return not path.name.endswith(".last.pth") and not _is_stage(path)
+    return not is_last(path) and not _is_stage(path)
 
 
 def _incomplete(path: Path, part: str) -> CheckpointError:

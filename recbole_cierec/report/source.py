@@ -13,7 +13,12 @@ import numpy as np
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
-from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
+from recbole_cierec.evaluation.per_user import (
+    SUFFIX,
+    UserResults,
+    by_user_file,
+    read_per_user,
+)
 from recbole_cierec.files.checkpoint import find_checkpoint, from_plain, peek_checkpoint
 from recbole_cierec.serving.trained import TrainedModel, load_trained
 from recbole_cierec.trainer.history import History, Row, history_file
@@ -136,8 +141,3 @@ class Source:
         """One row of :attr:`histories` or :attr:`positives`, each item once."""
         row = table.values[table.starts[user] : table.starts[user + 1]]
         return np.array(list(dict.fromkeys(row.tolist())), dtype=np.int64)
-
-
-def by_user_file(checkpoint: Path) -> Path:
-    """The path of the results by user, for the best or the last checkpoint of a run."""
-    return checkpoint.with_name(checkpoint.name.removesuffix(".pth").removesuffix(".last") + SUFFIX)

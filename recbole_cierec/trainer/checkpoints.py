@@ -21,6 +21,7 @@ from recbole_cierec.files.checkpoint import (
     to_plain,
     write_checkpoint,
 )
+from recbole_cierec.files.run_files import LAST, is_last, next_to
 from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.compat import TrainerCompat
 from recbole_cierec.trainer.deferred_loss import all_finite
@@ -61,16 +62,16 @@ class CheckpointMixin(TrainerCompat):
 
     def _name_files(self) -> None:
         """RecBole names files by the second; two runs in one second would share them."""
-        stem = Path(self.saved_model_file).with_suffix("")
-        name = [f"{stem}-{uuid.uuid4().hex[:6]}"]
+        own = next_to(Path(self.saved_model_file), f"-{uuid.uuid4().hex[:6]}.pth")
+        name = [str(own)]
         if torch.distributed.is_initialized():
             torch.distributed.broadcast_object_list(name)
-        self.saved_model_file = f"{name[0]}.pth"
+        self.saved_model_file = name[0]
 
     @property
     def last_file(self) -> Path:
         """The state at the end of the last complete epoch."""
-        return Path(self.saved_model_file).with_suffix(".last.pth")
+        return next_to(Path(self.saved_model_file), LAST)
 
     def _optimizers(self) -> dict[str, Optimizer]:
         """By attribute name; an optimizer with two names (RecVAE swaps its two) counts once."""
@@ -200,7 +201,7 @@ class CheckpointMixin(TrainerCompat):
         best = state["best_valid_result"]
         self.best_valid_result = None if best is None else OrderedDict(best)  # as RecBole keeps it
         self.train_loss_dict = state["train_loss"]
-        self.saved_model_file = str(path).replace(".last.pth", ".pth")
+        self.saved_model_file = str(next_to(path, ".pth") if is_last(path) else path)
         self.history = History.read(history_file(path))
         self._resumed = path, state
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.files.run_files import next_to
 
 SUFFIX = ".history.jsonl"
 Row = dict[str, Any]
@@ -33,7 +34,7 @@ Row = dict[str, Any]
 
 def history_file(checkpoint: Path) -> Path:
     """The history's path, for the best or the last checkpoint of a run."""
-    return checkpoint.with_name(checkpoint.name.removesuffix(".pth").removesuffix(".last") + SUFFIX)
+    return next_to(checkpoint, SUFFIX)
 
 
 class History:

@@ -15,6 +15,7 @@ from recbole_cierec.evaluation.eval_mode import EvalMode
 from recbole_cierec.evaluation.names import ALL, split_name
 from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.checkpoint import peek_checkpoint, read_checkpoint, to_plain
+from recbole_cierec.files.run_files import is_last
 from recbole_cierec.registry import stages_of
 from recbole_cierec.terminal import shown
 
@@ -128,7 +129,7 @@ def newest_checkpoint(config: Config) -> Path:
     folder, dataset = Path(config["checkpoint_dir"]), config["dataset"]
     model = config.model_spelling
     # Of two that are equally old, the last epoch is the newer.
-    files = sorted(folder.glob(f"{config['model']}-*.pth"), key=_is_last)
+    files = sorted(folder.glob(f"{config['model']}-*.pth"), key=is_last)
     other = ""
     for path in reversed(by_age(files)):
         try:
@@ -149,10 +150,6 @@ def newest_checkpoint(config: Config) -> Path:
         f"{folder}: no checkpoint of {model} on {dataset} with these settings to resume{other}; "
         "start without --resume"
     )
-
-
-def _is_last(path: Path) -> bool:
-    return path.name.endswith(".last.pth")
 
 
 def check_resume(config: Config) -> None:

@@ -37,6 +37,7 @@ from recbole_cierec.errors import CheckpointError, ConfigError
 from recbole_cierec.files.atomic_write import replace
 from recbole_cierec.files.by_age import by_age
 from recbole_cierec.files.checkpoint import from_plain, peek_checkpoint, read_checkpoint
+from recbole_cierec.files.run_files import LAST
 from recbole_cierec.registry import nearest_known, stages_of
 from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.history import history_file
@@ -211,7 +212,7 @@ class _Stage:
         # A name of its own while it trains: two runs may train the same stage at once.
         unique = Path(trainer.saved_model_file).stem[-6:]
         trainer.saved_model_file = str(self.done.with_name(f"{stem}-{unique}.pth"))
-        self._stopped = f"{stem}-*.last.pth"
+        self._stopped = f"{stem}-*{LAST}"
 
     def start(self, saved: bool) -> Start:
         """The trained stage: read if it exists, else trained or resumed."""
