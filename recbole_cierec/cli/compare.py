@@ -14,7 +14,6 @@ Metrics of groups (``recall@10_cold``) are allowed.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,7 +59,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, list[Path]]]:
     for word in argv:
         flag, equals, value = word.partition("=")
         if flag == "--metrics" and equals:
-            metrics = value.split(",")
+            metrics = list(dict.fromkeys(value.split(",")))  # Holm counts every test
         elif flag in ("--a", "--b"):
             side = flag[2:]
             paths.setdefault(side, []).extend([Path(value)] if value else [])
@@ -78,7 +77,3 @@ def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, list[Path]]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(compare, argv, lambda: __doc__)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

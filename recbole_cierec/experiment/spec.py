@@ -314,6 +314,7 @@ class _Reader:
         for key, default in (("metrics", METRICS), ("groups", GROUPS)):
             words = self.list(entry.get(key, list(default)), f"report: {key}")
             parts[key] = tuple(self.text(word, f"report: {key}").lower() for word in words)
+            self.refuse_twice(parts[key], f"report: {key}")  # each test would be corrected for both
         for group in parts["groups"]:
             if group not in LABELS:
                 hint = nearest(group, LABELS) or f"; they are {', '.join(LABELS)}"

@@ -323,6 +323,7 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
         ({"report": {"metrics": ["recal@3"]}}, ["report: metric 'recal@3' is not", "'Recall'?"]),
         ({"report": {"metrics": ["mrr@3"]}}, ["report: metric 'mrr@3' is not among the metrics"]),
         ({"report": {"metrics": ["recall@10"]}}, ["report: metric 'recall@10' needs 10 in topk"]),
+        ({"report": {"metrics": ["recall@3", "Recall@3"]}}, ["metrics: recall@3 is listed twice"]),
         ({"report": {"groups": ["cool"]}}, ["report: there is no group 'cool'", "'cold'?"]),
         (
             {"report": {"metrics": ["recall@3"], "groups": ["new"]}},
