@@ -21,9 +21,9 @@ import pandas as pd
 from scipy import stats
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.bootstrap import LEVEL, mean_interval
 from recbole_cierec.evaluation.per_user import SUFFIX, UserResults, read_per_user
 from recbole_cierec.evaluation.significance import (
-    RESAMPLES,
     by_user,
     check_comparable,
     holm_of_known,
@@ -33,8 +33,6 @@ from recbole_cierec.evaluation.significance import (
     varies,
 )
 from recbole_cierec.files.markdown import markdown_table
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -80,37 +78,6 @@ def t_interval(values: Sequence[float]) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
 
 
-def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """Means of bootstrap samples of users.
-
-    All columns share the samples, so differences of columns are those of paired samples.
-
-    Args:
-        values: [users, columns]; nan: no value.
-        seed: Seed of the samples.
-        resamples: Their number.
-
-    Returns:
-        [resamples, columns]
-    """
-    rng, n = np.random.default_rng(seed), len(values)
-    has = ~np.isnan(values)
-    filled = np.where(has, values, 0.0)
-    means = np.empty((resamples, values.shape[1]))
-    for row in means:
-        counts = np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
-        with np.errstate(invalid="ignore"):  # a sample may have no user of a small group
-            row[:] = (counts @ filled) / (counts @ has)
-    return means
-
-
-def interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 95 % percentile interval of each column."""
-    tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(means, [tail, 1 - tail], axis=0)
-    return low, high
-
-
 def seeds_test(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """p-value of the paired t-test over seeds; nan where it has nothing to test with."""
     difference = np.subtract(ours, theirs)
@@ -141,7 +108,7 @@ def both_tests(
     if not len(difference):
         mean = float(np.mean(means[0]) - np.mean(means[1]))
         return SeedTest(mean, math.nan, math.nan, 0, math.nan, math.nan, *seeds)
-    low, high = (float(end[0]) for end in interval(bootstrap_means(difference[:, None])))
+    low, high = mean_interval(difference)
     p_values = p_of_zero_mean(difference)
     return SeedTest(float(difference.mean()), low, high, len(difference), *p_values, *seeds)
 

@@ -1,7 +1,7 @@
 """Significance tests of differences between two runs, over users.
 
 Both runs measure the same users, so the tests are paired: Student's t-test of the differences,
-Wilcoxon's signed-rank test, and a bootstrap interval of the mean difference, all by SciPy. A user
+Wilcoxon's signed-rank test, both by SciPy, and a bootstrap interval of the mean difference. A user
 counts once: the rows of a sequential model, one for each interaction, are averaged first. Holm's
 step-down method corrects for several comparisons. A test over users says whether another sample of
 users would show the difference; it says nothing about other seeds or data sets.
@@ -9,22 +9,18 @@ users would show the difference; it says nothing about other seeds or data sets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy
-from packaging.version import Version
 from scipy import stats
 
 from recbole_cierec.errors import DataError, nearest
+from recbole_cierec.evaluation.bootstrap import mean_interval
 from recbole_cierec.evaluation.per_user import UserResults
 from recbole_cierec.files.markdown import markdown_table
-
-RESAMPLES = 2000
-_RNG = "rng" if Version(scipy.__version__) >= Version("1.15") else "random_state"
 
 
 @dataclass(frozen=True)
@@ -174,49 +170,21 @@ def p_of_zero_mean(difference: np.ndarray) -> tuple[float, float]:
     return t_p, float(stats.wilcoxon(difference).pvalue)
 
 
-def mean_interval(
-    values: np.ndarray, users: np.ndarray | None = None, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean of values [n], n >= 1.
-
-    Args:
-        values: The values.
-        users: The user of each value; samples are of users, with all their values. None: every
-            value is of another user.
-        seed: Seed of the samples.
-    """
-    if not varies(values):  # no variance to draw from
-        return float(values.mean()), float(values.mean())
-    sample: tuple[np.ndarray, ...] = (values,)
-    mean: Callable[..., Any] = np.mean
-    if users is not None and len(groups := pd.Series(values).groupby(users)) < len(values):
-        sample, mean = (groups.sum().to_numpy(), groups.size().to_numpy()), _ratio
-    interval = stats.bootstrap(
-        sample, mean, n_resamples=RESAMPLES, method="percentile", batch=50, paired=True,
-        **{_RNG: np.random.default_rng(seed)},
-    ).confidence_interval  # fmt: skip
-    return float(interval.low), float(interval.high)
-
-
-def _ratio(sums: np.ndarray, counts: np.ndarray, axis: int) -> np.ndarray:
-    return sums.sum(axis) / counts.sum(axis)
-
-
-def compare(run: UserResults, base: UserResults, metric: str, seed: int = 0) -> Comparison:
+def compare(run: UserResults, base: UserResults, metric: str) -> Comparison:
     """All three tests of ``run`` against ``base``."""
     both = paired(run, base, metric)
-    return _tested(run.name, both["run"].to_numpy(), both["base"].to_numpy(), seed)
+    return _tested(run.name, both["run"].to_numpy(), both["base"].to_numpy())
 
 
-def compare_to_level(run: UserResults, metric: str, level: float, seed: int = 0) -> Comparison:
+def compare_to_level(run: UserResults, metric: str, level: float) -> Comparison:
     """All three tests of ``run`` against one number for all users, such as the chance level."""
     ours = _known_by_user(run, metric).to_numpy()
-    return _tested(run.name, ours, np.full(len(ours), level), seed)
+    return _tested(run.name, ours, np.full(len(ours), level))
 
 
-def _tested(name: str, ours: np.ndarray, theirs: np.ndarray, seed: int) -> Comparison:
+def _tested(name: str, ours: np.ndarray, theirs: np.ndarray) -> Comparison:
     difference = ours - theirs
-    p_values, ends = p_of_zero_mean(difference), mean_interval(difference, seed=seed)
+    p_values, ends = p_of_zero_mean(difference), mean_interval(difference)
     return Comparison(name, ours.mean(), theirs.mean(), len(difference), *p_values, *ends)
 
 

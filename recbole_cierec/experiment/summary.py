@@ -13,12 +13,11 @@ import pandas as pd
 from recbole.evaluator.register import metrics_dict
 
 from recbole_cierec.config.schema import noise_keys
+from recbole_cierec.evaluation.bootstrap import bootstrap_means, interval
 from recbole_cierec.evaluation.names import join_name, split_name
 from recbole_cierec.evaluation.over_seeds import (
-    bootstrap_means,
     both_tests,
     by_user,
-    interval,
     seed_means,
     t_interval,
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from recbole_cierec.evaluation.bootstrap import RESAMPLES
 from recbole_cierec.evaluation.names import ALL, LABELS, USER_GROUPS
-from recbole_cierec.evaluation.significance import RESAMPLES
 from recbole_cierec.report.blocks import Figure, Figures, Note, Section, Table
 from recbole_cierec.report.drawing import INK, SERIES, Drawing, number
 from recbole_cierec.report.metrics import Mean, group_means, shown_metrics
@@ -48,8 +48,20 @@ def protocol(source: Source) -> str:
     return f"the candidates of mode {mode}"
 
 
-def bars_section(source: Source) -> Section:
-    """Figures and a table."""
+def shown_means(source: Source) -> dict[str, list[Mean]]:
+    """By metric; empty where the run has not been tested."""
+    results = source.results
+    if results is None:
+        return {}
+    return {metric: group_means(results, metric) for metric in metric_names(source)}
+
+
+def bars_section(source: Source, by_metric: dict[str, list[Mean]]) -> Section:
+    """Figures and a table of the :func:`shown_means`."""
+    title = "test", "Results", "Test results by group"
+    if source.results is None:
+        why = "There are no results by user (NAME.users.npz): the run has not been tested."
+        return Section(*title, "", [Note(why)])
     lead = (
         f"Means over users; each user's test items rank among {protocol(source)}. Lines are 95 % "
         f"intervals: percentiles of {RESAMPLES:,} bootstrap samples of the group's users. They say "
@@ -57,14 +69,7 @@ def bars_section(source: Source) -> Section:
         "The red tick is chance, the mean of a random ranking. "
         "Results of item groups count users with a test item in the group."
     )
-    section = Section("test", "Results", "Test results by group", lead)
-    if source.results is None:
-        section.lead = ""
-        section.parts.append(
-            Note("There are no results by user (NAME.users.npz): the run has not been tested.")
-        )
-        return section
-    by_metric = {m: group_means(source.results, m) for m in metric_names(source)}
+    section = Section(*title, lead)
     section.parts.append(Figures([bar_figure(m, means) for m, means in by_metric.items() if means]))
     rows = [
         [f"{metric}, {LABELS[m.group]}", number(m.mean), f"{number(m.low)} to {number(m.high)}",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recbole_cierec.evaluation.bootstrap import mean_interval
 from recbole_cierec.evaluation.names import ALL, LABELS, join_name, split_name
 from recbole_cierec.evaluation.per_user import UserResults
-from recbole_cierec.evaluation.significance import mean_interval
 
 
 @dataclass(frozen=True)

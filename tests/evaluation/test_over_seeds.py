@@ -11,10 +11,9 @@ from scipy import stats
 
 from recbole_cierec.cli.compare import main
 from recbole_cierec.errors import DataError
+from recbole_cierec.evaluation.bootstrap import bootstrap_means, interval
 from recbole_cierec.evaluation.over_seeds import (
-    bootstrap_means,
     compare_seeds,
-    interval,
     seeds_table,
     seeds_test,
 )
