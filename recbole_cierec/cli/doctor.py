@@ -310,7 +310,3 @@ def doctor(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(doctor, argv, lambda: __doc__)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,7 +101,3 @@ def _experiment(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(_experiment, argv, lambda: USAGE)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

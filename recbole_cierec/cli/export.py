@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from recbole_cierec.cli.exit_codes import run_command
@@ -43,7 +42,3 @@ def _export(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(_export, argv, lambda: USAGE)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,6 @@ parts into the file that one process would have written.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,7 +81,3 @@ def _extract(config: Any, shard: Shard) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code (:mod:`recbole_cierec.cli.exit_codes`)."""
     return run_command(extract, argv, lambda: __doc__)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

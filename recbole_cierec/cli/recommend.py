@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -109,7 +108,3 @@ def _recommend(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(_recommend, argv, lambda: USAGE)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

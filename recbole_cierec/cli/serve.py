@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from recbole_cierec.cli.exit_codes import run_command
@@ -42,7 +41,3 @@ def _serve(argv: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (see :func:`run_command`)."""
     return run_command(_serve, argv, lambda: USAGE)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -115,9 +114,8 @@ def _histogram(metric: str, apart: np.ndarray) -> Figure:
     return drawing.made
 
 
-def metrics_section(pair: Pair) -> Section:
-    """Figures and a table of the differences."""
-    rows = differences(pair)
+def metrics_section(pair: Pair, rows: list[Difference]) -> Section:
+    """Figures and a table of the :func:`differences`."""
     lead = (
         f"A is {pair[0].name}, B is {pair[1].name}. Both rank the same for the same users, so "
         "differences are paired. Lines are 95 % bootstrap intervals of the mean difference over "
@@ -141,8 +139,8 @@ def metrics_section(pair: Pair) -> Section:
 def settings_section(pair: Pair) -> Section:
     """Settings that differ."""
     a, b = (source.settings for source in pair)
-    keys = sorted(key for key in a.keys() | b.keys() if key not in PLACE_KEYS)
-    apart = [[key, _shown(a, key), _shown(b, key)] for key in keys if _differ(a, b, key)]
+    keys = sorted((a.keys() & b.keys()) - PLACE_KEYS)
+    apart = [[key, str(a[key]), str(b[key])] for key in keys if a[key] != b[key]]
     rows = [
         ["checkpoint", *(source.path.name for source in pair)],
         ["kept epoch", *(str(source.best_epoch) for source in pair)],
@@ -153,14 +151,6 @@ def settings_section(pair: Pair) -> Section:
     )
     section.parts.append(Table("Settings", ["key", "A", "B"], rows))
     return section
-
-
-def _differ(a: dict[str, Any], b: dict[str, Any], key: str) -> bool:
-    return key in a and key in b and a[key] != b[key]
-
-
-def _shown(settings: dict[str, Any], key: str) -> str:
-    return str(settings.get(key, "-"))
 
 
 def _by_user(pair: Pair) -> tuple[str, np.ndarray, np.ndarray]:

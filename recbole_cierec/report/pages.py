@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from recbole_cierec.evaluation.names import ALL, LABELS
 from recbole_cierec.report import comparison
-from recbole_cierec.report.bars import bars_section, metric_names
+from recbole_cierec.report.bars import bars_section, shown_means
 from recbole_cierec.report.blocks import Note, Page, Section
 from recbole_cierec.report.curves import curves_section, gates_section
 from recbole_cierec.report.drawing import number
 from recbole_cierec.report.embeddings import item_vectors, map_section, two_maps
-from recbole_cierec.report.metrics import group_means
+from recbole_cierec.report.metrics import Mean
 from recbole_cierec.report.neighbours import neighbours_section
 from recbole_cierec.report.numbers import numbers_section
 from recbole_cierec.report.people import draw_users, failures_section, rank, users_section
@@ -29,8 +29,9 @@ def one_run(source: Source) -> Page:
     tiles, sample = Tiles(source), rank(source, draw_users(source))
     vectors = item_vectors(trained, source.seed)
     users, shown = users_section(source, tiles, sample)
+    means = shown_means(source)
     sections = [
-        bars_section(source),
+        bars_section(source, means),
         users,
         failures_section(source, tiles, sample, shown),
         neighbours_section(source, tiles, vectors),
@@ -43,7 +44,7 @@ def one_run(source: Source) -> Page:
         users.parts.insert(0, Note(_no_pictures(source)))
     size = f"{len(trained.user_ids) - 1:,} users, {len(trained.item_ids) - 1:,} items"
     subtitle = f"{source.state['dataset']}: {size}; {source.path.name}"
-    return Page(f"{source.name} on {source.state['dataset']}", subtitle, _facts(source), sections)
+    return Page(f"{source.name} on {source.state['dataset']}", subtitle, _facts(means), sections)
 
 
 def _no_gates(source: Source) -> Section:
@@ -60,12 +61,10 @@ def _no_pictures(source: Source) -> str:
     )
 
 
-def _facts(source: Source) -> list[Fact]:
-    if source.results is None:
-        return []
+def _facts(means: dict[str, list[Mean]]) -> list[Fact]:
     facts = []
-    for metric in metric_names(source)[:2]:
-        for mean in group_means(source.results, metric)[:3]:
+    for metric, groups in list(means.items())[:2]:
+        for mean in groups[:3]:
             interval = f"{number(mean.low)} to {number(mean.high)}"
             if mean.chance is not None:
                 interval += f", chance {number(mean.chance)}"
@@ -79,11 +78,11 @@ def two_runs(pair: tuple[Source, Source]) -> Page:
     Raises:
         UserError: A checkpoint cannot be used, or they are of other data or another protocol.
     """
-    comparison.results_of(pair)  # refused before any model is made
+    differences = comparison.differences(pair)  # refused before any model is made
     first, second = pair
     tiles = Tiles(first)
     vectors = tuple(item_vectors(source.trained, source.seed) for source in pair)
-    metrics = comparison.metrics_section(pair)
+    metrics = comparison.metrics_section(pair, differences)
     sections = [
         metrics,
         comparison.users_section(pair, tiles),
@@ -92,7 +91,7 @@ def two_runs(pair: tuple[Source, Source]) -> Page:
     ]
     facts = [
         (f"{row.metric}, B less A", number(row.mean, True), f"A {number(row.a)}, B {number(row.b)}")
-        for row in comparison.differences(pair)
+        for row in differences
         if row.group == ALL
     ]
     title = f"{first.name} and {second.name} on {first.state['dataset']}"

@@ -144,8 +144,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(flags, words, folder, capsys):
     assert words in line
 
 
-def test_the_module_is_a_command(folder):
-    command = [sys.executable, "-m", "recbole_cierec.cli.extract"]
+def test_it_is_a_command_of_the_package(folder):
+    command = [sys.executable, "-m", "recbole_cierec", "extract"]
     root = str(Path(__file__).parents[2])
     environment = {"PYTHONPATH": root, "PATH": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
