@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from recbole_cierec.errors import ConfigError
+from recbole_cierec.evaluation.over_seeds import SeedTest
 from recbole_cierec.experiment.summary import Test
 
 pytest.importorskip("matplotlib")
@@ -118,8 +120,9 @@ def test_tests_are_paired_by_seed_and_take_intervals_over_users_from_their_file(
     note, table = pages.parts.tests_part(pages.select(write(*rows), ["demo", "recall@10"]))
     assert "no intervals over users" in note
     assert table.splitlines()[2:] == ["| MF, 0 | 2 | +5.50, p 0.12 |", "| MF, 1 | 1 | -5.00 |"]
-    known = Test("MF, 0", "recall@10", 0.055, 0.01, 0.09, 0.004, 0.02, 0.1, 900, 2)
-    stale = Test("MF, 1", "recall@10", 0.01, 0.0, 0.02, 0.004, 0.02, 0.1, 900, 1)
+    found = SeedTest(0.055, 0.01, 0.09, 900, 0.004, 0.02, 2, 0.1)
+    known = Test(**vars(found), model="MF, 0", column="recall@10")
+    stale = replace(known, model="MF, 1", difference=0.01, low=0.0, high=0.02, seeds=1)
     with Path("runs/tests.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["dataset", "protocol", "baseline", *vars(known)])

@@ -33,6 +33,7 @@ from yarl import URL
 
 from recbole_cierec.errors import DataError, OutputError, PictureError
 from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.terminal import reason
 from recbole_cierec.vision.pictures import decode_picture
 
 from .addresses import AddressPolicy, RefusedAddress, checked_url
@@ -247,7 +248,7 @@ def _judged(error: Exception) -> Refusal | Trouble:
         return Trouble("the connection broke off")
     if isinstance(error, aiohttp.ClientResponseError):
         return Trouble("the answer is not HTTP")
-    return Trouble(" ".join(str(error).split())[:150] or type(error).__name__)
+    return Trouble(reason(error))
 
 
 def store(data: bytes, folder: Path, path: str, limits: Limits) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from recbole_cierec.errors import DataError
+from recbole_cierec.terminal import reason
 
 from .relative_paths import path_fault
 
@@ -106,9 +107,9 @@ def extract_archive(path: Path, into: Path, limits: ArchiveLimits | None = None)
         if isinstance(error, DataError):
             raise
         if isinstance(error, _DAMAGE):
-            text = " ".join(str(error).split())[:100] or type(error).__name__
             raise DataError(
-                f"{path}: damaged archive, or no .zip, .tar or .tar.gz ({text}); download it again"
+                f"{path}: damaged archive, or no .zip, .tar or .tar.gz ({reason(error, 100)}); "
+                "download it again"
             ) from error
         if isinstance(error, OSError):
             raise DataError(f"{path}: cannot be unpacked: {error.strerror or error}") from error

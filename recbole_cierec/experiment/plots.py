@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,7 +142,7 @@ def _lines(
     constant = [model for model in block.models if model not in swept]
     figure, axes = _panels(len(columns), _LINE)
     for axis, column in zip(axes, columns, strict=True):
-        colors = iter(_repeat(_COLORS))
+        colors = itertools.cycle(_COLORS)
         for (family, points), color in zip(lines.items(), colors, strict=False):
             known = [(x, block.cells[m, column]) for x, m in points if (m, column) in block.cells]
             if not known:
@@ -171,7 +172,3 @@ def _value_axis(axis: Any, values: Sequence[float]) -> None:
         axis.set_xscale("log")
     axis.set_xticks(values, [f"{value:g}" for value in values], minor=False)
     axis.set_ylim(bottom=0)
-
-
-def _repeat(colors: Sequence[str]) -> list[str]:
-    return [*colors] * 20

@@ -7,13 +7,13 @@ what is done; a later line of the same run replaces an earlier one.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recbole_cierec.errors import DataError, OutputError
+from recbole_cierec.files.json_lines import cut_torn_line, json_plain
 from recbole_cierec.files.leftovers import TEMPORARY
 from recbole_cierec.files.locks import locked
 
@@ -30,7 +30,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    line = json.dumps(_plain(row), allow_nan=False).encode() + b"\n"
+    line = json.dumps(json_plain(row), allow_nan=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Appending is atomic without a lock on local disks, but not on all network disks.
@@ -44,7 +44,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 def _append(path: Path, line: bytes) -> None:
     with path.open("ab+") as file:
-        _cut_torn_line(file)
+        cut_torn_line(file)
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
@@ -76,27 +76,3 @@ def read_rows(path: Path) -> list[Row]:
 def latest(rows: list[Row]) -> dict[str, Row]:
     """The last row of each key."""
     return {row["key"]: row for row in rows}
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no nan: a metric without a value is null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if hasattr(value, "item"):  # a number of numpy
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _cut_torn_line(file: Any) -> None:
-    end = file.seek(0, os.SEEK_END)
-    if not end:
-        return
-    file.seek(end - 1)
-    if file.read(1) == b"\n":
-        return
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)

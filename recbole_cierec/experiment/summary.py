@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from recbole_cierec.config.schema import noise_keys
 from recbole_cierec.evaluation.bootstrap import bootstrap_means, interval
 from recbole_cierec.evaluation.names import join_name, split_name
 from recbole_cierec.evaluation.over_seeds import (
+    SeedTest,
     both_tests,
     by_user,
     seed_means,
@@ -47,31 +48,12 @@ class Cell:
     high: float = math.nan
 
 
-@dataclass(frozen=True)
-class Test:
-    """A model against the baseline on one metric; p-values are corrected by Holm over the block.
-
-    Attributes:
-        difference: Mean over seeds and users.
-        low: Lower end of its 95 % bootstrap interval over users.
-        high: Its upper end.
-        t_p: Paired t-test over users, each averaged over the seeds.
-        wilcoxon_p: Wilcoxon's test over them.
-        seeds_p: Paired t-test over seeds.
-        users: Number of users.
-        seeds: Number of seeds that both models have.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Test(SeedTest):
+    """A model against the baseline on one metric; p-values are corrected by Holm over the block."""
 
     model: str
     column: str
-    difference: float
-    low: float
-    high: float
-    t_p: float
-    wilcoxon_p: float
-    seeds_p: float
-    users: int
-    seeds: int
 
 
 @dataclass
@@ -177,7 +159,7 @@ class Block:
                 self._check(model, seed)
             ours_by_user = self._seed_means(model, tuple(seeds))
             users = ours_by_user, self._seed_means(self.baseline, tuple(seeds))
-        return Test(model, column, **vars(both_tests(users, column, means)))
+        return Test(model=model, column=column, **vars(both_tests(users, column, means)))
 
     def _seed_means(self, model: str, seeds: tuple[int, ...]) -> pd.DataFrame:
         """Each user's means over some seeds, which the tests of all columns share."""
@@ -216,12 +198,9 @@ def _user_intervals(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 def _corrected(tests: list[Test]) -> list[Test]:
     """Holm's correction of each kind of p-value over the block; nan takes no part."""
-    fixed = [dict(vars(test)) for test in tests]
-    for key in P_VALUES:
-        corrected = holm_of_known([one[key] for one in fixed])
-        for one, value in zip(fixed, corrected, strict=True):
-            one[key] = value
-    return [Test(**one) for one in fixed]
+    fixed = [holm_of_known([getattr(test, key) for test in tests]) for key in P_VALUES]
+    each = [dict(zip(P_VALUES, values, strict=True)) for values in zip(*fixed, strict=True)]
+    return [replace(test, **values) for test, values in zip(tests, each, strict=True)]
 
 
 def smaller_is_better(column: str) -> bool:

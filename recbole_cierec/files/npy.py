@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_cierec.terminal import reason
+
 _LONGEST_REASON = 200  # characters; zipfile quotes names of up to 64 KiB
 # An .npz may unpack to so many times its length; deflate allows a thousand, ids and lists need less
 # than 60.
@@ -79,8 +81,7 @@ def _read_npz(path: Path, wanted: Collection[str] | None) -> dict[str, np.ndarra
     except OSError:
         raise
     except Exception as error:  # zipfile, zlib and numpy fail in many ways on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(reason[:_LONGEST_REASON]) from error
+        raise ValueError(reason(error, _LONGEST_REASON)) from error
 
 
 def _refuse_bombs(archive: zipfile.ZipFile, length: int) -> None:

@@ -26,10 +26,10 @@ from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import ConfigError, DataError, nearest
 from recbole_cierec.files.checkpoint import from_plain, to_plain
 from recbole_cierec.registry import known_name
-from recbole_cierec.serving.similar import BY_ANNOTATIONS, BY_PICTURE
 from recbole_cierec.vision.item_pictures import pictures_of
 from recbole_cierec.vision.new_pictures import NewPictures
 
+BY_PICTURE, BY_ANNOTATIONS = "picture", "annotations"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 
 
@@ -136,9 +136,15 @@ class NewItems:
             return self.cells[""]
         return self.cells.get(name) or [""] * len(self.ids)
 
-    # ------------------------------------------------------- see trained.Addition
+    # ------------------------------------------------- called while a trained model is loaded
 
     def extend(self, dataset: Any) -> None:
+        """Add the items to the data set of a checkpoint, before the model is made.
+
+        Raises:
+            ConfigError: The model has no scores for new items.
+            DataError: A column is misspelt, or an item has nothing that the model reads.
+        """
         self._refuse_model(dataset.config)
         self._refuse_columns(dataset.content)
         name = dataset.iid_field
@@ -217,6 +223,7 @@ class NewItems:
         return {**state, "state_dict": to_plain(theirs)}
 
     def known_digests(self) -> dict[str, str]:
+        """Digests of the content of the items of the training data."""
         return self._content.digests()
 
 

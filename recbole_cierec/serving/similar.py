@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.serving.new_items import BY_ANNOTATIONS, BY_PICTURE
 from recbole_cierec.serving.ranking import top_items
 from recbole_cierec.serving.trained import TrainedModel
 from recbole_cierec.vision.item_pictures import pictures_of
 
-BY_MODEL, BY_PICTURE, BY_ANNOTATIONS = "model", "picture", "annotations"
+BY_MODEL = "model"
 KINDS = (BY_MODEL, BY_PICTURE, BY_ANNOTATIONS)
 MOST_USERS, TASTE_BYTES = 512, 64 * 2**20  # of the scores that items are compared by
 
@@ -58,7 +59,7 @@ class Neighbours:
                 what = "usable picture" if by == BY_PICTURE else "score that depends on the user"
                 raise DataError(f"'{self._trained.item_ids[item]}' has no {what}")
             values = vectors @ vectors[item]
-            values[~self._present(vectors)] = -torch.inf
+            values[~vectors.any(1)] = -torch.inf
         values[item] = -torch.inf
         return self._best(values, count)
 
@@ -79,10 +80,6 @@ class Neighbours:
         values, numbers = top_items(values[None], min(count, values.shape[0]))
         kept = values[0] > -torch.inf
         return values[0][kept].numpy(), numbers[0][kept].numpy()
-
-    @staticmethod
-    def _present(vectors: Tensor) -> Tensor:
-        return vectors.any(1)
 
     @cached_property
     def _tastes(self) -> Tensor:

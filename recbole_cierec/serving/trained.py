@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,30 +23,13 @@ from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.scoring import PAIRS
 from recbole_cierec.files.checkpoint import fitting, read_checkpoint, to_plain
 from recbole_cierec.quick_start import config_of, dataset_of
+from recbole_cierec.serving.new_items import NewItems
 from recbole_cierec.trainer.checkpoints import load_weights
 from recbole_cierec.trainer.plain_state import PlainState
 from recbole_cierec.trainer.resuming import data_of, refuse_other_data, refuse_other_settings
 
 PADDING = 0  # user and item 0 are RecBole's padding
 _KINDS = (ModelType.GENERAL, ModelType.TRADITIONAL, ModelType.KNOWLEDGE)
-
-
-class Addition(Protocol):
-    """Items that are added to a trained model."""
-
-    first: int  # the number of the first of them
-
-    def extend(self, dataset: Any) -> None:
-        """Add them to the data set of a checkpoint, before the model is made."""
-        ...
-
-    def padded(self, state: Mapping[str, Any], model: Any) -> dict[str, Any]:
-        """The state of a checkpoint with rows for them."""
-        ...
-
-    def known_digests(self) -> dict[str, str]:
-        """Digests of the content of the items before."""
-        ...
 
 
 @dataclass
@@ -164,7 +147,7 @@ def load_trained(
     path: Path,
     config_dict: Mapping[str, Any] | None = None,
     cmd_line: Mapping[str, str] | None = None,
-    added: Addition | None = None,
+    added: NewItems | None = None,
 ) -> TrainedModel:
     """Read a checkpoint and make its model; see :func:`recbole_cierec.quick_start.load`.
 
@@ -207,7 +190,7 @@ def load_trained(
     )
 
 
-def with_items(trained: TrainedModel, added: Addition) -> TrainedModel:
+def with_items(trained: TrainedModel, added: NewItems) -> TrainedModel:
     """The model with new items, as :func:`load_trained` gives it; ``trained`` stays as it is.
 
     Nothing is read but the content of the new items: interactions and the content of the known
@@ -230,7 +213,7 @@ def with_items(trained: TrainedModel, added: Addition) -> TrainedModel:
     return replace(trained, model=made, dataset=dataset, parts=parts)
 
 
-def _extend(dataset: Any, parts: tuple[Any, ...] | list[Any], added: Addition) -> None:
+def _extend(dataset: Any, parts: tuple[Any, ...] | list[Any], added: NewItems) -> None:
     added.extend(dataset)
     for part in parts:
         part.field2id_token = dataset.field2id_token
@@ -239,7 +222,7 @@ def _extend(dataset: Any, parts: tuple[Any, ...] | list[Any], added: Addition) -
 
 
 def _filled(
-    model: Any, path: Path, state: Mapping[str, Any], device: Any, added: Addition | None
+    model: Any, path: Path, state: Mapping[str, Any], device: Any, added: NewItems | None
 ) -> Any:
     """A new model with the weights of a checkpoint, on its device and in eval mode."""
     built = PlainState(model)

@@ -20,12 +20,12 @@ ends with the rows of an uninterrupted run, but for the seconds.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from recbole_cierec.errors import DataError
 from recbole_cierec.files.atomic_write import replacing
+from recbole_cierec.files.json_lines import json_plain
 from recbole_cierec.files.run_files import next_to
 
 SUFFIX = ".history.jsonl"
@@ -58,7 +58,7 @@ class History:
         row = self.rows[-1]
         for name, value in cells.items():
             both = isinstance(value, dict) and isinstance(row.get(name), dict)
-            row[name] = _plain({**row[name], **value} if both else value)
+            row[name] = json_plain({**row[name], **value} if both else value)
         return row
 
     def drop_after(self, epoch: int) -> None:
@@ -99,14 +99,3 @@ class History:
                 f"{path}: not a history of a run ({str(error)[:80]}); remove it to go without"
             ) from error
         return cls(rows)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    number = float(value)
-    return number if math.isfinite(number) else None

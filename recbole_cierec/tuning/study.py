@@ -21,7 +21,9 @@ from filelock import FileLock, Timeout
 from recbole_cierec.compat.optional_packages import require
 from recbole_cierec.errors import ConfigError, DataError
 from recbole_cierec.files.atomic_write import refuse_other_kinds
+from recbole_cierec.files.json_lines import cut_torn_line
 from recbole_cierec.files.locks import can_lock
+from recbole_cierec.terminal import reason
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
@@ -64,25 +66,17 @@ def open_journal(path: Path) -> JournalStorage:
                 raise ValueError("it is not the journal of a study; name another --storage")
             lock.acquire()
             try:
-                _cut_torn_line(path)
+                with path.open("rb+") as file:
+                    torn = cut_torn_line(file)
             finally:
                 lock.release()
+            if torn:
+                getLogger().warning(f"{path}: the last line is incomplete and was removed")
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"{path}: cannot be opened as the storage of a study: {reason}"
+            f"{path}: cannot be opened as the storage of a study: {reason(error)}"
         ) from error
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Remove the incomplete line of a process that was killed while it wrote."""
-    with path.open("rb+") as file:
-        text = file.read()
-        complete = text.rfind(b"\n") + 1
-        if complete < len(text):
-            getLogger().warning(f"{path}: the last line is incomplete and was removed")
-            file.truncate(complete)
 
 
 class SharedStudy:

@@ -21,6 +21,7 @@ from recbole_cierec.config.config import Config
 from recbole_cierec.errors import CheckpointError, DataError, PictureError
 from recbole_cierec.logs import start_log, stop_log
 from recbole_cierec.quick_start import prepare
+from recbole_cierec.terminal import reason
 from recbole_cierec.tuning.ranges import same
 from recbole_cierec.tuning.search import Search
 from recbole_cierec.tuning.study import Row
@@ -66,7 +67,7 @@ def run_trial(
     except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
         # A loss that is not finite, no memory, sizes that do not match: due to these settings.
         getLogger().info(f"the trial failed with {settings}", exc_info=True)
-        outcome["reason"] = " ".join(str(error).split()) or type(error).__name__
+        outcome["reason"] = reason(error)
     finally:
         stop_log()
         gc.collect()

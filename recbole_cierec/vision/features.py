@@ -173,7 +173,7 @@ class _Cache:
             digest = write_npy(path, batches, self.shape, kind.dtype)
             if parts is None:
                 self.check(np.load(path, mmap_mode="r", allow_pickle=False))
-            manifest = _manifest(self.inputs, self.store, self.encoder, kind, digest)
+            manifest = _manifest(self.inputs, self.store, kind, digest)
             if parts is not None:
                 manifest["parts"] = parts.listed()
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
@@ -306,7 +306,7 @@ def _inputs(store: PictureStore, encoder: VisualEncoder) -> dict[str, Any]:
 
 
 def _manifest(
-    inputs: dict[str, Any], store: PictureStore, encoder: VisualEncoder, kind: Kind, digest: str
+    inputs: dict[str, Any], store: PictureStore, kind: Kind, digest: str
 ) -> dict[str, Any]:
     """What a reader of the cache may want to know, and the checksum that proves it whole."""
     return {

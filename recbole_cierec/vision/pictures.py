@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageFilter, UnidentifiedImageError
 
 from recbole_cierec.errors import ConfigError, PictureError
+from recbole_cierec.terminal import reason
 from recbole_cierec.vision import fast_resize
 from recbole_cierec.vision.picture_limits import (
     BYTES_PER_PIXEL,
@@ -241,8 +242,7 @@ def describe_failure(error: OSError) -> str:
 
 
 def _damage(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:100]
-    return f"damaged ({text or type(error).__name__})"
+    return f"damaged ({reason(error, 100)})"
 
 
 def _check_size(path: Path, size: tuple[int, int], spec: PictureSpec) -> None:

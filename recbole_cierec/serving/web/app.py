@@ -218,7 +218,6 @@ def _add_new_item(app: FastAPI, service: Service) -> None:
         "/api/new_item", response_model=shapes.NewItemAnswer, summary="Who would like a new item"
     )
     async def new_item(
-        request: Request,
         picture: Annotated[UploadFile | None, File()] = None,
         annotations: Annotated[str, Form(max_length=shapes.MOST_TEXT)] = "",
         topk: Annotated[int, Form(ge=1, le=shapes.MOST_TOPK)] = 20,

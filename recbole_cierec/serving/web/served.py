@@ -17,10 +17,15 @@ from recbole.data.interaction import Interaction
 
 from recbole_cierec.errors import CheckpointError, PictureError, UserError
 from recbole_cierec.serving.audience import audience, nearest_items
-from recbole_cierec.serving.new_items import NewItems, reads_of
+from recbole_cierec.serving.new_items import (
+    BY_ANNOTATIONS,
+    BY_PICTURE,
+    NewItems,
+    reads_of,
+)
 from recbole_cierec.serving.ranking import ranked_blocks
 from recbole_cierec.serving.recommend import TRAINED, UNKNOWN, UNTRAINED
-from recbole_cierec.serving.similar import BY_ANNOTATIONS, BY_PICTURE, Neighbours
+from recbole_cierec.serving.similar import Neighbours
 from recbole_cierec.serving.trained import TrainedModel, with_items
 from recbole_cierec.serving.web.catalogue import Catalogue
 from recbole_cierec.serving.web.refusal import Refusal
@@ -204,9 +209,9 @@ class ServedModel:
         return without if not trained.ranks_unseen_users else users == 0
 
     def _values(self, scorer: TrainedModel, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        fields = (scorer.dataset.uid_field, scorer.dataset.iid_field)
-        device = scorer.config["device"]
-        pairs = {f: torch.from_numpy(x).to(device) for f, x in zip(fields, (users, items))}  # noqa: B905
+        device, data = scorer.config["device"], scorer.dataset
+        sides = {data.uid_field: users, data.iid_field: items}
+        pairs = {field: torch.from_numpy(ids).to(device) for field, ids in sides.items()}
         with torch.no_grad():
             values = scorer.model.predict(Interaction(pairs)).view(-1).double().cpu().numpy().copy()
         if not np.isfinite(values).all():
@@ -216,7 +221,8 @@ class ServedModel:
     def _with_unknown(
         self, pairs: Sequence[tuple[str, str]], items: np.ndarray
     ) -> tuple[TrainedModel, np.ndarray]:
-        names = list(dict.fromkeys(i for (_, i), number in zip(pairs, items) if number < 0))  # noqa: B905
+        asked = zip(pairs, items, strict=True)
+        names = list(dict.fromkeys(item for (_, item), number in asked if number < 0))
         rows = [self._row(name) for name in names]
         columns = {name: [row.get(name, "") for row in rows] for name in rows[0]}
         scorer = self._extended(NewItems(Path(self.catalogue.folder) / "NAME.item", names, columns))
