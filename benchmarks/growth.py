@@ -101,7 +101,7 @@ def forget(folder: Path) -> None:
 def load(data: Path, cold: bool) -> list[dict]:
     from recbole_cierec.config.config import Config
     from recbole_cierec.data.dataset import create_dataset
-    from recbole_cierec.data.sampling import prepare
+    from recbole_cierec.data.sampling import make_loaders
 
     keys = {**SETTINGS, "data_path": str(data), "state": "error", "cache_dir": str(data / "cache")}
     keys["eval_args"] = {**SETTINGS["eval_args"], "mode": "user500"}
@@ -113,7 +113,7 @@ def load(data: Path, cold: bool) -> list[dict]:
     counts = counts_of(dataset)
     watch.note("load, first start" if cold else "load, again", counts=counts)
     if not cold:
-        loaders = prepare(config, dataset)
+        loaders = make_loaders(config, dataset)
         watch.note("split, samplers", counts=counts)
         list(loaders[2].plan.lists(np.arange(len(loaders[2].plan.users))[:1]))
         watch.note("candidates of the test", counts=counts)

@@ -61,7 +61,7 @@ def measure(data_path: str, dataset: str, mode: str) -> dict:
 
     from recbole_cierec.config.config import Config
     from recbole_cierec.data.dataset import create_dataset
-    from recbole_cierec.data.sampling import prepare
+    from recbole_cierec.data.sampling import make_loaders
 
     torch.set_num_threads(1)
     keys = {"data_path": data_path, "eval_args": {"mode": mode}, "use_gpu": False}
@@ -71,7 +71,7 @@ def measure(data_path: str, dataset: str, mode: str) -> dict:
     data = create_dataset(config)
     row |= {"load_cpu_s": round(process_time() - start[1], 2), "load_mib": round(peak())}
     between = process_time()
-    loaders = prepare(config, data)
+    loaders = make_loaders(config, data)
     row["split_cpu_s"] = round(process_time() - between, 2)
     row["peak_mib"] = round(peak())
     ratio = (perf_counter() - start[0]) / (process_time() - start[1])

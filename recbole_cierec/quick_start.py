@@ -283,7 +283,7 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None, announce: b
         UserError: As for :func:`recbole_cierec.trainer.start_checks.check_start`, before any work.
     """
     from recbole_cierec.data.dataset import create_dataset
-    from recbole_cierec.data.sampling import prepare as prepare_data
+    from recbole_cierec.data.sampling import make_loaders
     from recbole_cierec.data.stored import dataset_tables
 
     logger = getLogger()
@@ -297,7 +297,7 @@ def prepare(config: Config, saved: bool = True, dataset: Any = None, announce: b
     logger.info(dataset)
     tables = dataset_tables(dataset) if saved and config["local_rank"] == 0 else {}
     interactions = dataset.inter_num  # the split of a sequential model changes it
-    loaders = prepare_data(config, dataset)
+    loaders = make_loaders(config, dataset)
     for line in data_lines(config, interactions, loaders) if announce else ():
         CONSOLE.info(line)
     start = begin(config, loaders[0]._dataset, prepare, saved)

@@ -111,7 +111,7 @@ def _probe_once(modules: Sequence[str], found: Findings) -> str:
 # --------------------------------------------------------------------------- sections
 
 
-def aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def left_aligned(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Rows of cells as lines of aligned columns; the last column is not padded."""
     rows = [[str(cell) for cell in row] for row in rows]
     columns = max(map(len, rows), default=1) - 1
@@ -278,7 +278,9 @@ def examine(folders: dict[str, str]) -> tuple[str, list[str]]:
         f"Places, from {Path.cwd()}": _places(folders, problems),
         "Optional packages": _optional(listed, found),
     }
-    text = "\n".join("\n".join([title, *aligned(rows), ""]) for title, rows in sections.items())
+    text = "\n".join(
+        "\n".join([title, *left_aligned(rows), ""]) for title, rows in sections.items()
+    )
     return text, problems
 
 

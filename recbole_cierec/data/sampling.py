@@ -39,7 +39,7 @@ from recbole_cierec.evaluation.plan import EvaluationPlan, make_views, restrict
 PHASES = ("train", "valid", "test")
 
 
-def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
+def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     """Split ``dataset`` and make the loaders of training, validation and test.
 
     Evaluation loaders have a :class:`recbole_cierec.evaluation.plan.EvaluationPlan` as ``plan``.
@@ -55,7 +55,7 @@ def prepare(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     ]
     for phase, loader in zip(PHASES[1:], loaders, strict=True):
         known = getattr(getattr(loaders[-1], "_sampler", None), "used_ids", None)
-        loader.plan = make_plan(config, phase, datasets, loader, known)
+        loader.plan = evaluation_plan(config, phase, datasets, loader, known)
     valid, test = loaders
     _refuse_empty_group(config, valid.plan, datasets[1])
     return train, valid, test
@@ -165,7 +165,7 @@ def candidates_wanted(config: Any, phase: str) -> int:
     return mode.n if mode is not None and mode.by_user else 0
 
 
-def make_plan(
+def evaluation_plan(
     config: Any, phase: str, datasets: list[Any], loader: Any, known: Any
 ) -> EvaluationPlan:
     """The evaluation plan of a phase; candidates are drawn or read from ``candidates_file``.
@@ -223,7 +223,7 @@ def _used(datasets: list[Any], known: Any, users: np.ndarray, row: np.ndarray) -
 
     Args:
         datasets: The training, validation and test parts.
-        known: As for :func:`make_plan`; without it the parts are sorted again.
+        known: As for :func:`evaluation_plan`; without it the parts are sorted again.
         users: Users of each row.
         row: Row of each user; -1: none.
     """

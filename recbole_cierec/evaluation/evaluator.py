@@ -55,7 +55,7 @@ class PlanEvaluator(Evaluator):
 
     def evaluate(self, dataobject: Collected | DataStruct) -> OrderedDict:
         ranking = self.config["eval_type"] == EvaluatorType.RANKING
-        collected = gathered(dataobject) if ranking else None
+        collected = gathered_rows(dataobject) if ranking else None
         if not collected:
             return super().evaluate(dataobject)
         self.per_user, self.ranked = {}, {}
@@ -233,7 +233,7 @@ def _rows(struct: DataStruct, mask: np.ndarray) -> DataStruct:
     return part
 
 
-def gathered(mine: Collected | DataStruct) -> Collected:
+def gathered_rows(mine: Collected | DataStruct) -> Collected:
     """The rows of all processes, each once and in order: RecBole's loader pads by repeating rows.
 
     Args:

@@ -11,7 +11,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from recbole_cierec.config.config import CONFIG_DICT, Config
+from recbole_cierec.config.config import Config
+from recbole_cierec.config.keys import CONFIG_DICT
 from recbole_cierec.config.metrics import why_no_group, why_not_computed
 from recbole_cierec.data.column_keys import Files
 from recbole_cierec.data.demo import NAME as DEMO

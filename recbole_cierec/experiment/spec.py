@@ -14,6 +14,7 @@ from recbole_cierec.config.yaml import read_yaml
 from recbole_cierec.errors import ConfigError, nearest
 from recbole_cierec.evaluation.names import LABELS
 from recbole_cierec.terminal import shown
+from recbole_cierec.tuning.search import PRUNERS, SAMPLERS
 
 TOP = (
     "models datasets protocols seeds search overrides variants drop_below report keep_checkpoints "
@@ -25,7 +26,6 @@ OF_SEARCH = "seconds trials seed protocol sampler pruner".split()
 OF_REPORT = "baseline metrics groups digits".split()
 GROUPS = ("all", "cold", "warm", "item_unseen", "among_cold")
 METRICS = ("recall@10", "ndcg@10")
-PRUNERS = ("median", "hyperband", "none")
 _REQUIRED = ("models", "datasets", "seeds")
 _SEED_LIMIT = 2**32  # of numpy
 
@@ -292,15 +292,15 @@ class _Reader:
         for key, value in (("trials", trials), ("seed", seed)):
             if type(value) is not int or value < (key == "trials"):
                 raise self.error("search", f"{key} must be a whole number, not {shown(value)}")
-        protocol = entry.get("protocol", next(iter(protocols)))
-        choices = {"protocol": [*protocols, "each"], "sampler": ["random", "tpe"]}
-        given = {"protocol": protocol, "sampler": entry.get("sampler", "random")}
-        choices["pruner"], given["pruner"] = list(PRUNERS), entry.get("pruner", "median")
+        choices = {"protocol": (*protocols, "each"), "sampler": SAMPLERS, "pruner": PRUNERS}
+        defaults = {"protocol": next(iter(protocols)), "sampler": "random", "pruner": "median"}
+        given = {key: entry.get(key, default) for key, default in defaults.items()}
         for key, known in choices.items():
             if given[key] not in known:
                 raise self.error("search", f"{key} must be one of {', '.join(known)}, not "
                                  f"{shown(given[key])}")  # fmt: skip
-        given["protocol"] = "" if protocol == "each" else protocol
+        if given["protocol"] == "each":
+            given["protocol"] = ""
         return Budget(seconds, trials, seed, **given)
 
     def report(self, entry: Any, labels: list[str]) -> Report:

@@ -17,8 +17,6 @@ from typing import BinaryIO
 from recbole_cierec.errors import OutputError
 from recbole_cierec.files.leftovers import FILE_SUFFIX, TEMPORARY, claimed, clear_leftovers
 
-__all__ = ["TEMPORARY", "check_folder", "check_output", "replace", "replacing"]
-
 Check = Callable[[Path], object]
 
 _KINDS = (

@@ -15,8 +15,6 @@ from recbole_cierec.files.atomic_write import refuse_other_kinds
 from recbole_cierec.files.leftovers import TEMPORARY, claimed, clear_leftovers
 from recbole_cierec.files.places import why_not_writable
 
-__all__ = ["build_folder", "clear_leftovers", "no_cache", "refuse_unmakable"]
-
 # Errors of a rename to an existing target; some file systems raise others.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 

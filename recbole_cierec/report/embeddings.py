@@ -28,7 +28,7 @@ PROBES = 128  # users whose scores describe an item where there are no vectors
 
 
 @dataclass
-class Vectors:
+class UnitVectors:
     """Row k belongs to internal number k; rows have unit length.
 
     Attributes:
@@ -40,21 +40,21 @@ class Vectors:
     users: np.ndarray | None
 
 
-def item_vectors(trained: TrainedModel, seed: int) -> Vectors:
+def item_vectors(trained: TrainedModel, seed: int) -> UnitVectors:
     """The model's vectors, or, where its scores are no inner products, the scores of each item for
     PROBES users drawn by the seed, less the mean of each user."""
     found = vectors_of(trained)
     if found is not None:
         sides = (np.concatenate([np.zeros_like(x[:1]), x]) for x in (found.items, found.users))
         items, users = (_unit(side) for side in sides)
-        return Vectors(items, users)
+        return UnitVectors(items, users)
     known = np.flatnonzero(trained.trained_users)
     chosen = np.sort(np.random.default_rng([seed, 2]).permutation(known)[:PROBES])
     step = users_per_block(trained)
     blocks = [trained.scores(chosen[k : k + step]) for k in range(0, len(chosen), step)]
     scores = torch.cat(blocks)
     scores = (scores - scores[:, 1:].mean(1, keepdim=True)).float()
-    return Vectors(_unit(scores.T.cpu().numpy()), None)
+    return UnitVectors(_unit(scores.T.cpu().numpy()), None)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -117,7 +117,7 @@ def plane(points: np.ndarray, seed: int) -> np.ndarray:
 
 
 def draw_map(
-    name: str, title: str, vectors: Vectors, people: list[tuple[int, np.ndarray]], seed: int
+    name: str, title: str, vectors: UnitVectors, people: list[tuple[int, np.ndarray]], seed: int
 ) -> tuple[Figure, float]:
     """The map, and the share of :func:`purity`."""
     items = np.concatenate([own for _, own in people])
@@ -163,7 +163,7 @@ def _lead(source: Source, people: list[tuple[int, np.ndarray]]) -> str:
     )
 
 
-def _without_vectors(source: Source, vectors: Vectors) -> list[Note]:
+def _without_vectors(source: Source, vectors: UnitVectors) -> list[Note]:
     """What stands for the vectors of a model that is no inner product."""
     if vectors.users is not None:
         return []
@@ -174,7 +174,7 @@ def _without_vectors(source: Source, vectors: Vectors) -> list[Note]:
     return [Note(text)]
 
 
-def map_section(source: Source, vectors: Vectors) -> Section:
+def map_section(source: Source, vectors: UnitVectors) -> Section:
     """Before training and after."""
     people = five_users(source)
     section = Section("map", "Map", "Items of five users", "")
@@ -205,7 +205,7 @@ def map_section(source: Source, vectors: Vectors) -> Section:
     return section
 
 
-def two_maps(sources: tuple[Source, Source], vectors: tuple[Vectors, Vectors]) -> Section:
+def two_maps(sources: tuple[Source, Source], vectors: tuple[UnitVectors, UnitVectors]) -> Section:
     """Two models side by side."""
     people = five_users(sources[0])
     section = Section("map", "Map", "Items of five users", _lead(sources[0], people))

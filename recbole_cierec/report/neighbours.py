@@ -8,7 +8,7 @@ import numpy as np
 from torch.nn import functional as F
 
 from recbole_cierec.report.blocks import Card, Note, Section
-from recbole_cierec.report.embeddings import Vectors
+from recbole_cierec.report.embeddings import UnitVectors
 from recbole_cierec.report.source import Source
 from recbole_cierec.report.tiles import Tiles
 
@@ -60,7 +60,7 @@ def draw_items(source: Source, tiles: Tiles) -> list[int]:
     return sorted(order.tolist(), key=lambda item: not complete[item])[:ITEMS]
 
 
-def neighbours_section(source: Source, tiles: Tiles, vectors: Vectors) -> Section:
+def neighbours_section(source: Source, tiles: Tiles, vectors: UnitVectors) -> Section:
     """A card an item."""
     lead = (
         f"{ITEMS} items drawn by the seed {source.seed} among those with training interactions "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recbole_cierec.distributed.world import of_first, wait_for_all, world
 from recbole_cierec.errors import CheckpointError
-from recbole_cierec.files.atomic_write import TEMPORARY
+from recbole_cierec.files.leftovers import TEMPORARY
 
 
 def writes_in(folder: Path, first_here: bool) -> bool:

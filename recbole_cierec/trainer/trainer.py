@@ -24,9 +24,8 @@ from recbole_cierec.errors import ConfigError
 from recbole_cierec.evaluation.collector import PlanCollector
 from recbole_cierec.evaluation.evaluator import PlanEvaluator
 from recbole_cierec.evaluation.scoring import candidate_batch
-from recbole_cierec.files.atomic_write import TEMPORARY
-from recbole_cierec.files.cache_folder import clear_leftovers
 from recbole_cierec.files.checkpoint import fitting, read_checkpoint
+from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
 from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.trainer.checkpoint_folder import writes_in
 from recbole_cierec.trainer.deferred_loss import LossFunction, Totals

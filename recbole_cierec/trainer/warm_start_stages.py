@@ -29,7 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_cierec.config.config import COMMAND_LINE, CONFIG_DICT, Config
+from recbole_cierec.config.config import COMMAND_LINE, Config
+from recbole_cierec.config.keys import CONFIG_DICT
 from recbole_cierec.config.properties import model_keys
 from recbole_cierec.console.run_lines import model_line
 from recbole_cierec.distributed.world import of_first, world

@@ -28,7 +28,7 @@ from recbole_cierec.vision.pictures import PictureSpec, check_file, describe_fai
 ADDRESS = "a web address, not a file"
 _IS_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 REFUSED = "refused"  # in place of the content hash of a usable file
-TEMPORARY = "tmp-pictures-"  # starts the names of incomplete files and folders
+TEMPORARY_PICTURES = "tmp-pictures-"  # starts the names of incomplete files and folders
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -126,7 +126,7 @@ def scan_files(
         What was found; unusable files are in ``reasons``, in the order of ``paths``.
     """
     distinct = list(dict.fromkeys(path for path in paths if path))
-    index, locator, scan = PictureIndex(cache_dir, root, TEMPORARY), Locator(root), Scan()
+    index, locator, scan = PictureIndex(cache_dir, root, TEMPORARY_PICTURES), Locator(root), Scan()
     files: dict[str, PictureFile] = {}
     for relative in distinct:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recbole_cierec.files.atomic_write import replacing
 from recbole_cierec.terminal import one_line
-from recbole_cierec.vision.picture_files import ADDRESS, TEMPORARY
+from recbole_cierec.vision.picture_files import ADDRESS, TEMPORARY_PICTURES
 
 Bad = Sequence[tuple[str, str]]  # (path, reason)
 
@@ -26,7 +26,7 @@ _DOWNLOAD = (
 
 def list_bad(bad: Bad, file: Path) -> Path:
     """Write all bad pictures to a text file (path, tab, reason); returns the file."""
-    with replacing(file, TEMPORARY) as stream:
+    with replacing(file, TEMPORARY_PICTURES) as stream:
         for path, why in bad:
             text = f"{one_line(path)}\t{one_line(why)}\n"
             stream.write(text.encode("utf-8", "backslashreplace"))

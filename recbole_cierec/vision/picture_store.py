@@ -28,12 +28,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from recbole_cierec.errors import ConfigError, DataError, PictureError
-from recbole_cierec.files.cache_folder import build_folder, clear_leftovers, no_cache
+from recbole_cierec.files.cache_folder import build_folder, no_cache
 from recbole_cierec.files.digest import stamp_of
+from recbole_cierec.files.leftovers import clear_leftovers
 from recbole_cierec.files.locks import one_builder
 from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.vision.picture_files import (
-    TEMPORARY,
+    TEMPORARY_PICTURES,
     PictureFile,
     Pool,
     Scan,
@@ -139,7 +140,7 @@ def open_store(
     pool = Pool(max(1, min(workers or _cores(), _MOST_WORKERS)), progress)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(cache_dir, TEMPORARY)
+        clear_leftovers(cache_dir, TEMPORARY_PICTURES)
         scan = scan_files(root, paths, spec, cache_dir, pool)
         job = _Job(scan, list(paths), spec, bad_image, cache_dir, ids)
         store = _read(job)
@@ -233,7 +234,7 @@ def _build(job: _Job, pool: Pool) -> None:
             "set another cache_dir or a smaller image_size"
         )
     with build_folder(
-        job.folder, prefix=TEMPORARY, is_valid=lambda: _read(job) is not None
+        job.folder, prefix=TEMPORARY_PICTURES, is_valid=lambda: _read(job) is not None
     ) as temporary:
         damaged, crcs = _write_pixels(temporary / PIXELS, job, pool)
         bad = job.bad(damaged)

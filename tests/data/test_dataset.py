@@ -13,7 +13,7 @@ import torch
 from recbole_cierec import run
 from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
-from recbole_cierec.data.sampling import prepare
+from recbole_cierec.data.sampling import make_loaders
 from recbole_cierec.errors import DataError
 from recbole_cierec.vision.item_pictures import pictures_of
 
@@ -301,7 +301,7 @@ def test_topk_larger_than_the_catalogue_and_batch_larger_than_the_data(tiny):
 @pytest.mark.parametrize("mode", ["seen", "all"])
 def test_negatives_come_from_the_stated_items_and_never_are_positives(tiny, mode):
     config, dataset = dataset_of("MF", tiny(train_negatives=mode))
-    train, *_ = prepare(config, dataset)
+    train, *_ = make_loaders(config, dataset)
     bought = set(train._dataset.inter_feat["item_id"].tolist())
     mine = {}
     for u, i in zip(*(train._dataset.inter_feat[k].tolist() for k in ("user_id", "item_id")),
@@ -320,7 +320,7 @@ def test_negatives_come_from_the_stated_items_and_never_are_positives(tiny, mode
 @pytest.mark.parametrize(("name", "keys"), [("MF", {}), ("SASRec", {"loss_type": "BPR"})])
 def test_seen_negatives_are_uniform(tiny, name, keys):
     config, dataset = dataset_of(name, tiny(**keys))
-    train, *_ = prepare(config, dataset)
+    train, *_ = make_loaders(config, dataset)
     np.random.seed(0)
     seen = np.unique(train._dataset.inter_feat["item_id"].numpy())
     counts = np.bincount(train._sampler.sampling(70_000), minlength=dataset.item_num)[seen]

@@ -13,7 +13,7 @@ from atomic_files import INTER, refusal
 from recbole_cierec import run
 from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
-from recbole_cierec.data.sampling import prepare
+from recbole_cierec.data.sampling import make_loaders
 from recbole_cierec.errors import UserError
 
 POPULAR = {"train_neg_sample_args": {"distribution": "popularity"}}
@@ -35,7 +35,7 @@ def deadline():
 
 def loaded(keys: dict, model: str = "BPR"):
     config = Config(model, "t", None, keys, {})
-    return prepare(config, create_dataset(config))
+    return make_loaders(config, create_dataset(config))
 
 
 def first_batches(keys: dict, model: str) -> None:

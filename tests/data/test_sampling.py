@@ -19,7 +19,7 @@ from recbole_cierec.data.fast_interaction import FastInteraction
 from recbole_cierec.data.negatives import UsedPairs, quick_sampler
 from recbole_cierec.data.row_numbers import order_of
 from recbole_cierec.data.sampler import CompactSampler
-from recbole_cierec.data.sampling import _samplers, prepare, training_sampler
+from recbole_cierec.data.sampling import _samplers, make_loaders, training_sampler
 from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
 
@@ -159,7 +159,7 @@ def test_knowledge_models_draw_what_train_negatives_allows(tiny, tiny_folder, in
     for allowed in ("seen", "all"):
         keys = tiny(data_path=str(home.parent), train_negatives=allowed, item_vocabulary="all")
         config = Config("CKE", "tiny", None, keys, {})
-        train = prepare(config, create_dataset(config))[0]
+        train = make_loaders(config, create_dataset(config))[0]
         seen = set(train._dataset.inter_feat["item_id"].tolist())
         batches = [batch for _ in range(20) for batch in train.general_dataloader]
         items = torch.cat([batch["neg_item_id"] for batch in batches])
@@ -223,7 +223,7 @@ def test_batches_are_recboles_own_in_every_epoch(tiny, model, keys):
 def test_every_pairwise_model_gets_the_loader_and_the_sampler(tiny):
     for name in ("MF", "BPR", "CIERec"):
         config = Config(name, "tiny", None, tiny(), {})
-        train, *_ = prepare(config, create_dataset(config))
+        train, *_ = make_loaders(config, create_dataset(config))
         assert type(train) is TrainLoader
         assert hasattr(train._sampler, "used_pairs")
         assert isinstance(train._dataset.inter_feat, FastInteraction)

@@ -14,7 +14,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_cierec import run
 from recbole_cierec.data.dataset import create_dataset
-from recbole_cierec.data.sampling import prepare
+from recbole_cierec.data.sampling import make_loaders
 from recbole_cierec.model import hafr
 from recbole_cierec.model.base import pairwise
 from recbole_cierec.model.base.pairwise import masked_softmax
@@ -92,7 +92,7 @@ def test_component_attention_does_not_mix_rows(make, name, monkeypatch):
 def test_training_negatives_may_be_later_positives(make):
     """Excluding validation and test positives would reveal them to the model."""
     config, *_ = make("HAFR")
-    train, valid, test = prepare(config, create_dataset(config))
+    train, valid, test = make_loaders(config, create_dataset(config))
     later = set()
     for part in (valid, test):
         columns = (part._dataset.inter_feat[k].tolist() for k in ("user_id", "item_id"))
