@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # mixins: RecBole's class has the attributes and methods they
 else:
     _Base = object
 
+_NO_ROW = -1
 _ANY_LENGTH = 1000  # up to this length the padding of sequences needs little memory
 
 
@@ -179,6 +180,7 @@ class ColdSequenceMixin(ColdSplitMixin):
     _augmenting = False
     _made = False  # whether sequences were made from split files
     _row_phase: np.ndarray  # the phase of each row, from files that are split already
+    _ordered: Interaction  # while histories are made: the interactions that they are made of
 
     def _benchmark_presets(self) -> None:
         """RecBole expects sequences in split files; if they have none, sequences are made here."""
@@ -254,6 +256,16 @@ class ColdSequenceMixin(ColdSplitMixin):
             return super()._calcu_split_ids(tot, ratios)
         return [cut - 1 for cut in super()._calcu_split_ids(tot + 1, ratios)]
 
+    def _split_index_by_leave_one_out(
+        self, grouped_index: Iterable[Iterable[int]], leave_one_num: int
+    ) -> list[list[int]]:
+        if not self._equal_split:
+            return super()._split_index_by_leave_one_out(grouped_index, leave_one_num)
+        # Each user's first interaction counts; it is in training, and has no row here.
+        whole = [[_NO_ROW, *rows] for rows in grouped_index]
+        train, *held = super()._split_index_by_leave_one_out(whole, leave_one_num)
+        return [[row for row in train if row != _NO_ROW], *held]
+
     @property
     def _equal_split(self) -> bool:
         """Whether rows are split as for general models; RecBole's modes keep its split."""
@@ -276,7 +288,8 @@ class ColdSequenceMixin(ColdSplitMixin):
         super().data_augmentation()
         self._augmenting = False
         if rule and rule.kind == "item":
-            self.inter_feat = self._without_cold_history(self.inter_feat)
+            self.inter_feat = self._with_warm_histories(self.inter_feat)
+            del self._ordered
 
     def sort(self, by: Any, ascending: bool | Sequence[bool] = True) -> None:
         augmenting = self._augmenting and by == [self.uid_field, self.time_field]
@@ -288,6 +301,7 @@ class ColdSequenceMixin(ColdSplitMixin):
             rule = ColdSplit.of(self.config)
             if rule and rule.kind == "item":
                 self.inter_feat = self.inter_feat[torch.from_numpy(self._phase_order(rule))]
+                self._ordered = self.inter_feat
             self._note_first()
 
     def _note_first(self) -> None:
@@ -316,19 +330,25 @@ class ColdSequenceMixin(ColdSplitMixin):
         place[rows] = [2 * sum(r >= c for c in cuts[n]) for r, n in zip(rank, total, strict=True)]
         return np.lexsort((np.arange(len(users)), place, users))
 
-    def _without_cold_history(self, feat: Interaction) -> Interaction:
-        """Remove cold items from histories, and rows whose history becomes empty."""
-        suffix = self.config["LIST_SUFFIX"]
-        lists = feat[self.iid_field + suffix]
-        real = torch.arange(lists.shape[1]) < feat[self.item_list_length_field].unsqueeze(1)
-        kept = real & (torch.from_numpy(self.cold_phase)[lists] == WARM)
-        order = torch.argsort((~kept).to(torch.int8), dim=1, stable=True)
-        changed = {self.item_list_length_field: kept.sum(1)}
-        for name in feat.columns:
-            if name.endswith(suffix):
-                where = order.view(*order.shape, *[1] * (feat[name].dim() - 2))
-                mask = kept.view_as(where)
-                value = torch.where(mask, feat[name], torch.zeros_like(feat[name]))
-                changed[name] = torch.gather(value, 1, where.expand_as(value))
+    def _with_warm_histories(self, feat: Interaction) -> Interaction:
+        """Fill histories anew with the last items before each row that are not held out, as many as
+        a history takes; RecBole counts held-out ones too. Rows without any are removed."""
+        ordered, lists = self._ordered, feat[self.iid_field + self.config["LIST_SUFFIX"]]
+        users = ordered[self.uid_field].numpy()
+        warm = self.cold_phase[ordered[self.iid_field].numpy()] == WARM
+        warm_rows, before = np.flatnonzero(warm), np.cumsum(warm) - warm
+        starts = np.flatnonzero(np.diff(users, prepend=-1))
+        rows = np.flatnonzero(np.diff(users, prepend=-1) == 0)  # RecBole makes none of the first
+        first = starts[np.searchsorted(starts, rows, side="right") - 1]
+        begins = np.maximum(before[first], before[rows] - lists.shape[1])
+        lengths = before[rows] - begins
+        source = warm_rows[_spans(begins, before[rows])]
+        row, column = np.repeat(np.arange(len(rows)), lengths), _spans(0 * lengths, lengths)
+        changed = {self.item_list_length_field: torch.from_numpy(lengths)}
+        for field in ordered.columns:
+            if field != self.uid_field:
+                name = getattr(self, f"{field}_list_field")
+                changed[name] = torch.zeros_like(feat[name])
+                changed[name][row, column] = ordered[field][source]
         feat.update(Interaction(changed))
-        return feat[kept.any(1).nonzero().squeeze(1)]
+        return feat[torch.from_numpy(np.flatnonzero(lengths))]

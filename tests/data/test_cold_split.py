@@ -46,16 +46,18 @@ def interactions(tiny_folder):
     )
 
 
+def pairs(loader):
+    """The set of (user, item) of a loader, external ids."""
+    part = getattr(loader, "whole", loader._dataset)
+    users, items = (
+        part.field2id_token[f][part.inter_feat[f].numpy()] for f in ("user_id", "item_id")
+    )
+    return set(zip(users.tolist(), items.tolist(), strict=True))
+
+
 def parts(job):
     """For each phase the set of (user, item), external ids."""
-    found = []
-    for loader in job.loaders:
-        part = getattr(loader, "whole", loader._dataset)
-        users, items = (
-            part.field2id_token[f][part.inter_feat[f].numpy()] for f in ("user_id", "item_id")
-        )
-        found.append(set(zip(users.tolist(), items.tolist(), strict=True)))
-    return found
+    return [pairs(loader) for loader in job.loaders]
 
 
 def held_out(job, field):
@@ -191,9 +193,41 @@ def test_histories_hold_no_held_out_item_and_nothing_of_later_phases(job):
                 assert history == {pair for pair in known[phase] if pair[0] == user}
 
 
-def test_lists_of_times_keep_step_with_lists_of_items(job, interactions):
+@pytest.mark.parametrize("most", [1, 3])
+def test_short_histories_hold_the_last_items_that_are_not_held_out(job, interactions, most):
+    general = job("VBPR", {"COLD_ITEM": SHARE})
+    made = job("SASRec", {"COLD_ITEM": SHARE}, MAX_ITEM_LIST_LENGTH=most)
+    assert parts(made)[1:] == parts(general)[1:]
+    trained, part = parts(general)[0], made.loaders[1]._dataset
+    names = part.field2id_token
+    for k in range(len(part)):
+        user, items = (part.inter_feat[k][f] for f in ("user_id", "item_id_list"))
+        user = names["user_id"][int(user)]
+        own = interactions[interactions.user == user]
+        known = [item for item in own.item if (user, item) in trained][-most:]
+        assert names["item_id"][items[items > 0].numpy()].tolist() == known
+
+
+def test_one_interaction_is_left_out_for_sequences_as_for_others(in_tmp):
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    counts = {f"u{n}": n for n in range(2, 7)}
+    lines += [f"{user}\ti{when}\t{when}" for user, n in counts.items() for when in range(n)]
+    Path("few").mkdir()
+    Path("few/few.inter").write_text("\n".join(lines) + "\n")
+    split = {"eval_args": {"split": {"LS": "valid_and_test"}, "mode": "user1"}}
+    keys = {"data_path": ".", "use_gpu": False, "topk": [1], "valid_metric": "Recall@1", **split}
+    general, sequence = (
+        parts(prepare(Config(model, "few", None, keys, {}))) for model in ("MF", "GRU4Rec")
+    )
+    assert general[2] == {(user, f"i{n - 1}") for user, n in counts.items()}
+    assert sequence[1:] == general[1:]
+    assert sequence[0] == {pair for pair in general[0] if pair[1] != "i0"}
+
+
+@pytest.mark.parametrize("most", [50, 2])
+def test_lists_of_times_keep_step_with_lists_of_items(job, interactions, most):
     when = interactions.set_index(["user", "item"])["time"]
-    part = job("SASRec", {"COLD_ITEM": SHARE}).loaders[2].whole
+    part = job("SASRec", {"COLD_ITEM": SHARE}, MAX_ITEM_LIST_LENGTH=most).loaders[2].whole
     names = part.field2id_token
     for k in range(0, len(part), 5):
         row = part.inter_feat[k]
