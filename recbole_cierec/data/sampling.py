@@ -25,7 +25,7 @@ from recbole_cierec.data.masking import MaskSequence
 from recbole_cierec.data.negatives import quick_sampler, refuse_endless, seen_items
 from recbole_cierec.data.recbole_errors import as_data_errors
 from recbole_cierec.data.sampler import CompactSampler, UsedItems
-from recbole_cierec.data.short_histories import refuse_sequences, shortened
+from recbole_cierec.data.short_histories import refuse_sequences, shortened, whole_part
 from recbole_cierec.data.train_loader import TrainLoader
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidate_files import provide_candidates
@@ -51,7 +51,8 @@ def make_loaders(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     _refuse_counts(config, dataset.item_num - 1)
     train, *loaders = _loaders(config, dataset)
     datasets = [
-        getattr(loader, "whole", getattr(loader, "_dataset", None)) for loader in (train, *loaders)
+        whole_part(getattr(loader, "whole", getattr(loader, "_dataset", None)))
+        for loader in (train, *loaders)
     ]
     for phase, loader in zip(PHASES[1:], loaders, strict=True):
         known = getattr(getattr(loaders[-1], "_sampler", None), "used_ids", None)

@@ -25,7 +25,8 @@ def shortened(train: Any, most: int) -> Any:
     """A copy of the training part with the first ``most`` rows of each user.
 
     The other rows become ``rowless``: nobody trains on them, and they are no candidates of a
-    ranking, so that rankings of different ``most`` have the same candidates.
+    ranking, so that rankings of different ``most`` have the same candidates. Groups of users and
+    items are those of the whole part, which :func:`whole_part` gives.
     """
     users, items = (train.inter_feat[f].numpy() for f in (train.uid_field, train.iid_field))
     kept = rank_in_group(users) < most
@@ -36,4 +37,10 @@ def shortened(train: Any, most: int) -> Any:
         np.concatenate([old.items, items[~kept]]),
         np.concatenate([old.trained, np.zeros((~kept).sum(), dtype=bool)]),
     )
+    short.whole_part = train
     return short
+
+
+def whole_part(train: Any) -> Any:
+    """The training part before it was :func:`shortened`, if it was."""
+    return getattr(train, "whole_part", train)

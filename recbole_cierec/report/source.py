@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_cierec.data.short_histories import whole_part
 from recbole_cierec.errors import DataError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.evaluation.groups import ItemGroups, UserGroups
@@ -109,12 +110,12 @@ class Source:
     @cached_property
     def user_groups(self) -> UserGroups:
         """Cold and warm users."""
-        return UserGroups.from_split(self.trained.config, *self.trained.parts)
+        return UserGroups.from_split(self.trained.config, *map(whole_part, self.trained.parts))
 
     @cached_property
     def item_groups(self) -> ItemGroups:
         """Unseen, rare and common items."""
-        return ItemGroups.from_split(self.trained.config, self.trained.parts[0])
+        return ItemGroups.from_split(self.trained.config, whole_part(self.trained.parts[0]))
 
     @cached_property
     def histories(self) -> Ragged:

@@ -154,6 +154,22 @@ def test_users_keep_their_first_training_interactions_and_their_candidates(tiny)
             assert (a.columns.values == b.columns.values).all()
 
 
+@pytest.mark.parametrize("mode", ["full", "user10"])
+def test_groups_and_views_count_removed_interactions(tiny, mode):
+    keys = {"eval_args": {"mode": mode, "split": {"COLD_ITEM": [0.6, 0.2, 0.2]}}}
+    whole, short = job(tiny, "BPR", **keys), job(tiny, "BPR", max_user_interactions=1, **keys)
+    fewer = data(short).training_counts("item_id") == 0
+    for k in (1, 2):
+        a, b = (part.loaders[k].plan for part in (whole, short))
+        assert (a.item_groups.of == b.item_groups.of).all()
+        assert (fewer & ~b.item_groups.unseen).any()
+        assert [view.name for view in a.views] == [view.name for view in b.views]
+        for ours, theirs in zip(a.views[1:], b.views[1:], strict=True):
+            assert (ours.items == theirs.items).all()
+        for name, members in a.user_groups.members.items():
+            assert (members == b.user_groups.members[name]).all()
+
+
 def test_removed_interactions_are_masked_in_a_full_ranking(tiny):
     whole, short = job(tiny, "BPR"), job(tiny, "BPR", max_user_interactions=1)
     users = whole.loaders[2].uid_list.tolist()
