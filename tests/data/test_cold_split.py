@@ -212,6 +212,7 @@ def test_one_interaction_is_left_out_for_sequences_as_for_others(in_tmp):
     lines = ["user_id:token\titem_id:token\ttimestamp:float"]
     counts = {f"u{n}": n for n in range(2, 7)}
     lines += [f"{user}\ti{when}\t{when}" for user, n in counts.items() for when in range(n)]
+    lines += [f"other\ti{item}\t{when}" for when, item in enumerate((0, 9, 7, 8))]
     Path("few").mkdir()
     Path("few/few.inter").write_text("\n".join(lines) + "\n")
     split = {"eval_args": {"split": {"LS": "valid_and_test"}, "mode": "user1"}}
@@ -219,7 +220,8 @@ def test_one_interaction_is_left_out_for_sequences_as_for_others(in_tmp):
     general, sequence = (
         parts(prepare(Config(model, "few", None, keys, {}))) for model in ("MF", "GRU4Rec")
     )
-    assert general[2] == {(user, f"i{n - 1}") for user, n in counts.items()}
+    last = {(user, f"i{n - 1}") for user, n in counts.items()}
+    assert general[2] == last | {("other", "i8")}
     assert sequence[1:] == general[1:]
     assert sequence[0] == {pair for pair in general[0] if pair[1] != "i0"}
 
