@@ -38,7 +38,7 @@ from recbole.config import Config as RecBoleConfig
 import recbole_cierec.evaluation.metrics  # noqa: F401  registers metrics
 from recbole_cierec.config.compat import ConfigCompat, recbole_errors
 from recbole_cierec.config.data_keys import check_data_keys
-from recbole_cierec.config.derived import adjust
+from recbole_cierec.config.derived import adjust, no_reader_of_softmax
 from recbole_cierec.config.eval_args import checked_eval_args, divide_split
 from recbole_cierec.config.keys import (
     CONFIG_DICT,
@@ -98,6 +98,7 @@ class Config(ConfigCompat, RecBoleConfig):
     Attributes:
         notes: Lines for the log, which does not exist yet at this point.
         unread: Those of the notes that say that the model does not read a key, by key.
+        without_effect: These and those of values that the model does not read, by key.
         folder_file: The YAML file in the data set's folder that was read.
         origins: Key to the place of its effective value, for keys that a user gave.
         protocol: ``eval_args`` complete, before RecBole's part of it is separated: a cold split is
@@ -277,7 +278,6 @@ class Config(ConfigCompat, RecBoleConfig):
         known = self.internal_config_dict, self.model, self.model_class
         check_keys(self._of_data, *known)  # their keys serve any model: no notes
         self.unread = check_keys(self._given, *known)
-        self.notes += self.unread.values()
         final = super()._get_final_config_dict()
         for key in self.external_config_dict:
             text = self._flags[key] if self.origins[key] == COMMAND_LINE else None
@@ -287,6 +287,11 @@ class Config(ConfigCompat, RecBoleConfig):
         final["eval_args"] = args
         origin = self.origins.get("eval_args", "defaults")
         args["split"], final["strict_cold"] = divide_split(final, origin)
+        self.without_effect = dict(self.unread)
+        softmax = final.get("loss") == "softmax"
+        if softmax and (why := no_reader_of_softmax(self.model, self.model_class)):
+            self.without_effect["loss"] = why
+        self.notes += self.without_effect.values()
         self.notes += adjust(final, self.external_config_dict, self.model, self.model_class)
         self.notes += check_data_keys(final, self.origins, self._eval_args)
         return final

@@ -39,10 +39,7 @@ def adjust(
         final["load_col"] = _columns(final)
     if "eval_batch_size" not in given and not _ranks_all_items(model_class):
         final["eval_batch_size"] = PAIRS  # every pair passes the network
-    notes = []
-    softmax = final.get("loss") == "softmax"
-    if softmax and (why := _no_reader(model, model_class)):
-        notes, softmax = [why], False
+    softmax = final.get("loss") == "softmax" and not no_reader_of_softmax(model, model_class)
     sequential = final["MODEL_TYPE"] == ModelType.SEQUENTIAL
     if sequential and final["eval_args"]["order"] != "TO":
         raise ConfigError(f"eval_args.order: {model} is a sequential model and needs TO, by time")
@@ -51,6 +48,7 @@ def adjust(
         final["train_neg_sample_args"] = None
     if softmax and final["learner"] == "adagrad":
         final |= {key: final[own] for key, own in _WITH_SOFTMAX.items() if key not in given}
+    notes = []
     if final["worker"]:
         # Each of RecBole's workers draws negatives from its own generator, so that their number
         # would change the result.
@@ -113,7 +111,7 @@ def _ranks_all_items(model_class: type) -> bool:
     return getattr(model_class, "full_sort_predict", absent) is not absent
 
 
-def _no_reader(model: str, model_class: type) -> str:
+def no_reader_of_softmax(model: str, model_class: type) -> str:
     """Why ``loss: softmax`` changes nothing in this model; empty where it does."""
     own_loss = getattr(model_class, "own_loss", None)
     if own_loss is None:

@@ -120,16 +120,23 @@ def check_comparable(
     """Refuse two runs with other data or another protocol, but for the keys ``varied``.
 
     Raises:
-        DataError: The line names the keys that differ.
+        DataError: The line says what differs.
     """
-    both = f"{run.path} and {base.path}"
+    if why := why_incomparable(run, base, varied):
+        raise DataError(f"{run.path} and {base.path} are not comparable: {why}")
+
+
+def why_incomparable(
+    run: UserResults, base: UserResults, varied: frozenset[str] = frozenset()
+) -> str:
+    """What two runs differ in beside the keys ``varied``; empty where they are comparable."""
     sides = (run.about.get("protocol"), base.about.get("protocol"))
     apart = [each for each in differences(*sides) if each[0] not in varied]
     if apart:
         text = "; ".join(f"{key} is {ours} and {theirs}" for key, ours, theirs in apart)
-        raise DataError(f"{both} are not comparable: different protocols, {text}")
-    if run.about.get("data_digest") != base.about.get("data_digest"):
-        raise DataError(f"{both} are not comparable: {_other_data(run, base)}")
+        return f"different protocols, {text}"
+    same = run.about.get("data_digest") == base.about.get("data_digest")
+    return "" if same else _other_data(run, base)
 
 
 def _other_data(run: UserResults, base: UserResults) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from recbole_cierec.data.demo import NAME as DEMO
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.evaluation.names import ALL
 from recbole_cierec.evaluation.significance import differences
+from recbole_cierec.experiment.data_files import data_files, same_files
 from recbole_cierec.experiment.rows import Row, latest
 from recbole_cierec.experiment.spec import (
     GROUPS,
@@ -47,6 +48,7 @@ class Search:
         keys: Fixed keys.
         digest: Digest of all that decides the trials, except the budget.
         budget: Processor seconds and trials.
+        data: Digests of the files that it reads, as :func:`data_files` gives them.
     """
 
     model: ModelSpec
@@ -55,6 +57,7 @@ class Search:
     keys: Keys
     digest: str
     budget: Budget
+    data: Keys = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -64,7 +67,9 @@ class Search:
     def is_done(self, row: Row | None) -> bool:
         """Whether a row has this search's result."""
         budget = [self.budget.seconds, self.budget.trials]
-        return row is not None and row.get("error") is None and row["budget"] == budget
+        if row is None or row.get("error") is not None or not same_files(row, self.data):
+            return False
+        return row["budget"] == budget
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Run:
         digest: Digest of all that decides the run, except the settings that the search finds.
         leader: An earlier run that trains the same model and only tests otherwise: this one tests
             its checkpoint. None: it trains.
+        data: As for :class:`Search`.
     """
 
     model: ModelSpec
@@ -86,6 +92,7 @@ class Run:
     digest: str
     search: Search | None = None
     leader: Run | None = None
+    data: Keys = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -105,7 +112,7 @@ class Run:
             row: The last row with its key.
             settings: What its search found; None: it has not ended.
         """
-        if row is None or row.get("error") is not None:
+        if row is None or row.get("error") is not None or not same_files(row, self.data):
             return False
         return self.search is None or (settings is not None and row["settings"] == settings)
 
@@ -249,14 +256,15 @@ def make_plan(experiment: Experiment, starts: bool = True) -> Plan:
         _refuse_incomparable(where, config.compared(), *others, varied_keys(experiment))
         search = None
         if model.search is not None and experiment.budget is not None:
-            search = _search(experiment, where, model, dataset, protocol)
+            search = _search(experiment, where, model, dataset, protocol, starts)
             search = searches.setdefault(search.key, search)
         digest = _digest(config, None if search is None else search.digest)
+        data = data_files(config) if starts else {}
         trained = (model.label, dataset.name, search and search.key, _training_digest(config))
         for seed in experiment.seeds:
             leader = leaders.get((*trained, seed))
             with_seed = {**keys, "seed": seed}
-            run = Run(model, dataset.name, protocol, seed, with_seed, digest, search, leader)
+            run = Run(model, dataset.name, protocol, seed, with_seed, digest, search, leader, data)
             leaders.setdefault((*trained, seed), run)
             runs.append(run)
     _check_report(experiment, configs)
@@ -307,8 +315,8 @@ def _config(where: str, model: ModelSpec, dataset: str, keys: Keys, starts: bool
     except UserError as error:
         raise type(error)(f"{where}: {str(error).removeprefix(f'{CONFIG_DICT}: ')}") from error
     for key in model.keys:
-        if key in config.unread:
-            raise ConfigError(f"{where}: {config.unread[key].removeprefix(f'{CONFIG_DICT}: ')}")
+        if why := config.without_effect.get(key):
+            raise ConfigError(f"{where}: {why.removeprefix(f'{CONFIG_DICT}: ')}")
     return config
 
 
@@ -321,7 +329,12 @@ def _check_run(config: Config) -> None:
 
 
 def _search(
-    experiment: Experiment, where: str, model: ModelSpec, dataset: DatasetSpec, protocol: str
+    experiment: Experiment,
+    where: str,
+    model: ModelSpec,
+    dataset: DatasetSpec,
+    protocol: str,
+    starts: bool,
 ) -> Search:
     """The search of a model, on the protocol that the budget names."""
     budget = experiment.budget
@@ -335,10 +348,23 @@ def _search(
     except UserError as error:
         line = str(error).removeprefix("command line: ")
         raise type(error)(f"{where}: {line}; 'search: none' trains without a search") from error
+    if budget.protocol:
+        _refuse_other_values(experiment, where, search.space)
     ranges = {key: range_.plain() for key, range_ in search.space.items()}
     rules = [ranges, budget.sampler, budget.pruner, budget.seed]
     digest = _digest(search.base, json.dumps(rules, sort_keys=True, default=str))
-    return Search(model, dataset.name, protocol, keys, digest, budget)
+    data = data_files(search.base) if starts else {}
+    return Search(model, dataset.name, protocol, keys, digest, budget, data)
+
+
+def _refuse_other_values(experiment: Experiment, where: str, searched: Iterable[str]) -> None:
+    """Refuse keys that one protocol gives and the search of another one finds for all."""
+    for name, keys in experiment.protocols.items():
+        for key in sorted(keys.keys() & set(searched)):
+            raise ConfigError(
+                f"{where}: protocol {name} gives '{key}', which is searched for all protocols; set "
+                "'protocol: each' under search, or give the key in overrides"
+            )
 
 
 def space_of(model: ModelSpec) -> str | Keys | None:

@@ -15,6 +15,7 @@ import torch
 
 from recbole_cierec.distributed.launch import MOST_PROCESSES
 from recbole_cierec.errors import ConfigError, DataError
+from recbole_cierec.experiment.data_files import of_several
 from recbole_cierec.experiment.estimate import describe
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Done, Plan, Run, make_plan
@@ -102,6 +103,11 @@ def _results(experiment: Experiment, plan: Plan, folder: Folder) -> dict[str, An
     failed = [row for row in failed if row["key"] in {one.key for one in plan.searches}]
     found = [done.runs[run.key] for run in plan.runs if run.key in done.runs]
     failed += [row for row in found if row.get("error")]
+    if several := of_several(rows):
+        _say(
+            f"warning: rows of other contents of {', '.join(several)} than later rows: the command "
+            "without --tables repeats those that do not suit the files as they are"
+        )
     blocks = summarize(experiment, rows, folder.path)
     files = write_tables(experiment, blocks, folder.path) if blocks else {}
     try:

@@ -23,7 +23,7 @@ from recbole_cierec.evaluation.over_seeds import (
     t_interval,
 )
 from recbole_cierec.evaluation.per_user import read_per_user
-from recbole_cierec.evaluation.significance import check_comparable, holm_of_known
+from recbole_cierec.evaluation.significance import holm_of_known, why_incomparable
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment, Report
 
@@ -79,7 +79,6 @@ class Block:
     varied: frozenset[str] = frozenset()
     _frames: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
     _means: dict[tuple[str, tuple[int, ...]], pd.DataFrame] = field(default_factory=dict)
-    _checked: set[tuple[str, int]] = field(default_factory=set)
 
     def values(self, model: str, column: str) -> dict[int, float]:
         """The metric of each seed."""
@@ -89,13 +88,17 @@ class Block:
     def frames(self, model: str) -> dict[int, pd.DataFrame]:
         """Values by user, of each seed."""
         if model not in self._frames:
-            frames = {}
-            for row in self.rows[model]:
-                path = self.folder / row["users"] if row.get("users") else None
-                if path is not None and path.is_file():
-                    frames[row["seed"]] = by_user(read_per_user(path), self.columns)
-            self._frames[model] = frames
+            files = self._users_files(model).items()
+            self._frames[model] = {
+                seed: by_user(read_per_user(path), self.columns) for seed, path in files
+            }
         return self._frames[model]
+
+    def _users_files(self, model: str) -> dict[int, Path]:
+        """The files of results by user, of each seed that has one."""
+        rows = [row for row in self.rows.get(model, []) if row.get("users")]
+        files = {row["seed"]: self.folder / row["users"] for row in rows}
+        return {seed: path for seed, path in files.items() if path.is_file()}
 
     @property
     def seeds(self) -> int:
@@ -142,9 +145,24 @@ class Block:
             test
             for column in self.columns
             for model in self.models
-            if model != self.baseline and (test := self._test(model, column)) is not None
+            if model != self.baseline and model not in self.untested
+            if (test := self._test(model, column)) is not None
         ]
         return _corrected(found)
+
+    @cached_property
+    def untested(self) -> dict[str, str]:
+        """Why models are not tested against the baseline: they rank something else."""
+        found = {}
+        for model in self.models:
+            theirs = self._users_files(self.baseline)
+            for seed, path in self._users_files(model).items():
+                if model != self.baseline and seed in theirs:
+                    sides = read_per_user(path), read_per_user(theirs[seed])
+                    if why := why_incomparable(*sides, self.varied):
+                        found[model] = why
+                        break
+        return found
 
     def _test(self, model: str, column: str) -> Test | None:
         ours, theirs = self.values(model, column), self.values(self.baseline, column)
@@ -155,8 +173,6 @@ class Block:
         users = None
         frames = [self.frames(one) for one in (model, self.baseline)]
         if all(seed in side and column in side[seed] for side in frames for seed in seeds):
-            for seed in seeds:
-                self._check(model, seed)
             ours_by_user = self._seed_means(model, tuple(seeds))
             users = ours_by_user, self._seed_means(self.baseline, tuple(seeds))
         return Test(model=model, column=column, **vars(both_tests(users, column, means)))
@@ -166,21 +182,6 @@ class Block:
         if (model, seeds) not in self._means:
             self._means[model, seeds] = seed_means([self.frames(model)[seed] for seed in seeds])
         return self._means[model, seeds]
-
-    def _check(self, model: str, seed: int) -> None:
-        """Refuse to pair users of runs on other data."""
-        if (model, seed) in self._checked:
-            return
-        ours, theirs = (
-            next(row for row in self.rows[label] if row["seed"] == seed)
-            for label in (model, self.baseline)
-        )
-        check_comparable(
-            read_per_user(self.folder / ours["users"]),
-            read_per_user(self.folder / theirs["users"]),
-            self.varied,
-        )
-        self._checked.add((model, seed))
 
 
 def _user_intervals(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:

@@ -179,8 +179,15 @@ def notes(block: Block, baseline: str, cost_names: Sequence[str] = COSTS) -> dic
         "seeds.",
         "tests": f"Against {baseline}. Over users: each user's metric is averaged over the seeds, "
         "then paired. Over seeds: the means of runs with the same seed are paired. p-values are "
-        "corrected by Holm over this table, each test by itself.",
+        "corrected by Holm over this table, each test by itself."
+        + "".join(f" {line}." for line in untested(block)),
     }
+
+
+def untested(block: Block) -> list[str]:
+    """A line for each model without tests."""
+    base = block.baseline
+    return [f"{model} is not tested against {base}: {why}" for model, why in block.untested.items()]
 
 
 # ---------------------------------------------------------------------------------- formats
@@ -195,7 +202,8 @@ def terminal_text(experiment: Experiment, blocks: Sequence[Block]) -> str:
             groups = [g for g in report.groups if join_name(metric, g) in block.columns]
             if groups:
                 title = f"{block.dataset}, {block.protocol}: {metric} in percent"
-                parts.append(f"{title}\n{_group_table(block, metric, groups, report.digits)}")
+                table = _group_table(block, metric, groups, report.digits)
+                parts.append("\n".join([title, table, *untested(block)]))
                 break
     return "\n\n".join(parts)
 

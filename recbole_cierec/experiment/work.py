@@ -72,6 +72,7 @@ def _row(task: Task, work: Callable[[], Row]) -> Row:
         "seed": task.keys["seed"],
         "variant": task.model.variant,
         "digest": task.digest,
+        "data": task.data,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "error": None,
     }

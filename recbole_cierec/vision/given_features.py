@@ -117,7 +117,7 @@ def given_files(items: ListedItems) -> dict[str, GivenFile]:
     config = items.config
     named: Mapping[str, str] = config["features"] or {}
     files = {
-        name: GivenFile(f"features.{name}", _place(items.folder, path), items)
+        name: GivenFile(f"features.{name}", place_of(items.folder, path), items)
         for name, path in named.items()
     }
     if config[KEY]:
@@ -125,7 +125,7 @@ def given_files(items: ListedItems) -> dict[str, GivenFile]:
     return files
 
 
-def _place(folder: Path, path: str) -> Path:
+def place_of(folder: Path, path: str) -> Path:
     """A file below the data set's folder or, if it is there, below the current one."""
     inside, here = folder / path, Path(path)
     return here if here.exists() and not inside.exists() else inside

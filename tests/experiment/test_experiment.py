@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +12,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from experiment_helpers import content, experiment, lasting, wait_for, write
 from filelock import FileLock, Timeout
 from recbole.trainer import Trainer
-from tune_helpers import FIXED
+from tune_helpers import FIXED, write_two_tastes
 
 from recbole_cierec import run
 from recbole_cierec.cli import experiment as command
-from recbole_cierec.errors import OutputError
+from recbole_cierec.errors import ConfigError, OutputError
 from recbole_cierec.evaluation.per_user import read_per_user
 from recbole_cierec.experiment import rows as row_files
 from recbole_cierec.experiment import run_experiment
@@ -303,6 +305,10 @@ def test_a_failing_run_is_a_row_and_the_others_go_on(data, in_tmp, capsys):
             ["MF on tastes, default: unknown key 'learning_rat'", "'learning_rate'"],
         ),
         ({"models": [{"name": "MF", "keys": {"gr_mode": "off"}}]}, ["does not read 'gr_mode'"]),
+        (
+            {"models": [{"name": "BPR", "keys": {"loss": "softmax"}}]},
+            ["does not read loss: softmax"],
+        ),
         ({"models": ["MF", "MF"]}, ["two have the label 'MF'"]),
         ({"models": [{"name": "MF", "search": "default"}]}, ["the file has no budget"]),
         ({"models": ["Pop"], "search": {"trials": 2}}, ["no search range for Pop", "search: none"]),
@@ -525,6 +531,62 @@ def test_further_seeds_wait_for_the_first_one_of_all_models(data, in_tmp):
         r.key for r in plan.runs if r.model.label == "BPR" and r.key in further
     }
     assert not plan.dropped(Done([row, {**worse, "valid_score": 0.2}], []))
+
+
+def test_rows_do_not_outlive_the_data(in_tmp, fits, capsys):
+    mine = Path("mine").absolute()
+    write_two_tastes(mine)
+    first = experiment(mine, seeds=[1])["rows"]
+    shutil.rmtree(mine / "tastes")
+    write_two_tastes(mine, turn=1)
+    capsys.readouterr()
+    stale = run_experiment(write(mine, seeds=[1]), "out", tables=True)["rows"]
+    assert stale[0]["test"] == first[0]["test"]  # the tables are of the rows that are there
+    both = experiment(mine, seeds=[1, 2])["rows"]
+    assert fits == ["MF"] * 3
+    assert both[0]["test"] != first[0]["test"]
+    assert both[0]["test"] == experiment(mine, "fresh", seeds=[1])["rows"][0]["test"]
+    assert "other contents" not in capsys.readouterr().err
+
+
+def test_tables_of_rows_of_several_data_say_so(in_tmp, capsys):
+    mine = Path("mine").absolute()
+    write_two_tastes(mine)
+    experiment(mine, seeds=[1])
+    shutil.rmtree(mine / "tastes")
+    write_two_tastes(mine, turn=1)
+    experiment(mine, seeds=[2])
+    capsys.readouterr()
+    run_experiment(write(mine), "out", tables=True)
+    assert "warning: rows of other contents of tastes.inter" in capsys.readouterr().err
+
+
+def test_a_searched_key_is_not_also_a_protocols(data, in_tmp):
+    protocols = {"a": {}, "b": {"reg_weight": 0.3}}
+    parts = {"protocols": protocols, "search": {"trials": 2}}
+    with pytest.raises(ConfigError, match="protocol b gives 'reg_weight', which is searched for"):
+        make_plan(read_experiment(write(data, **parts)))
+    parts["search"] = {"trials": 2, "protocol": "each"}
+    make_plan(read_experiment(write(data, **parts)))
+
+
+def test_a_model_that_ranks_something_else_has_means_and_no_test(data, in_tmp):
+    """In RecBole's modes a sequential model keeps RecBole's split of its rows."""
+    models = ["MF", "BPR", {"name": "GRU4Rec", "keys": {"loss_type": "CE"}}]
+    modes, split = {"full": "full", "lists": "user5"}, {"RS": [0.5, 0.25, 0.25]}
+    protocols = {name: {"eval_args": {"mode": m, "split": split}} for name, m in modes.items()}
+    own = content(data)["overrides"] | {"valid_metric": "Recall@3", "eval_repeats": 1}
+    del own["init_std"]
+    done = experiment(data, models=models, protocols=protocols, seeds=[1], overrides=own)
+    assert done["failed"] == []
+    table = pd.read_csv("out/tests.csv")
+    tested = {(row.protocol, row.model) for row in table.itertuples()}
+    assert tested == {("full", "BPR"), ("lists", "BPR"), ("lists", "GRU4Rec")}
+    cells = pd.read_csv("out/tables.csv")
+    assert {"MF", "BPR", "GRU4Rec"} == set(cells[cells.protocol == "full"].model)
+    line = "GRU4Rec is not tested against MF: different data, other interactions"
+    assert line in done["text"]
+    assert line in Path("out/tables.md").read_text()
 
 
 def test_set_overrides_the_file(data, in_tmp):

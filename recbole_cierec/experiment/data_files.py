@@ -1,0 +1,51 @@
+"""Which data a row of an experiment is of: digests of the files that its run has read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from recbole_cierec.data.column_keys import Files
+from recbole_cierec.data.columns import ROLES
+from recbole_cierec.experiment.rows import Row
+from recbole_cierec.files.digest import Stamp, file_digest, stamp_of
+from recbole_cierec.vision.given_features import place_of
+
+
+def data_files(config: Any) -> dict[str, str]:
+    """Digests of NAME.inter, NAME.item and so on, and of files of features; not of pictures, which
+    the caches follow.
+
+    Returns:
+        The first 16 hexadecimal digits by file name; only of files that exist.
+    """
+    folder = Path(config["data_path"])
+    files = Files(config, folder, config["dataset"])
+    kinds = [*ROLES, *(config["additional_feat_suffix"] or ())]
+    paths = [path for kind in kinds for path in files.paths(kind)]
+    paths += [place_of(folder, path) for path in (config["features"] or {}).values()]
+    paths += [Path(config["features_file"])] if config["features_file"] else []
+    stamps = {path: stamp_of(path) for path in paths if path.is_file()}
+    return {path.name: _digest(path, stamp) for path, stamp in stamps.items() if stamp is not None}
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, stamp: Stamp) -> str:
+    return file_digest(path)[:16]
+
+
+def same_files(row: Row, files: Mapping[str, str]) -> bool:
+    """Whether a row is of these files; rows of earlier versions do not say of which they are."""
+    then = row.get("data")
+    return not then or not files or then == files
+
+
+def of_several(rows: Iterable[Row]) -> list[str]:
+    """The names of files of which the rows of one data set have seen different contents."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        for name, digest in (row.get("data") or {}).items():
+            seen.setdefault((row["dataset"], name), set()).add(digest)
+    return sorted({name for (_, name), digests in seen.items() if len(digests) > 1})
