@@ -191,6 +191,7 @@ def evaluation_plan(
         repeats=config["eval_repeats"] if phase == "test" else 1,
         # Validation must not choose a model by the lists that the test ranks.
         seed=2 * config["candidate_seed"] + (phase == "valid"),
+        size=len(datasets[PHASES.index(phase)]),
     )
     wanted = candidates_wanted(config, phase)
     if not wanted:

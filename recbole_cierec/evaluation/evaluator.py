@@ -55,6 +55,8 @@ class PlanEvaluator(Evaluator):
 
     def evaluate(self, dataobject: Collected | DataStruct) -> OrderedDict:
         ranking = self.config["eval_type"] == EvaluatorType.RANKING
+        if not ranking and self.plan is not None:
+            return super().evaluate(gathered_scores(dataobject, self.plan.size))
         collected = gathered_rows(dataobject) if ranking else None
         if not collected:
             return super().evaluate(dataobject)
@@ -231,6 +233,26 @@ def _rows(struct: DataStruct, mask: np.ndarray) -> DataStruct:
     for key, value in struct._data_dict.items():
         part.set(key, value[chosen] if key in ROWS else value)
     return part
+
+
+def gathered_scores(mine: DataStruct, size: int) -> DataStruct:
+    """The scores and labels of all processes, for metrics that are no means over processes.
+
+    Args:
+        mine: Those of this process: every K-th row of the part, of K processes, and at the end rows
+            from its begin, so that all have equally many.
+        size: Rows of the part.
+    """
+    if not torch.distributed.is_initialized():
+        return mine
+    own = {key: mine.get(key).cpu() for key in ("rec.score", "data.label")}
+    everyone: list[dict] = [{} for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(everyone, own)
+    whole = DataStruct()
+    whole._data_dict.update(mine._data_dict)
+    for key in own:
+        whole.set(key, torch.stack([part[key] for part in everyone], 1).flatten()[:size])
+    return whole
 
 
 def gathered_rows(mine: Collected | DataStruct) -> Collected:

@@ -73,6 +73,7 @@ class EvaluationPlan:
             :meth:`lists` keeps the lists.
         repeats: Number of candidate sets.
         seed: Seed of the lists; depends on ``candidate_seed`` and the phase.
+        size: Interactions of the part.
     """
 
     user_groups: UserGroups | None
@@ -82,6 +83,7 @@ class EvaluationPlan:
     negatives: dict[tuple[str, int], Ragged | DrawnLists] = field(default_factory=dict)
     repeats: int = 1
     seed: int = 0
+    size: int = 0
     _lists: dict[tuple[str, int], Lists] = field(default_factory=dict)
 
     @property
