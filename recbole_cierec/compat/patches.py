@@ -76,6 +76,12 @@ PATCHES = (
         "3.0",
     ),
     Patch(
+        "data.compat:FeatureFrame.sort_values",
+        ("data/dataset/dataset.py:853",),
+        "rm_dup_inter reorders interactions of equal times, silently",
+        "RecBole sorts stably",
+    ),
+    Patch(
         "data.compat:DatasetCompat._load_feat",
         ("data/dataset/dataset.py:501", "dataset.py:486"),
         "an empty cell of a sequence raises AttributeError",

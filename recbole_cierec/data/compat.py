@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class _CellSeries(pd.Series):
 
 
 class FeatureFrame(pd.DataFrame):
-    """A table whose columns compute ``agg(len)`` cell by cell.
+    """A table whose columns compute ``agg(len)`` cell by cell, and that sorts stably.
 
     Reason: RecBole takes the lengths of sequences with ``feat[field].agg(len)``
     (data/dataset/dataset.py:712, 792, 809, 1217; kg_dataset.py:316; sequential_dataset.py:165).
@@ -49,6 +50,18 @@ class FeatureFrame(pd.DataFrame):
 
     Goes when: RecBole uses ``map(len)``.
     """
+
+    def sort_values(self, *args: Any, **kwargs: Any) -> Any:
+        """Sort stably.
+
+        Reason: ``rm_dup_inter`` sorts by time (data/dataset/dataset.py:853). pandas' default loses
+        the order of the file among equal times, which decides what is in which part.
+
+        Goes when: RecBole sorts stably.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The inplace keyword")  # which RecBole gives
+            return super().sort_values(*args, **{"kind": "stable", **kwargs})
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:

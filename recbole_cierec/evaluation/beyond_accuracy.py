@@ -61,9 +61,11 @@ class AveragePopularity(_MeanOfList, recbole_metrics.AveragePopularity):
 
 
 class TailPercentage(_MeanOfList, recbole_metrics.TailPercentage):
-    """The share of a list's items that are rare in training."""
+    """The share of a list's items that are rare in training, or not in it at all."""
 
     def get_tail(self, item_matrix: np.ndarray, count_items: Mapping[int, int]) -> np.ndarray:
         """RecBole's 0 or 1 [R, k], masked at padding."""
         rare = super().get_tail(item_matrix, count_items)
+        # RecBole knows the items with training interactions only.
+        rare |= ~np.isin(item_matrix, list(count_items))
         return np.ma.masked_where(item_matrix == PADDING, rare)

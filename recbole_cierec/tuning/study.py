@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
@@ -144,20 +144,26 @@ class SharedStudy:
                     "use another --name or --out, or the settings it was begun with"
                 )
 
-    def check_data(self, digest: str) -> None:
+    def check_data(self, digests: Mapping[str, str]) -> None:
         """Refuse to mix trials on different data.
 
+        Args:
+            digests: Of the parts of the data that a trial reads; trials may read different parts.
+
         Raises:
-            DataError: The first trial had other data.
+            DataError: An earlier trial had other data.
         """
-        known = self.study.user_attrs.get("data")
-        if known is None:
-            self.study.set_user_attr("data", digest)
-        elif known != digest:
+        known = self.study.user_attrs.get("data") or {}
+        if isinstance(known, str):  # of version 0.1
+            known = {"interactions": known}
+        other = [part for part, digest in digests.items() if known.get(part, digest) != digest]
+        if other:
             raise DataError(
-                f"{self.path}: the data of the study {self.name} have changed since it began; "
-                "use another --name or --out"
+                f"{self.path}: the data of the study {self.name} have changed since it began "
+                f"({', '.join(other)}); use another --name or --out"
             )
+        if not digests.keys() <= known.keys():
+            self.study.set_user_attr("data", {**digests, **known})
 
     def fill(self) -> None:
         """Enqueue the trials that are missing."""

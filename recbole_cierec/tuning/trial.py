@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from logging import getLogger
 from time import perf_counter, process_time
 from typing import Any
@@ -22,6 +22,7 @@ from recbole_cierec.errors import CheckpointError, DataError, PictureError
 from recbole_cierec.logs import start_log, stop_log
 from recbole_cierec.quick_start import prepare
 from recbole_cierec.terminal import reason
+from recbole_cierec.trainer.resuming import data_of
 from recbole_cierec.tuning.ranges import same
 from recbole_cierec.tuning.search import Search
 from recbole_cierec.tuning.study import Row
@@ -36,7 +37,7 @@ class _HopelessError(Exception):
 def run_trial(
     search: Search,
     settings: dict[str, Any],
-    check_data: Callable[[str], None],
+    check_data: Callable[[Mapping[str, str]], None],
     watch: Watch | None = None,
 ) -> Row:
     """Train with some settings.
@@ -44,7 +45,7 @@ def run_trial(
     Args:
         search: The search.
         settings: Key to value.
-        check_data: Called with the digest of the training data before the training.
+        check_data: Called with the digests of the training data before the training.
         watch: Called with epoch and score after each validation; whether to stop the trial.
 
     Returns:
@@ -78,7 +79,9 @@ def run_trial(
     return outcome
 
 
-def _train(config: Config, check_data: Callable[[str], None], watch: Watch | None) -> Row:
+def _train(
+    config: Config, check_data: Callable[[Mapping[str, str]], None], watch: Watch | None
+) -> Row:
     def validated(epoch: int, score: float) -> None:
         if watch is not None and math.isfinite(score) and watch(epoch, float(score)):
             raise _HopelessError(epoch, float(score))
@@ -91,7 +94,7 @@ def _train(config: Config, check_data: Callable[[str], None], watch: Watch | Non
         # Saving is on for the model that this one starts from, so that its best epoch counts.
         job = prepare(config)
         train, valid, _ = job.loaders
-        check_data(train._dataset.digest() if hasattr(train._dataset, "digest") else "")
+        check_data(data_of(train._dataset))
         try:
             score, result = job.trainer.fit(
                 train,

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import programs
 import pytest
@@ -470,6 +471,22 @@ def test_other_data_under_the_same_name_are_refused(in_tmp, data):
     with pytest.raises(DataError, match="the data of the study tastes-MF have changed"):
         search(data, trials=2, flags=flags)
     assert [one.state for one in stored()] == [TrialState.COMPLETE, TrialState.WAITING]
+
+
+def test_other_features_under_the_same_name_are_refused(in_tmp, data):
+    write_two_tastes(in_tmp / "data")
+    home = in_tmp / "data/tastes"
+    rows = [f"i{item}\timages/{item}.png" for item in range(24)]
+    head = "item_id:token\timage_path:token"
+    (home / "tastes.item").write_text("\n".join([head, *rows]) + "\n")
+    features = np.random.default_rng(0).standard_normal((24, 4)).astype("float32")
+    np.save("features.npy", features)
+    flags = {"data_path": in_tmp / "data", "features_file": "features.npy"}
+    search(data, model="VBPR", trials=1, flags=flags)
+    search(data, model="VBPR", trials=2, flags=flags)
+    np.save("features.npy", features + 1)
+    with pytest.raises(DataError, match=r"have changed since it began \(.*features.*\); use"):
+        search(data, model="VBPR", trials=3, flags=flags)
 
 
 def test_user_errors_of_a_worker_are_those_of_the_search(data, in_tmp, quick_processes):

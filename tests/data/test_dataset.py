@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from recbole_cierec import run
+from recbole_cierec.compat.warnings import quiet_recbole
 from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.data.sampling import make_loaders
@@ -114,6 +115,26 @@ def test_declared_states_are_masks_and_are_counted_in_the_log(tiny, caplog):
     assert "2 without picture" in line  # i37 has an empty path, i39 no row
     with_picture = {token for token, i in ids.items() if pictures_of(content).has_picture[i]}
     assert with_picture == ids.keys() - {"[PAD]", "i39"}  # features_file has a row for i37
+
+
+@pytest.mark.parametrize("keep", [None, "first", "last"])
+def test_equal_times_keep_the_order_of_the_file_when_repeats_are_removed(in_tmp, keep):
+    """300 users with 20 items on four days each, and no repeat."""
+    rng, last = np.random.default_rng(0), set()
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for user in range(300):
+        items, days = rng.permutation(99)[:20], np.sort(rng.integers(4, size=20))
+        lines += [f"u{user}\ti{item}\t{day}" for item, day in zip(items, days, strict=True)]
+        last.add((f"u{user}", f"i{items[-1]}"))
+    Path("days").mkdir()
+    Path("days/days.inter").write_text("\n".join(lines) + "\n")
+    split = {"eval_args": {"split": {"LS": "valid_and_test"}}}
+    keys = {"data_path": ".", "use_gpu": False, "rm_dup_inter": keep, **split}
+    with quiet_recbole():
+        test = create_dataset(Config("MF", "days", None, keys)).build()[2]
+    names = test.field2id_token
+    users, items = (names[f][test.inter_feat[f].numpy()] for f in ("user_id", "item_id"))
+    assert set(zip(users, items, strict=True)) == last
 
 
 def with_other_ids(folder: Path, source: Path, first: int) -> str:
