@@ -135,6 +135,23 @@ class FullLoader(_AllHistories):
         return self.user_df[rows], history, *positives
 
 
+def _before_the_phase(dataset: Any) -> torch.Tensor:
+    """For each user the row with the shortest history: int64 [users], by user.
+
+    Histories that were cut are equally long. Of these, the one with the fewest of the user's
+    positives of the phase is the earliest.
+    """
+    feat, n_items = dataset.inter_feat, dataset.item_num
+    users, targets = (feat[field].numpy() for field in (dataset.uid_field, dataset.iid_field))
+    history = feat[f"{dataset.iid_field}{dataset.config['LIST_SUFFIX']}"].numpy()
+    pairs = users.astype(np.int64) * n_items
+    known = np.isin(pairs[:, None] + history, pairs + targets).sum(1)
+    lengths = feat[dataset.item_list_length_field].numpy()
+    order = np.lexsort((np.arange(len(users)), known, lengths, users))
+    _, first = np.unique(users[order], return_index=True)
+    return torch.from_numpy(order[first])
+
+
 class CandidateLoader(_AllHistories):
     """One row per user: the interaction that RecBole passes to the model, and the row in the plan.
 
@@ -142,17 +159,14 @@ class CandidateLoader(_AllHistories):
     results are comparable with those of other models. RecBole's modes rank once per interaction.
     """
 
-    plan: EvaluationPlan | None = None  # set by prepare
+    plan: EvaluationPlan | None = None  # set by make_loaders
 
     def __init__(self, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
         if len(dataset) and hasattr(dataset, "item_list_length_field"):
-            users = dataset.inter_feat[dataset.uid_field].numpy()
-            lengths = dataset.inter_feat[dataset.item_list_length_field].numpy()
-            order = np.lexsort((np.arange(len(users)), lengths, users))
-            _, first = np.unique(users[order], return_index=True)
-            self.uid_list = torch.from_numpy(users[order[first]])
+            rows = _before_the_phase(dataset)
+            self.uid_list = dataset.inter_feat[dataset.uid_field][rows]
             self.whole = dataset
-            dataset = dataset.copy(dataset.inter_feat[torch.from_numpy(order[first])])
+            dataset = dataset.copy(dataset.inter_feat[rows])
         super().__init__(config, dataset, sampler, shuffle=shuffle)
 
     def _init_batch_size_and_step(self) -> None:

@@ -134,6 +134,24 @@ def test_sequences_that_the_files_bring_are_kept(tiny, tmp_path, presplit):
         assert drawn == set(names) - {"[PAD]"} - met[user]
 
 
+@pytest.mark.parametrize("most", [50, 2])
+@pytest.mark.parametrize("turn", [1, -1])
+def test_users_are_ranked_from_the_history_before_the_phase(tiny, tmp_path, presplit, most, turn):
+    """In whatever order the file has a user's rows, and also where histories are cut."""
+    home, items = tmp_path / "files" / "tiny", [f"i{k}" for k in range(9)]
+    head = "user_id:token\titem_id_list:token_seq\titem_id:token"
+    for name, places in (("train", (1, 2, 3)), ("valid", (4,)), ("test", (5, 6, 7))):
+        rows = [f"u{u}\t{' '.join(items[:k])}\t{items[k]}" for u in (1, 2) for k in places[::turn]]
+        (home / f"tiny.{name}.inter").write_text("\n".join([head, *rows]) + "\n")
+    columns = {"inter": ["user_id", "item_id_list", "item_id"]}
+    keys = {"load_col": columns, "item_vocabulary": "all", "eval_args": {"mode": "user5"}}
+    keys |= {"topk": [3], "valid_metric": "Recall@3", "MAX_ITEM_LIST_LENGTH": most}
+    part = job(tiny, tmp_path, "SASRec", **keys).loaders[2]._dataset
+    names = part.field2id_token["item_id"]
+    for history in part.inter_feat["item_id_list"].numpy():
+        assert names[history[history > 0]].tolist() == items[:5][-most:]
+
+
 @pytest.mark.parametrize("model", ["VBPR", "SASRec"])
 def test_files_need_no_times(tiny, tmp_path, presplit, model):
     columns = {"inter": ["user_id", "item_id"]}
