@@ -92,6 +92,8 @@ def overview_part(results: Results, words: str) -> list[str]:
             cell = column.cell(model)
             cells.append(style.stressed(cell, order, digits, str) if cell else "")
         table.append(cells)
+    if any(column.metric in column.block.chance for column in shown):
+        table.append(["chance", *(style.chance(column.block, column.metric) for column in shown)])
     note = "Recall in percent; the best of a column is bold, the second underlined."
     if any(DROPPED in row[0] for row in table):
         share = results.experiment.drop_below

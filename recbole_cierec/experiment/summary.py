@@ -132,9 +132,19 @@ class Block:
         return found
 
     def order(self, column: str, digits: int) -> list[float]:
-        """The two best means, rounded as they are printed, the best first."""
+        """The best mean, and of three or more the second, rounded as they are printed."""
         means = {round(cell.mean, digits) for (_, c), cell in self.cells.items() if c == column}
-        return sorted(means, reverse=not smaller_is_better(column))[:2]
+        return sorted(means, reverse=not smaller_is_better(column))[: 2 if len(means) > 2 else 1]
+
+    @cached_property
+    def chance(self) -> dict[str, float]:
+        """The means of a random ranking over seeds, by column; empty if no row has them."""
+        for model in (self.baseline, *self.models):
+            known = pd.DataFrame([row.get("chance") or {} for row in self.rows.get(model, [])])
+            means = known.reindex(columns=self.columns).astype(float).mean().dropna()
+            if len(means):
+                return means.to_dict()
+        return {}
 
     @cached_property
     def tests(self) -> list[Test]:

@@ -84,7 +84,15 @@ class Style:
                 cells.append(self.stressed(cell, orders[column], digits, escape))
             found = dict(zip(COSTS, costs(block.rows[model]), strict=True))
             table.append([*cells, *(escape(found[name]) for name in cost_names)])
+        if any(column in block.chance for column in columns):
+            cells = [self.chance(block, column) for column in columns]
+            table.append([escape(cell) for cell in ("chance", *cells, *["-"] * len(cost_names))])
         return table
+
+    def chance(self, block: Block, column: str) -> str:
+        """The mean of a random ranking; metrics that are no means over users have none."""
+        mean = block.chance.get(column)
+        return "-" if mean is None else f"{SCALE * mean:.{self.digits}f}"
 
     def stressed(self, cell: Cell | None, order: list[float], digits: int, escape: Any) -> str:
         if cell is None:

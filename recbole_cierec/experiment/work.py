@@ -123,6 +123,7 @@ def _run(
         "valid_score": result["best_valid_score"],
         "valid": dict(result["best_valid_result"] or {}),
         "test": dict(result["test_result"] or {}),
+        "chance": dict(result["chance"]),
         "epochs": result["epochs"],
         # the first phase of a model of two counts in the result, and not in the key
         "epoch_cap": result["epochs"] >= config["epochs"] and not result["stopped_early"],

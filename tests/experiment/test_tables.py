@@ -215,6 +215,24 @@ def test_of_a_loss_the_smallest_is_best(monkeypatch):
     assert smaller_is_better("mean_rank@10_cold")
 
 
+def test_tables_show_chance_where_rows_have_it(tmp_path, values):
+    made = rows(tmp_path, values)
+    for row in made:
+        chance = {1: 0.1, 2: 0.3}.get(row["seed"], 0.2)
+        row["chance"] = {"recall@10": chance, "recall@10_cold": None}
+    (block,) = summarize(experiment(), made, tmp_path)
+    last = tables.Style("{}", "{}", 2).main_table(block, cost_names=())[-1]
+    assert last == ["chance", "20.00", *["-"] * (len(block.columns) - 1)]
+    assert "chance" in tables.terminal_text(experiment(), [block])
+
+
+def test_of_two_models_the_best_alone_is_marked(tmp_path, values):
+    made = [row for row in rows(tmp_path, values) if row["model"] != "B"]
+    (block,) = summarize(experiment(), made, tmp_path)
+    assert len(block.models) == 2
+    assert len(block.order("recall@10", 4)) == 1
+
+
 def test_one_seed_has_no_interval_over_seeds_and_no_baseline_no_tests(tmp_path, values):
     made = [row for row in rows(tmp_path, values) if row["seed"] == 1 and row["model"] != "B"]
     (block,) = summarize(experiment(), made, tmp_path)
