@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_cierec.data.annotation_cells import described, separator_doubt
 from recbole_cierec.data.atomic import (
     format_of,
     read_atomic,
@@ -142,9 +143,15 @@ class ItemContent:
         for field, name in zip(wanted, ("picture", "annotation"), strict=True):
             lacking = sum(not table[field][i] for i in items) if field in table else len(items)
             counts.append(f"{lacking} without {name}")
+        words, separator = wanted[1], self.config["seq_separator"]
+        cells = table.get(words, [])
+        if any(cells):
+            counts.append(described(cells, separator))
         if repeated:
             counts.append(f"{repeated} repeated rows of {path.name} ignored (the first counts)")
         CONSOLE.info(f"Item content: {len(items)} items, " + ", ".join(counts))
+        if doubt := separator_doubt(cells, separator):
+            getLogger().warning(f"{path}: most tokens of {words} {doubt}")
 
     @cached_property
     def lines(self) -> np.ndarray:

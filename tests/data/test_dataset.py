@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -113,6 +114,7 @@ def test_declared_states_are_masks_and_are_counted_in_the_log(tiny, caplog):
     assert "1 not in tiny.item" in line
     assert "3 without annotation" in line
     assert "2 without picture" in line  # i37 has an empty path, i39 no row
+    assert line.endswith("7 tokens, 2.0 an item")
     with_picture = {token for token, i in ids.items() if pictures_of(content).has_picture[i]}
     assert with_picture == ids.keys() - {"[PAD]", "i39"}  # features_file has a row for i37
 
@@ -135,6 +137,32 @@ def test_equal_times_keep_the_order_of_the_file_when_repeats_are_removed(in_tmp,
     names = test.field2id_token
     users, items = (names[f][test.inter_feat[f].numpy()] for f in ("user_id", "item_id"))
     assert set(zip(users, items, strict=True)) == last
+@pytest.mark.parametrize(
+    ("between", "keys", "says"),
+    [
+        ("|", {}, "hold '|', as 't.|t.*' does; .* write blanks .* set seq_separator: '|'"),
+        (";", {}, "hold ';'.* set seq_separator: ';'"),
+        (", ", {}, "hold ',', as 't.,' does; .* set seq_separator: ', '"),
+        (", ", {"seq_separator": ","}, "begin with a blank; .* set seq_separator: ', '"),
+        (" ", {"seq_separator": ";"}, ""),
+        (" ", {}, ""),
+        (";", {"seq_separator": ";"}, ""),
+        (",_", {}, ""),  # a blank within a label
+    ],
+)
+def test_another_separator_of_annotations_is_warned_about(
+    tiny, tiny_folder, in_tmp, caplog, between, keys, says
+):
+    home = copied(tiny_folder, in_tmp / "marks")
+    head, *rows = (home / "tiny.item").read_text().splitlines()
+    (home / "tiny.item").write_text("\n".join([head, *(r.replace(" ", between) for r in rows)]))
+    content = dataset_of("CIERec", tiny(data_path=str(home.parent), **keys))[1].content
+    assert content.token_names
+    assert content.tokens.any()
+    lines = [r.getMessage() for r in caplog.records if "most tokens" in r.getMessage()]
+    assert len(lines) == bool(says)
+    said = says.replace("|", r"\|")
+    assert not says or re.search(rf"tiny\.item: most tokens of annotations {said}$", lines[0])
 
 
 def with_other_ids(folder: Path, source: Path, first: int) -> str:
