@@ -7,6 +7,7 @@ training data stays: the normalisation of features, and the vocabulary of annota
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,13 @@ from recbole_cierec.data.parquet import atomic_file
 from recbole_cierec.errors import ConfigError, DataError, nearest
 from recbole_cierec.files.checkpoint import from_plain, to_plain
 from recbole_cierec.registry import known_name
+from recbole_cierec.terminal import CONSOLE
 from recbole_cierec.vision.item_pictures import pictures_of
 from recbole_cierec.vision.new_pictures import NewPictures
 
 BY_PICTURE, BY_ANNOTATIONS = "picture", "annotations"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+_FIRST = 4096  # bytes that tell text from pictures: all formats of these have a zero among them
 
 
 def reads_of(config: Any) -> list[str]:
@@ -41,6 +44,28 @@ def reads_of(config: Any) -> list[str]:
     if config["annotation_at_inference"] is False or config["use_annotations"] is False:
         words = False
     return [*[BY_PICTURE] * picture, *[BY_ANNOTATIONS] * words]
+
+
+def _names_picture(path: Path) -> bool:
+    """Whether a file is a picture and no table, by its content where the name does not say it.
+
+    Raises:
+        DataError: It is neither.
+        OSError: It cannot be read.
+    """
+    if path.suffix.lower() in PICTURES:
+        return True
+    with path.open("rb") as file:
+        first = file.read(_FIRST)
+    utf16 = first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # has zeros too
+    if b"\0" not in first or utf16:
+        return False
+    # Here: models without pictures must not wait for Pillow.
+    from recbole_cierec.vision.pictures import is_picture
+
+    if not is_picture(path):
+        raise DataError(f"{path}: not a JPEG, PNG, WebP, GIF or BMP picture, and no CSV file")
+    return True
 
 
 def _text(path: Path) -> str:
@@ -96,9 +121,9 @@ class NewItems:
         Raises:
             DataError: The file is missing or malformed.
         """
-        if path.suffix.lower() in PICTURES:
-            return cls(path, [path.stem], {"": [path.name]}, features)
         try:
+            if _names_picture(path):
+                return cls(path, [path.stem], {"": [path.name]}, features)
             reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
             _refuse_other_separator(path, list(reader.fieldnames or ()))
             numbered = [(reader.line_num, row) for row in reader]
@@ -180,7 +205,7 @@ class NewItems:
             )
 
     def _refuse_columns(self, content: ItemContent) -> None:
-        """Refuse misspelt columns, which say nothing; others that nothing reads do no harm."""
+        """Refuse misspelt columns, which say nothing; others that nothing reads are named."""
         config = content.config
         fields = ("ITEM_ID_FIELD", "image_path_field", "annotations_field", "category_field")
         known = {"id", "item_id"} | {config[key] for key in fields if config[key]}
@@ -188,9 +213,24 @@ class NewItems:
             known |= read_header(
                 atomic_file(content.folder / f"{config['dataset']}.item"), **format_of(config)
             ).keys()
-        for name in self.cells if self.lines else ():
+        names = [name for name in self.cells if name] if self.lines else []
+        for name in names:
             if name not in known and (hint := nearest(name, known)):
                 raise DataError(f"{self.source}: unknown column '{name}'{hint}")
+        if ignored := [name for name in names if name not in self._read_columns(config)]:
+            CONSOLE.info(
+                f"{self.source}: columns that {config['model']} does not read are ignored: "
+                f"{', '.join(ignored)}"
+            )
+
+    @staticmethod
+    def _read_columns(config: Any) -> set[str]:
+        """Columns that name new items, or by which the model scores them."""
+        reads = reads_of(config)
+        keys = ["ITEM_ID_FIELD"]
+        keys += ["image_path_field"] * (BY_PICTURE in reads)
+        keys += ["annotations_field", "category_field"] * (BY_ANNOTATIONS in reads)
+        return {"id", "item_id"} | {config[key] for key in keys if config[key]}
 
     def _refuse_empty(self, content: ExtendedContent) -> None:
         """Refuse items without anything that the model reads: all their scores would be zero."""

@@ -197,6 +197,21 @@ def open_decoded(path: Path, spec: PictureSpec) -> Image.Image:
         raise PictureError(path, _damage(error)) from error
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file begins as a picture of :data:`FORMATS`, whatever its name; it may be damaged.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file, open_picture(limited(path, file), FORMATS):
+            return True
+    except UnidentifiedImageError:
+        return False
+    except (PictureError, Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGE):
+        return True
+
+
 def check_file(path: str | Path, status: os.stat_result, spec: PictureSpec) -> None:
     """Refuse what cannot be a picture without opening it (opening a pipe would block for ever).
 

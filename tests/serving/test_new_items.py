@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from recbole_cierec import load, recommend, run
 from recbole_cierec.errors import ConfigError, DataError, PictureError
 from recbole_cierec.registry import MODELS, get_model_class
+from recbole_cierec.serving.new_items import NewItems
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TAKES = [name for name in MODELS if get_model_class(name).unseen_items]
@@ -309,6 +310,45 @@ def test_an_item_whose_only_content_is_skipped_is_refused(pictured):
     Path("bad.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"bad\.png: VBPR scores new items by picture"):
         recommend(checkpoint, new_items="bad.png")
+
+
+@pytest.mark.parametrize("name", ["noext", "x.JFIF", "photo.of.me"])
+def test_a_picture_is_taken_by_its_content(pictured, name):
+    keys = pictured(epochs=1)
+    checkpoint = run("VBPR", "tiny", config_dict=keys)["checkpoint"]
+    source = Path(keys["data_path"]) / "tiny" / "images" / "7.png"
+    shutil.copy(source, "photo.png")
+    for form in ("PNG", "JPEG", "GIF", "BMP", "WEBP"):
+        Image.open(source).save(name, form)
+        NewItems.read(Path(name), None)
+    shutil.copy(source, name)
+    other, same = (recommend(checkpoint, new_items=file) for file in (name, "photo.png"))
+    assert other["score"].tolist() == same["score"].tolist()
+    assert other["new_item"].unique().tolist() == [Path(name).stem]
+
+
+@pytest.mark.parametrize(("name", "form"), [("t.TIFF", "TIFF"), ("noext", "ICO")])
+def test_a_picture_of_another_kind_is_no_table(in_tmp, name, form):
+    Image.new("RGB", (8, 8)).save(name, form)
+    with pytest.raises(DataError, match=f"^{name}: not a JPEG, PNG, WebP, GIF or BMP picture"):
+        NewItems.read(Path(name), None)
+
+
+def test_a_table_in_utf_16_is_no_picture(in_tmp):
+    Path("x.csv").write_text("item_id,image_path\na,b.png\n", "utf-16")
+    with pytest.raises(DataError, match="save the file as UTF-8"):
+        NewItems.read(Path("x.csv"), None)
+
+
+def test_columns_that_the_model_does_not_read_are_named(pictured, caplog):
+    keys = pictured(epochs=1)
+    checkpoint = run("VBPR", "tiny", config_dict=keys)["checkpoint"]
+    picture = (Path(keys["data_path"]) / "tiny" / "images" / "7.png").resolve()
+    Path("x.csv").write_text(f"id,image_path,price,annotations\na,{picture},3,t1\n")
+    with caplog.at_level("INFO"):
+        recommend(checkpoint, new_items="x.csv")
+    said = "x.csv: columns that VBPR does not read are ignored: price, annotations"
+    assert [r.getMessage() for r in caplog.records if "ignored" in r.getMessage()] == [said]
 
 
 def test_what_new_items_cannot_be_is_said(two_worlds):
