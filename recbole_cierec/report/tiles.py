@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recbole_cierec.data.words import label_words
 from recbole_cierec.errors import DataError, PictureError
 from recbole_cierec.report.blocks import Strip, Tile
 from recbole_cierec.report.source import Source
@@ -71,7 +72,7 @@ class Tiles:
 
     def _text(self, item: int) -> str:
         """Annotations in words, tokens separated by dots."""
-        text = " · ".join(self.tokens(item)).replace("_", " ")
+        text = " · ".join(map(label_words, self.tokens(item)))
         return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
     def tile(self, item: int, badge: str = "", hit: bool = False) -> Tile:

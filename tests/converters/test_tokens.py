@@ -16,6 +16,8 @@ from recbole_cierec.dataset_converters.tables.tokens import (
     title_cell,
 )
 
+from recbole_cierec.data.words import label_words, title_words
+
 NASTY = "a%25_ \t\n\r\0\"'\ufeff\u00a0\u2028\u3000\x85\x1f\x7fé🎵/\\.-"
 HOSTILE = [
     "../../etc/passwd",
@@ -84,6 +86,16 @@ def test_a_label_becomes_one_readable_token(label, token):
     assert label_token(label) == token
 
 
+@pytest.mark.parametrize("label", ["klein, schmal", '"xl"', "a_b", "50 %", "%41", "[PAD]", "étude"])
+def test_a_label_is_shown_as_it_was(label):
+    assert label_words(label_token(label)) == label
+
+
+@pytest.mark.parametrize("token", ["%0A", "%1B[31m", "%E2%80%AE", "%FF", "50%", "%zz"])
+def test_what_cannot_be_seen_stays_escaped(token):
+    assert label_words(token) == token
+
+
 def test_different_clean_labels_give_different_tokens():
     labels = ["a b", "a_b", "a%5Fb", "a%b", "a%25b", "A B", "a\u2019b", "a'b"]
     assert len({label_token(label) for label in labels}) == len(labels)
@@ -95,6 +107,7 @@ def test_titles_are_one_line_without_double_quotes():
         == "The ''Best'' of 12'' Disco"
     )
     assert title_cell(None) == ""
+    assert title_words(title_cell('Tasche rot "Modell"')) == 'Tasche rot "Modell"'
 
 
 def test_names_of_pictures_are_safe_and_distinct_on_every_disk():

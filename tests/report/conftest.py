@@ -16,7 +16,7 @@ from recbole_cierec import run
 from recbole_cierec.__main__ import main
 
 HOSTILE = '<script>alert("i3")</script>'
-TOKEN = "<b>t0&amp;</b>"  # noqa: S105  an annotation
+TOKEN = "<b>t0,_%22x%22&amp;</b>"  # noqa: S105  an annotation
 USER = '"><img src=x onerror=alert(1)>'
 
 

@@ -123,6 +123,12 @@ def test_nothing_of_the_input_is_markup_and_nothing_is_loaded(runs):
     assert not re.search(r"@import|url\((?!#)", runs.html)
 
 
+def test_annotations_are_shown_as_people_write_them(runs):
+    texts = [tile.text for tile in runs.page.find("div", "tile")]
+    assert any('<b>t0, "x"&amp;</b>' in text for text in texts)
+    assert not any("%22" in text for text in texts)
+
+
 def test_pictures_are_shown_and_bad_ones_say_why(runs):
     pictures = runs.page.find("img")
     assert len(pictures) > 100

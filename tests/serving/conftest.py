@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+LABEL, WORDS = "t6,_%22xl%22", 't6, "xl"'  # a token as a converter writes it, and its label
+
 
 def draw(path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -20,12 +22,14 @@ def draw(path: Path, seed: int) -> None:
 
 
 def write_data(home: Path) -> None:
-    """Pictures, and an item that only NAME.item has."""
+    """Pictures, an escaped annotation, and an item that only NAME.item has."""
+    table = home / "tiny.item"
+    table.write_text(table.read_text().replace("t6", LABEL))
     (home / "images").mkdir()
     for item in range(39):
         draw(home / "images" / f"{item}.png", item)
     draw(home / "images" / "extra.png", 99)
-    with (home / "tiny.item").open("a") as stream:
+    with table.open("a") as stream:
         stream.write("extra\timages/extra.png\tt1 t5\n")
 
 
@@ -62,7 +66,9 @@ def world(tiny_folder, tmp_path_factory):
             ]
     finally:
         os.chdir(before)
-    return SimpleNamespace(folder=folder, home=home, content=paths[0], bpr=paths[1])
+    return SimpleNamespace(
+        folder=folder, home=home, content=paths[0], bpr=paths[1], label=(LABEL, WORDS)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -181,15 +181,15 @@ def test_a_token_of_a_sequence_selects_an_item(keys):
 @pytest.mark.parametrize("vocabulary", ["interacted", "all"])
 def test_every_reader_of_a_file_in_another_encoding_reads_it_as_such(keys, vocabulary):
     path = Path("data/tiny/tiny.item")
-    text = path.read_text().replace("color:", "title:").replace("blue", "bl\u00e5")
+    text = path.read_text().replace("color:", "title:").replace("blue", "bl\u00e5 ''XL''")
     path.write_bytes(text.encode("latin-1"))
     more = {"encoding": "latin-1", "item_vocabulary": vocabulary}
     done = run("MF_Semantics", "tiny", config_dict=keys(**more))
-    table = recommend(done["checkpoint"], ["u5"], 50, where="title=bl\u00e5", with_seen=True)
+    table = recommend(done["checkpoint"], ["u5"], 50, where="title=bl\u00e5 ''XL''", with_seen=True)
     assert set(table["item"]) <= {f"i{k}" for k in range(0, 39, 3)}
     trained = load_trained(Path(done["checkpoint"]))
     number = trained.numbers_of("item", ["i3"])[0]
-    assert Catalogue(trained).describe(number)["title"] == "bl\u00e5"
+    assert Catalogue(trained).describe(number)["title"] == 'bl\u00e5 "XL"'
 
 
 # -- files -------------------------------------------------------------------------------------

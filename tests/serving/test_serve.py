@@ -150,6 +150,8 @@ def test_history_and_content_of_a_list_are_those_of_the_files(client, world, mod
     for item in found["items"] + found["history"]:
         path, words = rows.get(item["item"], ("", ""))
         assert (item["picture"], item["annotations"]) == (bool(path), words.split())
+        assert item["labels"] == [word.replace(*world.label) for word in words.split()]
+    assert any(world.label[1] in item["labels"] for item in found["items"])
 
 
 def test_scores_of_pairs_are_those_of_full_sort_predict(client, models):

@@ -11,6 +11,7 @@ import numpy as np
 
 from recbole_cierec.data.atomic import format_of, read_atomic, read_header
 from recbole_cierec.data.parquet import atomic_file
+from recbole_cierec.data.words import label_words, title_words
 from recbole_cierec.errors import DataError, PictureError, UserError
 from recbole_cierec.evaluation.candidates import Ragged
 from recbole_cierec.serving.trained import TrainedModel
@@ -44,11 +45,14 @@ class Catalogue:
     # ------------------------------------------------------------------------------ items
 
     def describe(self, number: int) -> dict[str, Any]:
-        """``item``, ``title``, ``annotations`` and ``picture`` (whether one is named)."""
+        """``item``, ``title``, ``annotations`` as requests take them, ``labels`` as people read
+        them, and ``picture`` (whether one is named)."""
+        tokens = self.split(self._annotations[number])
         return {
             "item": str(self._trained.item_ids[number]),
             "title": self.titles[number],
-            "annotations": self.split(self._annotations[number]),
+            "annotations": tokens,
+            "labels": [label_words(token) for token in tokens],
             "picture": bool(self.pictures[number]),
         }
 
@@ -98,7 +102,9 @@ class Catalogue:
         frame, _ = read_atomic(table, **form, columns={field, column})
         numbers = self._trained.numbers_of("item", frame[field].tolist())
         texts = frame[column].fillna("").astype(str)
-        return {int(n): t.strip() for n, t in zip(numbers, texts, strict=True) if n > 0}
+        return {
+            int(n): title_words(t.strip()) for n, t in zip(numbers, texts, strict=True) if n > 0
+        }
 
     @property
     def row_file(self) -> Path | None:

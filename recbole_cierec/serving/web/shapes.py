@@ -86,7 +86,8 @@ class Users(BaseModel):
 class Item(BaseModel):
     item: str
     title: str
-    annotations: list[str]
+    annotations: Annotated[list[str], Field(description="as in NAME.item, and as requests take")]
+    labels: Annotated[list[str], Field(description="the annotations in words, for people")]
     picture: Annotated[bool, Field(description="whether /api/picture/ITEM is worth asking for")]
 
 

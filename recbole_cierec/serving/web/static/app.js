@@ -57,7 +57,6 @@ function newest(out, work) {
 
 // ------------------------------------------------------------------------------- items
 
-const plain = (word) => word.replaceAll("_", " ");
 const amount = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 const score = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : value.toPrecision(4));
 
@@ -65,19 +64,20 @@ function picture(item, model) {
   const frame = make("span", { className: "frame" });
   if (!item.picture) { frame.textContent = "no picture"; return frame; }
   const address = `/api/picture/${encodeURIComponent(item.item)}?model=${encodeURIComponent(model)}`;
-  const words = item.annotations.slice(0, 6).map(plain).join(", ");
+  const words = item.labels.slice(0, 6).join(", ");
   const image = make("img", { src: address, alt: item.title || words || `Item ${item.item}`, loading: "lazy" });
   image.addEventListener("error", () => frame.replaceChildren("no picture"));
   frame.append(image);
   return frame;
 }
 
-function chips(words, most = CHIPS) {
+function chips(item, most = CHIPS) {
+  const words = item.labels;
   if (!words.length) return null;
   const row = make("span", { className: "chips" });
-  for (const word of words.slice(0, most)) row.append(make("span", { className: "chip", text: plain(word), title: word }));
+  words.slice(0, most).forEach((word, k) => row.append(make("span", { className: "chip", text: word, title: item.annotations[k] })));
   const rest = words.slice(most);
-  if (rest.length) row.append(make("span", { className: "chip", text: `+${rest.length}`, title: rest.map(plain).join(", ") }));
+  if (rest.length) row.append(make("span", { className: "chip", text: `+${rest.length}`, title: rest.join(", ") }));
   return row;
 }
 
@@ -87,7 +87,7 @@ function card(item, model, both) {
   const body = make("span", { className: "body" });
   if (item.title) body.append(make("span", { className: "name", text: name }), make("span", { className: "line quiet" }, make("span", { text: item.item }), value));
   else body.append(make("span", { className: "line" }, make("span", { className: "name", text: name }), value));
-  const row = chips(item.annotations);
+  const row = chips(item);
   if (row) body.append(row);
   return make(
     "button",
@@ -298,7 +298,7 @@ const showNear = newest(at("near-out"), async (item, model, by) => {
 
 function openNear(item, model) {
   nearOf = [item, model];
-  const words = make("div", {}, make("p", { className: "name", text: item.title || item.item }), make("p", { className: "quiet", text: item.title ? item.item : model }), chips(item.annotations, 12));
+  const words = make("div", {}, make("p", { className: "name", text: item.title || item.item }), make("p", { className: "quiet", text: item.title ? item.item : model }), chips(item, 12));
   at("near-of").replaceChildren(make("div", { className: "of" }, picture(item, model), words));
   if (!at("near").open) { at("near-out").replaceChildren(); at("near").showModal(); }
   at("near").scrollTop = 0;
