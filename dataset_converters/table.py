@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--interactions", type=Path, nargs="+", required=True, metavar="F")
     group.add_argument("--items", type=Path, nargs="*", default=[], metavar="F")
     group.add_argument("--encoding", default="utf-8", help="of CSV and TSV (default: utf-8)")
-    group.add_argument("--separator", help="of CSV and TSV (default: by the file's name)")
+    group.add_argument("--separator", help="of CSV and TSV (default: that of each file)")
     columns = parser.add_argument_group("columns (name of the file's column)")
     columns.add_argument("--user-column", default="user_id", metavar="C")
     columns.add_argument("--item-column", default="item_id", metavar="C")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from recbole_cierec.errors import DataError
 
 from .csv import read_csv
-from .csv_header import require_columns
+from .csv_header import header_of, require_columns
 from .loading import append
 from .records import read_json_lines, sample_records
 from .sql import name, quote, ref, selected
@@ -24,6 +26,8 @@ _FORMS = {
     ".ndjson": "json",
     ".json": "json",
 }
+
+_SEPARATORS = ",;\t|"
 
 
 @dataclass
@@ -73,7 +77,7 @@ def read_table(
         space: The workspace.
         path: The file; all formats but Parquet may end in .gz or .zst.
         to: Where its rows go.
-        separator: Of CSV and TSV; None: by the file's name.
+        separator: Of CSV and TSV; None: by the file's name and first line.
         encoding: Of CSV and TSV.
 
     Raises:
@@ -91,6 +95,7 @@ def read_table(
     elif form == "json":
         _read_records(space, path, to)
     else:
+        usual = "," if form == "csv" else "\t"
         read_csv(
             space,
             to.table,
@@ -100,9 +105,31 @@ def read_table(
             wanted=to.wanted,
             what=to.what,
             options=to.options,
-            separator=separator or ("," if form == "csv" else "\t"),
+            separator=separator or _separator(space, path, usual, to.wanted, encoding),
             encoding=encoding,
         )
+
+
+def _separator(
+    space: Workspace, path: Path, usual: str, wanted: Sequence[str], encoding: str
+) -> str:
+    """What separates the columns of a file: gives most of the wanted names, the usual one first.
+
+    The names decide, not a guess from the rows, which fails for few rows or texts with commas.
+    """
+    found = {usual: _known(path, usual, wanted, encoding)}
+    for mark in _SEPARATORS if found[usual] < len({*wanted}) else "":
+        with suppress(DataError):  # misplaced quotes: the message is about the usual one
+            found.setdefault(mark, _known(path, mark, wanted, encoding))
+    best = max(found, key=lambda mark: found[mark])
+    if best != usual:
+        space.notes.append(f"{path.name}: columns are separated by {best!r}")
+    return best
+
+
+def _known(path: Path, separator: str, wanted: Sequence[str], encoding: str) -> int:
+    """How many of the wanted names the first line has."""
+    return len({*wanted}.intersection(header_of(path, separator, encoding)))
 
 
 def _described(space: Workspace, path: Path) -> dict[str, str]:

@@ -52,7 +52,8 @@ def test_of_columns_that_differ_by_case_each_can_be_read(convert, write):
     [
         ("user_id,item_id,item_id\na,1,2\n", "line 1: two columns are named 'item_id'; rename one"),
         ("user_id,Item_ID\na,1\n", r"no column item_id .*; did you mean 'Item_ID'\?"),
-        ("user_id;item_id\na;1\n", r"it has: user_id;item_id\); is the separator another one\?"),
+        ("user;item\na;1\n", r"it has: user;item\); is the separator another one\?"),
+        ("user;item_id\na;1\n", r"no column user_id \(it has: user, item_id\); name the column"),
         (",\na,1\n", "no column user_id, item_id"),
         ('user_id,"item_id\na,1\n', "line 1: does not name the columns"),
         ("user_id,item_\x1b[31mid\na,1\n", "line 1: is not utf-8 text"),

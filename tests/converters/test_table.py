@@ -67,6 +67,20 @@ def test_every_form_gives_the_same_rows_with_safe_ids(convert, write, form):
     assert all(p.resolve().is_relative_to(made.folder) for p in made.folder.rglob("*"))
 
 
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_each_file_has_its_own_separator(convert, write, mark):
+    inter = write("t.csv", "user_id,item_id\na,1\nb,2\n")
+    rows = f'item_id{mark}"tags"{mark}title\n1{mark}Rock{mark}"A, B{mark} C"\n2{mark}{mark}D\n'
+    words = ["table", "--interactions", inter, "--items", write("i.csv", rows)]
+    words += ["--title-column", "title", "--annotation-columns", "tags"]
+    made = convert(*words)
+    assert made.rows() == [("a", "1"), ("b", "2")]
+    assert [row[1] for row in made.rows("item")] == [f"A, B{mark} C".replace("\t", ""), "D"]
+    assert f"i.csv: columns are separated by {mark!r}" in "\n".join(made.report)
+    with pytest.raises(DataError, match=r"t\.csv: is not such a table: no column user_id"):
+        convert(*words, "--separator", ";", "--overwrite")
+
+
 def test_other_encodings_are_read_and_named(convert, write):
     path = write("t.csv", csv_text(",").encode("latin-1"))
     words = ("--interactions", path, *WORDS)
