@@ -12,6 +12,7 @@ from pathlib import Path
 from recbole_cierec.errors import ConfigError, DataError
 
 from .fields.annotation_columns import annotations_sql
+from .fields.kept_columns import field_names, kept_sql
 from .options import add_images
 from .pictures.folders import path_inside, picture_folder
 from .pictures.img2dataset import is_img2dataset
@@ -62,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="between labels in a text cell (default: |); lists are read as lists",
     )
     columns.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="C",
+        help="of items, to keep in NAME.item, as for --where: numbers as float, others as token",
+    )
+    columns.add_argument(
         "--image-column", metavar="C", help="paths below --images, or URLs to download"
     )
     add_images(columns, "pictures, named by item id unless --image-column names them")
@@ -76,8 +84,11 @@ def load(space: Workspace, options: argparse.Namespace) -> None:
     """
     if options.separator is not None and not 1 <= len(options.separator) <= 4:
         raise ConfigError("--separator must have one to four characters")
-    if (options.image_column or options.annotation_columns) and not options.items:
-        raise ConfigError("--image-column and --annotation-columns are columns of --items")
+    of_items = options.image_column or options.annotation_columns or options.columns
+    if of_items and not options.items:
+        raise ConfigError(
+            "--image-column, --annotation-columns and --columns are columns of --items"
+        )
     select = {
         "user_id": column(options.user_column),
         "item_id": column(options.item_column),
@@ -107,18 +118,20 @@ def _options(options: argparse.Namespace, *names: str) -> dict[str, str]:
 
 def _load_items(space: Workspace, options: argparse.Namespace) -> None:
     key = options.item_key or options.item_column
-    labels = options.annotation_columns
-    wanted = [key, *labels, *(c for c in (options.title_column, options.image_column) if c)]
+    labels, kept = options.annotation_columns, field_names(options.columns)
+    wanted = [key, *labels, *kept, *(c for c in (options.title_column, options.image_column) if c)]
     select = {
         "item_id": column(key),
         "title": column(options.title_column) if options.title_column else "NULL::VARCHAR",
         "picture": column(options.image_column) if options.image_column else "NULL::VARCHAR",
         **{f"cell{place}": column(label) for place, label in enumerate(labels)},
+        **{f"kept{place}": column(name) for place, name in enumerate(kept)},
     }
     space.run(f"CREATE TABLE raw_items ({', '.join(f'{name} VARCHAR' for name in select)})")
     target = Target("raw_items", select, wanted, ["item_id"])
     target.options = {
         **dict.fromkeys(labels, "--annotation-columns"),
+        **dict.fromkeys(kept, "--columns"),
         **_options(options, "title_column", "image_column"),
         key: "--item-key",
     }
@@ -130,18 +143,23 @@ def _load_items(space: Workspace, options: argparse.Namespace) -> None:
             "INSERT INTO raw_items (item_id) SELECT DISTINCT item_id FROM interactions ORDER BY 1"
         )
     annotations = annotations_sql(space, "raw_items", labels, options.annotation_separator)
-    _make_items(space, options, annotations)
+    cells = {field: f"kept{place}" for place, field in enumerate(kept.values())}
+    _make_items(space, options, annotations, kept_sql(space, "raw_items", cells))
     space.run("DROP TABLE raw_items")
 
 
-def _make_items(space: Workspace, options: argparse.Namespace, annotations: str) -> None:
+def _make_items(
+    space: Workspace, options: argparse.Namespace, annotations: str, kept: dict[str, str]
+) -> None:
     """Make items of raw_items, whose pictures are local files or URLs."""
+    space.kept = {head: f"kept{place}" for place, head in enumerate(kept)}
+    more = "".join(f", {kept[head]} AS {name}" for head, name in space.kept.items())
     fetched = options.images and is_img2dataset(space, options.images)
     files = _named_files(space, options) if options.image_column else []
     space.make_table("files", {"cell": "VARCHAR", "path": "VARCHAR"}, files)
     space.run(
         f"CREATE TABLE items AS SELECT item_id, title, {annotations} AS annotations, "
-        f"path AS image, CASE WHEN {_IS_URL} THEN picture END AS image_url FROM raw_items "
+        f"path AS image, CASE WHEN {_IS_URL} THEN picture END AS image_url{more} FROM raw_items "
         "LEFT JOIN files ON cell = picture ORDER BY raw_items.rowid"
     )
     if options.images and (fetched or not options.image_column):

@@ -23,12 +23,13 @@ from recbole_cierec.files.leftovers import claimed, clear_leftovers
 from recbole_cierec.vision.feature_files import ids_file, open_npy
 
 from .picture_names import target_of
-from .sql import quote
+from .sql import number_text, quote
 from .steps import Steps
-from .tokens import is_utf8, safe_id, safe_id_sql, title_cell
+from .tokens import is_utf8, safe_id, safe_id_sql, text_cell, title_cell
 from .workspace import PATTERN, Workspace
 
 MANIFEST = "conversion.json"
+_COLUMNS = ("item_id:token", "title:token_seq", "image_path:token", "annotations:token_seq")
 _FEATURE_ROWS = 4096  # written at a time
 
 
@@ -124,7 +125,7 @@ class Writer:
         ]
         for key in ("rating", "timestamp"):
             if self.steps.has[key]:
-                columns.append(f'{_number_sql(key)} AS "{key}:float"')
+                columns.append(f'{number_text(key)} AS "{key}:float"')
         splits: list[str | None] = [None]
         if self.steps.has["split"]:
             found = self.space.run("SELECT DISTINCT split FROM work ORDER BY split").fetchall()
@@ -147,7 +148,8 @@ class Writer:
         known = {row[0] for row in self.space.run("DESCRIBE items").fetchall()}
         row_of = "feature_row" if "feature_row" in known else "NULL"
         query = (
-            f"SELECT k.item_id, title, tokens.annotations, image, image_url, {row_of} FROM kept k "
+            f"SELECT k.item_id, title, tokens.annotations, image, image_url, {row_of}"
+            f"{''.join(f', {column}' for column in self.space.kept.values())} FROM kept k "
             "JOIN items ON items.rowid = k.line LEFT JOIN tokens USING (i) ORDER BY k.line"
         )
         facts = dict.fromkeys(("described items", "with a picture", "to download", "annotated"), 0)
@@ -158,18 +160,18 @@ class Writer:
             file.open("w", encoding="utf-8", newline="\n") as items,
             urls.open("w", encoding="utf-8", newline="\n") as downloads,
         ):
-            items.write("item_id:token\ttitle:token_seq\timage_path:token\tannotations:token_seq\n")
+            items.write("\t".join((*_COLUMNS, *self.space.kept)) + "\n")
             downloads.write("path\turl\n")
             rows = self.space.rows(query)
             bar = tqdm(rows, desc="write items", unit=" items", disable=None, leave=False)
-            for item, title, tokens, image, url, row in bar:
+            for item, title, tokens, image, url, row, *more in bar:
                 path = self._picture(item, image)
                 if not path and url:
                     path = target_of(item, url)
                     downloads.write(f"{path}\t{url}\n")
                     facts["to download"] += 1
                 cells = (safe_id(item), title_cell(title), path, tokens or "")
-                items.write("\t".join(cells) + "\n")
+                items.write("\t".join((*cells, *map(text_cell, more))) + "\n")
                 feature_rows.append((cells[0], row))
                 facts["described items"] += 1
                 facts["with a picture"] += bool(path)
@@ -212,13 +214,6 @@ def _write_features(source: Path, file: Path, items: list[tuple[str, int | None]
     target.flush()
     ids_file(file).write_text("".join(f"{item}\n" for item, _ in listed), encoding="utf-8")
     return len(rows)
-
-
-def _number_sql(key: str) -> str:
-    """A number as text; whole numbers without a decimal point, which is shorter and exact."""
-    whole = f"CAST(CAST({key} AS BIGINT) AS VARCHAR)"
-    is_whole = f"{key} = trunc({key}) AND abs({key}) < 1e15"
-    return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({key} AS VARCHAR) END"
 
 
 def file_digest(path: Path, cancelled: Event | None = None) -> str:

@@ -47,6 +47,13 @@ def number(key: str) -> str:
     return f"CASE WHEN isfinite({cast}) THEN {cast} END"
 
 
+def number_text(value: str) -> str:
+    """A number as text; whole numbers without a decimal point, which is shorter and exact."""
+    whole = f"CAST(CAST({value} AS BIGINT) AS VARCHAR)"
+    is_whole = f"{value} = trunc({value}) AND abs({value}) < 1e15"
+    return f"CASE WHEN {is_whole} THEN {whole} ELSE CAST({value} AS VARCHAR) END"
+
+
 def moment(key: str, unit: str = "s") -> str:
     """A column of times, numbers in ``unit`` or ISO dates, as seconds; null if it is none."""
     seconds = f"{number(key)} / {PER_SECOND[unit]}"

@@ -75,6 +75,12 @@ def title_cell(text: str | None) -> str:
     return clean_text(text or "").replace('"', "''")
 
 
+def text_cell(text: str | None) -> str:
+    """A text as a ``token`` cell: as a title; ``[PAD]``, RecBole's padding, is escaped."""
+    cell = title_cell(text)
+    return _ESCAPED_PADDING if cell == _PADDING else cell
+
+
 def label_token(label: str) -> str:
     """The annotation token of a label: ``CDs & Vinyl`` becomes ``CDs_&_Vinyl``.
 

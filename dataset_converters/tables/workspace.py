@@ -58,6 +58,7 @@ class Workspace:
         notes: Lines for the report.
         sought: Where pictures were looked for, for messages; empty: nowhere.
         features: Files of ready-made features by modality; ``items.feature_row`` names their rows.
+        kept: Further columns of NAME.item, from their head (``price:float``) to that of ``items``.
         settings: Keys that a run on the data needs, for NAME.yaml.
     """
 
@@ -67,6 +68,7 @@ class Workspace:
         self.notes: list[str] = []
         self.sought = ""
         self.features: dict[str, Path] = {}
+        self.kept: dict[str, str] = {}
         self.settings: dict[str, Any] = {}
         self._files = 0
         self._worker = ThreadPoolExecutor(1)

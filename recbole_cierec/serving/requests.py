@@ -98,7 +98,10 @@ def _holds(
         raise ConfigError(f"--where: '{text.strip()}' is no condition; {HOW}")
     column, sign, value = match.groups()
     if column not in frame:
-        raise DataError(f"{path}: no column {column}{nearest(column, frame.columns)}")
+        raise DataError(
+            f"{path}: no column {column}{nearest(column, frame.columns)}; it has: "
+            f"{', '.join(frame.columns)}"
+        )
     cells, kind = frame[column], types[column]
     if kind == "float":
         try:

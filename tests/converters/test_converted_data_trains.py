@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from recbole_cierec.dataset_converters.__main__ import run as run_converter
 
-from recbole_cierec import run
+from recbole_cierec import recommend, run
 from recbole_cierec.config.config import Config
 from recbole_cierec.data.dataset import create_dataset
 from recbole_cierec.errors import UserError
@@ -61,6 +61,19 @@ def test_a_table_with_pictures_trains(in_tmp):
     assert 0 <= result["test_result"]["recall@10"] <= 1
     log = Path(result["log_file"]).read_text(encoding="utf-8")
     assert "1 without picture" in log
+
+
+def test_kept_columns_filter_lists(in_tmp):
+    lines = [f"u{user},i{item},{when}" for user, item, when in interactions()]
+    Path("t.csv").write_text("\n".join(["user_id,item_id,time", *lines]))
+    rows = [f"i{item},{item}.5,{'red' if item % 2 else 'blue'}" for item in range(N_ITEMS)]
+    Path("i.csv").write_text("\n".join(["item_id,price,colour", *rows]))
+    words = "table --interactions t.csv --items i.csv --time-column time --columns price colour"
+    run_converter(words.split())
+    checkpoint = run("MF", "table", config_dict=KEYS)["checkpoint"]
+    keys = {"topk": N_ITEMS, "with_seen": True}
+    table = recommend(checkpoint, where="price<5 & colour=red", **keys)
+    assert set(table["item"]) == {"i1", "i3"}
 
 
 def test_allrecipes_trains_on_its_shipped_split(in_tmp):

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from recbole_cierec.config import Config
-from recbole_cierec.errors import DataError
+from recbole_cierec.errors import DataError, UserError
 
 ROWS = [
     ("u 1", "i/1", 4.5, 1393545600, ["Rock", "Pop & Jazz"], "a.jpg"),
@@ -191,6 +191,45 @@ def test_the_first_of_several_rows_of_an_item_describes_it(convert, write):
     path = write("t.csv", "user_id,item_id\na,1\na,2\n")
     words = ("--interactions", path, "--items", items, "--title-column", "name")
     assert [row[1] for row in convert("table", *words).rows("item")] == ["first", "other"]
+
+
+ITEMS = """item_id,price,colour of it,code,empty,size
+1,9.5,"dark\tblue ""XL"" x",007,,1
+2,1e3,red,12,,NaN
+3,,[PAD],13,,nan
+"""
+
+
+def test_columns_of_items_are_kept_with_their_types(convert, write):
+    inter, items = write("t.csv", "user_id,item_id\na,1\na,2\nb,3\n"), write("i.csv", ITEMS)
+    words = ("--interactions", inter, "--items", items, "--columns", "price", "colour of it")
+    made = convert("table", *words, "code", "empty", "size")
+    head = (made.folder / "made.item").read_text().splitlines()[0].split("\t")[4:]
+    assert head == "price:float colour_of_it:token code:token empty:token size:float".split()
+    assert [row[4:] for row in made.rows("item")] == [
+        (9.5, "dark blue ''XL'' x", "007", None, 1.0),
+        (1000.0, "red", "12", None, None),
+        (None, "%5BPAD%5D", "13", None, None),
+    ]
+    said = f"columns kept in NAME.item: {', '.join(head)}"
+    assert said in made.report
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["price", "colour"], r"no column colour \(it has: item_id, price.*by --columns"),
+        (["title"], "--columns title: title is a column of its own"),
+        (["rating"], "--columns rating: rating is a column of its own"),
+        (["a b", "a_b"], "--columns a_b: gives the name 'a_b'; rename it"),
+    ],
+)
+def test_columns_that_cannot_be_kept_are_refused(convert, write, columns, message):
+    inter, items = write("t.csv", "user_id,item_id\na,1\n"), write("i.csv", ITEMS)
+    with pytest.raises(UserError, match=message):
+        convert("table", "--interactions", inter, "--items", items, "--columns", *columns)
+    with pytest.raises(UserError, match="--columns are columns of --items"):
+        convert("table", "--interactions", inter, "--columns", *columns)
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,11 @@ def test_processes_and_torchrun_write_the_same_file(keys, quick_processes):
         ({"out": "x.xlsx"}, ConfigError, r"x\.xlsx: end its name in \.csv, \.jsonl, \.parquet"),
         ({"out": "folder.csv"}, OutputError, "it is a folder"),
         ({"items": "bad.txt"}, DataError, "1 of 2 items are not in the model's data.*'i777'"),
-        ({"where": "colour=red"}, DataError, "no column colour; did you mean 'color'"),
+        (
+            {"where": "colour=red"},
+            DataError,
+            "no column colour; did you mean 'color'.*; it has: item_id, .*, price, color$",
+        ),
         ({"where": "price<cheap"}, ConfigError, "price holds numbers, and 'cheap' is none"),
         ({"where": "color<red"}, ConfigError, "has no order; use = or !="),
         ({"where": "red"}, ConfigError, "'red' is no condition; write COLUMN=VALUE"),
