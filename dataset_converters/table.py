@@ -14,7 +14,7 @@ from recbole_cierec.errors import ConfigError, DataError
 from .fields.annotation_columns import annotations_sql
 from .fields.kept_columns import field_names, kept_sql
 from .options import add_images
-from .pictures.folders import path_inside, picture_folder
+from .pictures.folders import path_inside, picture_folder, readable_picture
 from .pictures.img2dataset import is_img2dataset
 from .pictures.items import attach_images
 from .tables.any_format import Target, read_table
@@ -190,4 +190,12 @@ def _named_files(space: Workspace, options: argparse.Namespace) -> list[tuple[st
             raise DataError(f"{text}; give the folder that they are relative to")
         note = space.warn if len(lost) > FEW * len(found) else space.notes.append
         note(text)
-    return [(cell, str(path)) for cell, path in found.items() if path]
+    usable = [(cell, path) for cell, path in found.items() if path and readable_picture(path)]
+    if other := len(found) - len(lost) - len(usable):
+        kept = {cell for cell, _ in usable}
+        first = next(cell for cell, path in found.items() if path and cell not in kept)
+        space.warn(
+            f"pictures of --image-column that are left out: {other:,} are no JPEG, PNG, WebP, GIF "
+            f"or BMP, such as {first[:80]!r}; convert them first"
+        )
+    return [(cell, str(path)) for cell, path in usable]

@@ -79,6 +79,21 @@ def _unreadable(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
+def readable_picture(path: Path) -> bool:
+    """Whether training reads files of this kind: by the suffix, else by the content.
+
+    A file of another kind would get the suffix .jpg, and a name that hides where it came from.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    from recbole_cierec.vision.pictures import is_picture
+
+    try:
+        return is_picture(path)
+    except OSError:
+        return False
+
+
 def path_inside(folder: Path, text: str) -> Path | None:
     """The file that a relative path names; None if there is none, or if it leaves the folder."""
     try:

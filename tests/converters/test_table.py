@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from PIL import Image
 
 from recbole_cierec.config import Config
 from recbole_cierec.errors import DataError, UserError
@@ -171,6 +172,25 @@ def test_an_id_is_never_a_path(convert, write):
     made = convert("table", "--interactions", path, "--items", path, *words)
     assert {row[2] for row in made.rows("item")} == {None}
     assert f"not in {folder}: 6 of 6" in "\n".join(made.report)
+
+
+def test_pictures_of_another_kind_are_left_out_and_named(convert, write):
+    files = {"1": "a.tiff", "2": "b.avif", "3": "noext", "4": "c.png", "5": "d.TIF"}
+    for file, form in zip(files.values(), ("TIFF", None, "PNG", "PNG", "TIFF"), strict=True):
+        path = write(f"pictures/{file}", b"\0\0\0 ftypavif")
+        if form:
+            Image.new("RGB", (8, 8)).save(path, form)
+    rows = "".join(f"u,{item},{file}\n" for item, file in files.items())
+    table = write("t.csv", f"user_id,item_id,file\n{rows}")
+    words = ("--image-column", "file", "--images", path.parent)
+    made = convert("table", "--interactions", table, "--items", table, *words)
+    assert [row[0] for row in made.rows("item") if row[2]] == ["3", "4"]
+    assert (made.folder / made.rows("item")[2][2]).read_bytes() == (
+        path.parent / "noext"
+    ).read_bytes()
+    said = "left out: 3 are no JPEG, PNG, WebP, GIF or BMP, such as 'a.tiff'; convert them first"
+    assert said in "\n".join(made.report)
+    assert "with a picture: 2" in made.report
 
 
 def test_urls_go_to_the_list_and_pictures_by_id_need_no_table_of_items(convert, write):
