@@ -137,6 +137,8 @@ def test_equal_times_keep_the_order_of_the_file_when_repeats_are_removed(in_tmp,
     names = test.field2id_token
     users, items = (names[f][test.inter_feat[f].numpy()] for f in ("user_id", "item_id"))
     assert set(zip(users, items, strict=True)) == last
+
+
 @pytest.mark.parametrize(
     ("between", "keys", "says"),
     [
