@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiment_rows import Results, runs_of
+from experiment_rows import Results
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -117,12 +117,10 @@ def _mean(cell: Cell | None) -> float:
 
 def _lacking(results: Results) -> list[str]:
     """How many runs there are of each number of seeds."""
-    planned, made = runs_of(results.experiment), len(results.rows)
-    dropped = {(model, block.protocol) for block in results.blocks for model in block.dropped}
-    open_ = [run for run in planned if run not in results.rows and (run[0], run[2]) not in dropped]
-    if not open_:
+    made, missing = len(results.rows), len(results.missing)
+    if not missing:
         return []
-    return [f"{made} of {counted(made + len(open_), 'run')} are made; blank: no run yet."]
+    return [f"{made} of {counted(made + missing, 'run')} are made; blank: no run yet."]
 
 
 def searches_part(results: Results, _words: str = "") -> list[str]:

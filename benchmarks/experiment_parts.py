@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiment_rows import Place, Results, is_path, runs_of
+from experiment_rows import Place, Results, is_path
 
 from recbole_cierec.config.schema import PLACE_KEYS
 from recbole_cierec.errors import ConfigError
@@ -59,12 +59,8 @@ class Selection:
         """A line that names the runs without a row."""
         experiment = self.results.experiment
         lacks: dict[str, list[int]] = {}
-        dropped = {(m, b.dataset, b.protocol) for b in self.blocks for m in b.dropped}
-        for run in runs_of(experiment):
-            model, *place, seed = run
-            if (model, *place) in dropped:
-                continue
-            if tuple(place) in self.places and run not in self.results.rows:
+        for model, *place, seed in self.results.missing:
+            if tuple(place) in self.places:
                 name = f"{model} ({', '.join(place)})" if len(self.places) > 1 else model
                 lacks.setdefault(name, []).append(seed)
         by_seeds: dict[tuple[int, ...], list[str]] = {}
@@ -215,8 +211,8 @@ def _sweep_table(experiment: Experiment, block: Block, metric: str) -> Table:
 def cost_part(selection: Selection) -> list[str]:
     """How many runs there are, and what they took."""
     results = selection.results
-    experiment, rows = results.experiment, list(results.rows.values())
-    planned = len(runs_of(experiment))
+    rows = list(results.rows.values())
+    planned = len(rows) + len(results.missing)
     if not rows:
         return [f"0 of {counted(planned, 'run')}."]
     seeds = _seeds(sorted({row["seed"] for row in rows}))

@@ -56,6 +56,13 @@ class Results:
         rows = [{**self.rows[run], "users": None} for run in order]  # files that are not here
         return summarize(self.experiment, rows, Path())
 
+    @cached_property
+    def missing(self) -> list[Run]:
+        """Runs without a row, but for further seeds of models far behind."""
+        dropped = {(m, b.dataset, b.protocol) for b in self.blocks for m in b.dropped}
+        runs = runs_of(self.experiment)
+        return [run for run in runs if run not in self.rows and run[:3] not in dropped]
+
     def tests(self, block: Block) -> list[Test]:
         """All models against the baseline, with what tests.csv says over users."""
         known = self.over_users.get((block.dataset, block.protocol), [])
