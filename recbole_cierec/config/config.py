@@ -182,7 +182,7 @@ class Config(ConfigCompat, RecBoleConfig):
             found = Path(name).name == name and path.is_file()
         except (OSError, ValueError):
             found = False
-        if not found:  # a name that is none is refused later
+        if not found:  # an invalid name is refused later
             return {}
         self.folder_file, values = path, read_yaml(path)
         for key in _NOT_OF_FOLDER & values.keys():

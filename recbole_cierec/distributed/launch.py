@@ -11,6 +11,8 @@ from typing import Any
 from recbole_cierec import errors
 from recbole_cierec.errors import ConfigError, UserError
 
+LAUNCH = ("nproc", "world_size", "ip", "port", "group_offset")  # flags that launch takes
+
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _POLL_SECONDS = 1.0
 # Of a run, or of its loader, on this machine: more can only be a mistake, and would exhaust it.
@@ -58,9 +60,6 @@ def choose_port(port: str | int, *, alone: bool) -> str:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return str(probe.getsockname()[1])
-
-
-LAUNCH = ("nproc", "world_size", "ip", "port", "group_offset")
 
 
 def launch(

@@ -324,17 +324,15 @@ def _merge_block(
     starts = negatives.starts + positives.starts
     # A user has hundreds of negatives: the arrays over them use the smallest types.
     negative = np.ones(starts[-1], dtype=bool)
-    tail = np.repeat(
-        starts[1:] - positives.starts[1:], n_pos
-    )  # the end of each row, for its positives
+    # The end of each row, for its positives.
+    tail = np.repeat(starts[1:] - positives.starts[1:], n_pos)
     negative[np.arange(len(tail)) + tail] = False
     items = np.empty(starts[-1], dtype=np.int32)
     items[negative] = negatives.values
     columns = np.empty(len(positives.values), dtype=np.int64)
     kind = np.min_scalar_type(-len(columns) - 1)
-    owner = np.full(
-        starts[-1], -1, dtype=kind
-    )  # index of the positive at a place; -1 for negatives
+    # Index of the positive at a place; -1 for negatives.
+    owner = np.full(starts[-1], -1, dtype=kind)
     keys = mix(user_keys(seed, repeat, users) + np.uint64(3))
     for j in range(int(n_pos.max(initial=0))):  # each swaps places with a random earlier one
         rows = np.flatnonzero(n_pos > j)

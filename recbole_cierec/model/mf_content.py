@@ -3,9 +3,8 @@
     y_ui = alpha + beta_u + beta_i + p_u . f_i,    f_i = q_i + W e_i + x_i
 
 x_i is the mean of the vectors of i's annotation tokens. With ``features``, each further modality m
-adds W_m f_m. The model is the sum of MF, MF(Image) and
-MF(Semantics), so a network over the same content should beat it. Each part has a switch; with a
-single part it is one of those three models.
+adds W_m f_m. The model is the sum of MF, MF(Image) and MF(Semantics), so a network over the same
+content should beat it. Each part has a switch; with a single part it is one of those three models.
 
 In training the id part (q_i and beta_i) is hidden for a share ``id_dropout`` of a batch's items, so
 that the content learns to rank alone, as it must for unseen items, whose id part is zero. The
@@ -50,7 +49,8 @@ class MF_Content(VisualRecommender):
         self.given = GivenModalities(dataset.content)  # f_m
         if not (self.use_ids or self.use_image or self.use_annotations or self.given.sizes):
             raise ConfigError(
-                "MF_Content: use_ids, use_image and use_annotations are all False; switch one on"
+                "MF_Content: use_ids, use_image and use_annotations are all False; switch one on, "
+                "or give features of another modality"
             )
         self.id_dropout = config["id_dropout"]
         self.privileged_dropout = config["privileged_dropout"]

@@ -14,7 +14,7 @@ from recbole_cierec.report.bars import metric_names
 from recbole_cierec.report.blocks import Card, Figure, Figures, Note, Section, Table
 from recbole_cierec.report.curves import best_curves
 from recbole_cierec.report.drawing import INK, SERIES, Drawing, number
-from recbole_cierec.report.people import had, rank, recommended
+from recbole_cierec.report.people import list_strip, rank, training_strip
 from recbole_cierec.report.source import Source
 from recbole_cierec.report.tiles import Tiles
 
@@ -183,9 +183,9 @@ def users_section(pair: Pair, tiles: Tiles) -> Section:
         users = pair[0].trained.numbers_of("user", [str(names[row]) for row in chosen])
         lists = [rank(source, users) for source in pair]
         for k, row in enumerate(chosen):
-            strips = [had(pair[0], tiles, int(users[k]))]
+            strips = [training_strip(pair[0], tiles, int(users[k]))]
             strips += [
-                recommended(tiles, f"{letter}: {source.name}", one.lists[k], one.hits[k])
+                list_strip(tiles, f"{letter}: {source.name}", one.lists[k], one.hits[k])
                 for letter, source, one in zip("AB", pair, lists, strict=True)
             ]
             tags = [f"{word}s", f"{metric} {number(float(apart[row]), True)}"]

@@ -37,7 +37,7 @@ class Sample:
     hits: np.ndarray
 
     @property
-    def found(self) -> np.ndarray:
+    def hit_counts(self) -> np.ndarray:
         """Hits of each user [n]."""
         return self.hits.sum(1)
 
@@ -72,7 +72,7 @@ def half_cold(source: Source, users: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate(first)[:count]
 
 
-def placed(scores: np.ndarray, seen: np.ndarray, items: np.ndarray) -> list[int]:
+def places_of(scores: np.ndarray, seen: np.ndarray, items: np.ndarray) -> list[int]:
     """The places of ``items`` in the list of all items that a user does not have.
 
     Args:
@@ -88,7 +88,7 @@ def placed(scores: np.ndarray, seen: np.ndarray, items: np.ndarray) -> list[int]
     ]
 
 
-def recommended(tiles: Tiles, title: str, items: np.ndarray, hits: np.ndarray) -> Strip:
+def list_strip(tiles: Tiles, title: str, items: np.ndarray, hits: np.ndarray) -> Strip:
     """A list, hits marked."""
     made = [
         tiles.tile(int(item), f"{place}", bool(hit))
@@ -98,7 +98,7 @@ def recommended(tiles: Tiles, title: str, items: np.ndarray, hits: np.ndarray) -
     return Strip(title, made, columns=5)
 
 
-def had(source: Source, tiles: Tiles, user: int) -> Strip:
+def training_strip(source: Source, tiles: Tiles, user: int) -> Strip:
     """The training items of a user."""
     items = source.items_of(source.histories, user).tolist()
     strip = tiles.strip("In training", items, SHOWN)
@@ -120,7 +120,7 @@ def _card(source: Source, tiles: Tiles, sample: Sample, row: int, scores: np.nda
     user = int(sample.users[row])
     groups = source.user_groups.members
     wanted = source.items_of(source.positives, user)
-    places = placed(scores, source.trained.seen.take(np.array([user]))[1], wanted)
+    places = places_of(scores, source.trained.seen.take(np.array([user]))[1], wanted)
     order = np.argsort(places, kind="stable")[:SHOWN]
     found = set(sample.lists[row].tolist())
     taken = [tiles.tile(i, f"#{places[k]:,}", i in found) for k in order if (i := int(wanted[k]))]
@@ -128,10 +128,10 @@ def _card(source: Source, tiles: Tiles, sample: Sample, row: int, scores: np.nda
     tags: list[str] = [
         name for name in ("cold", "warm", "new") if name in groups and groups[name][user]
     ]
-    tags.append(f"{sample.found[row]} of {len(wanted)} test items in the top {TOP}")
+    tags.append(f"{sample.hit_counts[row]} of {len(wanted)} test items in the top {TOP}")
     strips = [
-        had(source, tiles, user),
-        recommended(tiles, "Recommended", sample.lists[row], sample.hits[row]),
+        training_strip(source, tiles, user),
+        list_strip(tiles, "Recommended", sample.lists[row], sample.hits[row]),
         Strip("Test items, with their places", taken, more),
     ]
     return Card(f"User {source.trained.user_ids[user]}", tags, strips)
@@ -161,7 +161,7 @@ def users_section(source: Source, tiles: Tiles, sample: Sample) -> tuple[Section
 
 def failures_section(source: Source, tiles: Tiles, sample: Sample, shown: np.ndarray) -> Section:
     """Users without a hit that were not shown yet."""
-    without = np.flatnonzero(sample.found == 0)
+    without = np.flatnonzero(sample.hit_counts == 0)
     rows = [int(row) for row in without if row not in set(shown.tolist())][:FAILURES]
     share = len(without) / max(1, len(sample.users))
     lead = (

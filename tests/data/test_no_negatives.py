@@ -73,7 +73,17 @@ def test_popularity_draws_from_interactions_only(wrote, keys):
 
 def test_uniform_draws_go_on_where_an_item_is_left(wrote):
     files = wrote(inter=rows_of(**EVERY), item=MORE)
-    first_batches({**files, "item_vocabulary": "all", "train_negatives": "all"}, "BPR")
+    train, *_ = loaded({**files, "item_vocabulary": "all", "train_negatives": "all"}, "BPR")
+    names, batch = train._dataset.field2id_token, next(iter(train))
+    users, own, drawn = (
+        names[field][batch[column].numpy()]
+        for field, column in (("user_id",) * 2, ("item_id",) * 2, ("item_id", "neg_item_id"))
+    )
+    every = set("abcdef")
+    for user in EVERY:
+        mine = users == user
+        assert set(drawn[mine]) <= every - set(own[mine])
+    assert "f" in drawn
 
 
 ONE_NEXT = {"u1": "b a a a a", "u2": "c a a a a", "u3": "d a a a a"}

@@ -151,7 +151,7 @@ def test_a_user_without_training_interaction_is_nobody_in_particular(started):
     assert not torch.equal(vectors[0], vectors[2])
 
 
-def test_the_user_transform_is_the_mean_vector_of_his_items(started):
+def test_the_user_transform_is_the_mean_vector_of_their_items(started):
     train, model = started(user_transform=6)
     users, items = (train.inter_feat[f].tolist() for f in ("user_id", "item_id"))
     stage = random_stage(model)["item_embedding.weight"]

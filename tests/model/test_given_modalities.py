@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -306,7 +307,9 @@ def test_data_without_annotations_train(home, keys):
     empty = [lines[0], *("\t".join([*line.split("\t")[:2], ""]) for line in lines[1:])]
     (home / "tiny.item").write_text("\n".join(empty) + "\n")
     for name in READERS:
-        run(name, "tiny", config_dict=keys())
+        done = run(name, "tiny", config_dict=keys())
+        assert done["epochs"] > 0
+        assert all(math.isfinite(value) for value in done["test_result"].values()), name
 
 
 # ------------------------------------------------------------- settings in the folder

@@ -95,6 +95,6 @@ def test_ids_and_annotations_are_text_on_the_page(browser, address):
 
 
 def _wish(user: str):
-    from recbole_cierec.serving.web.served import Wish
+    from recbole_cierec.serving.web.served import ListRequest
 
-    return Wish([user], 20)
+    return ListRequest([user], 20)

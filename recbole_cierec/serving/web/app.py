@@ -21,7 +21,7 @@ from recbole_cierec.serving.web import shapes
 from recbole_cierec.serving.web.batches import Batches, Worker
 from recbole_cierec.serving.web.guard import Guard, add_handlers, json_answer
 from recbole_cierec.serving.web.refusal import Refusal
-from recbole_cierec.serving.web.served import ServedModel, Wish
+from recbole_cierec.serving.web.served import ListRequest, ServedModel
 from recbole_cierec.vision.pictures import PictureSpec, decode_picture
 
 STATIC = {  # path -> file in the folder static and its type
@@ -74,9 +74,9 @@ class Service:
             raise Refusal(404, f"there is no model '{name}'", f"use {', '.join(self.models)}")
         return self.models[name]
 
-    async def lists(self, name: str | None, wish: Wish) -> Response:
+    async def lists(self, name: str | None, request: ListRequest) -> Response:
         """Lists of users, computed with those of requests that wait at the same time."""
-        return await self._lists[self.model(name).name].ask(wish)
+        return await self._lists[self.model(name).name].ask(request)
 
     async def compute(self, call: Callable[[], dict[str, Any]]) -> Response:
         """The answer of a call of torch, as JSON."""
@@ -87,16 +87,16 @@ class Service:
         self.pictures.close()
 
 
-def _answers(model: ServedModel) -> Callable[[Sequence[Wish]], list[Response]]:
-    def answer(wishes: Sequence[Wish]) -> list[Response]:
-        lists = model.recommend(wishes)
+def _answers(model: ServedModel) -> Callable[[Sequence[ListRequest]], list[Response]]:
+    def answer(requests: Sequence[ListRequest]) -> list[Response]:
+        lists = model.recommend(requests)
         return [json_answer({"model": model.name, "lists": each}) for each in lists]
 
     return answer
 
 
-def _users_of(wish: Wish) -> int:
-    return len(wish.users)
+def _users_of(request: ListRequest) -> int:
+    return len(request.users)
 
 
 def make_app(models: Sequence[ServedModel], hosts: Sequence[str]) -> ASGIApp:
@@ -187,8 +187,8 @@ def _add_information(app: FastAPI, service: Service) -> None:
 def _add_scores(app: FastAPI, service: Service) -> None:
     @app.post("/api/recommend", response_model=shapes.Lists, summary="Lists of items for users")
     async def recommend(body: shapes.RecommendBody) -> Response:
-        wish = Wish(body.users, body.topk, body.with_seen, body.history)
-        return await service.lists(body.model, wish)
+        request = ListRequest(body.users, body.topk, body.with_seen, body.history)
+        return await service.lists(body.model, request)
 
     @app.post("/api/score", response_model=shapes.Scores, summary="Scores of users for items")
     async def score(body: shapes.ScoreBody) -> Response:

@@ -39,7 +39,7 @@ def json_answer(content: Any, status: int = 200) -> Response:
 
 
 def problem(status: int, error: str, hint: str) -> Response:
-    """The form of all answers that are none."""
+    """The form of every error answer."""
     return json_answer({"error": one_line(error)[:2000], "hint": one_line(hint)}, status)
 
 

@@ -41,7 +41,7 @@ OFFERED = "the item offered"
 
 
 @dataclass(frozen=True)
-class Wish:
+class ListRequest:
     """Lists that one request asks for."""
 
     users: Sequence[str]
@@ -78,7 +78,7 @@ class ServedModel:
             CheckpointError: The model's scores are no numbers.
         """
         user = self.trained.user_ids[np.flatnonzero(self.trained.trained_users)[0]]
-        self.recommend([Wish([str(user)], 1)])
+        self.recommend([ListRequest([str(user)], 1)])
         self.catalogue.users("", 1)
         pictures = self.trained.dataset.content.pictures
         if pictures is not None:
@@ -116,30 +116,30 @@ class ServedModel:
 
     # ------------------------------------------------------------------------------ lists
 
-    def recommend(self, wishes: Sequence[Wish]) -> list[list[dict[str, Any]]]:
+    def recommend(self, requests: Sequence[ListRequest]) -> list[list[dict[str, Any]]]:
         """The lists of several requests, which are ranked together."""
-        found: list[dict[str, dict[str, Any]]] = [{} for _ in wishes]
-        for with_seen in {wish.with_seen for wish in wishes}:
+        found: list[dict[str, dict[str, Any]]] = [{} for _ in requests]
+        for with_seen in {request.with_seen for request in requests}:
             rows = [
                 (k, user, number)
-                for k, wish in enumerate(wishes)
-                if wish.with_seen is with_seen
+                for k, request in enumerate(requests)
+                if request.with_seen is with_seen
                 for user, number in zip(
-                    wish.users, self.trained.numbers_of("user", list(wish.users)), strict=True
+                    request.users, self.trained.numbers_of("user", list(request.users)), strict=True
                 )
             ]
             known = [row for row in rows if row[2] > 0]
-            lists = self._ranked(known, max(wish.topk for wish in wishes), with_seen)
+            lists = self._ranked(known, max(request.topk for request in requests), with_seen)
             for (k, user, number), (items, scores) in zip(known, lists, strict=True):
-                most = wishes[k].topk
+                most = requests[k].topk
                 found[k][user] = self._list(user, int(number), items[:most], scores[:most])
             for k, user, _ in (row for row in rows if row[2] < 0):
-                items = self._popular[: wishes[k].topk]
+                items = self._popular[: requests[k].topk]
                 found[k][user] = self._list(user, 0, items, self.trained.popularity[items])
-        for wish, answers in zip(wishes, found, strict=True):
-            if wish.history:
+        for request, answers in zip(requests, found, strict=True):
+            if request.history:
                 self._add_history(answers)
-        return [[found[k][user] for user in wish.users] for k, wish in enumerate(wishes)]
+        return [[found[k][user] for user in request.users] for k, request in enumerate(requests)]
 
     def _ranked(
         self, rows: list[tuple[int, str, int]], topk: int, with_seen: bool
