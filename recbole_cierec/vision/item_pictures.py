@@ -20,6 +20,7 @@ from recbole_cierec.errors import ConfigError
 from recbole_cierec.files.digest import array_digest
 from recbole_cierec.files.hashed_choice import chosen, exchanged
 from recbole_cierec.terminal import CONSOLE
+from recbole_cierec.vision.feature_files import ids_file
 from recbole_cierec.vision.feature_rows import FeatureRows
 from recbole_cierec.vision.feature_shards import WHOLE, Shard
 from recbole_cierec.vision.features import extract_features
@@ -104,6 +105,11 @@ class ItemPictures(FeatureRows):
     def given(self) -> GivenFile | None:
         """The user's file of features of pictures; None: a network computes them."""
         return self._files.get(IMAGE)
+
+    def given_paths(self) -> list[Path]:
+        """The user's files of features of all modalities, and their files of ids."""
+        paths = [file.path for file in self._files.values()]
+        return [*paths, *map(ids_file, paths)]
 
     @property
     def _given_path(self) -> Path | None:
@@ -219,6 +225,13 @@ class ItemPictures(FeatureRows):
         rows = self.extract()
         assert rows is not None  # noqa: S101  # the whole has no missing shards
         return rows, self.store.rows
+
+    def raw(self, regions: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Features [n_rows, D] before normalisation, or region maps [n_rows, R, C], and the row of
+        each item, -1 for none."""
+        if regions:
+            return self.regions.maps, self.regions.rows.numpy()
+        return self._raw_features
 
     @cached_property
     def regions(self) -> RegionMaps:
