@@ -65,7 +65,7 @@ def _help(*words: str) -> str:
         contextlib.suppress(SystemExit),
     ):
         main([*words, "--help"])
-    lines = [line.rstrip() for line in out.getvalue().replace("``", "").strip().splitlines()]
+    lines = [line.rstrip() for line in out.getvalue().strip().splitlines()]
     return "\n".join(lines)
 
 

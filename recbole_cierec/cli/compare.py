@@ -1,15 +1,4 @@
-"""Do runs differ, over users?  ``python -m recbole_cierec compare BASELINE RUN [RUN ...]``
-
-Each is a ``*.users.npz`` file that a run left in ``saved/``, or a folder, whose newest one is read.
-The table gives means, the difference (run minus baseline), its 95 % bootstrap interval, and the
-p-values of a paired t-test and Wilcoxon's test, corrected by Holm over the table.
-``--metrics=recall@10,ndcg@10`` chooses the metrics.
-
-``python -m recbole_cierec compare --a RUN [RUN ...] --b RUN [RUN ...]`` compares two models that
-each ran with several seeds, a minus b; here a folder stands for all its files. Two tests are
-stated: over users, each averaged over the seeds, and over seeds, runs with the same seed paired.
-Metrics of groups (``recall@10_cold``) are allowed.
-"""
+"""Do runs differ, over users?  ``python -m recbole_cierec compare --help``."""
 
 from __future__ import annotations
 
@@ -21,6 +10,27 @@ from recbole_cierec.cli.exit_codes import run_command
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.terminal import say
 
+USAGE = """\
+usage: python -m recbole_cierec compare BASELINE RUN [RUN ...] [--metrics=NAME,NAME]
+       python -m recbole_cierec compare --a RUN [RUN ...] --b RUN [RUN ...] [--metrics=NAME,NAME]
+
+Tests whether finished runs differ, over users. The table gives means, the difference (run minus
+baseline), its 95 % bootstrap interval, and the p-values of a paired t-test and Wilcoxon's test,
+corrected by Holm over the table.
+
+  BASELINE, RUN       a *.users.npz file that a run left in saved/, or a folder: its newest one
+  --a RUN [RUN ...], --b RUN [RUN ...]
+                      two models that each ran with several seeds, a minus b; here a folder stands
+                      for all its files. Two tests are stated: over users, each averaged over the
+                      seeds, and over seeds, runs with the same seed paired
+  --metrics=NAME,NAME metrics of the table, those of groups (recall@10_cold) too
+                      (default: recall@10,ndcg@10)
+  -h, --help          print this
+
+examples:
+  python -m recbole_cierec compare saved/VBPR-X.users.npz saved/CIERec-Y.users.npz
+  python -m recbole_cierec compare --a runs/CIERec --b runs/VBPR --metrics=recall@10_cold
+"""
 LEGEND = "p-values are corrected by Holm over the table; intervals are not corrected."
 
 
@@ -56,9 +66,15 @@ def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, list[Path]]]:
     metrics = ["recall@10", "ndcg@10"]
     paths: dict[str, list[Path]] = {}
     side = ""
-    for word in argv:
+    words = list(argv)
+    while words:
+        word = words.pop(0)
         flag, equals, value = word.partition("=")
-        if flag == "--metrics" and equals:
+        if flag == "--metrics":
+            if not equals and words and not words[0].startswith("--"):
+                value = words.pop(0)
+            if not value:
+                raise ConfigError("command line: --metrics has no value; write --metrics=NAME,NAME")
             metrics = list(dict.fromkeys(value.split(",")))  # Holm counts every test
         elif flag in ("--a", "--b"):
             side = flag[2:]
@@ -76,4 +92,4 @@ def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, list[Path]]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (see :func:`run_command`)."""
-    return run_command(compare, argv, lambda: __doc__)
+    return run_command(compare, argv, lambda: USAGE)

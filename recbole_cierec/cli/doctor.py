@@ -1,10 +1,4 @@
-"""Does this installation work?  ``python -m recbole_cierec doctor [--data_path=DIR ...]``
-
-Prints versions, patches of RecBole, devices, threads, the folders that a run writes to and optional
-packages, for yourself and for bug reports. The exit code is 0 if nothing is missing or broken, else
-2. Nothing is downloaded, and no file is left behind.
-``--data_path=``, ``--checkpoint_dir=`` and ``--cache_dir=`` name the folders of your runs.
-"""
+"""Does this installation work?  ``python -m recbole_cierec doctor --help``."""
 
 from __future__ import annotations
 
@@ -39,6 +33,19 @@ from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.files.places import existing_part, why_not_writable
 from recbole_cierec.terminal import say
 
+USAGE = """\
+usage: python -m recbole_cierec doctor [--data_path=DIR] [--checkpoint_dir=DIR] [--cache_dir=DIR]
+
+Checks whether this installation works. Prints versions, patches of RecBole, devices, threads, the
+folders that a run writes to and optional packages, for yourself and for bug reports. The exit code
+is 0 if nothing is missing or broken, else 2. Nothing is downloaded, and no file is left behind.
+
+  --data_path=DIR     folder of your data sets (default: dataset)
+  --checkpoint_dir=DIR
+                      folder for checkpoints and results (default: saved)
+  --cache_dir=DIR     folder for pictures and features (default: cache)
+  -h, --help          print this
+"""
 # Checked even if the list of requirements cannot be read.
 _ALWAYS = ("recbole", "torch", "numpy", "pandas", "scipy", "torchvision", "pyyaml", "packaging")
 # The modules that a run imports; they import all others.
@@ -287,8 +294,12 @@ def examine(folders: dict[str, str]) -> tuple[str, list[str]]:
 def doctor(argv: Sequence[str]) -> None:
     """Print the report; raises UserError if something needed is missing or broken."""
     folders = dict(_FOLDERS)
-    for word in argv:
-        key, _, value = word.removeprefix("--").partition("=")
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not equals and words and not words[0].startswith("--"):
+            value = words.pop(0)
         if not word.startswith("--") or key not in folders or not value:
             known = ", ".join(f"--{name}=DIR" for name in folders)
             raise ConfigError(
@@ -311,4 +322,4 @@ def doctor(argv: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code (see :func:`run_command`)."""
-    return run_command(doctor, argv, lambda: __doc__)
+    return run_command(doctor, argv, lambda: USAGE)

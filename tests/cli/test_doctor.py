@@ -174,6 +174,13 @@ def test_places_that_cannot_be_written_are_problems_but_data_may_be_read_only(
     assert "dataset" not in problems
 
 
+def test_a_value_may_be_the_next_word(in_tmp, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(doctor, "examine", lambda folders: (asked.update(folders) or "", []))
+    assert doctor.main(["--cache_dir", "there", "--data_path=here"]) == 0
+    assert (asked["cache_dir"], asked["data_path"]) == ("there", "here")
+
+
 @pytest.mark.parametrize("word", ["--model=MF", "--cache_dir", "--cache_dir=", "saved", "--data=x"])
 def test_other_flags_are_refused(word, capsys):
     assert doctor.main([word]) == 2
@@ -222,6 +229,10 @@ def test_a_word_starts_the_command_of_that_name(name, capsys):
     said = capsys.readouterr().out
     assert f"python -m recbole_cierec {name}" in said or name == "run"
     assert said.startswith("usage: run_recbole.py") == (name == "run")
+    assert said.startswith("usage: ")
+    assert "\n  -h, --help " in said or name == "convert"  # whose options are those of a converter
+    assert "`" not in said
+    assert max(map(len, said.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(

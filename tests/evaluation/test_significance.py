@@ -219,7 +219,10 @@ def test_the_command_prints_the_table(tmp_path, capsys, planted):
         write(tmp_path / "base.users.npz", base), write(tmp_path / "better.users.npz", better)
     ]  # fmt: skip
     assert main(["--metrics=recall@10", *map(str, files)]) == 0
-    head, _, row, _, legend = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr().out
+    assert main([*map(str, files), "--metrics", "recall@10"]) == 0
+    assert capsys.readouterr().out == said, "the value may be the next word"
+    head, _, row, _, legend = said.splitlines()
     assert "intervals are not corrected" in legend
     assert head.startswith("| metric | run | mean | base |")
     cells = row.strip("| ").split(" | ")
@@ -234,6 +237,8 @@ def test_the_command_prints_the_table(tmp_path, capsys, planted):
         ([], "name a baseline and at least one run"),
         (["A"], "name a baseline and at least one run"),
         (["--metric=recall@10", "A", "B"], "unknown flag --metric=recall@10"),
+        (["A", "B", "--metrics"], "--metrics has no value; write --metrics=NAME,NAME"),
+        (["A", "B", "--metrics="], "--metrics has no value; write --metrics=NAME,NAME"),
         (["A", "missing"], "missing: no such file; runs write *.users.npz"),
         (["A", "saved/b.pth"], "give the run's results by user, saved/b.users.npz"),
         (["A", "saved/b.last.pth"], "give the run's results by user, saved/b.users.npz"),
