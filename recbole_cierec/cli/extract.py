@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_cierec.cli.exit_codes import flags_of_command, run_command
+from recbole_cierec.cli.flags import require
 from recbole_cierec.cli.run import split_arguments
 from recbole_cierec.distributed.launch import LAUNCH, launch
 from recbole_cierec.errors import ConfigError
@@ -22,7 +23,7 @@ Decodes pictures and computes their features ahead of training, into the caches.
 keys then starts from the caches. Given features (features_file, features) are checked against the
 data set instead.
 
-  -d, --dataset       a folder under data_path
+  -d, --dataset       a folder under data_path; demo for the demo data
   -m, --model         a model over pictures (default: CIERec); for one over regions (VECF) region
                       maps are computed or checked
   --out=F.npy         write the features too, for other programs and for features: {image: F.npy}:
@@ -33,7 +34,7 @@ data set instead.
                       runs its shard with the same keys, a killed one is run again, and the last to
                       end joins all parts into the file that one process would have written
   --nproc=N           processes, each of which computes a part; torchrun works too
-  --config_files      yaml files, separated by blanks; later ones win
+  --config_files      yaml files, separated by blanks; later ones win; they may give dataset
   --key=value         any other key, as of a run: visual_encoder, encoder_weights, image_size ...
   -h, --help          print this
 
@@ -51,6 +52,7 @@ def extract(argv: Sequence[str]) -> None:
     flags = arguments["cmd_line"]
     shard = read_shard(flags.pop("shard", "1/1"))
     out = features_path(flags.pop("out")) if "out" in flags else None
+    require(("dataset",), arguments, flags, _OWN)
     names = ("model", "dataset", "config_file_list", "cmd_line")
     job = {**{name: arguments[name] for name in names}, "config_dict": {}}
     with flags_of_command(_OWN):

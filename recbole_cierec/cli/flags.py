@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from recbole_cierec.errors import ConfigError, nearest
 
@@ -49,3 +50,31 @@ def refuse_unknown_flags(flags: Mapping[str, str], own: Iterable[str]) -> None:
     for name in flags:
         if name not in keys and (hint := nearest(name, own) or nearest(name, keys)):
             raise ConfigError(f"command line: unknown flag --{name}{hint}")
+
+
+def require(
+    names: Sequence[str], arguments: Mapping[str, Any], flags: Mapping[str, str], own: Iterable[str]
+) -> None:
+    """Refuse a command line that says less than a long command needs.
+
+    Args:
+        names: ``model`` or ``dataset``, or both.
+        arguments: Their values, None where no flag gives them, and ``config_file_list``, whose
+            files may give them.
+        flags: Other flags, for :func:`refuse_unknown_flags`.
+        own: Likewise.
+
+    Raises:
+        ConfigError: Neither a flag nor a file gives one of them; the line names it.
+    """
+    missing = [name for name in names if arguments[name] is None]
+    if not missing:
+        return
+    from recbole_cierec.config.yaml import read_yaml
+
+    given = {key for file in arguments["config_file_list"] for key in read_yaml(file)}
+    if missing := [name for name in missing if name not in given]:
+        refuse_unknown_flags(flags, own)  # the name may be misspelt
+        what = " and ".join(f"--{name}=NAME" for name in missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise ConfigError(f"command line: {what} {verb} missing; --help says more")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_cierec.cli.exit_codes import flags_of_command, run_command
+from recbole_cierec.cli.flags import require
 from recbole_cierec.cli.run import split_arguments
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.logs import warnings_on_terminal
@@ -18,8 +19,8 @@ Trains a model with N settings of its hyper-parameters and keeps those that are 
 validation part. The test part is not read. Trial 0 is the defaults. Repeat the command to resume a
 search, however it was stopped.
 
-  -m, --model         a model of this package or of RecBole (default: CIERec)
-  -d, --dataset       a folder under data_path (default: demo)
+  -m, --model         a model of this package or of RecBole
+  -d, --dataset       a folder under data_path; demo for the demo data
   --trials=N          trials in all, those of earlier commands included (default: 20)
   --search=FILE.yaml  the ranges (default: properties/search/MODEL.yaml, where there is one):
                         learning_rate: [0.01, 0.1]                    one of these
@@ -35,7 +36,8 @@ search, however it was stopped.
   --name=NAME         of the study and its files (default: DATASET-MODEL)
   --storage=FILE      the study; on a common disk several machines can share it
                       (default: DIR/NAME.journal)
-  --config_files      yaml files, separated by blanks; their values are the defaults of trial 0
+  --config_files      yaml files, separated by blanks; their values are the defaults of trial 0, and
+                      they may give model and dataset
   --key=value         any other key is fixed in all trials, and not searched if it is in the ranges
   -h, --help          print this
 
@@ -56,7 +58,7 @@ def split_tune_arguments(argv: Sequence[str]) -> dict[str, Any]:
     """Arguments of :func:`recbole_cierec.tuning.tune` from a command line.
 
     Raises:
-        ConfigError: It is malformed.
+        ConfigError: It is malformed, or names no model or data set.
     """
     arguments = split_arguments(argv)
     flags: dict[str, str] = arguments["cmd_line"]
@@ -68,6 +70,7 @@ def split_tune_arguments(argv: Sequence[str]) -> dict[str, Any]:
             )
     own = {key: flags.pop(key) for key in _OWN if key in flags}
     files = arguments["config_file_list"]
+    require(("model", "dataset"), arguments, flags, _OWN)
     keys = {key: arguments[key] for key in ("model", "dataset")}
     return {**keys, "files": files, "flags": flags, **own}
 

@@ -119,6 +119,31 @@ def test_a_misspelt_flag_of_a_command_is_named(in_tmp, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["tune"], "--model=NAME and --dataset=NAME are missing; --help says more"),
+        (["tune", "--trials=3", "-m", "MF"], "--dataset=NAME is missing; --help says more"),
+        (["tune", "--modle=MF", "-d", "tiny"], "unknown flag --modle; did you mean 'model'?"),
+        (["tune", "--config_files=some.yaml"], "--model=NAME is missing; --help says more"),
+        (["extract"], "--dataset=NAME is missing; --help says more"),
+        (["extract", "--out=a.npy"], "--dataset=NAME is missing; --help says more"),
+    ],
+)
+def test_a_long_command_begins_nothing_before_it_knows_model_and_data(argv, said, in_tmp, capsys):
+    Path("some.yaml").write_text("dataset: nowhere\n")
+    assert main(argv) == 2
+    assert capsys.readouterr().err == f"error: command line: {said}\n"
+    assert [path.name for path in in_tmp.iterdir()] == ["some.yaml"]
+
+
+@pytest.mark.parametrize("command", ["tune", "extract"])
+def test_a_file_may_name_model_and_data(command, in_tmp, capsys):
+    Path("some.yaml").write_text("model: VBPR\ndataset: nowhere\n")
+    assert main([command, "--config_files=some.yaml"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_version_and_help_are_words_too(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"{__version__}\n"
