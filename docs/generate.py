@@ -39,7 +39,7 @@ Values are YAML; [keys](keys.md) lists all keys. Exit codes:
 |---|---|
 | 0 | done |
 | 2 | an error in the input, in one line on stderr ([errors](errors.md)) |
-| 130, 143 | stopped by Ctrl-C or SIGTERM; `--resume=auto` continues |
+| 130, 143 | stopped by Ctrl-C or SIGTERM; the message says what continues the work |
 | 1 | an error in the code, with a traceback: please [report it](contributing.md) |
 """
 _LINE = re.compile(r"^(?P<key>\w+):\s.*?#\s*(?:\((?P<kind>\w+)\) )?(?P<about>.*)$", re.M)

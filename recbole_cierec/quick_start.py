@@ -218,6 +218,8 @@ class Job:
             fitted = _clocks()
             test_result = trainer.evaluate(test, load_best_model=saved, show_progress=show)
             ended = _clocks()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(*trainer.resumable()) from None
         finally:
             trainer.end_report(test_result)
         trainer.evaluator.log_shares()

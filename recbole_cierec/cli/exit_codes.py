@@ -63,6 +63,15 @@ def flags_of_command(names: Sequence[str]) -> Iterator[None]:
         raise ConfigError(f"command line: unknown flag --{error.key}{hint}") from error
 
 
+@contextmanager
+def continued_by(how: str) -> Iterator[None]:
+    """Within the block Ctrl-C says how the work goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"continue by {how}") from None
+
+
 def _run(
     job: Callable[[Sequence[str]], object], argv: Sequence[str], usage: Callable[[], str]
 ) -> int:

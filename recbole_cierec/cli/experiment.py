@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_cierec.cli.exit_codes import run_command
+from recbole_cierec.cli.exit_codes import continued_by, run_command
 from recbole_cierec.cli.flags import whole_number
 from recbole_cierec.errors import ConfigError, UserError, nearest
 from recbole_cierec.logs import warnings_on_terminal
@@ -87,7 +87,8 @@ def _experiment(argv: Sequence[str]) -> None:
     warnings_on_terminal()
     from recbole_cierec.experiment import run_experiment  # takes seconds
 
-    result = run_experiment(**arguments)
+    with continued_by("the same command"):
+        result = run_experiment(**arguments)
     if arguments.get("dry_run"):
         say(result["plan"])
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -116,11 +117,25 @@ def _run(argv: Sequence[str]) -> None:
     # This import takes seconds, so the command line is checked first.
     from recbole_cierec.quick_start import run
 
-    try:
+    with _says_how_to_continue(arguments["nproc"] > 1):
         run(**arguments)
+
+
+@contextmanager
+def _says_how_to_continue(unsure: bool) -> Iterator[None]:
+    """Within the block Ctrl-C says what continues the run.
+
+    Args:
+        unsure: Other processes train, and this one does not know whether they have saved an epoch.
+    """
+    how = "continue by the same command and --resume=auto"
+    try:
+        yield
     except KeyboardInterrupt as error:
-        if error.args:
-            raise KeyboardInterrupt("continue by the same command and --resume=auto") from None
+        if error.args:  # the checkpoint
+            raise KeyboardInterrupt(how) from None
+        if unsure:
+            raise KeyboardInterrupt(f"after the first epoch, {how}") from None
         raise
 
 

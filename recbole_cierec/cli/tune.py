@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recbole_cierec.cli.exit_codes import flags_of_command, run_command
+from recbole_cierec.cli.exit_codes import continued_by, flags_of_command, run_command
 from recbole_cierec.cli.flags import require
 from recbole_cierec.cli.run import split_arguments
 from recbole_cierec.errors import ConfigError
@@ -80,7 +80,7 @@ def _tune(argv: Sequence[str]) -> None:
     warnings_on_terminal()
     from recbole_cierec.tuning import report, tune  # takes seconds
 
-    with flags_of_command(_OWN):
+    with flags_of_command(_OWN), continued_by("the same command"):
         result = tune(**arguments)
     search, files, rows = result["search"], result["files"], result["rows"]
     failed = sum(row["state"] == "failed" for row in rows)

@@ -73,6 +73,12 @@ class CheckpointMixin(TrainerCompat):
         """The state at the end of the last complete epoch."""
         return next_to(Path(self.saved_model_file), LAST)
 
+    def resumable(self) -> list[Path]:
+        """The file of this run from which ``--resume=auto`` goes on, or none: its last epoch, or
+        its best once training has ended."""
+        files = (self.last_file, Path(self.saved_model_file))
+        return [file for file in files if file.is_file()][:1]
+
     def _optimizers(self) -> dict[str, Optimizer]:
         """By attribute name; an optimizer with two names (RecVAE swaps its two) counts once."""
         named = sorted((n, v) for n, v in vars(self).items() if isinstance(v, Optimizer))

@@ -122,8 +122,7 @@ class TrainerMixin(ReportingMixin):
             with clear_errors(self.config):
                 result = super().fit(train_data, valid_data, verbose=verbose, saved=saved, **kwargs)
         except KeyboardInterrupt:
-            kept = [self.last_file] if self.last_file.is_file() else []
-            raise KeyboardInterrupt(*kept) from None  # where the run can be resumed from
+            raise KeyboardInterrupt(*self.resumable()) from None
         last = max(self.train_loss_dict, default=self.start_epoch - 1)
         self.stopped_early = last + 1 < self.epochs
         self._save_end(last)

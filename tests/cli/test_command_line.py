@@ -26,6 +26,7 @@ from recbole_cierec.distributed.launch import choose_port, spawn, torchrun_keys
 from recbole_cierec.errors import ConfigError, DataError, NonFiniteLossError
 from recbole_cierec.model.mf import MF
 from recbole_cierec.registry import MODELS
+from recbole_cierec.trainer.trainer import TrainerMixin
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "run_recbole.py"
@@ -189,6 +190,44 @@ def test_ctrl_c_in_training_says_how_to_continue(
     monkeypatch.setattr(MF, "begin_epoch", stop, raising=False)
     assert main(flags(tiny_folder, model="MF", epochs=4)) == 130
     assert capsys.readouterr().err.endswith(said)
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_the_test_says_how_to_continue(tiny_folder, in_tmp, monkeypatch, capsys, caplog):
+    plain = TrainerMixin.evaluate
+
+    def evaluate(*args, load_best_model=True, **kwargs):
+        if load_best_model:  # not in validation
+            raise KeyboardInterrupt
+        return plain(*args, load_best_model=load_best_model, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainerMixin, "evaluate", evaluate)
+        assert main(flags(tiny_folder, epochs=2)) == 130
+    assert capsys.readouterr().err.endswith("continue by the same command and --resume=auto\n")
+    assert main(flags(tiny_folder, epochs=2, resume="auto")) == 0
+    assert "The resumed run had finished" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("argv", "doer", "said"),
+    [
+        (["tune", "-m", "MF", "-d", "tiny"], "tuning.tune", "continue by the same command"),
+        (["experiment", "demo"], "experiment.run_experiment", "continue by the same command"),
+        (
+            ["-m", "MF", "-d", "tiny", "--nproc=2"],
+            "quick_start.run",
+            "after the first epoch, continue by the same command and --resume=auto",
+        ),
+    ],
+)
+def test_ctrl_c_says_how_to_continue(monkeypatch, in_tmp, capsys, argv, doer, said):
+    monkeypatch.setattr(f"recbole_cierec.{doer}", interrupt)
+    assert main(argv) == 130
+    assert capsys.readouterr().err == f"interrupted; {said}\n"
 
 
 def test_a_run_writes_into_its_folder_and_without_control_codes(tiny_folder, in_tmp):

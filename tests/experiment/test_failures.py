@@ -99,7 +99,7 @@ def test_ctrl_c_while_the_server_of_processes_imports_is_one_line(data, in_tmp):
         assert process.wait(60) == 130
     wait_for(lambda: not server_of(process.pid))
     said = Path("said").read_text()
-    assert said.splitlines()[-1] == "interrupted"
+    assert said.splitlines()[-1] == "interrupted; continue by the same command"
     assert "Traceback" not in said
     assert len(experiment(data)["rows"]) == 2
 
