@@ -22,7 +22,12 @@ from recbole_cierec.config.paths import given_files, given_path
 from recbole_cierec.config.properties import own_files
 from recbole_cierec.config.values import given_mapping
 from recbole_cierec.console.result_table import result_table
-from recbole_cierec.console.run_lines import data_lines, model_line, processes_line
+from recbole_cierec.console.run_lines import (
+    data_lines,
+    model_line,
+    parameter_count,
+    processes_line,
+)
 from recbole_cierec.data.recbole_errors import as_model_errors
 from recbole_cierec.distributed.launch import launch
 from recbole_cierec.distributed.world import world
@@ -191,7 +196,7 @@ def run_one(
     return result
 
 
-@dataclass
+@dataclass(repr=False)  # that of RecBole's Config has a line for each of its 160 keys
 class Job:
     """Everything that a run needs, before training.
 
@@ -206,6 +211,14 @@ class Job:
     trainer: Any
     loaders: tuple[Any, Any, Any]
     stages: tuple[dict[str, Any], ...] = ()
+
+    def __repr__(self) -> str:
+        data, size = self.loaders[0]._dataset, parameter_count(self.model)
+        users, items = data.user_num - 1, data.item_num - 1  # less RecBole's padding
+        return (
+            f"Job({self.config['model']} on {self.config['dataset']}: {users:,} users, "
+            f"{items:,} items, {size:,} parameters)"
+        )
 
     def train_and_evaluate(self, saved: bool = True) -> dict[str, Any]:
         """Fit, evaluate on the test part, and collect the result (see :func:`run`)."""
@@ -244,7 +257,7 @@ class Job:
             "rankings": {group or "all": len(part.positives) for group, part in ranked.items()},
             "chance": chance,
             "seconds": _seconds(start, fitted, ended),
-            "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "parameters": parameter_count(self.model),
             "config_digest": config.digest(),
             "stages": [dict(stage) for stage in self.stages],
         }

@@ -266,6 +266,11 @@ def test_error_of_a_process_is_the_error_of_the_run(keys, in_tmp, quick_processe
         run("BPR", "absent", config_dict=keys(), nproc=2)
 
 
+def test_a_job_is_shown_in_one_line(tiny):
+    job = prepare(Config("BPR", "tiny", config_dict=tiny(embedding_size=4)), saved=False)
+    assert str(job) == "Job(BPR on tiny: 30 users, 40 items, 288 parameters)"
+
+
 @pytest.mark.parametrize("name", ["BPR", "VBPR", "AMR"])
 def test_a_loaded_model_ranks_what_it_scores_highest_among_the_unmet(tiny, caplog, name):
     from recbole.utils.case_study import full_sort_topk

@@ -37,10 +37,14 @@ def data_lines(config: Any, interactions: int, loaders: tuple[Any, Any, Any]) ->
     ]
 
 
+def parameter_count(model: Any) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def model_line(model: Any, config: Any) -> str:
     """Name, size and device of a model."""
-    size = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return f"Model: {config['model']}, {size:,} parameters, on {config['device']}"
+    return f"Model: {config['model']}, {parameter_count(model):,} parameters, on {config['device']}"
 
 
 def processes_line(model: Any, config: Any) -> str | None:
