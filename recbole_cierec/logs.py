@@ -11,6 +11,7 @@ one second the same name, and writes colour codes into pipes.
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import colorlog
@@ -218,27 +220,71 @@ def stop_log() -> None:
 
 
 class _Once(logging.Filter):
-    """Passes a message once: every trial of a search repeats those about its settings."""
+    """Passes a message once: every trial of a search repeats those about its settings.
 
-    def __init__(self) -> None:
+    Args:
+        shared: A folder of :func:`shared_warnings`, for once among several processes.
+    """
+
+    def __init__(self, shared: Path | None = None) -> None:
         super().__init__()
         self._seen: set[str] = set()
+        self.shared = shared
 
     def filter(self, record: logging.LogRecord) -> bool:
-        new = record.getMessage() not in self._seen
-        self._seen.add(record.getMessage())
+        message = record.getMessage()
+        new = message not in self._seen and self._is_first(message)
+        self._seen.add(message)
         return new
 
+    def share(self, folder: Path | None) -> None:
+        """From now on tell other processes, by a folder, what is passed and was passed before."""
+        self.shared = folder
+        for message in self._seen:
+            self._is_first(message)
 
-def warnings_on_terminal() -> None:
-    """Show only warnings on the terminal, each once; the log files have everything."""
+    def _is_first(self, message: str) -> bool:
+        """Whether no other process has passed a message; the system lets one make the file."""
+        if self.shared is None:
+            return True
+        name = hashlib.sha256(message.encode(errors="replace")).hexdigest()
+        try:
+            (self.shared / name).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        except OSError:  # a full disk: twice is better than never
+            return True
+        return True
+
+
+def warnings_on_terminal(shared: Path | None = None) -> None:
+    """Show only warnings on the terminal, each once; the log files have everything.
+
+    Args:
+        shared: A folder of :func:`shared_warnings`, in a process that another one has started.
+    """
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setLevel(logging.WARNING)
         handler.setFormatter(PlainFormatter("%(levelname)s  %(message)s"))
-        handler.addFilter(_Once())
+        handler.addFilter(_Once(shared))
         root.addHandler(handler)
+
+
+@contextmanager
+def shared_warnings() -> Iterator[Path]:
+    """A folder by which this process and those that it starts show each warning once in all."""
+    filters = [one for handler in logging.getLogger().handlers for one in handler.filters]
+    once = [one for one in filters if isinstance(one, _Once)]
+    with TemporaryDirectory(prefix="recbole-cierec-", ignore_cleanup_errors=True) as folder:
+        try:
+            for one in once:
+                one.share(Path(folder))
+            yield Path(folder)
+        finally:
+            for one in once:
+                one.share(None)
 
 
 def _stream_formatter(stream: TextIO, layout: str) -> logging.Formatter:

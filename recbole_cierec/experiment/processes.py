@@ -24,20 +24,25 @@ _PRELOADED = ["recbole_cierec.experiment.work"]
 class Slot:
     """A place for one process at a time.
 
+    Args:
+        number: Of the place, from 0.
+        workers: The number of places.
+        said: The folder of :func:`recbole_cierec.logs.shared_warnings`.
+
     Attributes:
         task: What its process does; None: it is free.
         process: None before the first task, and after a task's end.
     """
 
-    def __init__(self, number: int, workers: int) -> None:
-        self.number, self.workers = number, workers
+    def __init__(self, number: int, workers: int, said: Path | None = None) -> None:
+        self.number, self.workers, self.said = number, workers, said
         self.task: Task | None = None
         self.process: Any = None
 
     def start(self, folder: Path, task: Task, keep: bool, threads: int) -> None:
         """Start a process that performs a task."""
         place = gpu_of(task.keys.get("gpu_id", ""), self.number) if self.workers > 1 else {}
-        arguments = (folder, task, keep, place, threads)
+        arguments = (folder, task, keep, place, threads, self.said)
         self.task = task
         self.process = _context(threads).Process(target=_work, args=arguments)
         self.process.start()
@@ -69,12 +74,19 @@ def _context(threads: int) -> Any:
     return context
 
 
-def _work(folder: Path, task: Task, keep: bool, place: dict[str, Any], threads: int) -> None:
+def _work(
+    folder: Path,
+    task: Task,
+    keep: bool,
+    place: dict[str, Any],
+    threads: int,
+    said: Path | None,
+) -> None:
     """What a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     begin_worker()
     import torch
 
     torch.set_num_threads(threads)
-    warnings_on_terminal()
+    warnings_on_terminal(said)
     perform(Folder(folder), task, keep, place)

@@ -27,7 +27,7 @@ from recbole_cierec.experiment.summary import summarize
 from recbole_cierec.experiment.tables import terminal_text, write_tables
 from recbole_cierec.experiment.work import Task, perform
 from recbole_cierec.files.atomic_write import check_output, replacing
-from recbole_cierec.logs import warnings_on_terminal
+from recbole_cierec.logs import shared_warnings, warnings_on_terminal
 from recbole_cierec.terminal import say
 
 POLL = 2.0  # seconds between two looks at the rows while other machines work
@@ -184,7 +184,8 @@ class _Runner:
         if workers == 0:
             self._work_here()
         else:
-            self._work_in_processes(workers)
+            with shared_warnings() as said:
+                self._work_in_processes(workers, said)
         self.clean()
         if not self.plan.left(self.folder.done()):
             self.folder.remove_locks(task.key for task in self.plan.tasks)
@@ -226,10 +227,10 @@ class _Runner:
 
     # ---------------------------------------------------------------------------- processes
 
-    def _work_in_processes(self, workers: int) -> None:
+    def _work_in_processes(self, workers: int, said: Path) -> None:
         # Respects OMP_NUM_THREADS: more threads than free cores wait for each other.
         threads = max(1, torch.get_num_threads() // workers)
-        slots = [Slot(number, workers) for number in range(workers)]
+        slots = [Slot(number, workers, said) for number in range(workers)]
         try:
             while True:
                 busy = {slot.task.key for slot in slots if slot.task is not None}

@@ -23,7 +23,7 @@ from recbole_cierec.distributed.launch import MOST_PROCESSES, error_of, message_
 from recbole_cierec.distributed.workers import begin_worker, gpu_of, interrupts_ignored
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.files.leftovers import TEMPORARY, clear_leftovers
-from recbole_cierec.logs import warnings_on_terminal
+from recbole_cierec.logs import shared_warnings, warnings_on_terminal
 from recbole_cierec.terminal import say
 from recbole_cierec.tuning import report
 from recbole_cierec.tuning.search import Search, whole_number
@@ -76,7 +76,8 @@ def tune(
         _say(f"{left} of {search.count} trials of {search.name} are left; {search.storage}")
         try:
             if count > 1:
-                _run_in_workers(search, study, min(count, left))
+                with shared_warnings() as said:
+                    _run_in_workers(search, study, min(count, left), said)
             else:
                 _run_here(search, study)
         finally:
@@ -139,8 +140,8 @@ def _say(line: str) -> None:
 class _Worker:
     """A process that runs one trial after the other."""
 
-    def __init__(self, arguments: Mapping[str, Any], threads: int) -> None:
-        self._arguments = arguments, threads
+    def __init__(self, arguments: Mapping[str, Any], threads: int, said: Path) -> None:
+        self._arguments = arguments, threads, said
         self.trial: FrozenTrial | None = None
         self.start()
 
@@ -157,11 +158,11 @@ class _Worker:
         self.process.join()
 
 
-def _run_in_workers(search: Search, study: SharedStudy, count: int) -> None:
+def _run_in_workers(search: Search, study: SharedStudy, count: int, said: Path) -> None:
     threads = max(1, torch.get_num_threads() // count)  # those that this process may use
     workers: list[_Worker] = []
     try:
-        workers.extend(_Worker(arguments, threads) for arguments in _with_gpus(search, count))
+        workers.extend(_Worker(keys, threads, said) for keys in _with_gpus(search, count))
         while search.left(study) or any(worker.trial is not None for worker in workers):
             for worker in workers:
                 if worker.trial is None and search.left(study):
@@ -225,12 +226,12 @@ def _receive(search: Search, study: SharedStudy, worker: _Worker, trial: FrozenT
         raise error_of(kind, content)
 
 
-def _work(pipe: Connection, arguments: dict[str, Any], threads: int) -> None:
+def _work(pipe: Connection, arguments: dict[str, Any], threads: int, said: Path) -> None:
     """What a worker does until its parent stops it."""
     begin_worker()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
-    warnings_on_terminal()
+    warnings_on_terminal(said)
     try:
         search = Search(**arguments)
         while True:

@@ -79,6 +79,26 @@ def test_a_process_that_dies_twice_is_a_row_and_the_others_go_on(data, in_tmp, c
     assert "its process ended with code 3 (see its output); once more" in capsys.readouterr().err
 
 
+def test_a_warning_of_several_runs_is_shown_once_and_is_in_each_log(data, in_tmp):
+    Path("warning.py").write_text(
+        "from logging import getLogger\n"
+        "from recbole_cierec.model.mf import MF\n\n\n"
+        "class Warns(MF):\n"
+        "    def __init__(self, config, dataset):\n"
+        "        super().__init__(config, dataset)\n"
+        "        getLogger().warning('13 of 118 pictures cannot be used')\n"
+    )
+    file = write(data, models=["warning:Warns"], seeds=[1, 2])
+    command = [sys.executable, "-m", "recbole_cierec", "experiment", str(file), "--out=out"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("13 of 118 pictures cannot be used") == 1
+    logs = [path.read_text() for path in Path("log").rglob("*.log")]
+    assert len(logs) == 2
+    assert all("13 of 118 pictures cannot be used" in text for text in logs)
+
+
 def server_of(group: int) -> bool:
     """Whether a process group has a server that forks the processes of runs."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
