@@ -33,7 +33,10 @@ def run_demo() -> None:
         return
     warnings_on_terminal()  # the second run is not shown
     say(f"\nFor comparison: {OPPONENT} on the same data, split and candidates ...")
-    other = run(OPPONENT)
+    try:
+        other = run(OPPONENT)
+    except KeyboardInterrupt:  # without its checkpoint: --resume=auto goes on with CIERec
+        raise KeyboardInterrupt from None
     if other:
         say(comparison_text(result, other))
 

@@ -111,7 +111,8 @@ def _run(argv: Sequence[str]) -> None:
     if not argv:
         from recbole_cierec.cli.demo import run_demo
 
-        run_demo()
+        with _says_how_to_continue(unsure=False):
+            run_demo()
         return
     arguments = split_arguments(argv)
     # This import takes seconds, so the command line is checked first.

@@ -230,6 +230,23 @@ def test_ctrl_c_says_how_to_continue(monkeypatch, in_tmp, capsys, argv, doer, sa
     assert capsys.readouterr().err == f"interrupted; {said}\n"
 
 
+@pytest.mark.parametrize(("done", "ends"), [(0, "and --resume=auto\n"), (1, "interrupted\n")])
+def test_ctrl_c_in_the_demo_names_what_resumes_its_first_run(
+    monkeypatch, in_tmp, capsys, done, ends
+):
+    calls = []
+
+    def run(*model):
+        if len(calls) == done:
+            raise KeyboardInterrupt(Path("saved/X.last.pth"))
+        calls.append(model)
+        return {"model": "CIERec"}
+
+    monkeypatch.setattr("recbole_cierec.quick_start.run", run)
+    assert main([]) == 130
+    assert capsys.readouterr().err.endswith(ends)
+
+
 def test_a_run_writes_into_its_folder_and_without_control_codes(tiny_folder, in_tmp):
     done = programs.finished(*flags(tiny_folder), cwd=in_tmp)
     assert done.returncode == 0, done.stderr
