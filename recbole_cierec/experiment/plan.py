@@ -250,7 +250,8 @@ def make_plan(experiment: Experiment, starts: bool = True) -> Plan:
         keys = keys_of(experiment, model, dataset, protocol)
         where = f"{experiment.path}: {model.label} on {dataset.name}, {protocol}"
         # One seed for all, as the digest is of what runs of several seeds have in common.
-        config = _config(where, model, dataset.name, {**keys, "seed": 0}, starts)
+        keys_of_all = {**keys, "seed": 0}
+        config = _config(where, model, dataset.name, keys_of_all, starts, experiment.given)
         configs.append(config)
         others = compared.setdefault((dataset.name, protocol), (model.label, config.compared()))
         _refuse_incomparable(where, config.compared(), *others, varied_keys(experiment))
@@ -307,13 +308,17 @@ def _training_digest(config: Config) -> str:
     return json.dumps(values, sort_keys=True, default=str)
 
 
-def _config(where: str, model: ModelSpec, dataset: str, keys: Keys, starts: bool) -> Config:
+def _config(
+    where: str, model: ModelSpec, dataset: str, keys: Keys, starts: bool, given: Collection[str]
+) -> Config:
     try:
         config = Config(model.name, dataset, None, {**keys, "show_progress": False})
         if starts:
             _check_run(config)
     except UserError as error:
-        raise type(error)(f"{where}: {str(error).removeprefix(f'{CONFIG_DICT}: ')}") from error
+        text = str(error).removeprefix(f"{CONFIG_DICT}: ")
+        by_flag = any(f"'{key}'" in text for key in given)
+        raise type(error)(f"{'--set' if by_flag else where}: {text}") from error
     for key in model.keys:
         if why := config.without_effect.get(key):
             raise ConfigError(f"{where}: {why.removeprefix(f'{CONFIG_DICT}: ')}")

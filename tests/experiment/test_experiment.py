@@ -593,3 +593,9 @@ def test_set_overrides_the_file(data, in_tmp):
     assert command.main([str(write(data, seeds=[1])), "--out=out", "--workers=0",
                          "--set", "epochs=2"]) == 0  # fmt: skip
     assert [row["epochs"] for row in read_rows(Path("out/rows.jsonl"))] == [2]
+
+
+def test_a_wrong_key_of_set_is_blamed_on_it(data, in_tmp, capsys):
+    words = [str(write(data)), "--out=out", "--workers=0", "--set", "epoch=2"]
+    assert command.main(words) == 2
+    assert "error: --set: unknown key 'epoch'" in capsys.readouterr().err
