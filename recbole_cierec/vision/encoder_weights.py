@@ -64,9 +64,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ConfigError(
+            f"encoder_weights {path}: the package safetensors is not installed: "
+            "pip install safetensors, or give a .pth file"
+        ) from error
     try:
         return load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
