@@ -64,6 +64,12 @@ class Search:
         """Identifies it in ``searches.jsonl`` and names its files."""
         return _key(("search", self.model.label, self.dataset, self.protocol), self.digest[:8])
 
+    @property
+    def study(self) -> str:
+        """Names the files of its trials, which are all of the same data."""
+        data = hashlib.sha256(json.dumps(self.data, sort_keys=True).encode()).hexdigest()
+        return f"{self.key}-{data[:8]}" if self.data else self.key
+
     def is_done(self, row: Row | None) -> bool:
         """Whether a row has this search's result."""
         budget = [self.budget.seconds, self.budget.trials]

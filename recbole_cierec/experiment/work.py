@@ -198,7 +198,7 @@ def _search(folder: Folder, search: Search, place: dict[str, Any]) -> Row:
         flags={"state": "warning", **search.keys, **place},
         search=space_of(search.model),
         out=folder.tuning,
-        name=search.key,
+        name=search.study,
         sampler=budget.sampler,
         pruner=budget.pruner,
         seconds=budget.seconds,

@@ -549,6 +549,21 @@ def test_rows_do_not_outlive_the_data(in_tmp, fits, capsys):
     assert "other contents" not in capsys.readouterr().err
 
 
+def test_searches_do_not_outlive_the_data(in_tmp):
+    mine = Path("mine").absolute()
+    write_two_tastes(mine)
+    parts = {"seeds": [1], "search": {"trials": 2}}
+    experiment(mine, **parts)
+    shutil.rmtree(mine / "tastes")
+    write_two_tastes(mine, turn=1)
+    again = experiment(mine, **parts)
+    assert again["failed"] == []
+    rows = read_rows(Path("out/searches.jsonl"))
+    assert [row["key"] for row in rows] == [rows[0]["key"]] * 2
+    assert rows[0]["data"] != rows[1]["data"]
+    assert again["rows"][0]["data"] == rows[1]["data"]
+
+
 def test_tables_of_rows_of_several_data_say_so(in_tmp, capsys):
     mine = Path("mine").absolute()
     write_two_tastes(mine)
