@@ -129,7 +129,7 @@ def check_comparable(
 def why_incomparable(
     run: UserResults, base: UserResults, varied: frozenset[str] = frozenset()
 ) -> str:
-    """What two runs differ in beside the keys ``varied``; empty where they are comparable."""
+    """What two runs differ in, but for the keys ``varied``; empty where they are comparable."""
     sides = (run.about.get("protocol"), base.about.get("protocol"))
     apart = [each for each in differences(*sides) if each[0] not in varied]
     if apart:

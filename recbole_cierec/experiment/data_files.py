@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from recbole_cierec.data.column_keys import Files
 from recbole_cierec.data.columns import ROLES
 from recbole_cierec.experiment.rows import Row
-from recbole_cierec.files.digest import Stamp, file_digest, stamp_of
+from recbole_cierec.files.digest import known_digest
 from recbole_cierec.vision.given_features import place_of
 
 
@@ -19,27 +18,24 @@ def data_files(config: Any) -> dict[str, str]:
     the caches follow.
 
     Returns:
-        The first 16 hexadecimal digits by file name; only of files that exist.
+        The first 16 hexadecimal digits by file name, or by the key that names features; only of
+        files that exist.
     """
     folder = Path(config["data_path"])
     files = Files(config, folder, config["dataset"])
     kinds = [*ROLES, *(config["additional_feat_suffix"] or ())]
-    paths = [path for kind in kinds for path in files.paths(kind)]
-    paths += [place_of(folder, path) for path in (config["features"] or {}).values()]
-    paths += [Path(config["features_file"])] if config["features_file"] else []
-    stamps = {path: stamp_of(path) for path in paths if path.is_file()}
-    return {path.name: _digest(path, stamp) for path, stamp in stamps.items() if stamp is not None}
+    paths = {path.name: path for kind in kinds for path in files.paths(kind)}
+    for modality, path in (config["features"] or {}).items():
+        paths[f"features.{modality}"] = place_of(folder, path)
+    if config["features_file"]:
+        paths["features_file"] = Path(config["features_file"])
+    return {name: known_digest(path)[:16] for name, path in paths.items() if path.is_file()}
 
 
-@lru_cache(maxsize=64)
-def _digest(path: Path, stamp: Stamp) -> str:
-    return file_digest(path)[:16]
-
-
-def same_files(row: Row, files: Mapping[str, str]) -> bool:
-    """Whether a row is of these files; rows of earlier versions do not say of which they are."""
+def has_result(row: Row, files: Mapping[str, str]) -> bool:
+    """Whether a row has a result, of these files; rows of earlier versions do not name theirs."""
     then = row.get("data")
-    return not then or not files or then == files
+    return row.get("error") is None and (not then or not files or then == files)
 
 
 def of_several(rows: Iterable[Row]) -> list[str]:

@@ -19,7 +19,7 @@ from recbole_cierec.data.demo import NAME as DEMO
 from recbole_cierec.errors import ConfigError, UserError
 from recbole_cierec.evaluation.names import ALL
 from recbole_cierec.evaluation.significance import differences
-from recbole_cierec.experiment.data_files import data_files, same_files
+from recbole_cierec.experiment.data_files import data_files, has_result
 from recbole_cierec.experiment.rows import Row, latest
 from recbole_cierec.experiment.spec import (
     GROUPS,
@@ -73,9 +73,7 @@ class Search:
     def is_done(self, row: Row | None) -> bool:
         """Whether a row has this search's result."""
         budget = [self.budget.seconds, self.budget.trials]
-        if row is None or row.get("error") is not None or not same_files(row, self.data):
-            return False
-        return row["budget"] == budget
+        return row is not None and has_result(row, self.data) and row["budget"] == budget
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ class Run:
             row: The last row with its key.
             settings: What its search found; None: it has not ended.
         """
-        if row is None or row.get("error") is not None or not same_files(row, self.data):
+        if row is None or not has_result(row, self.data):
             return False
         return self.search is None or (settings is not None and row["settings"] == settings)
 

@@ -22,7 +22,7 @@ from recbole_cierec.evaluation.over_seeds import (
     seed_means,
     t_interval,
 )
-from recbole_cierec.evaluation.per_user import read_per_user
+from recbole_cierec.evaluation.per_user import UserResults, read_per_user
 from recbole_cierec.evaluation.significance import holm_of_known, why_incomparable
 from recbole_cierec.experiment.rows import Row
 from recbole_cierec.experiment.spec import Experiment, Report
@@ -77,7 +77,7 @@ class Block:
     baseline: str
     dropped: frozenset[str] = frozenset()
     varied: frozenset[str] = frozenset()
-    _frames: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
+    _read: dict[str, dict[int, tuple[UserResults, pd.DataFrame]]] = field(default_factory=dict)
     _means: dict[tuple[str, tuple[int, ...]], pd.DataFrame] = field(default_factory=dict)
 
     def values(self, model: str, column: str) -> dict[int, float]:
@@ -87,18 +87,20 @@ class Block:
 
     def frames(self, model: str) -> dict[int, pd.DataFrame]:
         """Values by user, of each seed."""
-        if model not in self._frames:
-            files = self._users_files(model).items()
-            self._frames[model] = {
-                seed: by_user(read_per_user(path), self.columns) for seed, path in files
-            }
-        return self._frames[model]
+        return {seed: frame for seed, (_, frame) in self._by_user(model).items()}
 
-    def _users_files(self, model: str) -> dict[int, Path]:
-        """The files of results by user, of each seed that has one."""
-        rows = [row for row in self.rows.get(model, []) if row.get("users")]
-        files = {row["seed"]: self.folder / row["users"] for row in rows}
-        return {seed: path for seed, path in files.items() if path.is_file()}
+    def _by_user(self, model: str) -> dict[int, tuple[UserResults, pd.DataFrame]]:
+        """What a file of results by user is of, and its values, of each seed that has one."""
+        if model not in self._read:
+            self._read[model] = {}
+            for row in self.rows.get(model, []):
+                path = self.folder / row["users"] if row.get("users") else None
+                if path is not None and path.is_file():
+                    results = read_per_user(path)
+                    values = by_user(results, self.columns)
+                    # Of all metrics and groups the frame keeps the few that are shown.
+                    self._read[model][row["seed"]] = replace(results, values={}), values
+        return self._read[model]
 
     @property
     def seeds(self) -> int:
@@ -163,15 +165,12 @@ class Block:
     @cached_property
     def untested(self) -> dict[str, str]:
         """Why models are not tested against the baseline: they rank something else."""
-        found = {}
+        base, found = self._by_user(self.baseline), {}
         for model in self.models:
-            theirs = self._users_files(self.baseline)
-            for seed, path in self._users_files(model).items():
-                if model != self.baseline and seed in theirs:
-                    sides = read_per_user(path), read_per_user(theirs[seed])
-                    if why := why_incomparable(*sides, self.varied):
-                        found[model] = why
-                        break
+            sides = [(own, base[s][0]) for s, (own, _) in self._by_user(model).items() if s in base]
+            whys = (why_incomparable(*pair, self.varied) for pair in sides)
+            if why := next(filter(None, whys), ""):
+                found[model] = why
         return found
 
     def _test(self, model: str, column: str) -> Test | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,20 @@ def file_digest(path: str | Path) -> str:
         while block := file.read(_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def known_digest(path: Path) -> str:
+    """:func:`file_digest`, read once in a process as long as the file's :func:`stamp_of` stays.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return _digest_at(path, stamp_of(path))
+
+
+@lru_cache(maxsize=64)
+def _digest_at(path: Path, _stamp: Stamp | None) -> str:
+    return file_digest(path)
 
 
 def array_digest(text: str, numbers: np.ndarray) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recbole_cierec.errors import DataError, other_ids
-from recbole_cierec.files.digest import array_digest, file_digest
+from recbole_cierec.files.digest import array_digest, known_digest
 from recbole_cierec.vision.feature_files import KEY, ids_file, load_feature_file, read_row_ids
 from recbole_cierec.vision.feature_rows import FeatureRows
 
@@ -109,7 +109,7 @@ class GivenFile:
 
     def digest(self, rows: np.ndarray | None = None) -> str:
         """sha256 (hex) of the file and of the items' rows; None: those of :attr:`rows`."""
-        return array_digest(file_digest(self.path), self.rows if rows is None else rows)
+        return array_digest(known_digest(self.path), self.rows if rows is None else rows)
 
 
 def given_files(items: ListedItems) -> dict[str, GivenFile]:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from experiment_helpers import content, experiment, lasting, wait_for, write
@@ -21,10 +22,12 @@ from tune_helpers import FIXED, write_two_tastes
 
 from recbole_cierec import run
 from recbole_cierec.cli import experiment as command
+from recbole_cierec.config.config import Config
 from recbole_cierec.errors import ConfigError, OutputError
 from recbole_cierec.evaluation.per_user import read_per_user
 from recbole_cierec.experiment import rows as row_files
 from recbole_cierec.experiment import run_experiment
+from recbole_cierec.experiment.data_files import data_files
 from recbole_cierec.experiment.folder import Folder
 from recbole_cierec.experiment.plan import Done, make_plan
 from recbole_cierec.experiment.rows import append_row, read_rows
@@ -614,3 +617,17 @@ def test_a_wrong_key_of_set_is_blamed_on_it(data, in_tmp, capsys):
     words = [str(write(data)), "--out=out", "--workers=0", "--set", "epoch=2"]
     assert command.main(words) == 2
     assert "error: --set: unknown key 'epoch'" in capsys.readouterr().err
+
+
+def test_files_of_features_with_the_same_name_are_told_apart(tiny):
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        np.save(f"{folder}/f.npy", np.ones((39, 2), dtype="float32"))
+    keys = tiny(features={"image": "a/f.npy", "text": "b/f.npy"}, features_file=None)
+    config = Config("VBPR", "tiny", None, keys, {})
+    before = data_files(config)
+    np.save("a/f.npy", np.zeros((39, 2), dtype="float32"))
+    after = data_files(config)
+    changed = {name for name in before if before[name] != after[name]}
+    assert (changed, before.keys()) == ({"features.image"}, after.keys())
+    assert {"tiny.inter", "tiny.item", "features.text"} < before.keys()
