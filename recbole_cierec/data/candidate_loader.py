@@ -138,15 +138,16 @@ class FullLoader(_AllHistories):
 def _before_the_phase(dataset: Any) -> torch.Tensor:
     """For each user the row with the shortest history: int64 [users], by user.
 
-    Histories that were cut are equally long. Of these, the one with the fewest of the user's
-    positives of the phase is the earliest.
+    Histories that were cut are equally long. Of these, rows that were made here have the earliest
+    first; of those of a file, it is the one with the fewest of the user's positives of the phase.
     """
-    feat, n_items = dataset.inter_feat, dataset.item_num
-    users, targets = (feat[field].numpy() for field in (dataset.uid_field, dataset.iid_field))
-    history = feat[f"{dataset.iid_field}{dataset.config['LIST_SUFFIX']}"].numpy()
-    pairs = users.astype(np.int64) * n_items
-    known = np.isin(pairs[:, None] + history, pairs + targets).sum(1)
-    lengths = feat[dataset.item_list_length_field].numpy()
+    feat = dataset.inter_feat
+    users, lengths = (feat[f].numpy() for f in (dataset.uid_field, dataset.item_list_length_field))
+    known = np.zeros_like(lengths)
+    if dataset.brings_histories:
+        history = feat[f"{dataset.iid_field}{dataset.config['LIST_SUFFIX']}"].numpy()
+        pairs = users.astype(np.int64) * dataset.item_num
+        known = np.isin(pairs[:, None] + history, pairs + feat[dataset.iid_field].numpy()).sum(1)
     order = np.lexsort((np.arange(len(users)), known, lengths, users))
     _, first = np.unique(users[order], return_index=True)
     return torch.from_numpy(order[first])

@@ -184,7 +184,7 @@ class ColdSequenceMixin(ColdSplitMixin):
 
     def _benchmark_presets(self) -> None:
         """RecBole expects sequences in split files; if they have none, sequences are made here."""
-        if self._from_files:
+        if not self.brings_histories:
             return
         lists = f"{self.iid_field}{self.config['LIST_SUFFIX']}"
         self.item_id_list_field = lists  # RecBole sets it for the field "item_id" only
@@ -224,6 +224,11 @@ class ColdSequenceMixin(ColdSplitMixin):
         """Whether sequences are made from files that are split already."""
         given = self.iid_field + self.config["LIST_SUFFIX"] in self.field2source
         return bool(self.config["benchmark_filename"]) and (self._made or not given)
+
+    @property
+    def brings_histories(self) -> bool:
+        """Whether split files bring the histories, and a user's rows are in any order."""
+        return bool(self.config["benchmark_filename"]) and not self._from_files
 
     def _change_feat_format(self) -> None:
         super()._change_feat_format()
@@ -337,9 +342,9 @@ class ColdSequenceMixin(ColdSplitMixin):
         users = ordered[self.uid_field].numpy()
         warm = self.cold_phase[ordered[self.iid_field].numpy()] == WARM
         warm_rows, before = np.flatnonzero(warm), np.cumsum(warm) - warm
-        starts = np.flatnonzero(np.diff(users, prepend=-1))
-        rows = np.flatnonzero(np.diff(users, prepend=-1) == 0)  # RecBole makes none of the first
-        first = starts[np.searchsorted(starts, rows, side="right") - 1]
+        begun = np.diff(users, prepend=-1) != 0
+        rows = np.flatnonzero(~begun)  # RecBole makes none of a user's first interaction
+        first = np.flatnonzero(begun)[np.cumsum(begun)[rows] - 1]
         begins = np.maximum(before[first], before[rows] - lists.shape[1])
         lengths = before[rows] - begins
         source = warm_rows[_spans(begins, before[rows])]
