@@ -190,12 +190,13 @@ def _named_files(space: Workspace, options: argparse.Namespace) -> list[tuple[st
             raise DataError(f"{text}; give the folder that they are relative to")
         note = space.warn if len(lost) > FEW * len(found) else space.notes.append
         note(text)
-    usable = [(cell, path) for cell, path in found.items() if path and readable_picture(path)]
-    if other := len(found) - len(lost) - len(usable):
-        kept = {cell for cell, _ in usable}
-        first = next(cell for cell, path in found.items() if path and cell not in kept)
+    files = {cell: path for cell, path in found.items() if path}
+    other = [cell for cell, path in files.items() if not readable_picture(path)]
+    if other:
         space.warn(
-            f"pictures of --image-column that are left out: {other:,} are no JPEG, PNG, WebP, GIF "
-            f"or BMP, such as {first[:80]!r}; convert them first"
+            f"pictures of --image-column that are left out: {len(other):,} are no JPEG, PNG, WebP, "
+            f"GIF or BMP, such as {other[0][:80]!r}; convert them first"
         )
-    return [(cell, str(path)) for cell, path in usable]
+    for cell in other:
+        del files[cell]
+    return [(cell, str(path)) for cell, path in files.items()]

@@ -252,8 +252,8 @@ class _Once(logging.Filter):
             (self.shared / name).touch(exist_ok=False)
         except FileExistsError:
             return False
-        except OSError:  # a full disk: twice is better than never
-            return True
+        except OSError:
+            pass  # a full disk: twice is better than never
         return True
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_cierec.cli.exit_codes import run_command
+from recbole_cierec.cli.flags import value_of
 from recbole_cierec.errors import ConfigError
 from recbole_cierec.terminal import say
 
@@ -71,8 +72,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, list[Path]]]:
         word = words.pop(0)
         flag, equals, value = word.partition("=")
         if flag == "--metrics":
-            if not equals and words and not words[0].startswith("--"):
-                value = words.pop(0)
+            value = value_of(equals, value, words)
             if not value:
                 raise ConfigError("command line: --metrics has no value; write --metrics=NAME,NAME")
             metrics = list(dict.fromkeys(value.split(",")))  # Holm counts every test

@@ -18,6 +18,7 @@ from typing import Any
 from recbole_cierec import __version__
 from recbole_cierec.cli import doctor_probe
 from recbole_cierec.cli.exit_codes import run_command
+from recbole_cierec.cli.flags import value_of
 from recbole_cierec.compat.patches import PATCHES
 from recbole_cierec.compat.requirements import (
     DEVELOPMENT,
@@ -298,8 +299,7 @@ def doctor(argv: Sequence[str]) -> None:
     while words:
         word = words.pop(0)
         key, equals, value = word.removeprefix("--").partition("=")
-        if not equals and words and not words[0].startswith("--"):
-            value = words.pop(0)
+        value = value_of(equals, value, words)
         if not word.startswith("--") or key not in folders or not value:
             known = ", ".join(f"--{name}=DIR" for name in folders)
             raise ConfigError(

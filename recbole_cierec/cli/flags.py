@@ -52,6 +52,12 @@ def refuse_unknown_flags(flags: Mapping[str, str], own: Iterable[str]) -> None:
             raise ConfigError(f"command line: unknown flag --{name}{hint}")
 
 
+def value_of(equals: str, value: str, rest: list[str]) -> str:
+    """The value of a flag: what follows its ``equals``, or the next word, which is taken off
+    ``rest``, unless that is a flag."""
+    return rest.pop(0) if not equals and rest and not rest[0].startswith("--") else value
+
+
 def require(
     names: Sequence[str], arguments: Mapping[str, Any], flags: Mapping[str, str], own: Iterable[str]
 ) -> None:

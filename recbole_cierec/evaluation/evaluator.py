@@ -235,19 +235,25 @@ def _rows(struct: DataStruct, mask: np.ndarray) -> DataStruct:
     return part
 
 
+def _of_all(own: dict[Any, Any]) -> list[dict[Any, Any]]:
+    """What each process has, by rank, in all of them."""
+    everyone: list[dict[Any, Any]] = [{} for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(everyone, own)
+    return everyone
+
+
 def gathered_scores(mine: DataStruct, size: int) -> DataStruct:
     """The scores and labels of all processes, for metrics that are no means over processes.
 
     Args:
         mine: Those of this process: every K-th row of the part, of K processes, and at the end rows
-            from its begin, so that all have equally many.
+            from its beginning, so that all have equally many.
         size: Rows of the part.
     """
     if not torch.distributed.is_initialized():
         return mine
     own = {key: mine.get(key).cpu() for key in ("rec.score", "data.label")}
-    everyone: list[dict] = [{} for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(everyone, own)
+    everyone = _of_all(own)
     whole = DataStruct()
     whole._data_dict.update(mine._data_dict)
     for key in own:
@@ -266,8 +272,7 @@ def gathered_rows(mine: Collected | DataStruct) -> Collected:
     if not torch.distributed.is_initialized():
         return structs
     rows = {key: {k: v for k, v in s._data_dict.items() if k in ROWS} for key, s in structs.items()}
-    everyone: list[dict] = [{} for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(everyone, rows)
+    everyone = _of_all(rows)
     source: DataStruct = next(iter(structs.values()), mine)
     common = source._data_dict  # equal in all processes
     whole = Collected()

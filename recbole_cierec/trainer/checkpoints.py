@@ -62,8 +62,7 @@ class CheckpointMixin(TrainerCompat):
 
     def _name_files(self) -> None:
         """RecBole names files by the second; two runs in one second would share them."""
-        own = next_to(Path(self.saved_model_file), f"-{uuid.uuid4().hex[:6]}.pth")
-        name = [str(own)]
+        name = [str(next_to(Path(self.saved_model_file), f"-{uuid.uuid4().hex[:6]}.pth"))]
         if torch.distributed.is_initialized():
             torch.distributed.broadcast_object_list(name)
         self.saved_model_file = name[0]

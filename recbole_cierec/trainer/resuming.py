@@ -112,11 +112,15 @@ def refuse_other_data(
     Raises:
         CheckpointError: The line names the parts that differ.
     """
-    other = [part for part in data if then.get(part, data[part]) != data[part]]
-    if other:
+    if other := changed_parts(then, data):
         raise CheckpointError(
             f"{path}: was trained on other data ({', '.join(other)}) than this run has; {advice}"
         )
+
+
+def changed_parts(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The parts in two results of :func:`data_of` that differ; one that only one has does not."""
+    return [part for part, digest in now.items() if then.get(part, digest) != digest]
 
 
 def newest_checkpoint(config: Config) -> Path:

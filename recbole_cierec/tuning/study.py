@@ -24,6 +24,7 @@ from recbole_cierec.files.atomic_write import refuse_other_kinds
 from recbole_cierec.files.json_lines import cut_torn_line
 from recbole_cierec.files.locks import can_lock
 from recbole_cierec.terminal import reason
+from recbole_cierec.trainer.resuming import changed_parts
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
@@ -156,8 +157,7 @@ class SharedStudy:
         known = self.study.user_attrs.get("data") or {}
         if isinstance(known, str):  # of version 0.1
             known = {"interactions": known}
-        other = [part for part, digest in digests.items() if known.get(part, digest) != digest]
-        if other:
+        if other := changed_parts(known, digests):
             raise DataError(
                 f"{self.path}: the data of the study {self.name} have changed since it began "
                 f"({', '.join(other)}); use another --name or --out"
